@@ -1,0 +1,1 @@
+//! The node daemon manxd: configuration, task graph, socket server, readiness, metrics.

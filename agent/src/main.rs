@@ -1,0 +1,3 @@
+//! `manxd`: the node daemon.
+
+fn main() {}

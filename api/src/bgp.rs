@@ -1,0 +1,133 @@
+//! The speaker's settings.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Metadata;
+
+/// Settings of every node's speaker. Only the name `default` is honoured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BgpConfiguration {
+    /// The shared part.
+    pub metadata: Metadata,
+    /// What the user asks for.
+    #[serde(default)]
+    pub spec: BgpConfigurationSpec,
+}
+
+/// What the user asks for of all speakers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct BgpConfigurationSpec {
+    /// One iBGP session with every other node. Default true.
+    pub node_to_node_mesh_enabled: bool,
+    /// The AS of nodes that name none. Default 64512.
+    pub as_number: u32,
+    /// The TCP port of nodes' speakers. Default 179.
+    pub listen_port: u16,
+    /// Seconds of silence after which a mesh peer is gone: 0 (never) or 3 to 65535. Default 9.
+    pub hold_time: u16,
+    /// Seconds that mesh peers keep our routes while we restart (RFC 4724): 0 to 4095. Default 120.
+    pub node_mesh_max_restart_time: u16,
+}
+
+impl Default for BgpConfigurationSpec {
+    fn default() -> Self {
+        Self {
+            node_to_node_mesh_enabled: true,
+            as_number: 64512,
+            listen_port: 179,
+            hold_time: 9,
+            node_mesh_max_restart_time: 120,
+        }
+    }
+}
+
+/// A session beside the mesh: with a router, a reflector, another AS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BgpPeer {
+    /// The shared part.
+    pub metadata: Metadata,
+    /// What the user asks for.
+    pub spec: BgpPeerSpec,
+}
+
+/// What the user asks for of one session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BgpPeerSpec {
+    /// The one node that has this session; with neither this nor `node_selector`, every node has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The peer: `192.0.2.1`, `192.0.2.1:1179`, `2001:db8::1` or `[2001:db8::1]:1179`; port 179 by default.
+    #[serde(rename = "peerIP", with = "peer_ip")]
+    pub peer_ip: SocketAddr,
+    /// The peer's AS.
+    pub as_number: u32,
+    /// Which next hop our announcements carry. Default Auto.
+    #[serde(default)]
+    pub next_hop_mode: NextHopMode,
+    /// Wait for the peer to connect. Default false.
+    #[serde(default)]
+    pub passive: bool,
+    /// Seconds of silence after which the peer is gone: 0 or 3 to 65535. Default 90.
+    #[serde(default = "default_hold_time")]
+    pub hold_time: u16,
+    /// Seconds that the peer keeps our routes while we restart (RFC 4724): 0 to 4095. Default 120.
+    #[serde(default = "default_restart_time")]
+    pub max_restart_time: u16,
+}
+
+/// Which next hop announcements carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NextHopMode {
+    /// RFC 4271 §5.1.3: ourselves for our own routes and towards eBGP peers, unchanged otherwise.
+    #[default]
+    Auto,
+    /// Always ourselves.
+    #[serde(rename = "Self")]
+    SelfAddress,
+    /// Unchanged wherever there is one.
+    Keep,
+}
+
+fn default_hold_time() -> u16 {
+    90
+}
+
+fn default_restart_time() -> u16 {
+    120
+}
+
+/// `peerIP` is an address with an optional port.
+mod peer_ip {
+    use std::net::{IpAddr, SocketAddr};
+
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    const BGP_PORT: u16 = 179;
+
+    pub(super) fn serialize<S: Serializer>(peer: &SocketAddr, serializer: S) -> Result<S::Ok, S::Error> {
+        if peer.port() == BGP_PORT {
+            serializer.collect_str(&peer.ip())
+        } else {
+            serializer.collect_str(peer)
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if let Ok(ip) = text.parse::<IpAddr>() {
+            return Ok(SocketAddr::new(ip, BGP_PORT));
+        }
+        text.parse().map_err(|_| {
+            D::Error::custom(format!(
+                "'{text}' is not a peer address: write 192.0.2.1, 192.0.2.1:1179, 2001:db8::1 or [2001:db8::1]:1179"
+            ))
+        })
+    }
+}

@@ -1,0 +1,20 @@
+//! The vocabulary of Manx: resource kinds, names, defaults, validation, status types.
+//!
+//! Everything a user writes and everything the parts say to each other about users' resources is a type
+//! here. *Parse, don't validate*: `manifest` turns text into checked values, and nothing below meets an
+//! unchecked one. No async and no I/O: [`rpc`] frames messages over any `Read` or `Write` it is handed.
+
+pub mod bgp;
+pub mod ipam;
+pub mod meta;
+pub mod node;
+pub mod resource;
+pub mod rpc;
+pub mod status;
+pub mod workload;
+
+pub use meta::{Key, Kind, Metadata, Revision};
+pub use resource::Resource;
+
+/// The API group and version of every Manx resource.
+pub const API_VERSION: &str = "manx.network/v1";

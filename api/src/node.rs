@@ -1,0 +1,41 @@
+//! Members of the cluster.
+
+use ipnetwork::{Ipv4Network, Ipv6Network};
+use serde::{Deserialize, Serialize};
+
+use crate::Metadata;
+
+/// A member of the cluster. Each `manxd` writes its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// The shared part; labels are what selectors see.
+    pub metadata: Metadata,
+    /// How the node takes part.
+    #[serde(default)]
+    pub spec: NodeSpec,
+}
+
+/// How a node takes part.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeSpec {
+    /// Its BGP side; a node without one is in no mesh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bgp: Option<NodeBgp>,
+}
+
+/// The BGP side of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeBgp {
+    /// The node's AS; the cluster's default (BGPConfiguration) where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_number: Option<u32>,
+    /// Address and on-link prefix, as in `192.0.2.1/24`: where sessions run and the next hop of IPv4 routes.
+    #[serde(default, rename = "ipv4Address", skip_serializing_if = "Option::is_none")]
+    pub ipv4_address: Option<Ipv4Network>,
+    /// The same for IPv6.
+    #[serde(default, rename = "ipv6Address", skip_serializing_if = "Option::is_none")]
+    pub ipv6_address: Option<Ipv6Network>,
+}

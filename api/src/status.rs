@@ -1,0 +1,135 @@
+//! What an agent says of itself; the JSON that scripts may rely on.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use crate::ipam::Allocation;
+
+/// A session, as `manxctl bgp peers -o json` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerStatus {
+    /// Whose session.
+    pub node: String,
+    /// With whom.
+    pub address: IpAddr,
+    /// The peer's AS.
+    pub asn: u32,
+    /// `Idle`, `Connect`, `Active`, `OpenSent`, `OpenConfirm` or `Established`.
+    pub state: String,
+    /// Seconds since the session was established; 0 when it is not.
+    pub uptime_seconds: u64,
+    /// Prefixes in the Adj-RIB-In, before import policy.
+    pub received: u64,
+    /// Prefixes that import policy let in.
+    pub accepted: u64,
+    /// Prefixes in the Adj-RIB-Out.
+    pub advertised: u64,
+    /// Where it comes from: `mesh` or the BGPPeer's name.
+    pub origin: String,
+    /// The hold time in force, in seconds.
+    pub hold_time: u16,
+    /// Why the session last ended, if it ever did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// A path, as `manxctl bgp routes` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpRoute {
+    /// On which node.
+    pub node: String,
+    /// To where.
+    pub prefix: IpNetwork,
+    /// Through whom; none for the node's own.
+    pub next_hop: Option<IpAddr>,
+    /// From which peer; none for the node's own.
+    pub peer: Option<IpAddr>,
+    /// Whether it is the best path.
+    pub best: bool,
+    /// AS_PATH, leftmost first, as text: `65001 65002 {1 2}`.
+    pub as_path: String,
+    /// LOCAL_PREF.
+    pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// `IGP`, `EGP` or `Incomplete`.
+    pub origin: String,
+    /// Communities as text, of all kinds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub communities: Vec<String>,
+    /// Why the path lost, or why it is unusable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Kept from a restarting peer (RFC 4724).
+    #[serde(default)]
+    pub stale: bool,
+}
+
+/// A route that Manx wants in the kernel, as `manxctl route show` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KernelRoute {
+    /// On which node.
+    pub node: String,
+    /// To where.
+    pub prefix: IpNetwork,
+    /// `via 192.0.2.1 dev eth0`, `dev mx0123…`, `unreachable`.
+    pub target: String,
+    /// `bgp`, `block` or `pod`.
+    pub source: String,
+    /// `installed`, `pending` or `failed`.
+    pub state: String,
+    /// The kernel's last answer, when it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A block held by a node, as `manxctl ipam show` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockStatus {
+    /// Whose.
+    pub node: String,
+    /// Which.
+    pub cidr: IpNetwork,
+    /// Cut from which pool.
+    pub pool: String,
+    /// Addresses that pods may get.
+    pub capacity: u64,
+    /// Who holds what.
+    pub allocations: Vec<Allocation>,
+}
+
+/// An agent's health.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// Which node.
+    pub node: String,
+    /// The agent's version.
+    pub version: String,
+    /// Seconds since the agent started.
+    pub uptime_seconds: u64,
+    /// Whether `/readyz` says yes.
+    pub ready: bool,
+    /// What `/readyz` still waits for.
+    pub waiting_for: Vec<String>,
+    /// The speaker's AS.
+    pub asn: u32,
+    /// The speaker's identifier.
+    pub router_id: IpAddr,
+    /// Sessions established, and configured.
+    pub peers_established: u64,
+    /// Sessions configured.
+    pub peers_configured: u64,
+    /// Routes in the kernel that Manx put there.
+    pub routes_installed: u64,
+    /// Routes wanted.
+    pub routes_wanted: u64,
+    /// Pods attached.
+    pub pods: u64,
+}

@@ -1,0 +1,3 @@
+//! `manx-bgpd`: the speaker on its own, for route reflectors, labs and benchmarks.
+
+fn main() {}

@@ -1,0 +1,13 @@
+//! The BGP speaker as one deterministic machine: wire, session, RIB, decision, export.
+//!
+//! The sans-I/O line runs around the *whole speaker*: every peer, connection collision, graceful restart,
+//! the RIB and export. [`Speaker::handle`] takes one input at an instant, [`Speaker::poll`] gives outputs
+//! until there are none, [`Speaker::deadline`] says when to come back at the latest. The same inputs at the
+//! same instants with the same seed give the same outputs.
+
+pub mod prefix;
+pub mod speaker;
+pub mod wire;
+
+pub use prefix::{Family, Prefix};
+pub use speaker::{Config, Input, Output, PeerConfig, PeerKey, Speaker};

@@ -1,0 +1,3 @@
+//! `manx`: the CNI plugin.
+
+fn main() {}

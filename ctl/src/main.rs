@@ -1,0 +1,3 @@
+//! `manxctl`: the operator's command line.
+
+fn main() {}

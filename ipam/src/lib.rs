@@ -1,0 +1,1 @@
+//! Pools, blocks, affinities, allocations and the journal's format, as pure functions.

@@ -1,0 +1,1 @@
+//! The only crate that talks to a datastore: embedded SQLite, and Kubernetes custom resources.

@@ -1,0 +1,1 @@
+//! Tests across crates: simulation, the real kernel, foreign speakers, benches.
