@@ -1,0 +1,1 @@
+//! Our speaker against BIRD, FRR and GoBGP, in network namespaces.

@@ -1,0 +1,1 @@
+//! The real kernel, in network namespaces that the tests make.

@@ -1,0 +1,1 @@
+//! Whole meshes of speakers under a virtual clock.
