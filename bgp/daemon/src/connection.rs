@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use manx_bgp::wire::{self, Context, Message, Notification};
+use manx_bgp::wire::{self, Context, Message};
 use manx_bgp::{ConnId, Input};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -27,7 +27,7 @@ const READ_CHUNK: usize = 16 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Decodes one framed message; a parameter so that a test can hand in a broken one.
-pub(crate) type Decode = fn(&Context, Bytes) -> Result<Message, Notification>;
+pub(crate) type Decode = fn(&Bytes, &Context) -> Result<Message, wire::Error>;
 
 /// The driver's end of a connection. Dropping it closes the connection once what was sent has left.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub(crate) fn open(
     inbox: mpsc::Sender<Job>,
 ) -> (Link, impl Future<Output = ()> + Send + 'static) {
     let (outbox, queue) = mpsc::unbounded_channel();
-    let (context, current) = watch::channel(Arc::new(before_open()));
+    let (context, current) = watch::channel(Arc::<Context>::default());
     (
         Link { context, outbox },
         serve(conn, stream, decode, inbox, queue, current),
@@ -167,23 +167,24 @@ impl Reader {
         loop {
             let context = self.context.borrow().clone();
             let message = match wire::frame(&mut self.buffer, context.max_message) {
-                Ok(Some(frame)) => (self.decode)(&context, frame),
+                Ok(Some(frame)) => (self.decode)(&frame, &context),
                 Ok(None) => {
                     self.fill().await?;
                     continue;
                 }
-                Err(notification) => Err(notification),
+                Err(error) => Err(error),
             };
             let opens = matches!(message, Ok(Message::Open(_)));
             let last = message.is_err();
-            tell(
-                &self.inbox,
-                Input::Received {
-                    conn: self.conn,
-                    message,
-                },
-            )
-            .await;
+            let message = message.map_err(|error| {
+                tracing::debug!(conn = ?self.conn, %error, "the peer broke the protocol");
+                error.into()
+            });
+            let received = Input::Received {
+                conn: self.conn,
+                message,
+            };
+            tell(&self.inbox, received).await;
             // What follows an OPEN means what both OPENs agree upon. No context comes when the OPEN was refused.
             if last || (opens && self.context.changed().await.is_err()) {
                 return Ok(());
@@ -197,17 +198,5 @@ impl Reader {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             1.. => Ok(()),
         }
-    }
-}
-
-/// How messages decode before the OPENs have met: only OPEN and NOTIFICATION make sense, and they need nothing.
-fn before_open() -> Context {
-    Context {
-        four_octet_as: true,
-        external: true,
-        families: Vec::new(),
-        add_path_receive: Vec::new(),
-        add_path_send: Vec::new(),
-        max_message: wire::MAX_MESSAGE,
     }
 }
