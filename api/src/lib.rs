@@ -10,11 +10,13 @@ pub mod meta;
 pub mod node;
 pub mod resource;
 pub mod rpc;
+pub mod selector;
 pub mod status;
 pub mod workload;
 
 pub use meta::{Key, Kind, Metadata, Revision};
 pub use resource::Resource;
+pub use selector::Selector;
 
 /// The API group and version of every Manx resource.
 pub const API_VERSION: &str = "manx.network/v1";
