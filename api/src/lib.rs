@@ -19,7 +19,7 @@ pub mod workload;
 pub use meta::{Key, Kind, Metadata, Revision};
 pub use resource::Resource;
 pub use selector::Selector;
-pub use validate::{Problem, validate, validate_update};
+pub use validate::{Problem, validate, validate_among_pools, validate_update};
 
 /// The API group and version of every Manx resource.
 pub const API_VERSION: &str = "manx.network/v1";
