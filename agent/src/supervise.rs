@@ -10,6 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use tokio::task::JoinError;
 
 /// Pause before a task that panicked runs again.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -35,6 +36,12 @@ pub async fn restarted<S, T>(name: &'static str, mut state: S, mut task: impl As
 pub fn reason(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason given")
+}
+
+/// What to resume with when a part of a task failed: the part's own panic, or that it was cancelled.
+#[must_use]
+pub fn panic_of(error: JoinError) -> Box<dyn Any + Send> {
+    error.try_into_panic().unwrap_or_else(|error| Box::new(error.to_string()))
 }
 
 #[cfg(test)]
