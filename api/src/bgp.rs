@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Metadata;
+use crate::{Metadata, Selector};
 
 /// Settings of every node's speaker. Only the name `default` is honoured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,9 @@ pub struct BgpPeerSpec {
     /// The one node that has this session; with neither this nor `node_selector`, every node has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// The nodes that have this session; not beside `node`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<Selector>,
     /// The peer: `192.0.2.1`, `192.0.2.1:1179`, `2001:db8::1` or `[2001:db8::1]:1179`; port 179 by default.
     #[serde(rename = "peerIP", with = "peer_ip")]
     pub peer_ip: SocketAddr,

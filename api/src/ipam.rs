@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::Metadata;
+use crate::{Metadata, Selector};
 
 /// Addresses that pods may get, cut into blocks that nodes own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,12 +26,55 @@ pub struct IpPoolSpec {
     /// Prefix length of a block: 20 to 32 (IPv4, default 26), 116 to 128 (IPv6, default 122).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_size: Option<u8>,
+    /// The nodes that may take blocks from the pool. Default `all()`.
+    #[serde(default)]
+    pub node_selector: Selector,
     /// No new address is taken from a disabled pool; what is held stays.
     #[serde(default)]
     pub disabled: bool,
     /// Keeps the pool's blocks out of BGP.
     #[serde(default, rename = "disableBGPExport")]
     pub disable_bgp_export: bool,
+}
+
+impl IpPoolSpec {
+    /// Prefix length of a block: what the user chose or the family's default.
+    #[must_use]
+    pub fn block_size(&self) -> u8 {
+        self.block_size.unwrap_or(match self.cidr {
+            IpNetwork::V4(_) => 26,
+            IpNetwork::V6(_) => 122,
+        })
+    }
+}
+
+/// The name of the [`IpBlock`] with this CIDR: `10-244-0-64-26`; for IPv6 all eight groups,
+/// `fd00-0-0-0-0-0-0-40-122`, so that every block's name is a DNS-1123 subdomain.
+#[must_use]
+pub fn block_name(cidr: IpNetwork) -> String {
+    let groups: Vec<String> = match cidr.network() {
+        IpAddr::V4(address) => address.octets().iter().map(u8::to_string).collect(),
+        IpAddr::V6(address) => address
+            .segments()
+            .iter()
+            .map(|group| format!("{group:x}"))
+            .collect(),
+    };
+    format!("{}-{}", groups.join("-"), cidr.prefix())
+}
+
+/// The CIDR of the [`IpBlock`] with this name; none when no block has it.
+#[must_use]
+pub fn block_cidr(name: &str) -> Option<IpNetwork> {
+    let (address, prefix) = name.rsplit_once('-')?;
+    let address = match address.matches('-').count() {
+        3 => address.replace('-', ".").parse().ok().map(IpAddr::V4)?,
+        7 => address.replace('-', ":").parse().ok().map(IpAddr::V6)?,
+        _ => return None,
+    };
+    let cidr = IpNetwork::new(address, prefix.parse().ok()?).ok()?;
+    // Only the canonical spelling is a name: no leading zeros, no capitals, no host bits.
+    (block_name(cidr) == name).then_some(cidr)
 }
 
 /// A slice of a pool, owned by one node at a time. Named by its CIDR: `10-244-0-64-26`.

@@ -1,0 +1,1 @@
+//! The contract of a [`Store`](crate::Store) as tests.
