@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::driver::Job;
 
@@ -106,7 +106,10 @@ async fn serve(
     if lost {
         halves.shutdown().await;
         tell(&inbox, Input::Closed { conn }).await;
-    } else if timeout(LINGER, halves.join_all()).await.is_err() {
+        return;
+    }
+    let over = async { while halves.join_next().await.is_some() {} };
+    if timeout(LINGER, over).await.is_err() {
         tracing::debug!(?conn, "the peer did not close its side");
     }
 }
@@ -116,10 +119,25 @@ async fn link_dropped(mut context: watch::Receiver<Arc<Context>>) {
     while context.changed().await.is_ok() {}
 }
 
-/// Writes the queue until the driver has dropped its end, then closes our side of the connection.
+/// Writes until the driver has dropped its end. After a failure the reader gets the time to find why the peer
+/// has left: its NOTIFICATION may lie unread.
 async fn write(
     conn: ConnId,
     mut stream: OwnedWriteHalf,
+    queue: mpsc::UnboundedReceiver<Bytes>,
+    inbox: mpsc::Sender<Job>,
+) -> io::Result<()> {
+    let written = write_queue(conn, &mut stream, queue, inbox).await;
+    if written.is_err() {
+        sleep(LINGER).await;
+    }
+    written
+}
+
+/// Writes the queue until its sender is gone, then closes our side of the connection.
+async fn write_queue(
+    conn: ConnId,
+    stream: &mut OwnedWriteHalf,
     mut queue: mpsc::UnboundedReceiver<Bytes>,
     inbox: mpsc::Sender<Job>,
 ) -> io::Result<()> {
