@@ -31,13 +31,19 @@ fn config(address: Ipv4Addr) -> Config {
 
 /// A speaker at `address`; port 0 for a free one.
 fn speaker(address: Ipv4Addr, port: u16) -> (Handle, Events) {
-    let options = Options { config: config(address), listen: vec![(address, port).into()] };
+    let options = Options {
+        config: config(address),
+        listen: vec![(address, port).into()],
+    };
     start(options).expect("the address is on loopback and the port free")
 }
 
 fn peer(local: Ipv4Addr, remote: SocketAddr) -> PeerConfig {
     PeerConfig {
-        key: PeerKey { address: remote.ip(), scope: 0 },
+        key: PeerKey {
+            address: remote.ip(),
+            scope: 0,
+        },
         port: remote.port(),
         asn: ASN,
         local_address: Some(IpAddr::V4(local)),
@@ -56,7 +62,10 @@ fn peer(local: Ipv4Addr, remote: SocketAddr) -> PeerConfig {
 
 /// A peer that a test plays itself: it never gets dialled.
 fn played(local: Ipv4Addr, remote: Ipv4Addr) -> PeerConfig {
-    PeerConfig { passive: true, ..peer(local, (remote, 1).into()) }
+    PeerConfig {
+        passive: true,
+        ..peer(local, (remote, 1).into())
+    }
 }
 
 fn prefix(a: u8, b: u8) -> Prefix {
@@ -64,7 +73,12 @@ fn prefix(a: u8, b: u8) -> Prefix {
 }
 
 async fn established(handle: &Handle) -> usize {
-    handle.peers().await.iter().filter(|peer| peer.state == State::Established).count()
+    handle
+        .peers()
+        .await
+        .iter()
+        .filter(|peer| peer.state == State::Established)
+        .count()
 }
 
 async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
@@ -92,7 +106,9 @@ async fn selected(events: &mut Events, prefix: Prefix) -> Vec<NextHop> {
 /// A connection to the speaker from an address of our own.
 async fn connect(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
-    socket.bind((from, 0).into()).expect("loopback addresses are free");
+    socket
+        .bind((from, 0).into())
+        .expect("loopback addresses are free");
     socket.connect(to).await.expect("the speaker listens")
 }
 
@@ -100,7 +116,9 @@ async fn connect(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
 async fn messages_until_end(stream: &mut TcpStream) -> Vec<Message> {
     let mut buffer = BytesMut::new();
     let all = async { while stream.read_buf(&mut buffer).await.is_ok_and(|read| read > 0) {} };
-    timeout(SOON, all).await.expect("the speaker closes the connection");
+    timeout(SOON, all)
+        .await
+        .expect("the speaker closes the connection");
     let mut messages = Vec::new();
     while let Some(frame) = wire::frame(&mut buffer, wire::MAX_MESSAGE).expect("whole messages") {
         messages.push(wire::decode(&frame, &Context::default()).expect("decodable messages"));
@@ -111,9 +129,17 @@ async fn messages_until_end(stream: &mut TcpStream) -> Vec<Message> {
 /// Opens a session as a peer would; returns with both KEEPALIVEs exchanged.
 async fn play(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
     let mut stream = connect(from, to).await;
-    let capabilities =
-        vec![Capability::Multiprotocol(Family::Ipv4Unicast), Capability::RouteRefresh, Capability::FourOctetAs(ASN)];
-    let open = Message::Open(Open { asn: ASN, hold_time: 90, router_id: from, capabilities });
+    let capabilities = vec![
+        Capability::Multiprotocol(Family::Ipv4Unicast),
+        Capability::RouteRefresh,
+        Capability::FourOctetAs(ASN),
+    ];
+    let open = Message::Open(Open {
+        asn: ASN,
+        hold_time: 90,
+        router_id: from,
+        capabilities,
+    });
     for message in [open, Message::Keepalive] {
         let bytes = wire::encode(&message, &Context::default());
         stream.write_all(&bytes).await.expect("the speaker reads");
@@ -126,7 +152,11 @@ async fn play(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
                     return;
                 }
             }
-            assert_ne!(stream.read_buf(&mut buffer).await.expect("the connection lives"), 0, "closed");
+            assert_ne!(
+                stream.read_buf(&mut buffer).await.expect("the connection lives"),
+                0,
+                "closed"
+            );
         }
     };
     timeout(SOON, keepalive).await.expect("the speaker answers");
@@ -151,7 +181,10 @@ async fn two_speakers_exchange_routes() {
 #[tokio::test]
 async fn a_crash_within_the_restart_time_changes_no_path() {
     let [a, b] = [Ipv4Addr::new(127, 0, 2, 1), Ipv4Addr::new(127, 0, 2, 2)];
-    let graceful = |peer| PeerConfig { graceful_restart: Some(Duration::from_secs(60)), ..peer };
+    let graceful = |peer| PeerConfig {
+        graceful_restart: Some(Duration::from_secs(60)),
+        ..peer
+    };
     let ((ours, mut events), (theirs, their_events)) = (speaker(a, 0), speaker(b, 0));
     let (our_address, their_address) = (ours.listening()[0], theirs.listening()[0]);
     theirs.originate(prefix(2, 0)).await;
@@ -163,8 +196,14 @@ async fn a_crash_within_the_restart_time_changes_no_path() {
     eventually("we notice the crash", || async { established(&ours).await == 0 }).await;
     assert!(ours.paths().await.iter().all(|path| path.stale));
 
-    let restarted = Config { restarted: true, ..config(b) };
-    let options = Options { config: restarted, listen: vec![their_address] };
+    let restarted = Config {
+        restarted: true,
+        ..config(b)
+    };
+    let options = Options {
+        config: restarted,
+        listen: vec![their_address],
+    };
     let (theirs, _their_events) = start(options).expect("a crashed speaker has freed its port");
     theirs.originate(prefix(2, 0)).await;
     theirs.originate(prefix(2, 1)).await;
@@ -175,7 +214,10 @@ async fn a_crash_within_the_restart_time_changes_no_path() {
     drop(ours);
     while let Some(event) = events.next().await {
         if let Event::Selected(paths) = event {
-            assert!(paths.iter().all(|(changed, _)| *changed != prefix(2, 0)), "{paths:?}");
+            assert!(
+                paths.iter().all(|(changed, _)| *changed != prefix(2, 0)),
+                "{paths:?}"
+            );
         }
     }
 }
@@ -187,10 +229,16 @@ async fn shutdown_says_so() {
     ours.set_peer(played(a, b)).await;
     let mut stream = play(b, ours.listening()[0]).await;
     let (messages, ()) = tokio::join!(messages_until_end(&mut stream), ours.shutdown());
-    let Some(Message::Notification(Notification { code: 6, subcode: 2, .. })) = messages.last() else {
+    let Some(Message::Notification(Notification {
+        code: 6, subcode: 2, ..
+    })) = messages.last()
+    else {
         panic!("{messages:?}");
     };
-    assert!(TcpStream::connect(ours.listening()[0]).await.is_err(), "nobody listens any more");
+    assert!(
+        TcpStream::connect(ours.listening()[0]).await.is_err(),
+        "nobody listens any more"
+    );
     assert!(ours.peers().await.is_empty());
     ours.shutdown().await;
 }
@@ -216,8 +264,14 @@ async fn garbage_ends_its_connection_with_the_right_notification() {
         let mut stream = connect(b, ours.listening()[0]).await;
         stream.write_all(&garbage).await.expect("the speaker reads");
         let messages = messages_until_end(&mut stream).await;
-        let expected = Notification { code, subcode, data: Bytes::copy_from_slice(data) };
-        let Some(Message::Notification(notification)) = messages.last() else { panic!("{what}: {messages:?}") };
+        let expected = Notification {
+            code,
+            subcode,
+            data: Bytes::copy_from_slice(data),
+        };
+        let Some(Message::Notification(notification)) = messages.last() else {
+            panic!("{what}: {messages:?}")
+        };
         assert_eq!(notification, &expected, "{what}");
     }
 }
@@ -228,7 +282,10 @@ async fn strangers_are_turned_away() {
     let (ours, _events) = speaker(a, 0);
     let mut stream = connect(b, ours.listening()[0]).await;
     let messages = messages_until_end(&mut stream).await;
-    assert!(!messages.iter().any(|message| matches!(message, Message::Open(_))), "{messages:?}");
+    assert!(
+        !messages.iter().any(|message| matches!(message, Message::Open(_))),
+        "{messages:?}"
+    );
 }
 
 #[tokio::test]
@@ -245,7 +302,11 @@ async fn a_peer_that_reads_nothing_delays_nobody() {
         for network in 0..=255 {
             for a in 0..=15 {
                 let prefix = prefix(a, network);
-                if round % 2 == 0 { ours.originate(prefix).await } else { ours.unoriginate(prefix).await }
+                if round % 2 == 0 {
+                    ours.originate(prefix).await
+                } else {
+                    ours.unoriginate(prefix).await
+                }
             }
         }
     }
@@ -282,7 +343,10 @@ async fn a_consumer_that_comes_late_gets_the_last_word_on_every_prefix() {
         }
     }
     table.retain(|_, next_hops| !next_hops.is_empty());
-    assert_eq!(table.into_keys().collect::<Vec<_>>(), [prefix(7, 0), prefix(8, 0)]);
+    assert_eq!(
+        table.into_keys().collect::<Vec<_>>(),
+        [prefix(7, 0), prefix(8, 0)]
+    );
 }
 
 #[tokio::test]
@@ -290,16 +354,31 @@ async fn a_taken_port_is_named() {
     let address = Ipv4Addr::new(127, 0, 8, 1);
     let (first, _events) = speaker(address, 0);
     let taken = first.listening()[0];
-    let error = start(Options { config: config(address), listen: vec![taken] }).expect_err("the port is taken");
-    assert!(error.to_string().starts_with(&format!("cannot listen at {taken}: ")), "{error}");
+    let error = start(Options {
+        config: config(address),
+        listen: vec![taken],
+    })
+    .expect_err("the port is taken");
+    assert!(
+        error
+            .to_string()
+            .starts_with(&format!("cannot listen at {taken}: ")),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn both_wildcards_listen_side_by_side() {
-    let first = Options { config: config(Ipv4Addr::LOCALHOST), listen: vec!["[::]:0".parse().expect("an address")] };
+    let first = Options {
+        config: config(Ipv4Addr::LOCALHOST),
+        listen: vec!["[::]:0".parse().expect("an address")],
+    };
     let (six, _events) = start(first).expect("a free port");
     let port = six.listening()[0].port();
-    let second = Options { config: config(Ipv4Addr::LOCALHOST), listen: vec![(Ipv4Addr::UNSPECIFIED, port).into()] };
+    let second = Options {
+        config: config(Ipv4Addr::LOCALHOST),
+        listen: vec![(Ipv4Addr::UNSPECIFIED, port).into()],
+    };
     start(second).expect("the IPv6 listener takes IPv6 only");
 }
 
@@ -330,8 +409,14 @@ async fn two_hundred_peers_come_up_in_whatever_order_they_start() {
         spoke.originate(prefix(10, number)).await;
         spokes.push((spoke, events));
     }
-    eventually("every session", || async { established(&ours).await == usize::from(PEERS) }).await;
+    eventually("every session", || async {
+        established(&ours).await == usize::from(PEERS)
+    })
+    .await;
     println!("{PEERS} sessions after {:?}", begin.elapsed());
-    eventually("every route", || async { ours.paths().await.len() == usize::from(PEERS) }).await;
+    eventually("every route", || async {
+        ours.paths().await.len() == usize::from(PEERS)
+    })
+    .await;
     println!("{PEERS} routes after {:?}", begin.elapsed());
 }
