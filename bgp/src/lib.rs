@@ -6,6 +6,7 @@
 //! same instants with the same seed give the same outputs.
 
 pub mod config;
+pub mod error;
 pub mod prefix;
 pub mod seam;
 pub mod speaker;

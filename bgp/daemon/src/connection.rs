@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use manx_bgp::wire::{self, Context, Message, Notification};
+use manx_bgp::wire::{self, Context, Message};
 use manx_bgp::{ConnId, Input};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::driver::Job;
 
@@ -27,7 +27,7 @@ const READ_CHUNK: usize = 16 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Decodes one framed message; a parameter so that a test can hand in a broken one.
-pub(crate) type Decode = fn(&Context, Bytes) -> Result<Message, Notification>;
+pub(crate) type Decode = fn(&Bytes, &Context) -> Result<Message, wire::Error>;
 
 /// The driver's end of a connection. Dropping it closes the connection once what was sent has left.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub(crate) fn open(
     inbox: mpsc::Sender<Job>,
 ) -> (Link, impl Future<Output = ()> + Send + 'static) {
     let (outbox, queue) = mpsc::unbounded_channel();
-    let (context, current) = watch::channel(Arc::new(before_open()));
+    let (context, current) = watch::channel(Arc::<Context>::default());
     (
         Link { context, outbox },
         serve(conn, stream, decode, inbox, queue, current),
@@ -106,7 +106,10 @@ async fn serve(
     if lost {
         halves.shutdown().await;
         tell(&inbox, Input::Closed { conn }).await;
-    } else if timeout(LINGER, halves.join_all()).await.is_err() {
+        return;
+    }
+    let over = async { while halves.join_next().await.is_some() {} };
+    if timeout(LINGER, over).await.is_err() {
         tracing::debug!(?conn, "the peer did not close its side");
     }
 }
@@ -116,10 +119,25 @@ async fn link_dropped(mut context: watch::Receiver<Arc<Context>>) {
     while context.changed().await.is_ok() {}
 }
 
-/// Writes the queue until the driver has dropped its end, then closes our side of the connection.
+/// Writes until the driver has dropped its end. After a failure the reader gets the time to find why the peer
+/// has left: its NOTIFICATION may lie unread.
 async fn write(
     conn: ConnId,
     mut stream: OwnedWriteHalf,
+    queue: mpsc::UnboundedReceiver<Bytes>,
+    inbox: mpsc::Sender<Job>,
+) -> io::Result<()> {
+    let written = write_queue(conn, &mut stream, queue, inbox).await;
+    if written.is_err() {
+        sleep(LINGER).await;
+    }
+    written
+}
+
+/// Writes the queue until its sender is gone, then closes our side of the connection.
+async fn write_queue(
+    conn: ConnId,
+    stream: &mut OwnedWriteHalf,
     mut queue: mpsc::UnboundedReceiver<Bytes>,
     inbox: mpsc::Sender<Job>,
 ) -> io::Result<()> {
@@ -167,23 +185,24 @@ impl Reader {
         loop {
             let context = self.context.borrow().clone();
             let message = match wire::frame(&mut self.buffer, context.max_message) {
-                Ok(Some(frame)) => (self.decode)(&context, frame),
+                Ok(Some(frame)) => (self.decode)(&frame, &context),
                 Ok(None) => {
                     self.fill().await?;
                     continue;
                 }
-                Err(notification) => Err(notification),
+                Err(error) => Err(error),
             };
             let opens = matches!(message, Ok(Message::Open(_)));
             let last = message.is_err();
-            tell(
-                &self.inbox,
-                Input::Received {
-                    conn: self.conn,
-                    message,
-                },
-            )
-            .await;
+            let message = message.map_err(|error| {
+                tracing::debug!(conn = ?self.conn, %error, "the peer broke the protocol");
+                error.into()
+            });
+            let received = Input::Received {
+                conn: self.conn,
+                message,
+            };
+            tell(&self.inbox, received).await;
             // What follows an OPEN means what both OPENs agree upon. No context comes when the OPEN was refused.
             if last || (opens && self.context.changed().await.is_err()) {
                 return Ok(());
@@ -200,14 +219,82 @@ impl Reader {
     }
 }
 
-/// How messages decode before the OPENs have met: only OPEN and NOTIFICATION make sense, and they need nothing.
-fn before_open() -> Context {
-    Context {
-        four_octet_as: true,
-        external: true,
-        families: Vec::new(),
-        add_path_receive: Vec::new(),
-        add_path_send: Vec::new(),
-        max_message: wire::MAX_MESSAGE,
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A connection served with `decode`, the peer's end, and what reaches the driver.
+    async fn served(decode: Decode) -> (Link, TcpStream, mpsc::Receiver<Job>) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let (inbox, jobs) = mpsc::channel(16);
+        let (link, service) = open(ConnId(7), stream, decode, inbox);
+        tokio::spawn(service);
+        (link, peer, jobs)
+    }
+
+    #[tokio::test]
+    async fn a_panic_over_input_closes_the_connection() {
+        let (_link, mut peer, mut jobs) = served(|_, _| panic!("hostile input")).await;
+        peer.write_all(&wire::encode(&Message::Keepalive, &Context::default()))
+            .await
+            .unwrap();
+        let job = jobs.recv().await.unwrap();
+        assert!(
+            matches!(job, Job::Input(Input::Closed { conn: ConnId(7) })),
+            "{job:?}"
+        );
+        assert_eq!(peer.read(&mut [0; 1]).await.unwrap(), 0, "closed");
+    }
+
+    #[tokio::test]
+    async fn what_follows_an_open_waits_for_its_context() {
+        let decode: Decode = |frame, context| match frame[18] {
+            1 => Ok(Message::Open(wire::Open {
+                asn: 1,
+                hold_time: 90,
+                router_id: std::net::Ipv4Addr::LOCALHOST,
+                capabilities: Vec::new(),
+            })),
+            _ if context.four_octet_as => Ok(Message::Keepalive),
+            _ => panic!("decoded without its context"),
+        };
+        let (link, mut peer, mut jobs) = served(decode).await;
+        let open = [&[0xff; 16][..], &[0, 29, 1], &[0; 10]].concat();
+        let keepalive = wire::encode(&Message::Keepalive, &Context::default());
+        peer.write_all(&[&open[..], &keepalive].concat()).await.unwrap();
+        assert!(matches!(
+            jobs.recv().await,
+            Some(Job::Input(Input::Received {
+                message: Ok(Message::Open(_)),
+                ..
+            }))
+        ));
+        link.set_context(Context {
+            four_octet_as: true,
+            ..Context::default()
+        });
+        assert!(matches!(
+            jobs.recv().await,
+            Some(Job::Input(Input::Received {
+                message: Ok(Message::Keepalive),
+                ..
+            }))
+        ));
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_leaves_before_the_close() {
+        let (link, mut peer, _jobs) = served(wire::decode).await;
+        for byte in 0..=99 {
+            link.send(Bytes::copy_from_slice(&[byte; 10_000]));
+        }
+        drop(link);
+        let mut received = Vec::new();
+        peer.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received.len(), 1_000_000);
     }
 }

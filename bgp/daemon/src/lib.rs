@@ -21,6 +21,7 @@
 //! - When the last [`Handle`] is dropped everything stops at once, as if the process had died: peers that
 //!   were offered graceful restart keep our routes. [`Handle::shutdown`] is the polite way.
 
+pub mod config;
 mod connection;
 mod driver;
 mod handle;
