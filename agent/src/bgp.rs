@@ -15,6 +15,7 @@ use ipnetwork::IpNetwork;
 use manx_api::status::{BgpRoute, PeerStatus};
 use manx_bgp::{PeerConfig, PeerKey, Prefix};
 use manx_bgpd::{Event, Events, Handle, Options};
+use manx_routes::Source;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::convert;
@@ -57,7 +58,7 @@ pub struct Inbox {
     /// Our blocks.
     pub owned: watch::Receiver<Arc<Owned>>,
     /// Whether the kernel held routes of ours when the agent started.
-    pub adopted: oneshot::Receiver<bool>,
+    pub adopted: bool,
     /// Questions.
     pub questions: mpsc::Receiver<Question>,
     /// The route task.
@@ -112,7 +113,7 @@ pub async fn run(inbox: Inbox) {
         established: BTreeSet::new(),
         unconfirmed: BTreeSet::new(),
     };
-    let mut restarted = adopted.await.unwrap_or(false);
+    let mut restarted = adopted;
     while let Some(settings) = task.settings(&mut view).await {
         let mut life = task.start(settings, restarted).await;
         let end = task.live(&mut life, &mut view, &mut owned, &mut questions).await;
@@ -268,7 +269,7 @@ impl Task {
                 let gone = std::mem::take(&mut self.unconfirmed);
                 let gone = gone.difference(&life.selected).map(|prefix| convert::learned(Prefix::new(*prefix), &[]));
                 self.send(Command::Learned(gone.collect())).await;
-                self.send(Command::Converged).await;
+                self.send(Command::Settle(Source::Bgp)).await;
                 if let Some(guard) = self.converged.take() {
                     guard.done();
                 }

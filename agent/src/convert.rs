@@ -1,17 +1,24 @@
 //! The only place where one domain's types become another's, by plain named functions.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use ipnetwork::IpNetwork;
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use manx_api::bgp::NextHopMode;
+use manx_api::ipam::AttachmentId;
 use manx_api::status::{BgpRoute, KernelRoute, PeerStatus};
+use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
+use manx_api::{Key, Kind, Metadata};
 use manx_bgp::wire::{AsPath, Attributes, NextHop, Origin, Segment};
 use manx_bgp::{Family, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Policy, Prefix};
+use manx_cni::{Code, Dns, Interface, IpConfig, Success};
+use manx_linux::pod::{GATEWAY_V4, GATEWAY_V6};
+use manx_linux::{Attached, PodLink};
 use manx_routes::{Hop, Route, Source, State, Target, Update};
 
 use crate::identity::Identity;
+use crate::names;
 use crate::peering::Session;
 
 /// The key of the peer at an address.
@@ -177,5 +184,85 @@ pub fn kernel_route(
         .to_owned(),
         state: state.to_owned(),
         error,
+    }
+}
+
+/// What ADD answers about a pod's link: the node's end, the pod's end, the pod's addresses and default routes.
+#[must_use]
+pub fn cni_success(link: &PodLink, attached: &Attached, dns: Option<Dns>) -> Success {
+    let interface = |name: &str, mac: String, sandbox| Interface {
+        name: name.to_owned(),
+        mac: Some(mac),
+        mtu: Some(attached.mtu),
+        sandbox,
+    };
+    let sandbox = link.netns.to_string_lossy().into_owned();
+    let gateway = |address: &IpAddr| match address {
+        IpAddr::V4(_) => IpAddr::from(GATEWAY_V4),
+        IpAddr::V6(_) => IpAddr::from(GATEWAY_V6),
+    };
+    let ip = |address: &IpAddr| IpConfig {
+        address: (*address).into(),
+        gateway: Some(gateway(address)),
+        interface: Some(1),
+    };
+    let route = |address: &IpAddr| manx_cni::Route { dst: everywhere(address), gw: Some(gateway(address)) };
+    Success {
+        interfaces: vec![
+            interface(&link.host_ifname, attached.host_mac.to_string(), None),
+            interface(&link.ifname, attached.pod_mac.to_string(), Some(sandbox)),
+        ],
+        ips: link.addresses.iter().map(ip).collect(),
+        routes: link.addresses.iter().map(route).collect(),
+        dns,
+    }
+}
+
+/// The prefix that holds every address of this one's family.
+fn everywhere(address: &IpAddr) -> IpNetwork {
+    match address {
+        IpAddr::V4(_) => Ipv4Network::new(Ipv4Addr::UNSPECIFIED, 0).map(IpNetwork::V4),
+        IpAddr::V6(_) => Ipv6Network::new(Ipv6Addr::UNSPECIFIED, 0).map(IpNetwork::V6),
+    }
+    .unwrap_or_else(|_| (*address).into())
+}
+
+/// A kernel's refusal, as CNI has it.
+#[must_use]
+pub fn cni_error(error: manx_linux::Error) -> manx_cni::Error {
+    use manx_linux::Error;
+    let code = match &error {
+        Error::NoNetns(_) => Code::UnknownContainer,
+        Error::Taken { .. } => Code::InvalidEnvironment,
+        Error::Overrun | Error::Interrupted => Code::TryAgainLater,
+        Error::Refused { .. } | Error::Os { .. } | Error::Malformed(_) | Error::Broken(_) => Code::Internal,
+    };
+    manx_cni::Error::new(code, error.to_string())
+}
+
+/// The key of an attachment's WorkloadEndpoint.
+#[must_use]
+pub fn workload_key(node: &str, owner: &AttachmentId) -> Key {
+    Key {
+        kind: Kind::WorkloadEndpoint,
+        namespace: Some(owner.namespace.clone()),
+        name: names::workload(node, owner),
+    }
+}
+
+/// An attachment's WorkloadEndpoint.
+#[must_use]
+pub fn workload_endpoint(node: &str, owner: &AttachmentId, interface: &str, addresses: Vec<IpAddr>) -> WorkloadEndpoint {
+    let key = workload_key(node, owner);
+    WorkloadEndpoint {
+        metadata: Metadata { name: key.name, namespace: key.namespace, ..Metadata::default() },
+        spec: WorkloadEndpointSpec {
+            node: node.to_owned(),
+            pod: owner.pod.clone(),
+            container_id: owner.container_id.clone(),
+            endpoint: owner.ifname.clone(),
+            interface_name: interface.to_owned(),
+            addresses,
+        },
     }
 }

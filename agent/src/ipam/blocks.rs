@@ -140,9 +140,6 @@ impl<S: Store> Task<S> {
             within.iter().any(|block| block.contains(address))
         }));
         self.recovery = Recovery::Done;
-        for reply in std::mem::take(&mut self.asked) {
-            answer(reply, self.allocator.allocations().collect());
-        }
         let waiting = std::mem::take(&mut self.waiting);
         waiting.into_iter().for_each(|request| self.assign(request));
     }

@@ -65,7 +65,16 @@ pub enum Request {
         /// For whom.
         owner: AttachmentId,
         /// Answered when the journal has it.
-        reply: oneshot::Sender<Result<Vec<Allocation>, IpamError>>,
+        reply: oneshot::Sender<Result<Assigned, IpamError>>,
+    },
+    /// What an attachment holds.
+    Held {
+        /// `CNI_CONTAINERID`.
+        container_id: String,
+        /// `CNI_IFNAME`.
+        ifname: String,
+        /// Ordered by address.
+        reply: oneshot::Sender<Vec<Allocation>>,
     },
     /// Frees what an attachment holds; nothing, where it holds nothing.
     Release {
@@ -80,6 +89,15 @@ pub enum Request {
     Recovered(oneshot::Sender<Vec<Allocation>>),
     /// The blocks and who holds what, now.
     Show(oneshot::Sender<Vec<BlockStatus>>),
+}
+
+/// What an attachment got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assigned {
+    /// One address per family.
+    pub allocations: Vec<Allocation>,
+    /// Whether it held none of them before.
+    pub fresh: bool,
 }
 
 /// Why addresses could not be assigned or released.
@@ -140,14 +158,22 @@ pub struct Inbox<S> {
 
 /// An answer that waits for the journal.
 enum Answer {
-    Assigned { reply: oneshot::Sender<Result<Vec<Allocation>, IpamError>>, allocations: Vec<Allocation>, fresh: Vec<Allocation> },
-    Released { reply: oneshot::Sender<Result<Vec<Allocation>, IpamError>>, allocations: Vec<Allocation> },
+    Assigned {
+        reply: oneshot::Sender<Result<Assigned, IpamError>>,
+        assigned: Assigned,
+        /// What to undo where the journal fails.
+        new: Vec<Allocation>,
+    },
+    Released {
+        reply: oneshot::Sender<Result<Vec<Allocation>, IpamError>>,
+        allocations: Vec<Allocation>,
+    },
 }
 
 /// An ADD that waits for a block.
 struct Waiting {
     owner: AttachmentId,
-    reply: oneshot::Sender<Result<Vec<Allocation>, IpamError>>,
+    reply: oneshot::Sender<Result<Assigned, IpamError>>,
     until: Instant,
 }
 
@@ -246,8 +272,8 @@ impl<S: Store> Task<S> {
                 });
                 self.answers.push(Answer::Released { reply, allocations });
             }
-            Request::Recovered(reply) if self.recovery == Recovery::Done => {
-                answer(reply, self.allocator.allocations().collect());
+            Request::Held { container_id, ifname, reply } => {
+                answer(reply, self.allocator.held_by(&container_id, &ifname).collect());
             }
             Request::Recovered(reply) => self.asked.push(reply),
             Request::Show(reply) => answer(reply, self.status()),
@@ -271,9 +297,10 @@ impl<S: Store> Task<S> {
         match self.allocator.assign(&asked) {
             Ok(assignment) => {
                 self.staged.extend(assignment.record);
-                let fresh = assignment.allocations.iter().filter(|new| !held.contains(new)).cloned().collect();
-                let (reply, allocations) = (request.reply, assignment.allocations);
-                self.answers.push(Answer::Assigned { reply, allocations, fresh });
+                let allocations = assignment.allocations;
+                let new = allocations.iter().filter(|allocation| !held.contains(allocation)).cloned().collect();
+                let assigned = Assigned { allocations, fresh: held.is_empty() };
+                self.answers.push(Answer::Assigned { reply: request.reply, assigned, new });
             }
             Err(AssignError::NoRoom { family, pools: _ }) => {
                 self.waiting.push(request);
@@ -287,7 +314,8 @@ impl<S: Store> Task<S> {
         let records = std::mem::take(&mut self.staged);
         let answers = std::mem::take(&mut self.answers);
         if records.is_empty() {
-            return answers.into_iter().for_each(Answer::send);
+            answers.into_iter().for_each(Answer::send);
+            return self.announce_recovery();
         }
         let begun = Instant::now();
         let outcome = tokio::task::block_in_place(|| self.journal.commit(&records, &self.allocator));
@@ -298,12 +326,22 @@ impl<S: Store> Task<S> {
         }
         self.touch(&records);
         self.publish();
+        self.announce_recovery();
+    }
+
+    /// Answers those who wait for the recovery, after its blocks were published.
+    fn announce_recovery(&mut self) {
+        if self.recovery == Recovery::Done {
+            for reply in std::mem::take(&mut self.asked) {
+                answer(reply, self.allocator.allocations().collect());
+            }
+        }
     }
 
     fn undo(&mut self, answers: Vec<Answer>, error: &JournalError) {
         tracing::error!(%error, "the address journal cannot be written; requests are refused");
         for answer in answers {
-            for allocation in answer.fresh() {
+            for allocation in answer.new_allocations() {
                 // The next commit writes the whole journal anew, without it: the record is not needed.
                 drop(self.allocator.release_address(allocation.address, allocation.sequence));
             }
@@ -376,21 +414,21 @@ impl<S: Store> Task<S> {
 impl Answer {
     fn send(self) {
         match self {
-            Self::Assigned { reply, allocations, .. } | Self::Released { reply, allocations } => {
-                answer(reply, Ok(allocations));
-            }
+            Self::Assigned { reply, assigned, .. } => answer(reply, Ok(assigned)),
+            Self::Released { reply, allocations } => answer(reply, Ok(allocations)),
         }
     }
 
     fn refuse(self, error: &IpamError) {
         match self {
-            Self::Assigned { reply, .. } | Self::Released { reply, .. } => answer(reply, Err(error.clone())),
+            Self::Assigned { reply, .. } => answer(reply, Err(error.clone())),
+            Self::Released { reply, .. } => answer(reply, Err(error.clone())),
         }
     }
 
-    fn fresh(&self) -> &[Allocation] {
+    fn new_allocations(&self) -> &[Allocation] {
         match self {
-            Self::Assigned { fresh, .. } => fresh,
+            Self::Assigned { new, .. } => new,
             Self::Released { .. } => &[],
         }
     }

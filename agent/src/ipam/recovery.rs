@@ -21,7 +21,7 @@ pub fn settle(allocator: &mut Allocator, live: Vec<Live<String>>, within: impl F
         live.addresses.retain(|address| within(*address));
         live
     });
-    let decisions = reconcile(allocations, live, interface);
+    let decisions = reconcile(allocations, live, |owner| interface(&owner.container_id, &owner.ifname));
     decisions.into_iter().filter_map(|decision| carry_out(allocator, decision)).collect()
 }
 
@@ -59,11 +59,17 @@ fn quarantine(interface: &str) -> AttachmentId {
     }
 }
 
+/// Whether an owner stands for nobody known.
+#[must_use]
+pub fn is_quarantined(owner: &AttachmentId) -> bool {
+    owner.container_id == QUARANTINE
+}
+
 /// The host's interface of an attachment.
 #[must_use]
-pub fn interface(owner: &AttachmentId) -> String {
-    if owner.container_id == QUARANTINE {
-        return owner.ifname.clone();
+pub fn interface(container_id: &str, ifname: &str) -> String {
+    if container_id == QUARANTINE {
+        return ifname.to_owned();
     }
-    manx_cni::host_ifname(&owner.container_id, &owner.ifname)
+    manx_linux::pod::host_ifname(container_id, ifname)
 }
