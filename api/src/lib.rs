@@ -7,16 +7,19 @@
 pub mod bgp;
 pub mod ipam;
 pub mod meta;
+mod names;
 pub mod node;
 pub mod resource;
 pub mod rpc;
 pub mod selector;
 pub mod status;
+pub mod validate;
 pub mod workload;
 
 pub use meta::{Key, Kind, Metadata, Revision};
 pub use resource::Resource;
 pub use selector::Selector;
+pub use validate::{Problem, validate, validate_among_pools, validate_update};
 
 /// The API group and version of every Manx resource.
 pub const API_VERSION: &str = "manx.network/v1";

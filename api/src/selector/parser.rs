@@ -160,9 +160,8 @@ impl<'a> Parser<'a> {
     }
 
     fn literal(&mut self) -> Parsed<String> {
-        let quote = match self.rest.chars().next() {
-            Some(quote @ ('\'' | '"')) => quote,
-            Some(_) | None => return Err(self.failure("expected a value in quotes")),
+        let Some(quote @ ('\'' | '"')) = self.rest.chars().next() else {
+            return Err(self.failure("expected a value in quotes"));
         };
         let Some(length) = self.rest[1..].find(quote) else {
             return Err(self.failure("the value lacks its closing quote"));

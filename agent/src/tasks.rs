@@ -1,0 +1,178 @@
+//! The task graph: which tasks there are, what flows between them, and what their ends mean.
+//!
+//! ```text
+//!  store watch ──view──┬─► node task (1x)      writes our own Node resource
+//!     (1x)             │
+//!                      ├─► ipam task (1x) ◄──assign, release── cni task (1x) ──attach, detach──► endpoint task (1x)
+//!                      │      │                                  ▲   │  │ one job per attachment   linux: pods' links
+//!                      │      │      tombstone task (1x) ──bury──┤   │  └─put, remove─► workload task (1x)
+//!                      │      │      connections (Nx) ──calls────┘   │                  writes WorkloadEndpoints
+//!                      │      │                                      │
+//!                      │      ├─owned blocks─────────────────────┐   └─pods' routes─┐
+//!                      │      ▼                                  ▼                  ▼
+//!                      └─► bgp task (1x) ──selected routes──► route task (1x)   linux: netlink routes; one owner
+//!                             ▲ │
+//!                    events   │ ▼ peers, announcements
+//!                          speaker, on its own runtime thread: one reader and one writer per peer (Nx)
+//! ```
+//!
+//! Every arrow is a bounded channel or a last-writer-wins value (view, owned blocks); answers are `oneshot`s.
+//! Arrows only point down or right, so no two tasks ever wait for each other. Two tasks enter the kernel, so
+//! that a full table being programmed does not hold up a pod's link. Policy will stand between the store
+//! watch and the endpoint task.
+//!
+//! | task | after a panic |
+//! |---|---|
+//! | store watch, node, workload, endpoint, cni, connections | runs again: its state is in the store, the kernel or its inbox |
+//! | ipam, bgp, route, tombstones, HTTP | the agent ends non-zero and is started again: start-up adopts what is there |
+//!
+//! Neither touches the kernel, so packets flow on.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use manx_cni::Attachment;
+use manx_linux::sync::Syncer;
+use manx_store::Store;
+use prometheus_client::registry::Registry;
+use tokio::sync::{mpsc, oneshot, watch as channel};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::identity::Identity;
+use crate::ipam::Owned;
+use crate::journal::JournalError;
+use crate::metrics::Metrics;
+use crate::ready::Readiness;
+use crate::server::{Claim, Doors, SocketError};
+use crate::startup::Machine;
+use crate::status::Sources;
+use crate::tombstones::Tombstones;
+use crate::view::View;
+use crate::{bgp, cni, endpoint, http, ipam, node, restore, route, server, startup, supervise, watch, workload};
+
+/// Messages that wait in a channel, at most.
+const QUEUE: usize = 256;
+
+/// How long calls under way may take to end at shutdown.
+const CALLS_GRACE: Duration = Duration::from_secs(5);
+
+/// How long the speaker may take to end.
+const BGP_GRACE: Duration = Duration::from_secs(3);
+
+/// Why the agent could not start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The kernel.
+    #[error(transparent)]
+    Linux(#[from] manx_linux::Error),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The control socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// Something else of the machine's.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was tried.
+        doing: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A task that the agent cannot do without.
+    #[error("the {task} task ended: {reason}")]
+    Task {
+        /// Which.
+        task: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl RunError {
+    fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let doing = doing.into();
+        move |source| Self::Io { doing, source }
+    }
+}
+
+/// What the agent was started with.
+#[derive(Debug)]
+pub struct Start<S> {
+    /// The configuration.
+    pub config: Config,
+    /// The right to the control socket.
+    pub claim: Claim,
+    /// The machine as it was found.
+    pub machine: Machine,
+    /// Who this node is.
+    pub identity: Identity,
+    /// The datastore.
+    pub store: S,
+    /// The speakers' runtime.
+    pub bgp_runtime: tokio::runtime::Handle,
+}
+
+/// Runs the agent until `stop` resolves, then ends it so that forwarding goes on and peers keep our routes.
+///
+/// # Errors
+/// It could not start, or a task that it cannot do without ended. The kernel is left as it is.
+pub async fn run<S: Store>(start: Start<S>, stop: impl Future<Output = ()>) -> Result<(), RunError> {
+    let (metrics, registry) = Metrics::new();
+    let calls = TaskTracker::new();
+    let mut tasks = Tasks::default();
+    let doors = spawn(start, &metrics, registry, &mut tasks, &calls).await?;
+    tokio::select! {
+        () = stop => tracing::info!("stopping; routes and pods stay as they are"),
+        ended = tasks.ended() => return Err(ended),
+    }
+    tasks.abort("control socket");
+    calls.close();
+    if timeout(CALLS_GRACE, calls.wait()).await.is_err() {
+        tracing::warn!(calls = calls.len(), "calls under way are cut; the runtime will repeat them");
+    }
+    let (done, wait) = oneshot::channel();
+    if doors.bgp.send(bgp::Question::Shutdown(done)).await.is_ok() && timeout(BGP_GRACE, wait).await.is_err() {
+        tracing::warn!("the speaker does not end in time");
+    }
+    Ok(())
+}
+
+/// The tasks, and which is which.
+#[derive(Debug, Default)]
+struct Tasks {
+    set: JoinSet<Result<(), String>>,
+    names: std::collections::HashMap<Id, (&'static str, tokio::task::AbortHandle)>,
+}
+
+impl Tasks {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = Result<(), String>> + Send + 'static) {
+        let handle = self.set.spawn(task);
+        self.names.insert(handle.id(), (name, handle));
+    }
+
+    fn abort(&self, name: &str) {
+        self.names.values().filter(|(task, _)| *task == name).for_each(|(_, handle)| handle.abort());
+    }
+
+    /// Waits for the first task to end: none should.
+    async fn ended(&mut self) -> RunError {
+        let (id, reason) = match self.set.join_next_with_id().await {
+            Some(Ok((id, Ok(())))) => (id, "it had nothing more to do".to_owned()),
+            Some(Ok((id, Err(reason)))) => (id, reason),
+            Some(Err(error)) => (error.id(), panicked(error)),
+            None => return std::future::pending().await,
+        };
+        let task = self.names.get(&id).map_or("unknown", |(name, _)| name);
+        RunError::Task { task, reason }
+    }
+}
+
+fn panicked(error: JoinError) -> String {
+    let panic = supervise::panic_of(error);
+    format!("panic: {}", supervise::reason(&*panic))
+}
