@@ -13,7 +13,7 @@ use hashbrown::HashMap;
 
 use crate::Family;
 use crate::export::Target;
-use crate::rib::{Path, PrefixId, Rib, Route};
+use crate::rib::{Neighbor, Path, PrefixId, Rib, Route};
 use crate::wire::{Context, Nlri, update};
 
 /// Prefixes looked at per step: enough to fill messages, few enough to notice soon that a peer is slow.
@@ -157,10 +157,11 @@ struct Batch {
     /// Where in `announced` a route is.
     places: HashMap<*const Route, usize, FixedState>,
     /// What becomes of a route from a source on the way out: it is the same for all prefixes of a family.
-    translated: HashMap<(*const Route, Option<Source>, Family), Option<Arc<Route>>, FixedState>,
+    translated: HashMap<(Learned, Family), Option<Arc<Route>>, FixedState>,
 }
 
-type Source = *const crate::rib::Neighbor;
+/// A route and its source, by their places in memory: the table keeps them there meanwhile.
+type Learned = (*const Route, Option<*const Neighbor>);
 
 #[derive(Debug)]
 struct Announced {
@@ -178,9 +179,9 @@ impl Batch {
         path: &Path,
         rib: &mut Rib,
     ) -> Option<Arc<Route>> {
-        let source = path.from.as_ref().map(Arc::as_ptr);
+        let learned = (Arc::as_ptr(&path.route), path.from.as_ref().map(Arc::as_ptr));
         self.translated
-            .entry((Arc::as_ptr(&path.route), source, family))
+            .entry((learned, family))
             .or_insert_with(|| {
                 target
                     .route(family, path.from.as_deref(), &path.route)

@@ -267,7 +267,7 @@ fn own_next_hops(config: &PeerConfig, link: Link) -> OwnNextHops {
     for end in ends.into_iter().flatten() {
         match end {
             IpAddr::V4(address) => own.v4.get_or_insert(NextHop::V4(address)),
-            IpAddr::V6(address) => own.v6.get_or_insert(next_hop_v6(address)),
+            IpAddr::V6(address) => own.v6.get_or_insert_with(|| next_hop_v6(address)),
         };
     }
     own

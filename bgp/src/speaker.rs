@@ -149,16 +149,27 @@ impl Speaker {
         if old == peer.config {
             return;
         }
-        if old.asn != peer.config.asn {
-            peer.drop_stale(&mut self.rib);
-        }
         if old.needs_new_session(&peer.config) {
-            let loss = Loss::cease(Cease::OtherConfigurationChange);
+            let (loss, moved) = (
+                Loss::cease(Cease::OtherConfigurationChange),
+                old.asn != peer.config.asn,
+            );
             self.on_peer(now, key, |peering, cx| peering.reset(&loss, cx));
+            if moved {
+                self.forget_routes(key);
+            }
         } else {
             peer.reapply(&self.config, &mut self.rib);
             self.unsent.insert(key);
             self.on_peer(now, key, |peering, cx| peering.settle(cx));
+        }
+    }
+
+    /// What a peer of another AS announced is not this one's.
+    fn forget_routes(&mut self, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.drop_stale(&mut self.rib);
+            self.reschedule(key);
         }
     }
 

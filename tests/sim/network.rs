@@ -17,10 +17,10 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 /// A speaker's place in the network.
-pub type Node = usize;
+pub(crate) type Node = usize;
 
 /// The AS that everybody is of, unless a test says otherwise.
-pub const ASN: u32 = 64_512;
+pub(crate) const ASN: u32 = 64_512;
 
 /// One end of a connection.
 type End = (Node, ConnId);
@@ -54,21 +54,21 @@ struct Socket {
 
 /// A speaker and its surroundings.
 #[derive(Debug)]
-pub struct Host {
+pub(crate) struct Host {
     /// The speaker; none while the process is down.
-    pub speaker: Option<Speaker>,
+    pub(crate) speaker: Option<Speaker>,
     /// What the kernel was told.
-    pub selected: BTreeMap<Prefix, Vec<NextHop>>,
+    pub(crate) selected: BTreeMap<Prefix, Vec<NextHop>>,
     /// How often it was told something.
-    pub changes: usize,
+    pub(crate) changes: usize,
     /// Whether the speaker has said that it converged.
-    pub converged: bool,
+    pub(crate) converged: bool,
     /// Sessions that came up and went down.
-    pub flaps: usize,
+    pub(crate) flaps: usize,
     /// Dials, with their instants.
-    pub dials: Vec<Instant>,
+    pub(crate) dials: Vec<Instant>,
     /// Reads so slowly that the others' send queues never become empty.
-    pub slow: bool,
+    pub(crate) slow: bool,
     powered: bool,
     sockets: BTreeMap<ConnId, Socket>,
     dialling: BTreeSet<ConnId>,
@@ -78,17 +78,17 @@ pub struct Host {
 
 /// The network.
 #[derive(Debug)]
-pub struct Network {
+pub(crate) struct Network {
     /// The time.
-    pub now: Instant,
+    pub(crate) now: Instant,
     /// What everything random comes from.
-    pub rng: StdRng,
+    pub(crate) rng: StdRng,
     /// The hosts.
-    pub hosts: Vec<Host>,
+    pub(crate) hosts: Vec<Host>,
     /// The slowest that octets travel.
-    pub latency: Duration,
+    pub(crate) latency: Duration,
     /// How everybody is configured as a peer, but for the address.
-    pub peer: PeerConfig,
+    pub(crate) peer: PeerConfig,
     seed: u64,
     events: BTreeMap<(Instant, u64), Event>,
     count: u64,
@@ -99,7 +99,7 @@ pub struct Network {
 }
 
 /// Seeds for a test: the one from the environment, or as many as the test wants.
-pub fn seeds(count: u64) -> impl Iterator<Item = u64> {
+pub(crate) fn seeds(count: u64) -> impl Iterator<Item = u64> {
     let replayed = std::env::var("MANX_SIM_SEED")
         .ok()
         .map(|seed| seed.parse().expect("MANX_SIM_SEED is a number"));
@@ -107,18 +107,18 @@ pub fn seeds(count: u64) -> impl Iterator<Item = u64> {
 }
 
 /// Where speaker `node` is.
-pub fn address(node: Node) -> Ipv4Addr {
+pub(crate) fn address(node: Node) -> Ipv4Addr {
     Ipv4Addr::from(0x0a00_0001 + u32::try_from(node).unwrap())
 }
 
 /// What speaker `node` originates: a block of pod addresses.
-pub fn block(node: Node) -> Prefix {
+pub(crate) fn block(node: Node) -> Prefix {
     let first = 0x0a80_0000 + (u32::try_from(node).unwrap() << 6);
     Prefix::v4(Ipv4Addr::from(first), 26).unwrap()
 }
 
 /// How `node` is known to its peers.
-pub fn key(node: Node) -> PeerKey {
+pub(crate) fn key(node: Node) -> PeerKey {
     PeerKey {
         address: IpAddr::V4(address(node)),
         scope: 0,
@@ -126,7 +126,7 @@ pub fn key(node: Node) -> PeerKey {
 }
 
 /// Settings that tests vary.
-pub fn config(node: Node, seed: u64) -> Config {
+pub(crate) fn config(node: Node, seed: u64) -> Config {
     Config {
         asn: ASN,
         router_id: address(node),
@@ -139,7 +139,7 @@ pub fn config(node: Node, seed: u64) -> Config {
 }
 
 /// Settings for a peer that tests vary.
-pub fn peer(node: Node) -> PeerConfig {
+pub(crate) fn peer(node: Node) -> PeerConfig {
     PeerConfig {
         key: key(node),
         port: 179,
@@ -160,7 +160,7 @@ pub fn peer(node: Node) -> PeerConfig {
 
 impl Network {
     /// `count` hosts on which nothing runs.
-    pub fn new(count: usize, seed: u64) -> Self {
+    pub(crate) fn new(count: usize, seed: u64) -> Self {
         let now = Instant::now();
         Self {
             now,
@@ -178,7 +178,7 @@ impl Network {
     }
 
     /// Starts a speaker.
-    pub fn start(&mut self, node: Node, config: Config) {
+    pub(crate) fn start(&mut self, node: Node, config: Config) {
         let host = &mut self.hosts[node];
         host.speaker = Some(Speaker::new(config));
         host.powered = true;
@@ -186,13 +186,13 @@ impl Network {
     }
 
     /// Starts a speaker that originates its block.
-    pub fn boot(&mut self, node: Node) {
+    pub(crate) fn boot(&mut self, node: Node) {
         self.start(node, config(node, self.seed));
         self.input(node, Input::Originate(block(node)));
     }
 
     /// Starts a speaker again whose forwarding went on, with all others as its peers.
-    pub fn reboot(&mut self, node: Node) {
+    pub(crate) fn reboot(&mut self, node: Node) {
         self.start(
             node,
             Config {
@@ -205,13 +205,13 @@ impl Network {
     }
 
     /// Makes two speakers each other's peers.
-    pub fn join(&mut self, a: Node, b: Node) {
+    pub(crate) fn join(&mut self, a: Node, b: Node) {
         self.set_peer(a, b);
         self.set_peer(b, a);
     }
 
     /// Makes `with` a peer of `node`.
-    pub fn set_peer(&mut self, node: Node, with: Node) {
+    pub(crate) fn set_peer(&mut self, node: Node, with: Node) {
         let config = PeerConfig {
             key: key(with),
             ..self.peer.clone()
@@ -220,12 +220,12 @@ impl Network {
     }
 
     /// A full mesh of all hosts, started together.
-    pub fn mesh(count: usize, seed: u64) -> Self {
+    pub(crate) fn mesh(count: usize, seed: u64) -> Self {
         Self::mesh_with(count, seed, |_| {})
     }
 
     /// A full mesh with other settings for peers.
-    pub fn mesh_with(count: usize, seed: u64, settings: impl FnOnce(&mut PeerConfig)) -> Self {
+    pub(crate) fn mesh_with(count: usize, seed: u64, settings: impl FnOnce(&mut PeerConfig)) -> Self {
         let mut network = Self::new(count, seed);
         settings(&mut network.peer);
         for node in 0..count {
@@ -237,14 +237,14 @@ impl Network {
     }
 
     /// Makes everybody else a peer of `node`.
-    pub fn mesh_peers(&mut self, node: Node) {
+    pub(crate) fn mesh_peers(&mut self, node: Node) {
         for other in (0..self.hosts.len()).filter(|&other| other != node) {
             self.set_peer(node, other);
         }
     }
 
     /// What a full mesh comes to: everybody reaches every other block through its owner.
-    pub fn model(&self, node: Node) -> BTreeMap<Prefix, Vec<NextHop>> {
+    pub(crate) fn model(&self, node: Node) -> BTreeMap<Prefix, Vec<NextHop>> {
         let running = |other: &Node| self.hosts[*other].speaker.is_some();
         (0..self.hosts.len())
             .filter(|other| *other != node && running(other))
@@ -253,23 +253,23 @@ impl Network {
     }
 
     /// Whether every running host of a full mesh is where the model says.
-    pub fn complete(&self) -> bool {
+    pub(crate) fn complete(&self) -> bool {
         let mut running = (0..self.hosts.len()).filter(|&node| self.hosts[node].speaker.is_some());
         running.all(|node| self.hosts[node].selected == self.model(node))
     }
 
     /// How often each host's kernel was told something, so far.
-    pub fn changes(&self) -> Vec<usize> {
+    pub(crate) fn changes(&self) -> Vec<usize> {
         self.hosts.iter().map(|host| host.changes).collect()
     }
 
     /// How often sessions of each host came up or went down, so far.
-    pub fn flaps(&self) -> Vec<usize> {
+    pub(crate) fn flaps(&self) -> Vec<usize> {
         self.hosts.iter().map(|host| host.flaps).collect()
     }
 
     /// The process dies: its connections close, and what the kernel was told stays.
-    pub fn kill(&mut self, node: Node) {
+    pub(crate) fn kill(&mut self, node: Node) {
         let conns: Vec<ConnId> = self.hosts[node].sockets.keys().copied().collect();
         for conn in conns {
             self.close(node, conn);
@@ -280,7 +280,7 @@ impl Network {
     }
 
     /// The host loses power: nobody hears of it.
-    pub fn lose_power(&mut self, node: Node) {
+    pub(crate) fn lose_power(&mut self, node: Node) {
         self.stop_clock(node);
         self.hosts[node] = Host {
             powered: false,
@@ -290,18 +290,18 @@ impl Network {
     }
 
     /// Two hosts cannot reach each other any more; open connections hang.
-    pub fn cut(&mut self, a: Node, b: Node) {
+    pub(crate) fn cut(&mut self, a: Node, b: Node) {
         self.cuts.extend([(a, b), (b, a)]);
     }
 
     /// They can again.
-    pub fn mend(&mut self, a: Node, b: Node) {
+    pub(crate) fn mend(&mut self, a: Node, b: Node) {
         self.cuts.remove(&(a, b));
         self.cuts.remove(&(b, a));
     }
 
     /// Both ends of every connection between two hosts are reset.
-    pub fn reset(&mut self, a: Node, b: Node) {
+    pub(crate) fn reset(&mut self, a: Node, b: Node) {
         let broken: Vec<(ConnId, End)> = self.hosts[a]
             .sockets
             .iter()
@@ -317,7 +317,7 @@ impl Network {
     }
 
     /// Gives a speaker one input, and performs what it asks for.
-    pub fn input(&mut self, node: Node, input: Input) {
+    pub(crate) fn input(&mut self, node: Node, input: Input) {
         if let Some(speaker) = &mut self.hosts[node].speaker {
             speaker.handle(self.now, input);
             self.perform(node);
@@ -325,14 +325,14 @@ impl Network {
     }
 
     /// Lets time pass.
-    pub fn run(&mut self, time: Duration) {
+    pub(crate) fn run(&mut self, time: Duration) {
         let end = self.now + time;
         while self.step(end) {}
         self.now = end;
     }
 
     /// Lets time pass until `done`; panics when `limit` is over.
-    pub fn run_until(&mut self, limit: Duration, what: &str, done: impl Fn(&Self) -> bool) {
+    pub(crate) fn run_until(&mut self, limit: Duration, what: &str, done: impl Fn(&Self) -> bool) {
         let end = self.now + limit;
         while !done(self) {
             assert!(
@@ -345,12 +345,12 @@ impl Network {
 
     /// Asserts, and says how to replay the run.
     #[track_caller]
-    pub fn check(&self, holds: bool, what: &str) {
+    pub(crate) fn check(&self, holds: bool, what: &str) {
         assert!(holds, "{what}\n{}", self.describe());
     }
 
     /// How far the session that `node` has with `with` is.
-    pub fn state(&self, node: Node, with: Node) -> State {
+    pub(crate) fn state(&self, node: Node, with: Node) -> State {
         let peers = self.hosts[node]
             .speaker
             .as_ref()
@@ -363,7 +363,7 @@ impl Network {
     }
 
     /// The number of Established sessions of a host.
-    pub fn sessions(&self, node: Node) -> usize {
+    pub(crate) fn sessions(&self, node: Node) -> usize {
         let peers = self.hosts[node]
             .speaker
             .as_ref()
@@ -376,12 +376,12 @@ impl Network {
     }
 
     /// The number of open connections of a host.
-    pub fn connections(&self, node: Node) -> usize {
+    pub(crate) fn connections(&self, node: Node) -> usize {
         self.hosts[node].sockets.len()
     }
 
     /// Time since the start.
-    pub fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.now - self.start
     }
 
@@ -541,7 +541,7 @@ impl Network {
     }
 
     /// The octets that wait to be read by a slow host.
-    pub fn queued_for(&self, node: Node) -> usize {
+    pub(crate) fn queued_for(&self, node: Node) -> usize {
         let sockets = self.hosts.iter().flat_map(|host| host.sockets.values());
         sockets
             .filter(|socket| socket.other.0 == node)
@@ -550,7 +550,7 @@ impl Network {
     }
 
     /// A slow host is slow no longer, and has read what was waiting.
-    pub fn catch_up(&mut self, node: Node) {
+    pub(crate) fn catch_up(&mut self, node: Node) {
         self.hosts[node].slow = false;
         for from in 0..self.hosts.len() {
             let sockets = self.hosts[from]

@@ -105,9 +105,12 @@ fn common_families(peer: &PeerConfig, open: &Open) -> Vec<Family> {
     let offered: Vec<Family> = open
         .capabilities
         .iter()
-        .filter_map(|capability| match capability {
-            Capability::Multiprotocol(family) => Some(*family),
-            _ => None,
+        .filter_map(|it| {
+            if let Capability::Multiprotocol(family) = it {
+                Some(*family)
+            } else {
+                None
+            }
         })
         .collect();
     let offered = if offered.is_empty() {
@@ -123,14 +126,13 @@ fn common_families(peer: &PeerConfig, open: &Open) -> Vec<Family> {
 
 /// The peer's last graceful restart capability (RFC 4724 §3: earlier ones are ignored), of families in use.
 fn graceful_restart(open: &Open, families: &[Family]) -> Option<GracefulRestart> {
-    let mut restart = open
-        .capabilities
-        .iter()
-        .rev()
-        .find_map(|capability| match capability {
-            Capability::GracefulRestart(restart) => Some(restart.clone()),
-            _ => None,
-        })?;
+    let mut restart = open.capabilities.iter().rev().find_map(|it| {
+        if let Capability::GracefulRestart(restart) = it {
+            Some(restart.clone())
+        } else {
+            None
+        }
+    })?;
     restart.families.retain(|(family, _)| families.contains(family));
     Some(restart)
 }

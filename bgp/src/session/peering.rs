@@ -207,10 +207,10 @@ impl Peering {
     /// Which connection stays now that the first OPEN has come on `conn`; none if there is but one.
     fn collision(&mut self, conn: ConnId, router_id: Ipv4Addr, cx: &Cx<'_>) -> Option<Verdict> {
         let stands = self.established.is_some_and(|since| cx.now - since >= SETTLED);
-        let newer = self.connections().find_map(|it| match it.fsm {
-            Fsm::OpenSent(link) if link.conn == conn => Some(link),
-            _ => None,
-        })?;
+        let newer = self
+            .connections()
+            .find(|it| it.fsm.conn() == Some(conn) && it.state() == State::OpenSent)?;
+        let newer_dialled = newer.fsm.link()?.dialled;
         let rival = self
             .connections()
             .find(|it| it.fsm.link().is_some_and(|link| link.conn != conn))?;
@@ -231,7 +231,7 @@ impl Peering {
             asn: cx.peer.asn,
         };
         let older_dialled = rival.fsm.link()?.dialled;
-        Some(collision::judge(us, peer, newer.dialled, older_dialled, progress))
+        Some(collision::judge(us, peer, newer_dialled, older_dialled, progress))
     }
 
     fn stop_rival(&mut self, conn: ConnId, loss: Loss, cx: &mut Cx<'_>) {
