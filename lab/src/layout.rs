@@ -19,7 +19,9 @@ impl Layout {
     /// The files of lab `name` under `base`, usually [`BASE`].
     #[must_use]
     pub fn new(base: &Path, name: &Name) -> Self {
-        Self { root: base.join(name.as_str()) }
+        Self {
+            root: base.join(name.as_str()),
+        }
     }
 
     /// The lab's folder.
