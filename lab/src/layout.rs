@@ -54,6 +54,12 @@ impl Layout {
         self.host(node).join("manxd.sock")
     }
 
+    /// What must outlive a node's `manxd`.
+    #[must_use]
+    pub fn state_dir(&self, node: &str) -> PathBuf {
+        self.host(node).join("state")
+    }
+
     /// The log of one of a host's processes.
     #[must_use]
     pub fn log(&self, host: &str, process: &str) -> PathBuf {

@@ -8,10 +8,26 @@
 //! Nothing of a lab is in the machine's own namespace, and nothing is sent from there.
 
 pub mod address;
+mod agent;
+mod build;
+mod error;
+mod lab;
 pub mod layout;
 pub mod options;
 pub mod plan;
+mod pods;
+mod process;
+mod programs;
+mod progress;
 mod routers;
+mod state;
+mod wait;
 
+pub use agent::ask;
+pub use error::{LabError, Result};
+pub use lab::{Lab, LabStatus, NodeView, RouterView, Settings, names};
 pub use options::{Name, Options, OptionsError, Software, Topology};
 pub use plan::Plan;
+pub use process::is_alive;
+pub use progress::Progress;
+pub use state::{Pod, Started};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use ipnetwork::IpNetwork;
 use manx_api::bgp::{BgpConfiguration, BgpConfigurationSpec, BgpPeer, BgpPeerSpec, NextHopMode};
 use manx_api::ipam::{IpPool, IpPoolSpec};
-use manx_api::{Metadata, Resource};
+use manx_api::{Metadata, Resource, Selector};
 
 use crate::address::{self, ROUTER, SPINE};
 use crate::layout::Layout;
@@ -193,72 +193,35 @@ impl Host {
         self.addresses().next().map(|network| network.ip())
     }
 
-    /// The script for `ip -batch` that gives the host its bridge, links, addresses and routes. Ports of its
-    /// bridge come later, with the hosts that plug in: see [`Host::ports_script`].
-    #[must_use]
-    pub fn links_script(&self) -> String {
-        let mut script = "link set lo up\n".to_owned();
-        if let Some(addresses) = &self.bridge {
-            let _infallible = writeln!(script, "link add {BRIDGE} type bridge");
-            let _infallible = writeln!(script, "link set {BRIDGE} up");
-            write_addresses(&mut script, BRIDGE, addresses);
-        }
-        for Interface {
-            name,
-            addresses,
-            bridge_netns,
-            port,
-        } in &self.interfaces
-        {
-            let peer = format!("peer name {port} netns {bridge_netns}");
-            let _infallible = writeln!(script, "link add {name} type veth {peer}");
-            let _infallible = writeln!(script, "link set {name} up");
-            write_addresses(&mut script, name, addresses);
-        }
-        for gateway in &self.gateways {
-            let _infallible = writeln!(script, "route add default via {gateway}");
-        }
-        script
-    }
-
-    /// The script for `ip -batch` that connects the bridge's ports, once they are there.
-    #[must_use]
-    pub fn ports_script(&self, hosts: &[Self]) -> String {
+    /// The ports of its bridge, among `hosts`.
+    pub fn ports<'a>(&'a self, hosts: &'a [Self]) -> impl Iterator<Item = &'a str> {
         let interfaces = hosts.iter().flat_map(|host| &host.interfaces);
-        let mut script = String::new();
-        for interface in interfaces.filter(|interface| interface.bridge_netns == self.netns) {
-            let _infallible = writeln!(script, "link set {} master {BRIDGE} up", interface.port);
-        }
-        script
+        interfaces
+            .filter(|interface| interface.bridge_netns == self.netns)
+            .map(|interface| interface.port.as_str())
     }
 
-    /// The kernel's settings before the first link: path below `/proc/sys`, value.
+    /// The kernel's settings before the first link: path below `/proc/sys/net`, value.
     #[must_use]
     pub fn sysctls(&self) -> &'static [(&'static str, &'static str)] {
         /// Addresses are ours to give: they work at once, without duplicate detection.
         const PLAIN: [(&str, &str); 2] = [
-            ("net/ipv6/conf/all/accept_dad", "0"),
-            ("net/ipv6/conf/default/accept_dad", "0"),
+            ("ipv6/conf/all/accept_dad", "0"),
+            ("ipv6/conf/default/accept_dad", "0"),
         ];
         const ROUTER: [(&str, &str); 6] = [
             PLAIN[0],
             PLAIN[1],
-            ("net/ipv4/ip_forward", "1"),
-            ("net/ipv6/conf/all/forwarding", "1"),
+            ("ipv4/ip_forward", "1"),
+            ("ipv6/conf/all/forwarding", "1"),
             // A router that sends packets back where they came from does so because it was told to.
-            ("net/ipv4/conf/all/send_redirects", "0"),
-            ("net/ipv4/conf/default/send_redirects", "0"),
+            ("ipv4/conf/all/send_redirects", "0"),
+            ("ipv4/conf/default/send_redirects", "0"),
         ];
         match self.role {
             Role::Router(_) => &ROUTER,
             Role::Fabric | Role::Reflector | Role::Node => &PLAIN,
         }
-    }
-}
-
-fn write_addresses(script: &mut String, interface: &str, addresses: &[IpNetwork]) {
-    for address in addresses {
-        let _infallible = writeln!(script, "addr add {address} dev {interface}");
     }
 }
 
@@ -481,7 +444,7 @@ impl Plan {
     fn add_peer(&mut self, name: &str, node: Option<&str>, address: IpAddr, as_number: u32) {
         let spec = BgpPeerSpec {
             node: node.map(str::to_owned),
-            node_selector: Selector::all(),
+            node_selector: None,
             peer_ip: SocketAddr::new(address, BGP_PORT),
             as_number,
             next_hop_mode: NextHopMode::Auto,
@@ -541,7 +504,7 @@ stateDir: {state}
             name = node.name,
             store = self.layout.store().display(),
             socket = self.layout.socket(&node.name).display(),
-            state = self.layout.host(&node.name).join("state").display(),
+            state = self.layout.state_dir(&node.name).display(),
         );
         for network in node.addresses() {
             let family = if network.is_ipv4() {
@@ -561,7 +524,11 @@ stateDir: {state}
         let list = serde_json::json!({
             "cniVersion": "1.0.0",
             "name": "manx",
-            "plugins": [{ "type": "manx", "socket": self.layout.socket(node) }],
+            "plugins": [{
+                "type": "manx",
+                "socket": self.layout.socket(node),
+                "stateDir": self.layout.state_dir(node),
+            }],
         });
         format!("{list:#}\n")
     }
@@ -641,8 +608,19 @@ mod tests {
         for (key, value) in host.sysctls() {
             writeln!(text, "{key} = {value}").unwrap();
         }
-        write!(text, "## ip -batch\n{}", host.links_script()).unwrap();
-        write!(text, "## ip -batch, ports\n{}", host.ports_script(&plan.hosts)).unwrap();
+        writeln!(
+            text,
+            "## bridge\n{:?} {:?}",
+            host.bridge,
+            host.ports(&plan.hosts).collect::<Vec<_>>()
+        )
+        .unwrap();
+        writeln!(
+            text,
+            "## links\n{:?}\n## gateways {:?}",
+            host.interfaces, host.gateways
+        )
+        .unwrap();
         writeln!(text, "## peers\n{:?}", host.peers).unwrap();
         for file in &host.files {
             write!(
@@ -703,15 +681,15 @@ mod tests {
         assert_eq!(
             keys,
             [
-                "IPPool default-ipv4-ippool",
-                "IPPool default-ipv6-ippool",
-                "BGPConfiguration default",
-                "BGPPeer node1-tor1",
-                "BGPPeer node1-tor1-v6",
-                "BGPPeer node2-tor1",
-                "BGPPeer node2-tor1-v6",
-                "BGPPeer node3-tor2",
-                "BGPPeer node3-tor2-v6",
+                "IPPool/default-ipv4-ippool",
+                "IPPool/default-ipv6-ippool",
+                "BGPConfiguration/default",
+                "BGPPeer/node1-tor1",
+                "BGPPeer/node1-tor1-v6",
+                "BGPPeer/node2-tor1",
+                "BGPPeer/node2-tor1-v6",
+                "BGPPeer/node3-tor2",
+                "BGPPeer/node3-tor2-v6",
             ]
         );
         for resource in &plan.resources {
