@@ -184,3 +184,6 @@ async fn wake(reader: Worker<Database>, mut touches: BoxStream<'static, ()>, pub
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

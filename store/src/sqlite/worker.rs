@@ -56,3 +56,11 @@ impl<T: Send + 'static> Worker<T> {
         result.await.map_err(|_| ended())?
     }
 }
+
+#[cfg(test)]
+impl<T> Worker<T> {
+    /// Whether no other handle is left.
+    pub(super) fn is_last(&self) -> bool {
+        self.jobs.strong_count() == 1
+    }
+}
