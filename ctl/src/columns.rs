@@ -29,7 +29,7 @@ pub(crate) fn cells(resource: &Resource) -> Vec<Cell> {
             name,
             pool.spec.cidr.into(),
             Cell::from(&pool.spec.node_selector),
-            pool.block_size().into(),
+            pool.spec.block_size().into(),
             pool.spec.disabled.into(),
             pool.spec.disable_bgp_export.into(),
         ],

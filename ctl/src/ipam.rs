@@ -157,8 +157,7 @@ mod tests {
     #[test]
     fn the_largest_pool_has_shares_too() {
         let pool = usage("IP Pool", "::/0".parse().unwrap(), 3, None);
-        let cells: Vec<String> = pool.cells().iter().map(ToString::to_string).collect();
-        assert_eq!(cells[3], "3 (0%)");
+        assert_eq!(pool.cells()[3], Cell::from("3 (0%)"));
         assert_eq!(pool.total, u128::MAX);
     }
 }

@@ -45,19 +45,18 @@ impl Cell {
     pub(crate) fn or_dash(text: Option<impl fmt::Display>) -> Self {
         Self::from(text.map_or_else(|| "-".to_owned(), |text| text.to_string()))
     }
+
+    /// As it goes into the table.
+    fn render(&self) -> String {
+        let style = self.style;
+        // A tab or a line end inside a cell would shift what follows.
+        format!("{style}{}{style:#}", self.text.replace(['\t', '\n'], " "))
+    }
 }
 
 impl<T: fmt::Display> From<T> for Cell {
     fn from(text: T) -> Self {
         Self { text: text.to_string(), style: Style::new() }
-    }
-}
-
-impl fmt::Display for Cell {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let style = self.style;
-        // A tab or a line end inside a cell would shift what follows.
-        write!(f, "{style}{}{style:#}", self.text.replace(['\t', '\n'], " "))
     }
 }
 
@@ -106,7 +105,7 @@ fn layout(heads: Heads, rows: impl IntoIterator<Item = Vec<Cell>>, wide: bool) -
     let mut any = false;
     for row in rows {
         any = true;
-        let cells: Vec<String> = row.iter().take(columns).map(ToString::to_string).collect();
+        let cells: Vec<String> = row.iter().take(columns).map(Cell::render).collect();
         writeln!(writer, "{}", cells.join("\t"))?;
     }
     if !any {
