@@ -148,7 +148,7 @@ pub(crate) struct Scope {
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Output {
     /// The form.
-    #[arg(short, long = "output", value_enum, default_value_t)]
+    #[arg(short = 'o', long = "output", value_enum, default_value_t)]
     pub(crate) format: Format,
 }
 

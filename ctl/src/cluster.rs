@@ -53,7 +53,7 @@ impl Cluster {
         if !path.exists() {
             return Err(Error::NoStore(path));
         }
-        SqliteStore::open(&path).await.map_err(|source| Error::Store { path, source })
+        SqliteStore::open(&path).await.map_err(Error::store(path))
     }
 
     /// The datastore's file.

@@ -1,5 +1,6 @@
 //! The columns of resources: `calicoctl`'s where it has them.
 
+use manx_api::bgp::{BGP_PORT, BgpPeerSpec};
 use manx_api::{Kind, Resource};
 
 use crate::output::{Cell, Heads};
@@ -60,7 +61,7 @@ pub(crate) fn cells(resource: &Resource) -> Vec<Cell> {
         ],
         Resource::BgpPeer(peer) => vec![
             name,
-            peer.spec.peer_ip.into(),
+            peer_address(&peer.spec).into(),
             peer_nodes(&peer.spec).into(),
             peer.spec.as_number.into(),
             format!("{:?}", peer.spec.next_hop_mode).into(),
@@ -80,10 +81,15 @@ pub(crate) fn cells(resource: &Resource) -> Vec<Cell> {
 }
 
 /// Which nodes have the session, as `calicoctl` words it.
-fn peer_nodes(spec: &manx_api::bgp::BgpPeerSpec) -> String {
+fn peer_nodes(spec: &BgpPeerSpec) -> String {
     match (&spec.node, &spec.node_selector) {
         (Some(node), _) => node.clone(),
         (None, Some(selector)) => selector.to_string(),
         (None, None) => "(global)".to_owned(),
     }
+}
+
+/// The peer's address, with its port where that is not BGP's own.
+fn peer_address(spec: &BgpPeerSpec) -> String {
+    if spec.peer_ip.port() == BGP_PORT { spec.peer_ip.ip().to_string() } else { spec.peer_ip.to_string() }
 }

@@ -20,7 +20,7 @@ pub(crate) enum Error {
         /// Its file.
         path: PathBuf,
         /// Why.
-        source: manx_store::Error,
+        source: Box<manx_store::Error>,
     },
     /// There is no datastore where one was looked for.
     #[error(
@@ -56,6 +56,10 @@ impl Error {
     pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let doing = doing.into();
         move |source| Self::Io { doing, source }
+    }
+
+    pub(crate) fn store(path: PathBuf) -> impl FnOnce(manx_store::Error) -> Self {
+        |source| Self::Store { path, source: Box::new(source) }
     }
 
     pub(crate) fn runtime(source: io::Error) -> Self {

@@ -8,7 +8,6 @@ use manx_api::ipam::Allocation;
 use manx_api::rpc::Method;
 use manx_api::status::BlockStatus;
 use manx_api::{Kind, Resource};
-use manx_store::Store as _;
 use serde::Serialize;
 
 use crate::cli::IpamShow;
@@ -111,11 +110,7 @@ pub(crate) async fn show(cluster: &Cluster, arguments: &IpamShow) -> Result<(), 
 /// Every block by address. A block's owner knows best; where it does not answer, its last checkpoint in the
 /// datastore, which may be seconds old, has to do.
 async fn blocks(cluster: &Cluster) -> Result<BTreeMap<IpNetwork, BlockStatus>, Error> {
-    let store = cluster.store().await?;
-    let stored = store
-        .list(Kind::IpBlock, None)
-        .await
-        .map_err(|source| Error::Store { path: cluster.store_path(), source })?;
+    let stored = listing(cluster, Kind::IpBlock, None).await?;
     let mut blocks = BTreeMap::new();
     for resource in stored.items {
         let Resource::IpBlock(block) = resource else { continue };

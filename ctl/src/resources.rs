@@ -48,7 +48,7 @@ pub(crate) async fn get(cluster: &Cluster, arguments: &Get) -> Result<(), Error>
 /// Every resource of a kind.
 pub(crate) async fn listing(cluster: &Cluster, kind: Kind, namespace: Option<&str>) -> Result<Listing, Error> {
     let listing = cluster.store().await?.list(kind, namespace).await;
-    listing.map_err(|source| Error::Store { path: cluster.store_path(), source })
+    listing.map_err(Error::store(cluster.store_path()))
 }
 
 /// `create`.
@@ -83,7 +83,7 @@ pub(crate) async fn delete(cluster: &Cluster, arguments: &Delete) -> Result<(), 
         match store.delete(&key, None).await {
             Ok(_) => output::line(&format!("{label} deleted"))?,
             Err(StoreError::NotFound(_)) if arguments.skip_not_exists => {}
-            Err(error) => failures.push(format!("{label}: {error}")),
+            Err(error) => failures.push(error.to_string()),
         }
     }
     if failures.is_empty() { Ok(()) } else { Err(Error::Resources(failures)) }
@@ -109,7 +109,7 @@ async fn write(
         let label = label(resource.kind(), &resource.metadata().name);
         match verb(&store, resource).await {
             Ok(done) => output::line(&format!("{label} {done}"))?,
-            Err(error) => failures.push(format!("{label}: {error}")),
+            Err(error) => failures.push(error.to_string()),
         }
     }
     if failures.is_empty() { Ok(()) } else { Err(Error::Resources(failures)) }
