@@ -26,6 +26,15 @@ pub enum Method {
     /// CNI DEL: the plugin's call → null.
     #[serde(rename = "cni.del")]
     CniDel,
+    /// CNI CHECK: the plugin's call, with the result of ADD in `config.prevResult` → null.
+    #[serde(rename = "cni.check")]
+    CniCheck,
+    /// CNI STATUS: the plugin's configuration (`manx_cni::NetConf`) → null while an ADD could succeed.
+    #[serde(rename = "cni.status")]
+    CniStatus,
+    /// CNI GC: the plugin's configuration, with every attachment still alive → null.
+    #[serde(rename = "cni.gc")]
+    CniGc,
     /// Nothing → [`crate::status::NodeStatus`].
     #[serde(rename = "node.status")]
     NodeStatus,

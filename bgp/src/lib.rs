@@ -5,9 +5,16 @@
 //! until there are none, [`Speaker::deadline`] says when to come back at the latest. The same inputs at the
 //! same instants with the same seed give the same outputs.
 
+pub mod config;
+pub mod error;
 pub mod prefix;
+pub mod seam;
 pub mod speaker;
+pub mod status;
 pub mod wire;
 
+pub use config::{Config, NextHopMode, PeerConfig, PeerKey, Policy};
 pub use prefix::{Family, Prefix};
-pub use speaker::{Config, Input, Output, PeerConfig, PeerKey, Speaker};
+pub use seam::{ConnId, Input, Output};
+pub use speaker::Speaker;
+pub use status::{PathSnapshot, PeerSnapshot, State};

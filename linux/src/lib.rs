@@ -1,1 +1,30 @@
 //! The only crate that enters the kernel: links, addresses, routes, neighbours, namespaces, sysctls.
+//!
+//! Everything works on the network namespace of the calling thread; [`Netns::run`] lends a thread of
+//! another one. Sockets stay in the namespace they were opened in, wherever they are used later.
+//!
+//! - [`nl`] is the wire to rtnetlink: requests, dumps, and batches with one acknowledgement each;
+//!   [`routes`], [`link`] and [`watch`] speak over it, in the words of `manx_routes` where there are some.
+//! - [`sync`] keeps the kernel's routes as wanted: the whole of a route task but its loop.
+//! - [`netns`] makes and enters namespaces, [`pod`] wires a pod to its node, [`sysctl`] and [`proto`]
+//!   write the files that go with it.
+//!
+//! Calls block, briefly; only [`watch`] waits, and it is the only part that wants tokio.
+
+pub mod error;
+pub mod link;
+mod message;
+pub mod netns;
+pub mod nl;
+pub mod pod;
+pub mod proto;
+pub mod routes;
+pub mod sync;
+pub mod sysctl;
+pub mod watch;
+
+pub use error::{Error, Refusal, Result};
+pub use link::{LinkSocket, Mac};
+pub use netns::Netns;
+pub use pod::{Attached, PodLink};
+pub use routes::RouteSocket;

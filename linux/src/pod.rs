@@ -1,0 +1,418 @@
+//! A pod's link to its node: one veth pair, no bridge.
+//!
+//! The pod has its addresses as /32 and /128 and a default route via [`GATEWAY_V4`] and [`GATEWAY_V6`], the
+//! same in every pod on every node. Nobody ever asks who has these addresses: both ends hold *permanent
+//! neighbour entries* for each other. So there is no proxy ARP, which answers late (Linux delays it on
+//! purpose) or never (without a route that covers 169.254.1.1), no neighbour discovery before the first
+//! packet, and no entry that a hostile pod could claim. Both MACs are known before the interfaces are:
+//! the node's end always has [`HOST_MAC`], and the pod's end one that follows from the name of the node's.
+//!
+//! The node's end forwards, drops what does not come from the pod's own address (`rp_filter`), takes no
+//! router advertisement, and makes up no address: it has `fe80::1` if the pod has IPv6, and no IPv6 at all
+//! otherwise. The route *to* the pod is the route table's affair; [`Attached`] says which interface.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use manx_routes::{Actual, Hop, Target};
+use nix::errno::Errno;
+use sha1::{Digest, Sha1};
+
+use crate::error::{Error, Result};
+use crate::link::{Link, LinkSocket, Mac, Veth, VethEnd};
+use crate::netns::Netns;
+use crate::nl::Request;
+use crate::routes::RouteSocket;
+use crate::{message, sysctl};
+
+/// The gateway of every pod; no interface has this address.
+pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+
+/// The IPv6 gateway of every pod: the node's end of its link.
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// The gateway as the node's end has it.
+const HOST_ADDRESS_V6: Ipv6Network = Ipv6Network::new_checked(GATEWAY_V6, 64).unwrap();
+
+const EVERYWHERE_V4: Ipv4Network = Ipv4Network::new_checked(Ipv4Addr::UNSPECIFIED, 0).unwrap();
+
+const EVERYWHERE_V6: Ipv6Network = Ipv6Network::new_checked(Ipv6Addr::UNSPECIFIED, 0).unwrap();
+
+/// The MAC of every node's end. Links are not bridged, so they may all have the same; it is Calico's, which
+/// tools know.
+pub const HOST_MAC: Mac = Mac([0xee; 6]);
+
+/// What every name of a node's end begins with.
+pub const HOST_IFNAME_PREFIX: &str = "mx";
+
+/// What a pod's link should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodLink {
+    /// The pod's namespace, as the container runtime names it.
+    pub netns: PathBuf,
+    /// The name of the pod's end: `eth0`.
+    pub ifname: String,
+    /// The name of the node's end, from [`host_ifname`].
+    pub host_ifname: String,
+    /// The pod's addresses, of either family or both.
+    pub addresses: Vec<IpAddr>,
+    /// The largest packet in bytes, at both ends; the kernel's choice (1500) where absent.
+    pub mtu: Option<u32>,
+}
+
+/// What a pod's link is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The node's end: where routes to the pod lead.
+    pub host_ifindex: u32,
+    /// The MAC of the node's end.
+    pub host_mac: Mac,
+    /// The index of the pod's end, in the pod's namespace.
+    pub pod_ifindex: u32,
+    /// The MAC of the pod's end.
+    pub pod_mac: Mac,
+    /// The identity of the pod's namespace, whatever it is called.
+    pub netns_inode: u64,
+    /// The largest packet in bytes.
+    pub mtu: u32,
+}
+
+/// The name of the node's end for one interface of one container: `mx` and 11 hexadecimal digits, which fit
+/// into the 15 characters that the kernel allows.
+#[must_use]
+pub fn host_ifname(container_id: &str, ifname: &str) -> String {
+    let hash = Sha1::new()
+        .chain_update(container_id)
+        .chain_update("/")
+        .chain_update(ifname)
+        .finalize();
+    let mut name = HOST_IFNAME_PREFIX.to_owned();
+    for byte in &hash[..6] {
+        // Writing to a string cannot fail.
+        let _ = write!(name, "{byte:02x}");
+    }
+    name.truncate(HOST_IFNAME_PREFIX.len() + 11);
+    name
+}
+
+/// The MAC of the pod's end, from the name of the node's: the same whenever it is made again.
+#[must_use]
+pub fn pod_mac(host_ifname: &str) -> Mac {
+    let hash = Sha1::digest(host_ifname);
+    let mut mac = [0; 6];
+    mac.copy_from_slice(&hash[..6]);
+    // Locally administered, and one station's.
+    mac[0] = mac[0] & 0xfe | 0x02;
+    Mac(mac)
+}
+
+/// Makes a pod's link. The same call again finds it made and answers the same; what a call that was cut
+/// short left behind is made anew.
+///
+/// # Errors
+/// [`Error::NoNetns`] if the pod has gone; [`Error::Taken`] if it has another interface of that name;
+/// [`Error::Refused`] or [`Error::Os`] otherwise. A link that could not be finished is taken away again.
+pub fn attach(link: &PodLink) -> Result<Attached> {
+    let netns = Netns::open(&link.netns)?;
+    let mut host = LinkSocket::open()?;
+    let veth = Veth {
+        end: VethEnd {
+            mac: Some(HOST_MAC),
+            mtu: link.mtu,
+            ..VethEnd::named(&link.host_ifname)
+        },
+        peer: VethEnd {
+            mac: Some(pod_mac(&link.host_ifname)),
+            mtu: link.mtu,
+            netns: Some(&netns),
+            ..VethEnd::named(&link.ifname)
+        },
+    };
+    let exists = |error: &Error| error.errno() == Some(Errno::EEXIST);
+    match host.create_veth(&veth) {
+        Ok(()) => {}
+        Err(error) if exists(&error) => {
+            if let Ok(attached) = inspect(&mut host, &netns, link) {
+                return Ok(attached);
+            }
+            host.delete(&link.host_ifname)?;
+            // The node's end is away: if a name is still taken, it is the pod's.
+            host.create_veth(&veth).map_err(|error| {
+                if exists(&error) {
+                    Error::Taken {
+                        ifname: link.ifname.clone(),
+                    }
+                } else {
+                    error
+                }
+            })?;
+        }
+        Err(error) => return Err(error),
+    }
+    let configured = configure(&mut host, &netns, link);
+    if configured.is_err() {
+        host.delete(&link.host_ifname)?;
+    }
+    configured
+}
+
+/// Takes a pod's link away; succeeds when it has gone already, and its namespace too.
+///
+/// # Errors
+/// [`Error::Refused`] or [`Error::Os`] if something is there and cannot be deleted.
+pub fn detach(host_ifname: &str, netns: Option<&Path>, ifname: &str) -> Result<()> {
+    if LinkSocket::open()?.delete(host_ifname)? {
+        return Ok(());
+    }
+    // Somebody may have renamed the node's end: it goes with the pod's.
+    let netns = match netns.map(Netns::open) {
+        None | Some(Err(Error::NoNetns(_))) => return Ok(()),
+        Some(netns) => netns?,
+    };
+    let mut pod = LinkSocket::open_in(&netns)?;
+    match pod.get(ifname)? {
+        Some(link) if link.mac == Some(pod_mac(host_ifname)) => pod.delete(ifname).map(drop),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Compares a pod's link with what it should be.
+///
+/// # Errors
+/// [`Error::Broken`] with the first difference; [`Error::NoNetns`] if the pod has gone.
+pub fn check(link: &PodLink) -> Result<Attached> {
+    let netns = Netns::open(&link.netns)?;
+    inspect(&mut LinkSocket::open()?, &netns, link)
+}
+
+/// Turns a fresh pair into the pod's link.
+fn configure(host: &mut LinkSocket, netns: &Netns, link: &PodLink) -> Result<Attached> {
+    let ours = present(host.get(&link.host_ifname)?, &link.host_ifname)?;
+    let pod_ifindex = ours
+        .peer
+        .ok_or_else(|| broken(format!("{} has no other end", ours.name)))?;
+    let attached = Attached {
+        host_ifindex: ours.index,
+        host_mac: HOST_MAC,
+        pod_ifindex,
+        pod_mac: pod_mac(&link.host_ifname),
+        netns_inode: netns.inode()?,
+        mtu: ours.mtu,
+    };
+    configure_host(host, link, &attached)?;
+    netns.run(|| configure_pod(link, pod_ifindex))??;
+    Ok(attached)
+}
+
+/// The node's end, in the node's namespace.
+fn configure_host(host: &mut LinkSocket, link: &PodLink, attached: &Attached) -> Result<()> {
+    let name = &link.host_ifname;
+    let mut settings = vec![("ipv4", "forwarding", "1"), ("ipv4", "rp_filter", "1")];
+    let mut requests = vec![message::set_up(attached.host_ifindex, true)];
+    if has_v6(link) {
+        settings.extend([
+            ("ipv6", "disable_ipv6", "0"),
+            ("ipv6", "addr_gen_mode", "1"),
+            ("ipv6", "accept_ra", "0"),
+            ("ipv6", "accept_dad", "0"),
+            ("ipv6", "forwarding", "1"),
+        ]);
+        requests.push(message::put_address(
+            attached.host_ifindex,
+            HOST_ADDRESS_V6.into(),
+        ));
+    } else if Path::new("/proc/sys/net/ipv6").exists() {
+        settings.push(("ipv6", "disable_ipv6", "1"));
+    }
+    for (family, setting, value) in settings {
+        sysctl::set(&format!("{family}/conf/{name}/{setting}"), value)?;
+    }
+    requests.extend(
+        link.addresses
+            .iter()
+            .map(|address| message::put_neighbour(attached.host_ifindex, *address, attached.pod_mac)),
+    );
+    all(host, &requests, &format!("set up {name}"))
+}
+
+/// The pod's end; the calling thread is in the pod's namespace.
+fn configure_pod(link: &PodLink, index: u32) -> Result<()> {
+    if has_v6(link) {
+        for (setting, value) in [("disable_ipv6", "0"), ("accept_dad", "0"), ("accept_ra", "0")] {
+            sysctl::set(&format!("ipv6/conf/{}/{setting}", link.ifname), value)?;
+        }
+    }
+    let mut requests = vec![message::set_up(index, true)];
+    requests.extend(
+        link.addresses
+            .iter()
+            .map(|address| message::put_address(index, IpNetwork::from(*address))),
+    );
+    for gateway in gateways(link) {
+        requests.push(message::put_neighbour(index, gateway, HOST_MAC));
+        if gateway.is_ipv4() {
+            requests.push(message::put_route(gateway.into(), &Target::Device(index)));
+        }
+        requests.push(message::put_route(default_of(gateway), &via(gateway, index)));
+    }
+    all(
+        &mut LinkSocket::open()?,
+        &requests,
+        &format!("set up {} in the pod", link.ifname),
+    )
+}
+
+/// Sends a batch that is worth something only as a whole.
+fn all(socket: &mut LinkSocket, requests: &[Request], doing: &str) -> Result<()> {
+    let refused = socket
+        .raw()
+        .batch(requests)?
+        .into_iter()
+        .find_map(std::result::Result::err);
+    refused.map_or(Ok(()), |refusal| {
+        Err(Error::Refused {
+            doing: doing.to_owned(),
+            refusal,
+        })
+    })
+}
+
+/// Compares both ends with what they should be.
+fn inspect(host: &mut LinkSocket, netns: &Netns, link: &PodLink) -> Result<Attached> {
+    let ours = present(host.get(&link.host_ifname)?, &link.host_ifname)?;
+    let (theirs, addresses, gateways_known, routes) = netns.run(|| -> Result<_> {
+        let mut pod = LinkSocket::open()?;
+        let theirs = present(pod.get(&link.ifname)?, &link.ifname)?;
+        let addresses = pod.addresses(theirs.index)?;
+        let neighbours = pod.neighbours(theirs.index)?;
+        Ok((theirs, addresses, neighbours, RouteSocket::open()?.dump_all()?))
+    })??;
+    let mac = pod_mac(&link.host_ifname);
+    let paired =
+        ours.peer == Some(theirs.index) && theirs.peer == Some(ours.index) && theirs.mac == Some(mac);
+    require(paired, || {
+        format!("{} and {} are not two ends of one link", ours.name, theirs.name)
+    })?;
+    for end in [&ours, &theirs] {
+        require(end.up, || format!("{} is down", end.name))?;
+        let mtu = link.mtu.unwrap_or(end.mtu);
+        require(end.mtu == mtu, || {
+            format!("the MTU of {} is {} and not {mtu}", end.name, end.mtu)
+        })?;
+    }
+    same_addresses(link, &addresses)?;
+    let pods_known = host.neighbours(ours.index)?;
+    for address in &link.addresses {
+        let known = pods_known.contains(&(*address, mac));
+        require(known, || format!("{} has no neighbour {address}", ours.name))?;
+    }
+    for gateway in gateways(link) {
+        let known = gateways_known.contains(&(gateway, HOST_MAC));
+        require(known, || format!("{} has no neighbour {gateway}", theirs.name))?;
+        let (everywhere, target) = (default_of(gateway), via(gateway, theirs.index));
+        let leads = |route: &Actual| route.prefix == everywhere && route.target.as_ref() == Some(&target);
+        require(routes.iter().any(leads), || {
+            format!("the pod has no default route via {gateway}")
+        })?;
+    }
+    Ok(Attached {
+        host_ifindex: ours.index,
+        host_mac: HOST_MAC,
+        pod_ifindex: theirs.index,
+        pod_mac: mac,
+        netns_inode: netns.inode()?,
+        mtu: ours.mtu,
+    })
+}
+
+/// The pod has its addresses, and no others but those that IPv6 makes up for the link itself.
+fn same_addresses(link: &PodLink, found: &[IpNetwork]) -> Result<()> {
+    let made_up = |found: &&IpNetwork| matches!(found, IpNetwork::V6(v6) if v6.ip().is_unicast_link_local());
+    let mut wanted: Vec<IpNetwork> = link
+        .addresses
+        .iter()
+        .map(|address| IpNetwork::from(*address))
+        .collect();
+    let mut found: Vec<IpNetwork> = found.iter().filter(|found| !made_up(found)).copied().collect();
+    wanted.sort_unstable();
+    found.sort_unstable();
+    require(wanted == found, || {
+        format!("{} has the addresses {found:?} and not {wanted:?}", link.ifname)
+    })
+}
+
+fn present(link: Option<Link>, name: &str) -> Result<Link> {
+    link.ok_or_else(|| broken(format!("there is no interface {name}")))
+}
+
+fn require(condition: bool, otherwise: impl FnOnce() -> String) -> Result<()> {
+    if condition {
+        Ok(())
+    } else {
+        Err(broken(otherwise()))
+    }
+}
+
+const fn broken(how: String) -> Error {
+    Error::Broken(how)
+}
+
+fn has_v6(link: &PodLink) -> bool {
+    link.addresses.iter().any(IpAddr::is_ipv6)
+}
+
+/// The gateways that the pod needs, one per family.
+fn gateways(link: &PodLink) -> impl Iterator<Item = IpAddr> {
+    let v4 = link
+        .addresses
+        .iter()
+        .any(IpAddr::is_ipv4)
+        .then_some(IpAddr::V4(GATEWAY_V4));
+    let v6 = has_v6(link).then_some(IpAddr::V6(GATEWAY_V6));
+    v4.into_iter().chain(v6)
+}
+
+/// The prefix of all addresses of the gateway's family.
+const fn default_of(gateway: IpAddr) -> IpNetwork {
+    match gateway {
+        IpAddr::V4(_) => IpNetwork::V4(EVERYWHERE_V4),
+        IpAddr::V6(_) => IpNetwork::V6(EVERYWHERE_V6),
+    }
+}
+
+fn via(gateway: IpAddr, index: u32) -> Target {
+    Target::Via(vec![Hop {
+        gateway,
+        device: Some(index),
+    }])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_differ_by_container_and_by_interface_and_fit_the_kernel() {
+        let name = host_ifname("4f2c", "eth0");
+        assert_eq!(name, host_ifname("4f2c", "eth0"));
+        assert_eq!(name.len(), 13);
+        assert!(
+            name.strip_prefix("mx")
+                .unwrap()
+                .bytes()
+                .all(|byte| byte.is_ascii_hexdigit())
+        );
+        assert_ne!(name, host_ifname("4f2c", "eth1"));
+        assert_ne!(name, host_ifname("4f2d", "eth0"));
+    }
+
+    #[test]
+    fn a_pods_mac_is_of_one_station_and_locally_administered() {
+        for name in ["mx0123456789a", "mx0123456789b"] {
+            assert_eq!(pod_mac(name).0[0] & 0x03, 0x02);
+        }
+        assert_ne!(pod_mac("mx0123456789a"), pod_mac("mx0123456789b"));
+    }
+}

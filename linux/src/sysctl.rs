@@ -1,0 +1,52 @@
+//! The kernel's settings under `/proc/sys/net`, of the calling thread's network namespace.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// Sets a setting unless it has the value already: some writes make the kernel walk its tables.
+///
+/// `name` is the path below `/proc/sys/net`, such as `ipv4/conf/eth0/rp_filter`.
+///
+/// # Errors
+/// [`Error::Os`] if there is no such setting or it may not be written.
+pub fn set(name: &str, value: &str) -> Result<()> {
+    let path = Path::new("/proc/sys/net").join(name);
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(Error::file("open", &path))?;
+    let mut found = [0; 64];
+    let length = file.read_at(&mut found, 0).map_err(Error::file("read", &path))?;
+    if found[..length].trim_ascii() == value.as_bytes() {
+        return Ok(());
+    }
+    // At offset 0: the kernel ignores what is written elsewhere.
+    file.write_all_at(value.as_bytes(), 0)
+        .map_err(Error::file("write", &path))
+}
+
+/// Reads a setting.
+///
+/// # Errors
+/// [`Error::Os`] if there is no such setting.
+pub fn get(name: &str) -> Result<String> {
+    let path = Path::new("/proc/sys/net").join(name);
+    let value = fs::read_to_string(&path).map_err(Error::file("read", &path))?;
+    Ok(value.trim_ascii().to_owned())
+}
+
+/// Lets the namespace forward packets between its interfaces: what makes a node of a machine.
+///
+/// # Errors
+/// [`Error::Os`] if a setting may not be written. A kernel without IPv6 forwards IPv4 alone.
+pub fn enable_forwarding() -> Result<()> {
+    set("ipv4/ip_forward", "1")?;
+    if Path::new("/proc/sys/net/ipv6").exists() {
+        set("ipv6/conf/all/forwarding", "1")?;
+    }
+    Ok(())
+}

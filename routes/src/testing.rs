@@ -1,0 +1,162 @@
+//! A kernel's route table, as far as these tests need one, and routes to fill it with.
+
+use std::collections::BTreeMap;
+
+use ipnetwork::IpNetwork;
+use proptest::prelude::*;
+
+use crate::{Actual, Change, Hop, METRIC, Observed, Route, Source, Target, Update};
+
+/// A prefix from text.
+pub(crate) fn net(text: &str) -> IpNetwork {
+    text.parse().unwrap()
+}
+
+/// A hop without a device.
+pub(crate) fn hop(gateway: &str) -> Hop {
+    Hop {
+        gateway: gateway.parse().unwrap(),
+        device: None,
+    }
+}
+
+/// The kernel's main table: routes of one prefix and metric exclude each other, as by `NLM_F_EXCL`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Kernel(BTreeMap<(IpNetwork, u32), Actual>);
+
+impl Kernel {
+    /// Holds these; of several with one key, the last.
+    pub(crate) fn holding(routes: impl IntoIterator<Item = Actual>) -> Self {
+        Self(
+            routes
+                .into_iter()
+                .map(|route| ((route.prefix, route.metric), route))
+                .collect(),
+        )
+    }
+
+    /// Makes a change, or says why not.
+    pub(crate) fn make(&mut self, change: &Change) -> Result<(), String> {
+        match change {
+            Change::Add(route) | Change::Replace(route) => {
+                let key = (route.prefix, METRIC);
+                if matches!(change, Change::Add(_)) && self.0.contains_key(&key) {
+                    return Err("file exists".into());
+                }
+                self.0.insert(key, as_actual(route));
+                Ok(())
+            }
+            Change::Delete {
+                prefix,
+                protocol,
+                metric,
+            } => {
+                let found = self
+                    .0
+                    .get(&(*prefix, *metric))
+                    .is_some_and(|route| route.protocol == *protocol);
+                if found {
+                    self.0.remove(&(*prefix, *metric));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Somebody else adds, changes or deletes a route.
+    pub(crate) fn tampered(&mut self, route: &Actual) -> Observed {
+        match self.0.remove(&(route.prefix, route.metric)) {
+            Some(gone) => Observed::Absent(gone),
+            None => {
+                self.0.insert((route.prefix, route.metric), route.clone());
+                Observed::Present(route.clone())
+            }
+        }
+    }
+
+    /// Everything, as a dump gives it.
+    pub(crate) fn dump(&self) -> Vec<Actual> {
+        self.0.values().cloned().collect()
+    }
+
+    /// What is not ours.
+    pub(crate) fn foreign(&self) -> Vec<Actual> {
+        self.0
+            .values()
+            .filter(|route| !route.is_ours())
+            .cloned()
+            .collect()
+    }
+
+    /// What is ours.
+    pub(crate) fn ours(&self) -> Vec<Actual> {
+        self.0.values().filter(|route| route.is_ours()).cloned().collect()
+    }
+}
+
+/// The route as the kernel shows it.
+pub(crate) fn as_actual(route: &Route) -> Actual {
+    Actual {
+        prefix: route.prefix,
+        target: Some(route.target.clone()),
+        protocol: route.source.protocol(),
+        metric: METRIC,
+    }
+}
+
+/// One of a dozen prefixes, so that they meet.
+fn prefix() -> impl Strategy<Value = IpNetwork> {
+    (0..6_u8, any::<bool>()).prop_map(|(i, v6)| {
+        net(&if v6 {
+            format!("fd00:{i}::/64")
+        } else {
+            format!("10.{i}.0.0/16")
+        })
+    })
+}
+
+fn source() -> impl Strategy<Value = Source> {
+    prop::sample::select(&Source::ALL[..])
+}
+
+fn target() -> impl Strategy<Value = Target> {
+    let hops = prop::sample::subsequence(vec![hop("192.0.2.1"), hop("192.0.2.2"), hop("fe80::3")], 1..=3);
+    prop_oneof![
+        hops.prop_map(Target::Via),
+        (1..4_u32).prop_map(Target::Device),
+        Just(Target::Unreachable),
+    ]
+}
+
+/// A source's word.
+pub(crate) fn update() -> impl Strategy<Value = Update> {
+    prop_oneof![
+        3 => (prefix(), target(), source())
+            .prop_map(|(prefix, target, source)| Update::Set(Route { prefix, target, source })),
+        1 => (prefix(), source()).prop_map(|(prefix, source)| Update::Remove { prefix, source }),
+    ]
+}
+
+/// A route in the kernel, of ours or not, with our metric or not.
+pub(crate) fn actual() -> impl Strategy<Value = Actual> {
+    let protocol = prop::sample::select(&[crate::PROTOCOL_BGP, crate::PROTOCOL_OWN, 4][..]);
+    let metric = prop::sample::select(&[METRIC, 0][..]);
+    (prefix(), prop::option::weighted(0.9, target()), protocol, metric).prop_map(
+        |(prefix, target, protocol, metric)| Actual {
+            prefix,
+            target,
+            protocol,
+            metric,
+        },
+    )
+}
+
+/// Modest counts and a fixed seed: the whole suite stays quick, and a failure comes again.
+pub(crate) fn proptest_config() -> ProptestConfig {
+    ProptestConfig {
+        cases: 256,
+        rng_seed: prop::test_runner::RngSeed::Fixed(179),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
