@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::formats::as_number;
 use crate::{Metadata, Selector};
 
 /// Settings of every node's speaker. Only the name `default` is honoured.
@@ -23,7 +24,8 @@ pub struct BgpConfiguration {
 pub struct BgpConfigurationSpec {
     /// One iBGP session with every other node. Default true.
     pub node_to_node_mesh_enabled: bool,
-    /// The AS of nodes that name none. Default 64512.
+    /// The AS of nodes that name none. Default 64512. Read from text too, as in `'1.10'`.
+    #[serde(deserialize_with = "as_number::deserialize")]
     pub as_number: u32,
     /// The TCP port of nodes' speakers. Default 179.
     pub listen_port: u16,
@@ -68,7 +70,8 @@ pub struct BgpPeerSpec {
     /// The peer: `192.0.2.1`, `192.0.2.1:1179`, `2001:db8::1` or `[2001:db8::1]:1179`; port 179 by default.
     #[serde(rename = "peerIP", with = "peer_ip")]
     pub peer_ip: SocketAddr,
-    /// The peer's AS.
+    /// The peer's AS. Read from text too, as in `'1.10'`.
+    #[serde(deserialize_with = "as_number::deserialize")]
     pub as_number: u32,
     /// Which next hop our announcements carry. Default Auto.
     #[serde(default)]

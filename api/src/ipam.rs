@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+use crate::formats::cidr;
 use crate::{Metadata, Selector};
 
 /// Addresses that pods may get, cut into blocks that nodes own.
@@ -22,6 +23,7 @@ pub struct IpPool {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IpPoolSpec {
     /// The addresses; no host bits set, never changed once created.
+    #[serde(deserialize_with = "cidr::any")]
     pub cidr: IpNetwork,
     /// Prefix length of a block: 20 to 32 (IPv4, default 26), 116 to 128 (IPv6, default 122).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,6 +94,7 @@ pub struct IpBlock {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IpBlockSpec {
     /// The addresses.
+    #[serde(deserialize_with = "cidr::any")]
     pub cidr: IpNetwork,
     /// The pool it was cut from.
     pub pool: String,
@@ -130,4 +133,56 @@ pub struct AttachmentId {
     pub namespace: String,
     /// The pod's name; the container id where the runtime names none.
     pub pod: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn blocks_are_named_by_their_cidr() {
+        for (cidr, name) in [
+            ("10.244.0.64/26", "10-244-0-64-26"),
+            ("0.0.0.0/20", "0-0-0-0-20"),
+            ("fd00::40/122", "fd00-0-0-0-0-0-0-40-122"),
+            ("::/116", "0-0-0-0-0-0-0-0-116"),
+        ] {
+            let cidr: IpNetwork = cidr.parse().unwrap();
+            assert_eq!(block_name(cidr), name);
+            assert_eq!(block_cidr(name), Some(cidr));
+        }
+        for name in [
+            "",
+            "main",
+            "10-244-0-64",
+            "10-244-0-65-26",
+            "10-244-0-064-26",
+            "10-244-0-64-026",
+            "10-244-0-64-33",
+            "10-244-0-256-26",
+            "FD00-0-0-0-0-0-0-40-122",
+            "fd00-0-0-0-0-0-0-040-122",
+            "10.244.0.64-26",
+        ] {
+            assert_eq!(block_cidr(name), None, "{name}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn names_and_cidrs_are_one_to_one(v6: bool, bits: u128, length in 0_u8..=128) {
+            let address: IpAddr = if v6 {
+                std::net::Ipv6Addr::from(bits).into()
+            } else {
+                std::net::Ipv4Addr::from(u32::try_from(bits >> 96).unwrap()).into()
+            };
+            let cidr = IpNetwork::new(address, length.min(if v6 { 128 } else { 32 })).unwrap();
+            let block = IpNetwork::new(cidr.network(), cidr.prefix()).unwrap();
+            prop_assert_eq!(block_cidr(&block_name(block)), Some(block));
+        }
+    }
 }

@@ -5,7 +5,10 @@
 //! unchecked one. No async and no I/O: [`rpc`] frames messages over any `Read` or `Write` it is handed.
 
 pub mod bgp;
+mod formats;
 pub mod ipam;
+#[cfg(feature = "manifest")]
+pub mod manifest;
 pub mod meta;
 mod names;
 pub mod node;

@@ -164,9 +164,9 @@ pub(crate) fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a s
         .map(|(_, candidate)| candidate)
 }
 
-/// `, did you mean 'x'?` or nothing, for the end of an error message.
+/// ` (did you mean 'x'?)` or nothing, for the inside of an error message.
 pub(crate) fn suggestion(nearest: Option<&str>) -> String {
-    nearest.map_or_else(String::new, |word| format!(", did you mean '{word}'?"))
+    nearest.map_or_else(String::new, |word| format!(" (did you mean '{word}'?)"))
 }
 
 /// What identifies a resource: kind, namespace (none for cluster-wide kinds) and name.
@@ -276,7 +276,7 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .starts_with("'ipool' is no kind of resource, did you mean 'IPPool'?"),
+                .starts_with("'ipool' is no kind of resource (did you mean 'IPPool'?); the kinds are"),
             "{error}"
         );
         assert_eq!("zzz".parse::<Kind>().unwrap_err().nearest, None);

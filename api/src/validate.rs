@@ -38,12 +38,22 @@ impl Problem {
             message: message.into(),
         }
     }
+
+    /// Value and message as one sentence: `'33' is no block size …`.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        if self.value.is_empty() {
+            self.message.clone()
+        } else {
+            format!("'{}' {}", self.value, self.message)
+        }
+    }
 }
 
 /// `spec.blockSize: '33' is no block size …`.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: '{}' {}", self.field, self.value, self.message)
+        write!(f, "{}: {}", self.field, self.sentence())
     }
 }
 

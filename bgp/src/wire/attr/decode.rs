@@ -172,35 +172,24 @@ impl Collected {
         let Some(facts) = facts::of(code) else {
             return self.take_unknown(raw);
         };
+        if !facts.flags_fit(flags) {
+            if multiprotocol {
+                // Its prefixes have to be withdrawn, so they are read all the same.
+                self.take_value(raw, context)
+                    .map_err(|problem| (problem, facts.on_value))?;
+            }
+            let attribute = raw.whole();
+            return Err((Problem::AttributeFlags { code, attribute }, facts.on_flags));
+        }
         if !facts.belongs(context) {
             return Err((Problem::Misplaced { code }, Action::Discard));
         }
-        let flags_fit = facts.flags_fit(flags);
-        // Prefixes are read whatever the flags: they may have to be withdrawn.
-        if flags_fit || multiprotocol {
-            if !facts.length_fits(raw.value.len(), context) {
-                return Err((
-                    Problem::AttributeLength {
-                        code,
-                        attribute: raw.whole(),
-                    },
-                    facts.on_value,
-                ));
-            }
-            self.take_value(raw, context)
-                .map_err(|problem| (problem, facts.on_value))?;
+        if !facts.length_fits(raw.value.len(), context) {
+            let attribute = raw.whole();
+            return Err((Problem::AttributeLength { code, attribute }, facts.on_value));
         }
-        if flags_fit {
-            Ok(())
-        } else {
-            Err((
-                Problem::AttributeFlags {
-                    code,
-                    attribute: raw.whole(),
-                },
-                facts.on_flags,
-            ))
-        }
+        self.take_value(raw, context)
+            .map_err(|problem| (problem, facts.on_value))
     }
 
     /// Keeps an unknown attribute for others, if it is one to pass on.
