@@ -63,35 +63,58 @@ pub fn learned(prefix: Prefix, next_hops: &[NextHop]) -> Update {
     if next_hops.is_empty() {
         return Update::Remove { prefix, source };
     }
-    let hops = next_hops.iter().map(|next_hop| Hop { gateway: gateway(next_hop), device: None });
-    Update::Set(Route { prefix, target: Target::Via(hops.collect()), source })
+    let hops = next_hops.iter().map(|next_hop| Hop {
+        gateway: gateway(next_hop),
+        device: None,
+    });
+    Update::Set(Route {
+        prefix,
+        target: Target::Via(hops.collect()),
+        source,
+    })
 }
 
 /// The address to send to. A global address is enough for the kernel to find the interface.
 fn gateway(next_hop: &NextHop) -> IpAddr {
     match next_hop {
         NextHop::V4(address) => (*address).into(),
-        NextHop::V6 { global, link_local: Some(link_local) } if global.is_unspecified() => (*link_local).into(),
-        NextHop::V6 { global, link_local: _ } => (*global).into(),
+        NextHop::V6 {
+            global,
+            link_local: Some(link_local),
+        } if global.is_unspecified() => (*link_local).into(),
+        NextHop::V6 {
+            global,
+            link_local: _,
+        } => (*global).into(),
     }
 }
 
 /// The covering route of a block of ours.
 #[must_use]
 pub fn block_route(cidr: IpNetwork) -> Route {
-    Route { prefix: cidr, target: Target::Unreachable, source: Source::Block }
+    Route {
+        prefix: cidr,
+        target: Target::Unreachable,
+        source: Source::Block,
+    }
 }
 
 /// The route to a pod's address, out of the host's end of its veth pair.
 #[must_use]
 pub fn pod_route(address: IpAddr, ifindex: u32) -> Route {
-    Route { prefix: address.into(), target: Target::Device(ifindex), source: Source::Pod }
+    Route {
+        prefix: address.into(),
+        target: Target::Device(ifindex),
+        source: Source::Pod,
+    }
 }
 
 /// A session as `bgp.peers` shows it.
 #[must_use]
 pub fn peer_status(node: &str, peer: &PeerSnapshot, origin: &str, now: Instant) -> PeerStatus {
-    let since = peer.established_since.map(|since| now.saturating_duration_since(since).as_secs());
+    let since = peer
+        .established_since
+        .map(|since| now.saturating_duration_since(since).as_secs());
     PeerStatus {
         node: node.to_owned(),
         address: peer.key.address,
@@ -144,9 +167,18 @@ fn as_path(path: &AsPath) -> String {
 
 /// `1:2` (RFC 1997), `0x0002…` (RFC 4360, undecoded), `1:2:3` (RFC 8092).
 fn communities(attributes: &Attributes) -> Vec<String> {
-    let standard = attributes.communities.iter().map(|c| format!("{}:{}", c >> 16, c & 0xffff));
-    let extended = attributes.extended_communities.iter().map(|c| format!("{:#018x}", u64::from_be_bytes(*c)));
-    let large = attributes.large_communities.iter().map(|[global, a, b]| format!("{global}:{a}:{b}"));
+    let standard = attributes
+        .communities
+        .iter()
+        .map(|c| format!("{}:{}", c >> 16, c & 0xffff));
+    let extended = attributes
+        .extended_communities
+        .iter()
+        .map(|c| format!("{:#018x}", u64::from_be_bytes(*c)));
+    let large = attributes
+        .large_communities
+        .iter()
+        .map(|[global, a, b]| format!("{global}:{a}:{b}"));
     standard.chain(extended).chain(large).collect()
 }
 
@@ -206,7 +238,10 @@ pub fn cni_success(link: &PodLink, attached: &Attached, dns: Option<Dns>) -> Suc
         gateway: Some(gateway(address)),
         interface: Some(1),
     };
-    let route = |address: &IpAddr| manx_cni::Route { dst: everywhere(address), gw: Some(gateway(address)) };
+    let route = |address: &IpAddr| manx_cni::Route {
+        dst: everywhere(address),
+        gw: Some(gateway(address)),
+    };
     Success {
         interfaces: vec![
             interface(&link.host_ifname, attached.host_mac.to_string(), None),
@@ -252,10 +287,19 @@ pub fn workload_key(node: &str, owner: &AttachmentId) -> Key {
 
 /// An attachment's WorkloadEndpoint.
 #[must_use]
-pub fn workload_endpoint(node: &str, owner: &AttachmentId, interface: &str, addresses: Vec<IpAddr>) -> WorkloadEndpoint {
+pub fn workload_endpoint(
+    node: &str,
+    owner: &AttachmentId,
+    interface: &str,
+    addresses: Vec<IpAddr>,
+) -> WorkloadEndpoint {
     let key = workload_key(node, owner);
     WorkloadEndpoint {
-        metadata: Metadata { name: key.name, namespace: key.namespace, ..Metadata::default() },
+        metadata: Metadata {
+            name: key.name,
+            namespace: key.namespace,
+            ..Metadata::default()
+        },
         spec: WorkloadEndpointSpec {
             node: node.to_owned(),
             pod: owner.pod.clone(),

@@ -6,6 +6,8 @@
 use manx_linux::{Attached, LinkSocket, PodLink, Result, pod};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::ask::answer;
+
 /// A request to the endpoint task.
 #[derive(Debug)]
 pub enum Request {
@@ -59,9 +61,4 @@ fn serve(request: Request) {
             answer(reply, found.map(|link| link.map(|link| link.index)));
         }
     }
-}
-
-/// Answers; whoever no longer listens does not need it.
-fn answer<T>(reply: oneshot::Sender<T>, value: T) {
-    drop(reply.send(value));
 }

@@ -37,7 +37,10 @@ struct Ready {
 pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
         let advice = "choose another address with `http` in manxd.yaml, or null for none";
-        io::Error::new(error.kind(), format!("cannot listen on {address} for HTTP: {error}; {advice}"))
+        io::Error::new(
+            error.kind(),
+            format!("cannot listen on {address} for HTTP: {error}; {advice}"),
+        )
     })
 }
 
@@ -60,7 +63,11 @@ fn router(sources: Sources) -> Router {
 async fn readyz(State(sources): State<Sources>) -> impl IntoResponse {
     let waiting_for = sources.readiness.waiting_for();
     let ready = waiting_for.is_empty();
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (status, Json(Ready { ready, waiting_for }))
 }
 

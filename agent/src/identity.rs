@@ -62,22 +62,35 @@ impl Identity {
     /// # Errors
     /// The machine lacks something that the configuration leaves to it.
     pub fn new(config: &Config, host_name: &str, interfaces: &[Interface]) -> Result<Self, IdentityError> {
-        let name = config.node_name.clone().unwrap_or_else(|| host_name.to_lowercase());
+        let name = config
+            .node_name
+            .clone()
+            .unwrap_or_else(|| host_name.to_lowercase());
         let detected = |wanted: fn(&IpNetwork) -> bool| detect(interfaces, wanted);
-        let ipv4 = config.ipv4_address.or_else(|| match detected(IpNetwork::is_ipv4) {
-            Some(IpNetwork::V4(network)) => Some(network),
-            Some(IpNetwork::V6(_)) | None => None,
-        });
-        let ipv6 = config.ipv6_address.or_else(|| match detected(IpNetwork::is_ipv6) {
-            Some(IpNetwork::V6(network)) => Some(network),
-            Some(IpNetwork::V4(_)) | None => None,
-        });
+        let ipv4 = config
+            .ipv4_address
+            .or_else(|| match detected(IpNetwork::is_ipv4) {
+                Some(IpNetwork::V4(network)) => Some(network),
+                Some(IpNetwork::V6(_)) | None => None,
+            });
+        let ipv6 = config
+            .ipv6_address
+            .or_else(|| match detected(IpNetwork::is_ipv6) {
+                Some(IpNetwork::V6(network)) => Some(network),
+                Some(IpNetwork::V4(_)) | None => None,
+            });
         if ipv4.is_none() && ipv6.is_none() {
             return Err(IdentityError::NoAddress);
         }
-        let chosen = [ipv4.map(|network| network.ip().into()), ipv6.map(|network| network.ip().into())];
+        let chosen = [
+            ipv4.map(|network| network.ip().into()),
+            ipv6.map(|network| network.ip().into()),
+        ];
         let identity = Self {
-            router_id: config.router_id.or(ipv4.map(|network| network.ip())).unwrap_or_else(|| made_of(&name)),
+            router_id: config
+                .router_id
+                .or_else(|| ipv4.map(|network| network.ip()))
+                .unwrap_or_else(|| made_of(&name)),
             mtu: config.mtu.unwrap_or_else(|| mtu(interfaces, &chosen)),
             as_number: config.as_number,
             labels: config.labels.clone(),
@@ -97,7 +110,10 @@ impl Identity {
     #[must_use]
     pub fn node(&self, existing: Option<&Node>) -> Node {
         let mut node = existing.cloned().unwrap_or_else(|| Node {
-            metadata: Metadata { name: self.name.clone(), ..Metadata::default() },
+            metadata: Metadata {
+                name: self.name.clone(),
+                ..Metadata::default()
+            },
             spec: NodeSpec::default(),
         });
         node.metadata.labels.extend(self.labels.clone());
@@ -112,14 +128,26 @@ impl Identity {
 /// The first wanted address of an interface with a default route, else of any.
 fn detect(interfaces: &[Interface], wanted: fn(&IpNetwork) -> bool) -> Option<IpNetwork> {
     let address = |interface: &Interface| interface.addresses.iter().copied().find(wanted);
-    let first_choice = interfaces.iter().filter(|interface| interface.default_route).find_map(address);
+    let first_choice = interfaces
+        .iter()
+        .filter(|interface| interface.default_route)
+        .find_map(address);
     first_choice.or_else(|| interfaces.iter().find_map(address))
 }
 
 /// The smallest MTU of the interfaces that carry the node's addresses.
 fn mtu(interfaces: &[Interface], addresses: &[Option<IpAddr>]) -> u32 {
-    let carries = |interface: &&Interface| interface.addresses.iter().any(|own| addresses.contains(&Some(own.ip())));
-    let smallest = interfaces.iter().filter(carries).map(|interface| interface.mtu).min();
+    let carries = |interface: &&Interface| {
+        interface
+            .addresses
+            .iter()
+            .any(|own| addresses.contains(&Some(own.ip())))
+    };
+    let smallest = interfaces
+        .iter()
+        .filter(carries)
+        .map(|interface| interface.mtu)
+        .min();
     smallest.unwrap_or(1500).max(MIN_MTU)
 }
 
@@ -135,7 +163,12 @@ mod tests {
     use super::*;
 
     fn interface(index: u32, mtu: u32, addresses: &[&str], default_route: bool) -> Interface {
-        Interface { index, mtu, addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(), default_route }
+        Interface {
+            index,
+            mtu,
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            default_route,
+        }
     }
 
     #[test]
@@ -147,7 +180,11 @@ mod tests {
         let identity = Identity::new(&Config::default(), "N1", &interfaces).unwrap();
         assert_eq!(identity.name, "n1");
         assert_eq!(identity.ipv4, Some("192.0.2.1/24".parse().unwrap()));
-        assert_eq!(identity.ipv6, Some("2001:db8:1::1/64".parse().unwrap()), "the first that there is");
+        assert_eq!(
+            identity.ipv6,
+            Some("2001:db8:1::1/64".parse().unwrap()),
+            "the first that there is"
+        );
         assert_eq!(identity.router_id, Ipv4Addr::new(192, 0, 2, 1));
         assert_eq!(identity.mtu, 1400);
     }
@@ -160,7 +197,8 @@ mod tests {
             mtu: Some(1300),
             ..Config::default()
         };
-        let identity = Identity::new(&config, "host", &[interface(3, 1500, &["192.0.2.1/24"], true)]).unwrap();
+        let identity =
+            Identity::new(&config, "host", &[interface(3, 1500, &["192.0.2.1/24"], true)]).unwrap();
         assert_eq!((identity.name.as_str(), identity.mtu), ("n7", 1300));
         assert_eq!(identity.router_id, Ipv4Addr::new(198, 51, 100, 1));
     }
@@ -168,7 +206,11 @@ mod tests {
     #[test]
     fn a_node_without_ipv4_gets_an_identifier_of_its_name() {
         let interfaces = [interface(2, 1500, &["2001:db8::1/64"], true)];
-        let id = |name: &str| Identity::new(&Config::default(), name, &interfaces).unwrap().router_id;
+        let id = |name: &str| {
+            Identity::new(&Config::default(), name, &interfaces)
+                .unwrap()
+                .router_id
+        };
         assert_eq!(id("n1"), id("n1"));
         assert_ne!(id("n1"), id("n2"));
     }
@@ -185,7 +227,10 @@ mod tests {
     #[test]
     fn what_others_said_of_the_node_stays() {
         let interfaces = [interface(3, 1500, &["192.0.2.1/24"], true)];
-        let config = Config { labels: BTreeMap::from([("rack".to_owned(), "a".to_owned())]), ..Config::default() };
+        let config = Config {
+            labels: BTreeMap::from([("rack".to_owned(), "a".to_owned())]),
+            ..Config::default()
+        };
         let identity = Identity::new(&config, "n1", &interfaces).unwrap();
         let mut existing = identity.node(None);
         existing.metadata.labels.insert("zone".to_owned(), "z".to_owned());

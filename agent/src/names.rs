@@ -8,16 +8,23 @@ use sha1::{Digest as _, Sha1};
 /// Made a DNS-1123 label of up to 253 characters: what is neither letter nor digit becomes `-`, and a name
 /// that is too long is cut and ends in a hash of the whole.
 #[must_use]
-pub fn workload(node: &str, attachment: &AttachmentId) -> String {
+pub(crate) fn workload(node: &str, attachment: &AttachmentId) -> String {
     const MAX: usize = 253;
     const HASH_BYTES: usize = 5;
     let name = format!("{node}-{}-{}", attachment.pod, attachment.ifname).to_lowercase();
-    let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let name: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect();
     let name = name.trim_matches('-');
     if name.len() <= MAX {
         return name.to_owned();
     }
-    let hash: String = Sha1::digest(name).iter().take(HASH_BYTES).map(|byte| format!("{byte:02x}")).collect();
+    let hash: String = Sha1::digest(name)
+        .iter()
+        .take(HASH_BYTES)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("{}-{hash}", &name[..MAX - 1 - hash.len()])
 }
 

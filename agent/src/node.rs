@@ -24,7 +24,12 @@ pub struct Inbox<S> {
 /// Runs until the view ends.
 pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
     let mut pauses = pauses();
-    while let Ok(view) = inbox.view.wait_for(|view| view.complete).await.map(|view| view.clone()) {
+    while let Ok(view) = inbox
+        .view
+        .wait_for(|view| view.complete)
+        .await
+        .map(|view| view.clone())
+    {
         match write(inbox, &view).await {
             Ok(()) => {}
             // Somebody was faster; the view will show it.

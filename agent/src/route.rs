@@ -18,6 +18,7 @@ use manx_routes::{Route, Source, State, Update};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
+use crate::ask::answer;
 use crate::convert;
 use crate::identity::Identity;
 use crate::ipam::Owned;
@@ -79,8 +80,13 @@ pub struct Inbox {
 
 /// An answer that waits for the kernel.
 enum Pending {
-    Attach { prefixes: Vec<IpNetwork>, reply: oneshot::Sender<Result<(), String>> },
-    Detach { reply: oneshot::Sender<()> },
+    Attach {
+        prefixes: Vec<IpNetwork>,
+        reply: oneshot::Sender<Result<(), String>>,
+    },
+    Detach {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 struct Task {
@@ -96,8 +102,20 @@ struct Task {
 /// # Errors
 /// The kernel cannot be watched or talked to any more.
 pub async fn run(inbox: Inbox) -> manx_linux::Result<()> {
-    let Inbox { identity, routes, mut owned, mut commands, metrics } = inbox;
-    let mut task = Task { identity, routes, blocks: BTreeSet::new(), pending: VecDeque::new(), metrics };
+    let Inbox {
+        identity,
+        routes,
+        mut owned,
+        mut commands,
+        metrics,
+    } = inbox;
+    let mut task = Task {
+        identity,
+        routes,
+        blocks: BTreeSet::new(),
+        pending: VecDeque::new(),
+        metrics,
+    };
     let mut count = tokio::time::interval(COUNT);
     count.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -128,17 +146,25 @@ impl Task {
         match command {
             Command::Learned(updates) => updates.into_iter().for_each(|update| self.routes.apply(update)),
             Command::Settle(source) => {
-                tracing::info!(?source, "settled: what an earlier life left and nobody wants goes");
+                tracing::info!(
+                    ?source,
+                    "settled: what an earlier life left and nobody wants goes"
+                );
                 self.routes.settle(source);
             }
             Command::Attach { routes, reply } => {
                 let prefixes = routes.iter().map(|route| route.prefix).collect();
-                routes.into_iter().for_each(|route| self.routes.apply(Update::Set(route)));
+                routes
+                    .into_iter()
+                    .for_each(|route| self.routes.apply(Update::Set(route)));
                 self.pending.push_back(Pending::Attach { prefixes, reply });
             }
             Command::Detach { addresses, reply } => {
                 for address in addresses {
-                    self.routes.apply(Update::Remove { prefix: address.into(), source: Source::Pod });
+                    self.routes.apply(Update::Remove {
+                        prefix: address.into(),
+                        source: Source::Pod,
+                    });
                 }
                 self.pending.push_back(Pending::Detach { reply });
             }
@@ -154,7 +180,10 @@ impl Task {
         }
         let blocks: BTreeSet<IpNetwork> = owned.0.keys().copied().collect();
         for gone in self.blocks.difference(&blocks) {
-            self.routes.apply(Update::Remove { prefix: *gone, source: Source::Block });
+            self.routes.apply(Update::Remove {
+                prefix: *gone,
+                source: Source::Block,
+            });
         }
         for new in blocks.difference(&self.blocks) {
             self.routes.apply(Update::Set(convert::block_route(*new)));
@@ -176,7 +205,9 @@ impl Task {
                 Pending::Detach { reply } => answer(reply, ()),
             }
         }
-        self.metrics.routes_wanted.set(i64::try_from(self.routes.wanted()).unwrap_or(i64::MAX));
+        self.metrics
+            .routes_wanted
+            .set(i64::try_from(self.routes.wanted()).unwrap_or(i64::MAX));
     }
 
     /// What became of these prefixes' routes; none while one is still to be made.
@@ -193,20 +224,33 @@ impl Task {
     }
 
     fn show(&self) -> Vec<KernelRoute> {
-        let links = LinkSocket::open().and_then(|mut socket| socket.list()).unwrap_or_default();
-        let name = |index: u32| links.iter().find(|link| link.index == index).map(|link| link.name.clone());
+        let links = LinkSocket::open()
+            .and_then(|mut socket| socket.list())
+            .unwrap_or_default();
+        let name = |index: u32| {
+            links
+                .iter()
+                .find(|link| link.index == index)
+                .map(|link| link.name.clone())
+        };
         let status = self.routes.status();
-        status.map(|(route, state)| convert::kernel_route(&self.identity.name, &route, state, name)).collect()
+        status
+            .map(|(route, state)| convert::kernel_route(&self.identity.name, &route, state, name))
+            .collect()
     }
 
     fn count(&self) -> Count {
-        let installed = self.routes.status().filter(|(_, state)| *state == State::Installed).count();
-        self.metrics.routes_installed.set(i64::try_from(installed).unwrap_or(i64::MAX));
-        Count { wanted: self.routes.wanted(), installed }
+        let installed = self
+            .routes
+            .status()
+            .filter(|(_, state)| *state == State::Installed)
+            .count();
+        self.metrics
+            .routes_installed
+            .set(i64::try_from(installed).unwrap_or(i64::MAX));
+        Count {
+            wanted: self.routes.wanted(),
+            installed,
+        }
     }
-}
-
-/// Answers; whoever no longer listens does not need it.
-fn answer<T>(reply: oneshot::Sender<T>, value: T) {
-    drop(reply.send(value));
 }

@@ -10,14 +10,15 @@ use std::path::{Path, PathBuf};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use manx_api::rpc::{Method, Request, Response, RpcError};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::codec::{Framed, LinesCodec, LinesCodecError};
 use tokio_util::task::TaskTracker;
 
+use crate::ask::Gone;
 use crate::status::Sources;
 use crate::{bgp, cni, ipam, route};
 
@@ -61,13 +62,19 @@ impl Claim {
     /// Another agent has it, or the file system refuses.
     pub fn new(path: &Path) -> Result<Self, SocketError> {
         let lock = path.with_extension("lock");
-        let refused = |source| SocketError::Io { path: lock.clone(), source };
+        let refused = |source| SocketError::Io {
+            path: lock.clone(),
+            source,
+        };
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory).map_err(refused)?;
         }
         let file = File::create(&lock).map_err(refused)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: file }),
+            Ok(()) => Ok(Self {
+                path: path.to_owned(),
+                _lock: file,
+            }),
             Err(TryLockError::WouldBlock) => Err(SocketError::Taken(path.to_owned())),
             Err(TryLockError::Error(source)) => Err(refused(source)),
         }
@@ -78,7 +85,10 @@ impl Claim {
     /// # Errors
     /// The file system refuses.
     pub fn listen(&self) -> Result<UnixListener, SocketError> {
-        let refused = |source| SocketError::Io { path: self.path.clone(), source };
+        let refused = |source| SocketError::Io {
+            path: self.path.clone(),
+            source,
+        };
         match std::fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(refused(error)),
             Ok(()) | Err(_) => {}
@@ -126,7 +136,8 @@ async fn converse(stream: UnixStream, doors: Doors, calls: TaskTracker) {
             Ok(line) => {
                 let doors = doors.clone();
                 let call = calls.spawn(async move { answer(&line, &doors).await });
-                call.await.unwrap_or_else(|error| failed(0, INTERNAL_ERROR, error.to_string()))
+                call.await
+                    .unwrap_or_else(|error| failed(0, INTERNAL_ERROR, error.to_string()))
             }
             Err(error @ LinesCodecError::MaxLineLengthExceeded) => failed(0, PARSE_ERROR, error.to_string()),
             Err(LinesCodecError::Io(error)) => return tracing::debug!(%error, "a control connection broke"),
@@ -144,16 +155,29 @@ async fn answer(line: &str, doors: &Doors) -> Response {
         Err(response) => return *response,
     };
     match dispatch(&request, doors).await {
-        Ok(result) => Response { jsonrpc: "2.0".to_owned(), id: request.id, result: Some(result), error: None },
-        Err(error) => Response { jsonrpc: "2.0".to_owned(), id: request.id, result: None, error: Some(error) },
+        Ok(result) => Response {
+            jsonrpc: "2.0".to_owned(),
+            id: request.id,
+            result: Some(result),
+            error: None,
+        },
+        Err(error) => Response {
+            jsonrpc: "2.0".to_owned(),
+            id: request.id,
+            result: None,
+            error: Some(error),
+        },
     }
 }
 
 /// The request of a line, or what to answer to one that is none.
 fn parse(line: &str) -> Result<Request, Box<Response>> {
-    let value: Value = serde_json::from_str(line).map_err(|e| Box::new(failed(0, PARSE_ERROR, e.to_string())))?;
+    let value: Value =
+        serde_json::from_str(line).map_err(|e| Box::new(failed(0, PARSE_ERROR, e.to_string())))?;
     let id = value.get("id").and_then(Value::as_u64).unwrap_or(0);
-    let known = value.get("method").is_some_and(|method| Method::deserialize(method).is_ok());
+    let known = value
+        .get("method")
+        .is_some_and(|method| Method::deserialize(method).is_ok());
     let code = if known { INVALID_PARAMS } else { METHOD_NOT_FOUND };
     serde_json::from_value(value).map_err(|error| Box::new(failed(id, code, error.to_string())))
 }
@@ -162,15 +186,27 @@ async fn dispatch(request: &Request, doors: &Doors) -> Result<Value, RpcError> {
     match request.method {
         Method::CniAdd => {
             let call = params(request)?;
-            cni(doors, |reply| cni::Job::Add { call: Box::new(call), reply }).await
+            cni(doors, |reply| cni::Job::Add {
+                call: Box::new(call),
+                reply,
+            })
+            .await
         }
         Method::CniDel => {
             let call: manx_cni::Call = params(request)?;
-            cni(doors, |reply| cni::Job::Del { attachment: call.attachment, reply }).await
+            cni(doors, |reply| cni::Job::Del {
+                attachment: call.attachment,
+                reply,
+            })
+            .await
         }
         Method::CniCheck => {
             let call = params(request)?;
-            cni(doors, |reply| cni::Job::Check { call: Box::new(call), reply }).await
+            cni(doors, |reply| cni::Job::Check {
+                call: Box::new(call),
+                reply,
+            })
+            .await
         }
         Method::CniGc => {
             let config: manx_cni::NetConf = params(request)?;
@@ -178,7 +214,7 @@ async fn dispatch(request: &Request, doors: &Doors) -> Result<Value, RpcError> {
             cni(doors, |reply| cni::Job::Collect { valid, reply }).await
         }
         Method::CniStatus => cni::available(&doors.status.readiness.waiting_for()).map(|()| Value::Null),
-        Method::NodeStatus => value(&doors.status.node(doors).await?),
+        Method::NodeStatus => value(&doors.status.node(doors).await.map_err(gone)?),
         Method::BgpPeers => value(&ask(&doors.bgp, bgp::Question::Peers).await?),
         Method::BgpRoutes => value(&ask(&doors.bgp, bgp::Question::Routes).await?),
         Method::RouteShow => value(&ask(&doors.routes, route::Command::Show).await?),
@@ -193,18 +229,15 @@ async fn cni<T: Serialize>(
     value(&ask(&doors.cni, job).await??)
 }
 
-/// Asks a task and waits for its answer.
-///
-/// # Errors
-/// The task has ended.
-pub async fn ask<M, T>(
+async fn ask<M, T>(
     door: &mpsc::Sender<M>,
     question: impl FnOnce(oneshot::Sender<T>) -> M,
 ) -> Result<T, RpcError> {
-    let (reply, answer) = oneshot::channel();
-    let gone = || error(INTERNAL_ERROR, "the agent is shutting down");
-    door.send(question(reply)).await.map_err(|_| gone())?;
-    answer.await.map_err(|_| gone())
+    crate::ask::ask(door, question).await.map_err(gone)
+}
+
+fn gone(gone: Gone) -> RpcError {
+    error(INTERNAL_ERROR, gone.to_string())
 }
 
 fn params<T: DeserializeOwned>(request: &Request) -> Result<T, RpcError> {
@@ -216,11 +249,20 @@ fn value(result: &impl Serialize) -> Result<Value, RpcError> {
 }
 
 fn error(code: i64, message: impl Into<String>) -> RpcError {
-    RpcError { code, message: message.into(), data: None }
+    RpcError {
+        code,
+        message: message.into(),
+        data: None,
+    }
 }
 
 fn failed(id: u64, code: i64, message: impl Into<String>) -> Response {
-    Response { jsonrpc: "2.0".to_owned(), id, result: None, error: Some(error(code, message)) }
+    Response {
+        jsonrpc: "2.0".to_owned(),
+        id,
+        result: None,
+        error: Some(error(code, message)),
+    }
 }
 
 #[cfg(test)]
@@ -231,8 +273,16 @@ mod tests {
     fn a_line_that_is_no_request_is_answered_with_the_right_code() {
         for (line, id, code) in [
             ("{", 0, PARSE_ERROR),
-            (r#"{"jsonrpc": "2.0", "id": 7, "method": "no.such"}"#, 7, METHOD_NOT_FOUND),
-            (r#"{"jsonrpc": "2.0", "id": "x", "method": "bgp.peers"}"#, 0, INVALID_PARAMS),
+            (
+                r#"{"jsonrpc": "2.0", "id": 7, "method": "no.such"}"#,
+                7,
+                METHOD_NOT_FOUND,
+            ),
+            (
+                r#"{"jsonrpc": "2.0", "id": "x", "method": "bgp.peers"}"#,
+                0,
+                INVALID_PARAMS,
+            ),
         ] {
             let response = parse(line).unwrap_err();
             assert_eq!((response.id, response.error.unwrap().code), (id, code), "{line}");

@@ -34,7 +34,9 @@ pub fn survey() -> manx_linux::Result<Machine> {
     let mut socket = LinkSocket::open()?;
     let links = socket.list()?;
     let routes = RouteSocket::open()?.dump_all()?;
-    let (pods, own): (Vec<_>, Vec<_>) = links.into_iter().partition(|link| link.name.starts_with(HOST_IFNAME_PREFIX));
+    let (pods, own): (Vec<_>, Vec<_>) = links
+        .into_iter()
+        .partition(|link| link.name.starts_with(HOST_IFNAME_PREFIX));
     let mut interfaces = Vec::new();
     for link in own.into_iter().filter(|link| link.up) {
         let addresses = socket.addresses(link.index)?;
@@ -69,8 +71,13 @@ fn interface(link: &Link, addresses: Vec<IpNetwork>, routes: &[Actual]) -> Inter
     Interface {
         index: link.index,
         mtu: link.mtu,
-        addresses: addresses.into_iter().filter(|address| is_global(address.ip())).collect(),
-        default_route: routes.iter().any(|route| route.prefix.prefix() == 0 && leads_here(route)),
+        addresses: addresses
+            .into_iter()
+            .filter(|address| is_global(address.ip()))
+            .collect(),
+        default_route: routes
+            .iter()
+            .any(|route| route.prefix.prefix() == 0 && leads_here(route)),
     }
 }
 
@@ -84,7 +91,10 @@ fn is_global(address: IpAddr) -> bool {
 
 fn live(pods: &[Link], routes: &[Actual]) -> Vec<Live<String>> {
     let mut addresses: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
-    for route in routes.iter().filter(|route| Source::of(route) == Some(Source::Pod)) {
+    for route in routes
+        .iter()
+        .filter(|route| Source::of(route) == Some(Source::Pod))
+    {
         if let Some(Target::Device(device)) = route.target {
             addresses.entry(device).or_default().push(route.prefix.ip());
         }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use manx_api::rpc::RpcError;
 use manx_api::status::NodeStatus;
 use tokio::sync::watch;
 
+use crate::ask::{Gone, ask};
 use crate::identity::Identity;
 use crate::peering;
 use crate::ready::Readiness;
-use crate::server::{Doors, ask};
+use crate::server::Doors;
 use crate::view::View;
 use crate::{bgp, ipam, route};
 
@@ -32,14 +32,17 @@ impl Sources {
     ///
     /// # Errors
     /// A task has ended.
-    pub async fn node(&self, doors: &Doors) -> Result<NodeStatus, RpcError> {
+    pub async fn node(&self, doors: &Doors) -> Result<NodeStatus, Gone> {
         let peers = ask(&doors.bgp, bgp::Question::Peers).await?;
         let routes = ask(&doors.routes, route::Command::Count).await?;
         let blocks = ask(&doors.ipam, ipam::Request::Show).await?;
         let waiting_for = self.readiness.waiting_for();
         let established = peers.iter().filter(|peer| peer.state == "Established").count();
-        let pods: std::collections::BTreeSet<_> =
-            blocks.iter().flat_map(|block| &block.allocations).map(|held| &held.owner).collect();
+        let pods: std::collections::BTreeSet<_> = blocks
+            .iter()
+            .flat_map(|block| &block.allocations)
+            .map(|held| &held.owner)
+            .collect();
         Ok(NodeStatus {
             node: self.identity.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -58,7 +61,10 @@ impl Sources {
 
     fn asn(&self) -> u32 {
         let view = self.view.borrow();
-        let bgp = view.nodes.get(&self.identity.name).and_then(|node| node.spec.bgp.as_ref());
+        let bgp = view
+            .nodes
+            .get(&self.identity.name)
+            .and_then(|node| node.spec.bgp.as_ref());
         bgp.map_or(view.configuration.as_number, |bgp| peering::asn(&view, bgp))
     }
 }

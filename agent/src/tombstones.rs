@@ -27,7 +27,9 @@ impl Tombstones {
         std::fs::create_dir_all(&directory)?;
         let inotify = Inotify::init()?;
         // Watching comes first: what is written during the reading is seen twice rather than never.
-        inotify.watches().add(&directory, WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO)?;
+        inotify
+            .watches()
+            .add(&directory, WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO)?;
         let mut found = Vec::new();
         for entry in std::fs::read_dir(&directory)? {
             found.extend(entry?.file_name().to_str().and_then(tombstone::parse));
@@ -42,7 +44,11 @@ impl Tombstones {
     pub async fn run(mut self, jobs: mpsc::Sender<Job>) -> io::Result<()> {
         while let Some(event) = self.0.next().await {
             let name = event?.name;
-            let Some(attachment) = name.as_ref().and_then(|name| name.to_str()).and_then(tombstone::parse) else {
+            let Some(attachment) = name
+                .as_ref()
+                .and_then(|name| name.to_str())
+                .and_then(tombstone::parse)
+            else {
                 continue;
             };
             if jobs.send(Job::Bury(attachment)).await.is_err() {

@@ -79,7 +79,9 @@ pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
                     present.insert(key.clone(), endpoint.spec.container_id.clone());
                     wanted.insert(key, Wanted::Present(endpoint));
                 }
-                Change::Remove { key, container_id } if present.get(&key).is_none_or(|own| *own == container_id) => {
+                Change::Remove { key, container_id }
+                    if present.get(&key).is_none_or(|own| *own == container_id) =>
+                {
                     present.remove(&key);
                     wanted.insert(key, Wanted::Absent(container_id));
                 }
@@ -113,7 +115,9 @@ async fn settle<S: Store>(
             && endpoint.spec.node == inbox.identity.name
             && !present.contains_key(&key)
         {
-            wanted.entry(key).or_insert_with(|| Wanted::Absent(endpoint.spec.container_id));
+            wanted
+                .entry(key)
+                .or_insert_with(|| Wanted::Absent(endpoint.spec.container_id));
         }
     }
     true
@@ -129,7 +133,9 @@ async fn write<S: Store>(inbox: &Inbox<S>, wanted: &mut BTreeMap<Key, Wanted>) {
         };
         match outcome {
             Ok(()) => {}
-            Err(error @ Error::Invalid { .. }) => tracing::error!(%error, "a workload endpoint cannot be written"),
+            Err(error @ Error::Invalid { .. }) => {
+                tracing::error!(%error, "a workload endpoint cannot be written")
+            }
             Err(error) => {
                 tracing::debug!(%key, %error, "a workload endpoint is not written yet");
                 inbox.metrics.workload_retries.inc();
@@ -143,9 +149,15 @@ async fn put<S: Store>(store: &S, key: &Key, endpoint: &WorkloadEndpoint) -> Res
     let mut wanted = endpoint.clone();
     match store.get(key).await {
         Ok(stored) => {
-            wanted.metadata.resource_version.clone_from(&stored.metadata().resource_version);
+            wanted
+                .metadata
+                .resource_version
+                .clone_from(&stored.metadata().resource_version);
             wanted.metadata.uid.clone_from(&stored.metadata().uid);
-            wanted.metadata.creation_timestamp.clone_from(&stored.metadata().creation_timestamp);
+            wanted
+                .metadata
+                .creation_timestamp
+                .clone_from(&stored.metadata().creation_timestamp);
             store.update(Resource::WorkloadEndpoint(wanted)).await.map(drop)
         }
         Err(Error::NotFound(_)) => store.create(Resource::WorkloadEndpoint(wanted)).await.map(drop),

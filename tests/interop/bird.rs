@@ -26,21 +26,37 @@ impl Bird {
     fn birdc(&self, command: &str) -> String {
         let socket = self.base.path("bird.ctl");
         let words = command.split(' ');
-        run(self.base.namespace.command("/usr/sbin/birdc").arg("-s").arg(socket).args(words))
+        run(self
+            .base
+            .namespace
+            .command("/usr/sbin/birdc")
+            .arg("-s")
+            .arg(socket)
+            .args(words))
     }
 
     /// Reads the configuration anew, with the routes originated by now.
     fn configure(&self) {
         let file = configuration(&self.base);
         let answer = self.birdc(&format!("configure \"{}\"", file.display()));
-        assert!(answer.contains("Reconfigured") || answer.contains("in progress"), "{answer}");
+        assert!(
+            answer.contains("Reconfigured") || answer.contains("in progress"),
+            "{answer}"
+        );
     }
 }
 
 fn launch(base: &Base, restart: bool) -> Process {
     let file = configuration(base);
     let mut command = base.namespace.command(PROGRAM);
-    command.arg("-f").arg("-c").arg(file).arg("-s").arg(base.path("bird.ctl")).arg("-P").arg(base.path("bird.pid"));
+    command
+        .arg("-f")
+        .arg("-c")
+        .arg(file)
+        .arg("-s")
+        .arg(base.path("bird.ctl"))
+        .arg("-P")
+        .arg(base.path("bird.pid"));
     if restart {
         command.arg("-R");
     }
@@ -50,9 +66,19 @@ fn launch(base: &Base, restart: bool) -> Process {
 }
 
 fn configuration(base: &Base) -> PathBuf {
-    let Session { our_asn, their_asn, they_wait, hold_time, graceful_restart, .. } = base.session;
+    let Session {
+        our_asn,
+        their_asn,
+        they_wait,
+        hold_time,
+        graceful_restart,
+        ..
+    } = base.session;
     let statics = |family: &str, colon: bool| {
-        let mine = base.announced.iter().filter(|prefix| prefix.contains(':') == colon);
+        let mine = base
+            .announced
+            .iter()
+            .filter(|prefix| prefix.contains(':') == colon);
         let routes: String = mine.map(|prefix| format!(" route {prefix} blackhole;")).collect();
         format!("protocol static originated_{family} {{ {family};{routes} }}\n")
     };
@@ -115,7 +141,10 @@ impl Router for Bird {
         let known = [("Administrative shutdown", "6/2"), ("Peer de-configured", "6/3")];
         let log = self.base.log("log");
         let received = log.lines().rev().find(|line| line.contains("manx: Received: "))?;
-        known.iter().find(|(text, _)| received.contains(text)).map(|(_, code)| (*code).to_owned())
+        known
+            .iter()
+            .find(|(text, _)| received.contains(text))
+            .map(|(_, code)| (*code).to_owned())
     }
 
     fn kill(&mut self) {
@@ -126,7 +155,9 @@ impl Router for Bird {
     fn restart(&mut self, kept: &[&str]) {
         self.base.set_announced(kept);
         self.process = launch(&self.base, true);
-        eventually("BIRD answers", SOON, || self.birdc("show status").contains("BIRD"));
+        eventually("BIRD answers", SOON, || {
+            self.birdc("show status").contains("BIRD")
+        });
     }
 
     fn freeze(&self) {

@@ -28,13 +28,21 @@ impl Frr {
         fs::write(base.path("vtysh.conf"), "").expect("the configuration can be written");
         let zebra = daemon(&base, "zebra", &["-A", "127.0.0.1"]);
         let bgpd = launch(&base);
-        Self { base, bgpd, _zebra: zebra }
+        Self {
+            base,
+            bgpd,
+            _zebra: zebra,
+        }
     }
 
     fn vtysh(&self, commands: &[&str]) -> String {
         let folder = self.base.folder.path();
         let mut command = self.base.namespace.command("/usr/bin/vtysh");
-        command.arg("--vty_socket").arg(folder).arg("--config_dir").arg(folder);
+        command
+            .arg("--vty_socket")
+            .arg(folder)
+            .arg("--config_dir")
+            .arg(folder);
         run(command.args(commands.iter().flat_map(|line| ["-c", line])))
     }
 
@@ -59,8 +67,16 @@ impl Frr {
 
 fn daemon(base: &Base, name: &str, arguments: &[&str]) -> Process {
     let mut command = base.namespace.command(format!("/usr/lib/frr/{name}"));
-    command.arg("-f").arg(base.path(&format!("{name}.conf"))).arg("-i").arg(base.path(&format!("{name}.pid")));
-    command.arg("-z").arg(base.path("zserv.api")).arg("--vty_socket").arg(base.folder.path());
+    command
+        .arg("-f")
+        .arg(base.path(&format!("{name}.conf")))
+        .arg("-i")
+        .arg(base.path(&format!("{name}.pid")));
+    command
+        .arg("-z")
+        .arg(base.path("zserv.api"))
+        .arg("--vty_socket")
+        .arg(base.folder.path());
     let process = Process::spawn(command.args(arguments), &base.path("log"));
     base.wait_for(&format!("{name}.vty"));
     process
@@ -73,7 +89,14 @@ fn launch(base: &Base) -> Process {
 }
 
 fn configuration(base: &Base) -> String {
-    let Session { our_asn, their_asn, they_wait, hold_time, graceful_restart, .. } = base.session;
+    let Session {
+        our_asn,
+        their_asn,
+        they_wait,
+        hold_time,
+        graceful_restart,
+        ..
+    } = base.session;
     let keepalive = hold_time / 3;
     let restart = match graceful_restart {
         Some(seconds) => format!(
@@ -82,9 +105,14 @@ fn configuration(base: &Base) -> String {
         None => " bgp graceful-restart-disable\n".to_owned(),
     };
     let family = |name: &str, colon: bool| {
-        let mine = base.announced.iter().filter(|prefix| prefix.contains(':') == colon);
+        let mine = base
+            .announced
+            .iter()
+            .filter(|prefix| prefix.contains(':') == colon);
         let networks: String = mine.map(|prefix| format!("  network {prefix}\n")).collect();
-        format!(" address-family {name} unicast\n  neighbor {OUR_V4} activate\n{networks} exit-address-family\n")
+        format!(
+            " address-family {name} unicast\n  neighbor {OUR_V4} activate\n{networks} exit-address-family\n"
+        )
     };
     format!(
         "router bgp {their_asn}
@@ -97,7 +125,11 @@ fn configuration(base: &Base) -> String {
  neighbor {OUR_V4} timers connect 1
  neighbor {OUR_V4} advertisement-interval 0
 {passive}{v4}{v6}",
-        passive = if they_wait { format!(" neighbor {OUR_V4} passive\n") } else { String::new() },
+        passive = if they_wait {
+            format!(" neighbor {OUR_V4} passive\n")
+        } else {
+            String::new()
+        },
         v4 = family("ipv4", false),
         v6 = family("ipv6", true),
     )
@@ -113,12 +145,21 @@ impl Router for Frr {
     }
 
     fn learned(&self) -> BTreeSet<String> {
-        let routes = |family| self.json(&format!("show bgp {family} unicast neighbors {OUR_V4} routes json"));
+        let routes = |family| {
+            self.json(&format!(
+                "show bgp {family} unicast neighbors {OUR_V4} routes json"
+            ))
+        };
         let prefixes = |mut shown: Value| match shown["routes"].take() {
             Value::Object(routes) => routes.into_iter().map(|(prefix, _)| prefix).collect(),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Vec::new(),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+                Vec::new()
+            }
         };
-        ["ipv4", "ipv6"].into_iter().flat_map(|family| prefixes(routes(family))).collect()
+        ["ipv4", "ipv6"]
+            .into_iter()
+            .flat_map(|family| prefixes(routes(family)))
+            .collect()
     }
 
     fn announce(&mut self, prefix: &str) {
@@ -147,7 +188,9 @@ impl Router for Frr {
     fn restart(&mut self, kept: &[&str]) {
         self.base.set_announced(kept);
         self.bgpd = launch(&self.base);
-        eventually("FRR answers", SOON, || self.vtysh(&["show version"]).contains("FRR"));
+        eventually("FRR answers", SOON, || {
+            self.vtysh(&["show version"]).contains("FRR")
+        });
     }
 
     fn freeze(&self) {

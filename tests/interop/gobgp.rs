@@ -33,27 +33,50 @@ impl Gobgp {
         let text = self.gobgp(&format!("global rib -a {family} -j"));
         let rib: Value = serde_json::from_str(&text).unwrap_or_default();
         let ours = |paths: &Value| {
-            let mut sources = paths.as_array().into_iter().flatten().map(|path| &path["neighbor-ip"]);
+            let mut sources = paths
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|path| &path["neighbor-ip"]);
             sources.any(|source| *source == OUR_V4.to_string())
         };
         let prefixes = rib.as_object().into_iter().flatten();
-        prefixes.filter(|(_, paths)| ours(paths)).map(|(prefix, _)| prefix.clone()).collect()
+        prefixes
+            .filter(|(_, paths)| ours(paths))
+            .map(|(prefix, _)| prefix.clone())
+            .collect()
     }
 
     fn rib(&self, action: &str, prefix: &str) {
-        let (family, next_hop) =
-            if prefix.contains(':') { ("ipv6", THEIR_V6.to_string()) } else { ("ipv4", THEIR_V4.to_string()) };
-        self.gobgp(&format!("global rib {action} {prefix} -a {family} nexthop {next_hop}"));
+        let (family, next_hop) = if prefix.contains(':') {
+            ("ipv6", THEIR_V6.to_string())
+        } else {
+            ("ipv4", THEIR_V4.to_string())
+        };
+        self.gobgp(&format!(
+            "global rib {action} {prefix} -a {family} nexthop {next_hop}"
+        ));
     }
 }
 
 fn gobgp(base: &Base, command: &str) -> String {
-    run(base.namespace.command("/usr/bin/gobgp").args(["-p", "50051"]).args(command.split(' ')))
+    run(base
+        .namespace
+        .command("/usr/bin/gobgp")
+        .args(["-p", "50051"])
+        .args(command.split(' ')))
 }
 
 fn launch(base: &Base, restart: bool) -> Process {
     let mut command = base.namespace.command(PROGRAM);
-    command.arg("-f").arg(base.path("gobgp.toml")).args(["-t", "toml", "-l", "debug", "--log-plain", "--pprof-disable"]);
+    command.arg("-f").arg(base.path("gobgp.toml")).args([
+        "-t",
+        "toml",
+        "-l",
+        "debug",
+        "--log-plain",
+        "--pprof-disable",
+    ]);
     command.args(["--api-hosts", "127.0.0.1:50051"]);
     if restart {
         command.arg("-r");
@@ -70,7 +93,14 @@ fn launch(base: &Base, restart: bool) -> Process {
 }
 
 fn configuration(session: Session) -> String {
-    let Session { our_asn, their_asn, they_wait, hold_time, graceful_restart, .. } = session;
+    let Session {
+        our_asn,
+        their_asn,
+        they_wait,
+        hold_time,
+        graceful_restart,
+        ..
+    } = session;
     let keepalive = hold_time / 3;
     let restart = graceful_restart.map_or_else(String::new, |seconds| {
         format!("[neighbors.graceful-restart.config]\nenabled = true\nrestart-time = {seconds}\n")
@@ -115,11 +145,16 @@ impl Router for Gobgp {
     }
 
     fn established(&self) -> bool {
-        self.gobgp(&format!("neighbor {OUR_V4}")).to_lowercase().contains("bgp state = established")
+        self.gobgp(&format!("neighbor {OUR_V4}"))
+            .to_lowercase()
+            .contains("bgp state = established")
     }
 
     fn learned(&self) -> BTreeSet<String> {
-        ["ipv4", "ipv6"].iter().flat_map(|family| self.paths(family)).collect()
+        ["ipv4", "ipv6"]
+            .iter()
+            .flat_map(|family| self.paths(family))
+            .collect()
     }
 
     fn announce(&mut self, prefix: &str) {
@@ -134,7 +169,10 @@ impl Router for Gobgp {
 
     fn last_notification(&self) -> Option<String> {
         let log = self.base.log("log");
-        let received = log.lines().rev().find(|line| line.to_lowercase().contains("received notification"))?;
+        let received = log
+            .lines()
+            .rev()
+            .find(|line| line.to_lowercase().contains("received notification"))?;
         let field = |name: &str| {
             let (_, rest) = received.split_once(&format!("{name}="))?;
             rest.split_whitespace().next()
@@ -150,12 +188,20 @@ impl Router for Gobgp {
         self.base.set_announced(kept);
         // It knows its routes before it meets us, as the others do from their files.
         let us = format!("{OUR_V4}/32");
-        run(self.base.namespace.command("ip").args(["route", "add", "blackhole", &us]));
+        run(self
+            .base
+            .namespace
+            .command("ip")
+            .args(["route", "add", "blackhole", &us]));
         self.process = launch(&self.base, true);
         for prefix in &self.base.announced {
             self.rib("add", prefix);
         }
-        run(self.base.namespace.command("ip").args(["route", "delete", "blackhole", &us]));
+        run(self
+            .base
+            .namespace
+            .command("ip")
+            .args(["route", "delete", "blackhole", &us]));
     }
 
     fn freeze(&self) {

@@ -5,6 +5,7 @@
 //! handle, theirs through their own command line. Needs root. A program that is not installed skips its tests,
 //! loudly, unless `CI` is set.
 
+mod binary;
 mod bird;
 mod cases;
 mod frr;

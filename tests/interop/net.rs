@@ -29,12 +29,23 @@ impl Cable {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let names = ["a", "b"].map(|end| format!("mxi-{}-{number}{end}", std::process::id()));
         let paths = names.clone().map(|name| PathBuf::from("/run/netns").join(name));
-        let create = |path| Netns::create(path).expect("these tests make network namespaces, so they need root");
-        let cable = Self { ours: create(&paths[0]), theirs: create(&paths[1]), paths };
-        run(cable.ours.command("ip").args(["link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", &names[1]]));
+        let create =
+            |path| Netns::create(path).expect("these tests make network namespaces, so they need root");
+        let cable = Self {
+            ours: create(&paths[0]),
+            theirs: create(&paths[1]),
+            paths,
+        };
+        run(cable.ours.command("ip").args([
+            "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", &names[1],
+        ]));
         for (end, v4, v6) in [(&cable.ours, OUR_V4, OUR_V6), (&cable.theirs, THEIR_V4, THEIR_V6)] {
-            run(end.command("ip").args(["address", "add", &format!("{v4}/24"), "dev", "eth0"]));
-            run(end.command("ip").args(["address", "add", &format!("{v6}/64"), "dev", "eth0", "nodad"]));
+            run(end
+                .command("ip")
+                .args(["address", "add", &format!("{v4}/24"), "dev", "eth0"]));
+            run(end
+                .command("ip")
+                .args(["address", "add", &format!("{v6}/64"), "dev", "eth0", "nodad"]));
             run(end.command("ip").args(["link", "set", "eth0", "up"]));
         }
         cable
@@ -43,7 +54,10 @@ impl Cable {
     /// How many TCP connections to port 179 or from it our namespace has in state `ESTABLISHED`.
     pub(crate) fn connections(&self) -> usize {
         let sockets = run(self.ours.command("ss").args(["-Htn", "state", "established"]));
-        sockets.lines().filter(|line| line.contains(":179 ") || line.trim_end().ends_with(":179")).count()
+        sockets
+            .lines()
+            .filter(|line| line.contains(":179 ") || line.trim_end().ends_with(":179"))
+            .count()
     }
 }
 
@@ -59,9 +73,15 @@ impl Drop for Cable {
 
 /// Runs a command that must succeed; gives what it writes.
 pub(crate) fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{command:?}: {}{text}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}{text}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     text
 }
 

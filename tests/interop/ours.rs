@@ -5,16 +5,17 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use manx_bgpd::bgp::{
-    Config, Family, NextHopMode, PathSnapshot, PeerConfig, PeerKey, Policy, Prefix, State,
-};
+use manx_bgpd::bgp::{Config, Family, NextHopMode, PathSnapshot, PeerConfig, PeerKey, Policy, Prefix, State};
 use manx_bgpd::{Events, Handle, Options};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::net::{Cable, OUR_V4, OUR_V6, THEIR_V4};
 use crate::router::Session;
 
-const PEER: PeerKey = PeerKey { address: std::net::IpAddr::V4(THEIR_V4), scope: 0 };
+const PEER: PeerKey = PeerKey {
+    address: std::net::IpAddr::V4(THEIR_V4),
+    scope: 0,
+};
 
 /// A running speaker with one peer.
 pub(crate) struct Ours {
@@ -35,14 +36,26 @@ impl Ours {
             seed: 1,
             max_paths: 1,
         };
-        let options = Options { config, listen: vec![(Ipv4Addr::UNSPECIFIED, 179).into()] };
+        let options = Options {
+            config,
+            listen: vec![(Ipv4Addr::UNSPECIFIED, 179).into()],
+        };
         // The runtime's thread is made by, and so in the namespace of, the thread that makes the runtime.
         let started = cable.ours.run(|| {
-            let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+            let runtime = Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()?;
             let (handle, events) = runtime.block_on(async { manx_bgpd::start(options) })?;
-            std::io::Result::Ok(Self { runtime, handle, events })
+            std::io::Result::Ok(Self {
+                runtime,
+                handle,
+                events,
+            })
         });
-        let ours = started.expect("the namespace can be entered").expect("port 179 is free there");
+        let ours = started
+            .expect("the namespace can be entered")
+            .expect("port 179 is free there");
         for prefix in prefixes {
             ours.announce(prefix);
         }
@@ -60,22 +73,26 @@ impl Ours {
 
     pub(crate) fn established(&self) -> bool {
         let peers = self.runtime.block_on(self.handle.peers());
-        peers.iter().any(|peer| peer.key == PEER && peer.state == State::Established)
+        peers
+            .iter()
+            .any(|peer| peer.key == PEER && peer.state == State::Established)
     }
 
     /// What we hold from the peer.
     pub(crate) fn learned(&self) -> BTreeSet<String> {
-        self.from_peer(|_| true)
+        self.held(|_| true)
     }
 
     /// What of it is kept from a peer that is away.
     pub(crate) fn stale(&self) -> BTreeSet<String> {
-        self.from_peer(|path| path.stale)
+        self.held(|path| path.stale)
     }
 
-    fn from_peer(&self, filter: impl Fn(&PathSnapshot) -> bool) -> BTreeSet<String> {
+    fn held(&self, filter: impl Fn(&PathSnapshot) -> bool) -> BTreeSet<String> {
         let paths = self.runtime.block_on(self.handle.paths());
-        let theirs = paths.iter().filter(|path| path.peer == Some(PEER) && filter(path));
+        let theirs = paths
+            .iter()
+            .filter(|path| path.peer == Some(PEER) && filter(path));
         theirs.map(|path| path.prefix.to_string()).collect()
     }
 
@@ -85,7 +102,11 @@ impl Ours {
 
     /// Ends as kill -9 ends a process: the sockets close, nothing is said.
     pub(crate) fn crash(self) {
-        let Self { runtime, handle, events } = self;
+        let Self {
+            runtime,
+            handle,
+            events,
+        } = self;
         drop((handle, events));
         runtime.shutdown_timeout(Duration::from_secs(5));
     }
@@ -109,7 +130,9 @@ fn peer(session: Session) -> PeerConfig {
         hold_time: Duration::from_secs(session.hold_time.into()),
         families: Family::ALL.to_vec(),
         route_reflector_client: false,
-        graceful_restart: session.graceful_restart.map(|seconds| Duration::from_secs(seconds.into())),
+        graceful_restart: session
+            .graceful_restart
+            .map(|seconds| Duration::from_secs(seconds.into())),
         next_hop: NextHopMode::Auto,
         import: Policy::Accept,
         export: Policy::Accept,

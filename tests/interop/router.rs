@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use manx_linux::Netns;
 
@@ -51,7 +51,10 @@ pub(crate) fn installed(program: &str, package: &str) -> bool {
     if Path::new(program).exists() {
         return true;
     }
-    assert!(std::env::var_os("CI").is_none(), "{program} is missing: apt-get install {package}");
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "{program} is missing: apt-get install {package}"
+    );
     eprintln!("\n*** SKIPPED: {program} is missing; apt-get install {package} ***\n");
     false
 }
@@ -62,7 +65,11 @@ pub(crate) struct Process(Child);
 impl Process {
     /// Starts `command` with its output at the end of `log`.
     pub(crate) fn spawn(command: &mut Command, log: &Path) -> Self {
-        let log = fs::OpenOptions::new().create(true).append(true).open(log).expect("the log opens");
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("the log opens");
         let errors = log.try_clone().expect("a file can be shared");
         let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
         Self(child.unwrap_or_else(|error| panic!("{command:?}: {error}")))
@@ -70,12 +77,24 @@ impl Process {
 
     pub(crate) fn kill(&mut self) {
         self.signal("KILL");
-        self.0.wait().expect("a killed child can be waited for");
+        self.wait();
+    }
+
+    /// Waits for its end, which must be near.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        eventually("the process ends", SOON, || {
+            status = self.0.try_wait().expect("a child can be waited for");
+            status.is_some()
+        });
+        status.expect("it has ended")
     }
 
     /// Sends a signal by its name.
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]).status();
+        let sent = Command::new("kill")
+            .args([&format!("-{name}"), &self.0.id().to_string()])
+            .status();
         assert!(sent.is_ok_and(|status| status.success()), "cannot send SIG{name}");
     }
 }
@@ -83,7 +102,10 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         // It may have ended before.
-        self.0.kill().and_then(|()| self.0.wait()).map_or_else(|error| eprintln!("{error}"), drop);
+        self.0
+            .kill()
+            .and_then(|()| self.0.wait())
+            .map_or_else(|error| eprintln!("{error}"), drop);
     }
 }
 
@@ -106,8 +128,16 @@ pub(crate) struct Base {
 
 impl Base {
     pub(crate) fn new(namespace: &Netns, session: Session) -> Self {
-        let folder = tempfile::Builder::new().prefix("manx-interop-").tempdir().expect("a folder can be made");
-        Self { namespace: namespace.clone(), folder, session, announced: BTreeSet::new() }
+        let folder = tempfile::Builder::new()
+            .prefix("manx-interop-")
+            .tempdir()
+            .expect("a folder can be made");
+        Self {
+            namespace: namespace.clone(),
+            folder,
+            session,
+            announced: BTreeSet::new(),
+        }
     }
 
     /// What is originated from now on.

@@ -16,6 +16,7 @@ use manx_linux::PodLink;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Job;
+use crate::ask::{Gone, answer};
 use crate::identity::Identity;
 use crate::ipam::{Assigned, IpamError, recovery};
 use crate::metrics::{CniLabels, Metrics, Operation, Outcome};
@@ -72,7 +73,10 @@ impl Parts {
     async fn add(&self, call: &Call) -> Result<Success, Error> {
         self.remove_tombstone(&call.attachment);
         let owner = call.attachment_id();
-        let request = |reply| ipam::Request::Assign { owner: owner.clone(), reply };
+        let request = |reply| ipam::Request::Assign {
+            owner: owner.clone(),
+            reply,
+        };
         let Assigned { allocations, fresh } = ask(&self.ipam, request).await?.map_err(refused)?;
         let wired = self.wire(call, &owner, &allocations).await;
         if let Err(error) = &wired {
@@ -85,10 +89,18 @@ impl Parts {
     }
 
     /// Makes the link and its routes, and has the attachment described.
-    async fn wire(&self, call: &Call, owner: &AttachmentId, allocations: &[Allocation]) -> Result<Success, Error> {
+    async fn wire(
+        &self,
+        call: &Call,
+        owner: &AttachmentId,
+        allocations: &[Allocation],
+    ) -> Result<Success, Error> {
         let addresses: Vec<IpAddr> = allocations.iter().map(|held| held.address).collect();
         let link = self.link(call, owner, addresses.clone())?;
-        let attach = |reply| endpoint::Request::Attach { link: link.clone(), reply };
+        let attach = |reply| endpoint::Request::Attach {
+            link: link.clone(),
+            reply,
+        };
         let attached = ask(&self.endpoints, attach).await?.map_err(convert::cni_error)?;
         self.route(&addresses, attached.host_ifindex).await?;
         self.describe(owner, &link.host_ifname, addresses).await;
@@ -110,9 +122,14 @@ impl Parts {
     }
 
     async fn route(&self, addresses: &[IpAddr], index: u32) -> Result<(), Error> {
-        let routes = addresses.iter().map(|address| convert::pod_route(*address, index)).collect();
+        let routes = addresses
+            .iter()
+            .map(|address| convert::pod_route(*address, index))
+            .collect();
         let outcome = ask(&self.routes, |reply| route::Command::Attach { routes, reply }).await?;
-        outcome.map_err(|refusal| Error::new(Code::Internal, "the pod's route is not in the kernel").with_details(refusal))
+        outcome.map_err(|refusal| {
+            Error::new(Code::Internal, "the pod's route is not in the kernel").with_details(refusal)
+        })
     }
 
     async fn describe(&self, owner: &AttachmentId, interface: &str, addresses: Vec<IpAddr>) {
@@ -140,7 +157,11 @@ impl Parts {
         let host_ifname = recovery::interface(&container_id, &ifname);
         let detach = |reply| endpoint::Request::Detach { host_ifname, reply };
         ask(&self.endpoints, detach).await?.map_err(convert::cni_error)?;
-        let request = |reply| ipam::Request::Release { container_id: container_id.clone(), ifname, reply };
+        let request = |reply| ipam::Request::Release {
+            container_id: container_id.clone(),
+            ifname,
+            reply,
+        };
         let released = ask(&self.ipam, request).await?.map_err(refused)?;
         if let Some(held) = released.first() {
             let key = convert::workload_key(&self.identity.name, &held.owner);
@@ -159,17 +180,25 @@ impl Parts {
         let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
         let link = self.link(call, &owner, addresses.clone())?;
         let found = ask(&self.endpoints, |reply| endpoint::Request::Check { link, reply }).await?;
-        self.route(&addresses, found.map_err(convert::cni_error)?.host_ifindex).await
+        self.route(&addresses, found.map_err(convert::cni_error)?.host_ifindex)
+            .await
     }
 
     /// Removes every attachment that is not among the valid ones.
     async fn collect(&self, valid: &[Attachment]) -> Result<(), Error> {
         let blocks = ask(&self.ipam, ipam::Request::Show).await?;
-        let owners = blocks.iter().flat_map(|block| &block.allocations).map(|held| &held.owner);
-        let held = owners.filter(|owner| !recovery::is_quarantined(owner)).filter_map(attachment_of);
+        let owners = blocks
+            .iter()
+            .flat_map(|block| &block.allocations)
+            .map(|held| &held.owner);
+        let held = owners
+            .filter(|owner| !recovery::is_quarantined(owner))
+            .filter_map(attachment_of);
         for attachment in held.filter(|attachment| !valid.contains(attachment)) {
             tracing::info!(%attachment, "collected: the runtime does not know it");
-            let Some(jobs) = self.jobs.upgrade() else { return Err(gone()) };
+            let Some(jobs) = self.jobs.upgrade() else {
+                return Err(gone(Gone));
+            };
             ask(&jobs, |reply| Job::Del { attachment, reply }).await??;
         }
         Ok(())
@@ -178,11 +207,18 @@ impl Parts {
     /// Routes and describes an attachment of an earlier life, if its interface is still there.
     async fn restore(&self, attachment: &Attachment) -> Result<(), Error> {
         let held = self.held(attachment).await?;
-        let Some(owner) = held.first().map(|held| held.owner.clone()) else { return Ok(()) };
+        let Some(owner) = held.first().map(|held| held.owner.clone()) else {
+            return Ok(());
+        };
         let name = recovery::interface(&owner.container_id, &owner.ifname);
-        let find = |reply| endpoint::Request::Find { host_ifname: name.clone(), reply };
+        let find = |reply| endpoint::Request::Find {
+            host_ifname: name.clone(),
+            reply,
+        };
         let found = ask(&self.endpoints, find).await?;
-        let Some(index) = found.map_err(convert::cni_error)? else { return Ok(()) };
+        let Some(index) = found.map_err(convert::cni_error)? else {
+            return Ok(());
+        };
         let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
         self.route(&addresses, index).await?;
         if !recovery::is_quarantined(&owner) {
@@ -193,7 +229,12 @@ impl Parts {
 
     async fn held(&self, attachment: &Attachment) -> Result<Vec<Allocation>, Error> {
         let (container_id, ifname) = names(attachment);
-        ask(&self.ipam, |reply| ipam::Request::Held { container_id, ifname, reply }).await
+        ask(&self.ipam, |reply| ipam::Request::Held {
+            container_id,
+            ifname,
+            reply,
+        })
+        .await
     }
 
     fn remove_tombstone(&self, attachment: &Attachment) {
@@ -206,18 +247,28 @@ impl Parts {
         }
     }
 
-    async fn timed<T>(&self, operation: Operation, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    async fn timed<T>(
+        &self,
+        operation: Operation,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         let begun = Instant::now();
         let done = work.await;
         let outcome = if done.is_ok() { Outcome::Ok } else { Outcome::Error };
         let labels = CniLabels { operation, outcome };
-        self.metrics.cni.get_or_create(&labels).observe(begun.elapsed().as_secs_f64());
+        self.metrics
+            .cni
+            .get_or_create(&labels)
+            .observe(begun.elapsed().as_secs_f64());
         done
     }
 }
 
 fn names(attachment: &Attachment) -> (String, String) {
-    (attachment.container_id.as_str().to_owned(), attachment.ifname.as_str().to_owned())
+    (
+        attachment.container_id.as_str().to_owned(),
+        attachment.ifname.as_str().to_owned(),
+    )
 }
 
 /// The attachment of an owner; none for names that CNI does not allow, which no ADD brought.
@@ -237,15 +288,13 @@ fn refused(error: IpamError) -> Error {
     Error::new(code, error.to_string())
 }
 
-fn gone() -> Error {
-    Error::new(Code::TryAgainLater, "the agent is shutting down")
+fn gone(gone: Gone) -> Error {
+    Error::new(Code::TryAgainLater, gone.to_string())
 }
 
-async fn ask<M, T>(door: &mpsc::Sender<M>, question: impl FnOnce(oneshot::Sender<T>) -> M) -> Result<T, Error> {
-    crate::server::ask(door, question).await.map_err(|_| gone())
-}
-
-/// Answers; whoever no longer listens does not need it.
-fn answer<T>(reply: oneshot::Sender<T>, value: T) {
-    drop(reply.send(value));
+async fn ask<M, T>(
+    door: &mpsc::Sender<M>,
+    question: impl FnOnce(oneshot::Sender<T>) -> M,
+) -> Result<T, Error> {
+    crate::ask::ask(door, question).await.map_err(gone)
 }

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinError, JoinSet};
 
 pub use self::flow::Parts;
+pub(crate) use self::flow::attachment_of;
 use crate::supervise;
 
 /// Something to do about attachments.
@@ -62,7 +63,9 @@ impl Job {
     fn attachment(&self) -> Option<&Attachment> {
         match self {
             Self::Add { call, .. } | Self::Check { call, .. } => Some(&call.attachment),
-            Self::Del { attachment, .. } | Self::Restore { attachment, .. } | Self::Bury(attachment) => Some(attachment),
+            Self::Del { attachment, .. } | Self::Restore { attachment, .. } | Self::Bury(attachment) => {
+                Some(attachment)
+            }
             Self::Collect { .. } => None,
         }
     }
@@ -132,7 +135,9 @@ impl Queues {
                 id
             }
         };
-        let Some(attachment) = self.running.remove(&id) else { return };
+        let Some(attachment) = self.running.remove(&id) else {
+            return;
+        };
         match self.waiting.get_mut(&attachment).and_then(VecDeque::pop_front) {
             Some(job) => self.start(attachment, job, parts),
             None => drop(self.waiting.remove(&attachment)),
@@ -146,7 +151,10 @@ impl Queues {
 /// [`Code::NotAvailable`], with what is waited for.
 pub fn available(waiting_for: &[String]) -> Result<(), RpcError> {
     if waiting_for.iter().any(|what| what == BLOCKS) {
-        let message = format!("node is not ready for pods: waiting for {}", waiting_for.join(", "));
+        let message = format!(
+            "node is not ready for pods: waiting for {}",
+            waiting_for.join(", ")
+        );
         return Err(Error::new(Code::NotAvailable, message).into());
     }
     Ok(())

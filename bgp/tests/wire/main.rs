@@ -1,4 +1,5 @@
 //! The wire level, by its public functions.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod cases;
 mod corpora;
@@ -8,11 +9,23 @@ mod strategies;
 
 /// The bodies of the fuzz targets.
 #[path = "../../../tests/fuzz/src/wire.rs"]
+#[expect(unreachable_pub, reason = "the fuzz package publishes them")]
 mod fuzz;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use manx_bgp::Family;
 use manx_bgp::wire::{Context, MAX_MESSAGE, Nlri};
+use proptest::test_runner::{Config as ProptestConfig, RngSeed};
+
+/// The same cases in every run.
+fn proptest_config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(179),
+        ..ProptestConfig::default()
+    }
+}
 
 /// A session with both families and four-octet AS numbers.
 fn context(external: bool) -> Context {

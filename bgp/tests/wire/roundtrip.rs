@@ -54,7 +54,7 @@ fn announcement(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::proptest_config(256))]
 
     #[test]
     fn a_message_decodes_to_itself(message in single(), context in strategies::context()) {
@@ -121,7 +121,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::proptest_config(24))]
 
     #[test]
     fn truncations_and_single_octet_changes_never_panic(
@@ -158,7 +158,10 @@ fn the_end_of_rib_of_each_family_decodes_to_itself() {
             end_of_rib: Some(family),
             ..Update::default()
         };
-        assert_eq!(updates(&octets, &crate::context(true)), [wanted.clone()]);
+        assert_eq!(
+            updates(&octets, &crate::context(true)),
+            std::slice::from_ref(&wanted)
+        );
         assert_eq!(
             wire::encode(&Message::Update(wanted), &crate::context(true)),
             octets
