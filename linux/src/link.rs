@@ -12,10 +12,11 @@ use ipnetwork::IpNetwork;
 use manx_routes::Target;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
+use netlink_packet_route::route::RouteType;
 use nix::errno::Errno;
 
 #[cfg(doc)]
@@ -48,6 +49,8 @@ pub struct Link {
     pub kind: Option<String>,
     /// Whether it is set up.
     pub up: bool,
+    /// Whether packets pass: both ends are up, and the kernel has acted on it.
+    pub operational: bool,
     /// The largest packet, in bytes.
     pub mtu: u32,
     /// Its Ethernet address, if it has one.
@@ -228,7 +231,9 @@ impl LinkSocket {
             .request(&request, &format!("make interface {index} a port of {bridge:?}"))
     }
 
-    /// Gives an interface an address, if it has not got it; IPv6 ones are usable at once.
+    /// Gives an interface an address, if it has not got it. IPv6 ones can be bound at once, and receive a
+    /// moment after the interface is operational (see [`Self::is_local`]): nobody is asked whether the
+    /// address is free.
     ///
     /// # Errors
     /// [`Error::Refused`] with the kernel's answer.
@@ -302,6 +307,21 @@ impl LinkSocket {
         )
     }
 
+    /// Whether packets to this address are received here, on whichever interface has it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the kernel's answer.
+    pub fn is_local(&mut self, address: IpAddr) -> Result<bool> {
+        let answer = self.0.get(
+            message::get_route_to(address),
+            &format!("look up the route to {address}"),
+        )?;
+        let RouteNetlinkMessage::NewRoute(route) = answer else {
+            return Ok(false);
+        };
+        Ok(route.header.kind == RouteType::Local)
+    }
+
     /// The socket itself, for batches.
     pub(crate) const fn raw(&mut self) -> &mut nl::Socket {
         &mut self.0
@@ -318,6 +338,7 @@ pub(crate) fn read_link(message: &RouteNetlinkMessage) -> Option<Link> {
         name: String::new(),
         kind: None,
         up: message.header.flags.contains(LinkFlags::Up),
+        operational: false,
         mtu: 0,
         mac: None,
         peer: None,
@@ -326,6 +347,7 @@ pub(crate) fn read_link(message: &RouteNetlinkMessage) -> Option<Link> {
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::OperState(state) => link.operational = *state == State::Up,
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok().map(Mac),
             LinkAttribute::Link(index) => link.peer = Some(*index),

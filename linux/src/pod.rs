@@ -14,6 +14,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use manx_routes::{Actual, Hop, Target};
@@ -32,6 +33,12 @@ pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
 /// The IPv6 gateway of every pod: the node's end of its link.
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// How long to wait between two looks at what the kernel does in its own time.
+const PAUSE: Duration = Duration::from_micros(200);
+
+/// How often to look: two seconds.
+const ATTEMPTS: u32 = 10_000;
 
 /// The gateway as the node's end has it.
 const HOST_ADDRESS_V6: Ipv6Network = Ipv6Network::new_checked(GATEWAY_V6, 64).unwrap();
@@ -203,7 +210,28 @@ fn configure(host: &mut LinkSocket, netns: &Netns, link: &PodLink) -> Result<Att
     };
     configure_host(host, link, &attached)?;
     netns.run(|| configure_pod(link, pod_ifindex))??;
+    wait_until_operational(host, &link.host_ifname)?;
     Ok(attached)
+}
+
+/// Waits until an interface whose both ends are up passes packets: the kernel turns it on in its own time,
+/// and drops what is sent until then. (Since Linux 6.8 being looked at hurries it.)
+fn wait_until_operational(socket: &mut LinkSocket, name: &str) -> Result<()> {
+    wait(
+        || Ok(present(socket.get(name)?, name)?.operational),
+        || format!("{name} is up and passes no packet"),
+    )
+}
+
+/// Waits until something that the kernel does in its own time, mostly within a millisecond, is done.
+fn wait(mut done: impl FnMut() -> Result<bool>, otherwise: impl FnOnce() -> String) -> Result<()> {
+    for _ in 0..ATTEMPTS {
+        if done()? {
+            return Ok(());
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Err(broken(otherwise()))
 }
 
 /// The node's end, in the node's namespace.
@@ -257,11 +285,17 @@ fn configure_pod(link: &PodLink, index: u32) -> Result<()> {
         }
         requests.push(message::put_route(default_of(gateway), &via(gateway, index)));
     }
-    all(
-        &mut LinkSocket::open()?,
-        &requests,
-        &format!("set up {} in the pod", link.ifname),
-    )
+    let mut pod = LinkSocket::open()?;
+    all(&mut pod, &requests, &format!("set up {} in the pod", link.ifname))?;
+    wait_until_operational(&mut pod, &link.ifname)?;
+    // An IPv6 address without duplicate detection still goes through the detector's queue.
+    for address in link.addresses.iter().filter(|address| address.is_ipv6()) {
+        wait(
+            || pod.is_local(*address),
+            || format!("the pod does not receive what is sent to {address}"),
+        )?;
+    }
+    Ok(())
 }
 
 /// Sends a batch that is worth something only as a whole.
