@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use manx_routes::Target;
@@ -19,12 +20,16 @@ use netlink_packet_route::neighbour::{
 use netlink_packet_route::route::RouteType;
 use nix::errno::Errno;
 
-#[cfg(doc)]
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::message;
 use crate::netns::Netns;
 use crate::nl;
+
+/// How long to wait between two looks at what the kernel does in its own time.
+const READY_PAUSE: Duration = Duration::from_micros(200);
+
+/// How often to look: two seconds.
+const READY_ATTEMPTS: u32 = 10_000;
 
 /// An Ethernet address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -231,9 +236,8 @@ impl LinkSocket {
             .request(&request, &format!("make interface {index} a port of {bridge:?}"))
     }
 
-    /// Gives an interface an address, if it has not got it. IPv6 ones can be bound at once, and receive a
-    /// moment after the interface is operational (see [`Self::is_local`]): nobody is asked whether the
-    /// address is free.
+    /// Gives an interface an address, if it has not got it. Nobody is asked whether an IPv6 one is free, so
+    /// it can be bound at once; it receives when the interface is ready (see [`Self::wait_until_ready`]).
     ///
     /// # Errors
     /// [`Error::Refused`] with the kernel's answer.
@@ -307,11 +311,46 @@ impl LinkSocket {
         )
     }
 
-    /// Whether packets to this address are received here, on whichever interface has it.
+    /// Waits until an interface that was set up passes packets, and receives what is sent to its addresses.
+    ///
+    /// The kernel turns on the end of a pair that was set up first, and takes in an IPv6 address even
+    /// without duplicate detection, in its own time: mostly within a millisecond. What is sent until then is
+    /// lost. Link-local addresses are not waited for: the kernel asks for duplicates of its own for a second.
     ///
     /// # Errors
-    /// [`Error::Refused`] with the kernel's answer.
-    pub fn is_local(&mut self, address: IpAddr) -> Result<bool> {
+    /// [`Error::Broken`] if there is no such interface, or it is not ready after two seconds.
+    pub fn wait_until_ready(&mut self, name: &str) -> Result<()> {
+        let mut unready = Vec::new();
+        for _ in 0..READY_ATTEMPTS {
+            // Since Linux 6.8 being looked at also hurries the kernel.
+            let link = self
+                .get(name)?
+                .ok_or_else(|| Error::Broken(format!("there is no interface {name}")))?;
+            unready = self.unready(link.index)?;
+            if link.operational && unready.is_empty() {
+                return Ok(());
+            }
+            std::thread::sleep(READY_PAUSE);
+        }
+        Err(Error::Broken(format!(
+            "{name} is not ready, without carrier or without its addresses {unready:?}"
+        )))
+    }
+
+    /// The addresses of an interface that do not receive yet.
+    fn unready(&mut self, index: u32) -> Result<Vec<IpAddr>> {
+        let mut unready = Vec::new();
+        for address in self.addresses(index)? {
+            let IpNetwork::V6(v6) = address else { continue };
+            if !v6.ip().is_unicast_link_local() && !self.is_local(v6.ip().into())? {
+                unready.push(v6.ip().into());
+            }
+        }
+        Ok(unready)
+    }
+
+    /// Whether packets to this address are received here, on whichever interface has it.
+    fn is_local(&mut self, address: IpAddr) -> Result<bool> {
         let answer = self.0.get(
             message::get_route_to(address),
             &format!("look up the route to {address}"),

@@ -14,7 +14,6 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use manx_routes::{Actual, Hop, Target};
@@ -33,12 +32,6 @@ pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
 /// The IPv6 gateway of every pod: the node's end of its link.
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
-
-/// How long to wait between two looks at what the kernel does in its own time.
-const PAUSE: Duration = Duration::from_micros(200);
-
-/// How often to look: two seconds.
-const ATTEMPTS: u32 = 10_000;
 
 /// The gateway as the node's end has it.
 const HOST_ADDRESS_V6: Ipv6Network = Ipv6Network::new_checked(GATEWAY_V6, 64).unwrap();
@@ -115,7 +108,7 @@ pub fn pod_mac(host_ifname: &str) -> Mac {
     Mac(mac)
 }
 
-/// Makes a pod's link. The same call again finds it made and answers the same; what a call that was cut
+/// Makes a pod's link, and answers once packets pass. The same call again finds it made and answers the same; what a call that was cut
 /// short left behind is made anew.
 ///
 /// # Errors
@@ -210,28 +203,8 @@ fn configure(host: &mut LinkSocket, netns: &Netns, link: &PodLink) -> Result<Att
     };
     configure_host(host, link, &attached)?;
     netns.run(|| configure_pod(link, pod_ifindex))??;
-    wait_until_operational(host, &link.host_ifname)?;
+    host.wait_until_ready(&link.host_ifname)?;
     Ok(attached)
-}
-
-/// Waits until an interface whose both ends are up passes packets: the kernel turns it on in its own time,
-/// and drops what is sent until then. (Since Linux 6.8 being looked at hurries it.)
-fn wait_until_operational(socket: &mut LinkSocket, name: &str) -> Result<()> {
-    wait(
-        || Ok(present(socket.get(name)?, name)?.operational),
-        || format!("{name} is up and passes no packet"),
-    )
-}
-
-/// Waits until something that the kernel does in its own time, mostly within a millisecond, is done.
-fn wait(mut done: impl FnMut() -> Result<bool>, otherwise: impl FnOnce() -> String) -> Result<()> {
-    for _ in 0..ATTEMPTS {
-        if done()? {
-            return Ok(());
-        }
-        std::thread::sleep(PAUSE);
-    }
-    Err(broken(otherwise()))
 }
 
 /// The node's end, in the node's namespace.
@@ -287,15 +260,7 @@ fn configure_pod(link: &PodLink, index: u32) -> Result<()> {
     }
     let mut pod = LinkSocket::open()?;
     all(&mut pod, &requests, &format!("set up {} in the pod", link.ifname))?;
-    wait_until_operational(&mut pod, &link.ifname)?;
-    // An IPv6 address without duplicate detection still goes through the detector's queue.
-    for address in link.addresses.iter().filter(|address| address.is_ipv6()) {
-        wait(
-            || pod.is_local(*address),
-            || format!("the pod does not receive what is sent to {address}"),
-        )?;
-    }
-    Ok(())
+    pod.wait_until_ready(&link.ifname)
 }
 
 /// Sends a batch that is worth something only as a whole.

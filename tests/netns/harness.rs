@@ -65,13 +65,16 @@ impl TestNetns {
             .unwrap()
             .create_veth(&Veth { end, peer })
             .unwrap();
-        for (netns, addresses) in [self, other].into_iter().zip(addresses) {
-            let mut links = LinkSocket::open_in(netns).unwrap();
+        let mut ends = [self, other].map(|netns| LinkSocket::open_in(netns).unwrap());
+        for (links, addresses) in ends.iter_mut().zip(addresses) {
             let index = links.get(name).unwrap().unwrap().index;
             links.set_up(index).unwrap();
             for address in addresses {
                 links.add_address(index, address.parse().unwrap()).unwrap();
             }
+        }
+        for links in &mut ends {
+            links.wait_until_ready(name).unwrap();
         }
     }
 }

@@ -53,7 +53,7 @@ fn a_pair_spans_two_namespaces_from_the_start() {
 }
 
 #[test]
-fn addresses_are_usable_at_once_and_neighbours_known_for_good() {
+fn addresses_come_and_go_and_neighbours_are_known_for_good() {
     let (left, right) = (TestNetns::new("left"), TestNetns::new("right"));
     left.connect(
         &right,
