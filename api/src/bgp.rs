@@ -4,7 +4,11 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Metadata;
+use crate::formats::as_number;
+use crate::{Metadata, Selector};
+
+/// The port that IANA gave BGP.
+pub const BGP_PORT: u16 = 179;
 
 /// Settings of every node's speaker. Only the name `default` is honoured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +27,8 @@ pub struct BgpConfiguration {
 pub struct BgpConfigurationSpec {
     /// One iBGP session with every other node. Default true.
     pub node_to_node_mesh_enabled: bool,
-    /// The AS of nodes that name none. Default 64512.
+    /// The AS of nodes that name none. Default 64512. Read from text too, as in `'1.10'`.
+    #[serde(deserialize_with = "as_number::deserialize")]
     pub as_number: u32,
     /// The TCP port of nodes' speakers. Default 179.
     pub listen_port: u16,
@@ -62,10 +67,14 @@ pub struct BgpPeerSpec {
     /// The one node that has this session; with neither this nor `node_selector`, every node has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// The nodes that have this session; not beside `node`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<Selector>,
     /// The peer: `192.0.2.1`, `192.0.2.1:1179`, `2001:db8::1` or `[2001:db8::1]:1179`; port 179 by default.
     #[serde(rename = "peerIP", with = "peer_ip")]
     pub peer_ip: SocketAddr,
-    /// The peer's AS.
+    /// The peer's AS. Read from text too, as in `'1.10'`.
+    #[serde(deserialize_with = "as_number::deserialize")]
     pub as_number: u32,
     /// Which next hop our announcements carry. Default Auto.
     #[serde(default)]
@@ -109,7 +118,7 @@ mod peer_ip {
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer, Serializer};
 
-    const BGP_PORT: u16 = 179;
+    use super::BGP_PORT;
 
     pub(super) fn serialize<S: Serializer>(peer: &SocketAddr, serializer: S) -> Result<S::Ok, S::Error> {
         if peer.port() == BGP_PORT {

@@ -5,16 +5,24 @@
 //! unchecked one. No async and no I/O: [`rpc`] frames messages over any `Read` or `Write` it is handed.
 
 pub mod bgp;
+mod formats;
 pub mod ipam;
+#[cfg(feature = "manifest")]
+pub mod manifest;
 pub mod meta;
+mod names;
 pub mod node;
 pub mod resource;
 pub mod rpc;
+pub mod selector;
 pub mod status;
+pub mod validate;
 pub mod workload;
 
 pub use meta::{Key, Kind, Metadata, Revision};
 pub use resource::Resource;
+pub use selector::Selector;
+pub use validate::{Problem, validate, validate_among_pools, validate_update};
 
 /// The API group and version of every Manx resource.
 pub const API_VERSION: &str = "manx.network/v1";

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Revision(pub String);
+
+impl Revision {
+    /// Before all history: a watch from here sees everything that the datastore still remembers.
+    #[must_use]
+    pub fn start() -> Self {
+        Self("0".to_owned())
+    }
+}
 
 impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -39,6 +48,127 @@ pub enum Kind {
     WorkloadEndpoint,
 }
 
+/// What a [`Kind`] is called: its name, its plural, and the short forms that the command line takes.
+struct Names {
+    name: &'static str,
+    plural: &'static str,
+    short: &'static [&'static str],
+}
+
+impl Kind {
+    /// Every kind, in the order in which a manifest is best applied: what others refer to comes first.
+    #[must_use]
+    pub const fn all() -> &'static [Self] {
+        &[
+            Self::BgpConfiguration,
+            Self::IpPool,
+            Self::Node,
+            Self::BgpPeer,
+            Self::IpBlock,
+            Self::WorkloadEndpoint,
+        ]
+    }
+
+    const fn names(self) -> Names {
+        let (name, plural, short): (_, _, &[&str]) = match self {
+            Self::IpPool => ("IPPool", "ippools", &["ipp"]),
+            Self::IpBlock => ("IPBlock", "ipblocks", &["ipb"]),
+            Self::Node => ("Node", "nodes", &["no"]),
+            Self::BgpConfiguration => (
+                "BGPConfiguration",
+                "bgpconfigurations",
+                &["bgpconfig", "bgpconfigs"],
+            ),
+            Self::BgpPeer => ("BGPPeer", "bgppeers", &["bgpp"]),
+            Self::WorkloadEndpoint => ("WorkloadEndpoint", "workloadendpoints", &["wep", "weps"]),
+        };
+        Names { name, plural, short }
+    }
+
+    /// The name, as in a manifest's `kind`: `IPPool`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.names().name
+    }
+
+    /// The lower-case plural, as in a URL or on the command line: `ippools`.
+    #[must_use]
+    pub const fn plural(self) -> &'static str {
+        self.names().plural
+    }
+
+    /// Whether resources of this kind belong to a namespace.
+    #[must_use]
+    pub const fn is_namespaced(self) -> bool {
+        matches!(self, Self::WorkloadEndpoint)
+    }
+
+    /// The kind whose name is spelled most like `text`, if any is close.
+    #[must_use]
+    pub fn nearest(text: &str) -> Option<Self> {
+        let name = nearest(text, Self::all().iter().map(|kind| kind.name()))?;
+        Self::all().iter().copied().find(|kind| kind.name() == name)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A word that names no [`Kind`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "'{text}' is no kind of resource{}; the kinds are {}",
+    suggestion(nearest.map(Kind::name)),
+    Kind::all().iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ")
+)]
+pub struct UnknownKind {
+    /// The word.
+    pub text: String,
+    /// What may have been meant.
+    pub nearest: Option<Kind>,
+}
+
+impl FromStr for Kind {
+    type Err = UnknownKind;
+
+    /// Takes name, plural and short forms in any case: `IPPool`, `ippools`, `ipp`.
+    fn from_str(text: &str) -> Result<Self, UnknownKind> {
+        let is = |word: &str| word.eq_ignore_ascii_case(text);
+        Self::all()
+            .iter()
+            .copied()
+            .find(|kind| {
+                let names = kind.names();
+                is(names.name) || is(names.plural) || names.short.iter().any(|short| is(short))
+            })
+            .ok_or_else(|| UnknownKind {
+                text: text.to_owned(),
+                nearest: Self::nearest(text),
+            })
+    }
+}
+
+/// The candidate spelled most like `text`, ignoring case; none when even the best is not close.
+pub(crate) fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    /// Below this a suggestion puzzles more than it helps (Jaro-Winkler similarity, 0 to 1).
+    const CLOSE: f64 = 0.75;
+    let text = text.to_lowercase();
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(&text, &candidate.to_lowercase()), candidate))
+        .filter(|(similarity, _)| *similarity >= CLOSE)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, candidate)| candidate)
+}
+
+/// ` (did you mean 'x'?)` or nothing, for the inside of an error message.
+pub(crate) fn suggestion(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |word| format!(" (did you mean '{word}'?)"))
+}
+
 /// What identifies a resource: kind, namespace (none for cluster-wide kinds) and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Key {
@@ -49,6 +179,36 @@ pub struct Key {
     pub namespace: Option<String>,
     /// The name, a DNS-1123 subdomain.
     pub name: String,
+}
+
+impl Key {
+    /// The key of a cluster-wide resource.
+    pub fn cluster(kind: Kind, name: impl Into<String>) -> Self {
+        Self {
+            kind,
+            namespace: None,
+            name: name.into(),
+        }
+    }
+
+    /// The key of a namespaced resource.
+    pub fn namespaced(kind: Kind, namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            kind,
+            namespace: Some(namespace.into()),
+            name: name.into(),
+        }
+    }
+}
+
+/// `IPPool/main`, `WorkloadEndpoint/default/web`.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{}/{namespace}/{}", self.kind, self.name),
+            None => write!(f, "{}/{}", self.kind, self.name),
+        }
+    }
 }
 
 /// The part that all resources share; field names are Kubernetes' own.
@@ -75,4 +235,50 @@ pub struct Metadata {
     /// Notes that selectors do not see.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_found_by_every_form_of_their_name() {
+        for (word, kind) in [
+            ("IPPool", Kind::IpPool),
+            ("ippool", Kind::IpPool),
+            ("ippools", Kind::IpPool),
+            ("IPP", Kind::IpPool),
+            ("ipblocks", Kind::IpBlock),
+            ("Node", Kind::Node),
+            ("nodes", Kind::Node),
+            ("bgpconfig", Kind::BgpConfiguration),
+            ("BGPConfigurations", Kind::BgpConfiguration),
+            ("bgpPeer", Kind::BgpPeer),
+            ("wep", Kind::WorkloadEndpoint),
+            ("workloadendpoints", Kind::WorkloadEndpoint),
+        ] {
+            assert_eq!(word.parse(), Ok(kind), "{word}");
+        }
+        for kind in Kind::all() {
+            assert_eq!(kind.to_string().parse(), Ok(*kind));
+            assert_eq!(
+                serde_json::to_value(kind).unwrap(),
+                kind.name(),
+                "serde and Display agree"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_kind_is_refused_with_the_nearest() {
+        let error = "ipool".parse::<Kind>().unwrap_err();
+        assert_eq!(error.nearest, Some(Kind::IpPool));
+        assert!(
+            error
+                .to_string()
+                .starts_with("'ipool' is no kind of resource (did you mean 'IPPool'?); the kinds are"),
+            "{error}"
+        );
+        assert_eq!("zzz".parse::<Kind>().unwrap_err().nearest, None);
+    }
 }

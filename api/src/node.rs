@@ -4,6 +4,7 @@ use ipnetwork::{Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
 use crate::Metadata;
+use crate::formats::{as_number, cidr};
 
 /// A member of the cluster. Each `manxd` writes its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,12 +31,26 @@ pub struct NodeSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NodeBgp {
     /// The node's AS; the cluster's default (BGPConfiguration) where absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "as_number::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub as_number: Option<u32>,
     /// Address and on-link prefix, as in `192.0.2.1/24`: where sessions run and the next hop of IPv4 routes.
-    #[serde(default, rename = "ipv4Address", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        rename = "ipv4Address",
+        deserialize_with = "cidr::v4",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub ipv4_address: Option<Ipv4Network>,
     /// The same for IPv6.
-    #[serde(default, rename = "ipv6Address", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        rename = "ipv6Address",
+        deserialize_with = "cidr::v6",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub ipv6_address: Option<Ipv6Network>,
 }

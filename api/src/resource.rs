@@ -1,30 +1,27 @@
 //! One type for a resource of any kind.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
 use crate::bgp::{BgpConfiguration, BgpPeer};
 use crate::ipam::{IpBlock, IpPool};
 use crate::node::Node;
 use crate::workload::WorkloadEndpoint;
-use crate::{Key, Kind, Metadata};
+use crate::{API_VERSION, Key, Kind, Metadata};
 
-/// A resource of any kind; serialized, `kind` names the variant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind")]
+/// A resource of any kind; serialized, it carries `apiVersion` ([`API_VERSION`], checked) and `kind`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
     /// See [`IpPool`].
-    #[serde(rename = "IPPool")]
     IpPool(IpPool),
     /// See [`IpBlock`].
-    #[serde(rename = "IPBlock")]
     IpBlock(IpBlock),
     /// See [`Node`].
     Node(Node),
     /// See [`BgpConfiguration`].
-    #[serde(rename = "BGPConfiguration")]
     BgpConfiguration(BgpConfiguration),
     /// See [`BgpPeer`].
-    #[serde(rename = "BGPPeer")]
     BgpPeer(BgpPeer),
     /// See [`WorkloadEndpoint`].
     WorkloadEndpoint(WorkloadEndpoint),
@@ -69,6 +66,21 @@ impl Resource {
         }
     }
 
+    /// Reads what stands beside `apiVersion` and `kind`: `metadata` and `spec` of a resource of that kind.
+    ///
+    /// # Errors
+    /// What `deserializer` says of a field that is wrong, unknown or missing.
+    pub fn deserialize_as<'de, D: Deserializer<'de>>(kind: Kind, deserializer: D) -> Result<Self, D::Error> {
+        Ok(match kind {
+            Kind::IpPool => Self::IpPool(Deserialize::deserialize(deserializer)?),
+            Kind::IpBlock => Self::IpBlock(Deserialize::deserialize(deserializer)?),
+            Kind::Node => Self::Node(Deserialize::deserialize(deserializer)?),
+            Kind::BgpConfiguration => Self::BgpConfiguration(Deserialize::deserialize(deserializer)?),
+            Kind::BgpPeer => Self::BgpPeer(Deserialize::deserialize(deserializer)?),
+            Kind::WorkloadEndpoint => Self::WorkloadEndpoint(Deserialize::deserialize(deserializer)?),
+        })
+    }
+
     /// What identifies it.
     #[must_use]
     pub fn key(&self) -> Key {
@@ -77,6 +89,106 @@ impl Resource {
             kind: self.kind(),
             namespace: metadata.namespace.clone(),
             name: metadata.name.clone(),
+        }
+    }
+}
+
+/// A resource as it is written: the type's own fields behind `apiVersion` and `kind`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Written<'a, T> {
+    api_version: &'static str,
+    kind: Kind,
+    #[serde(flatten)]
+    body: &'a T,
+}
+
+impl Serialize for Resource {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        fn write<T: Serialize, S: Serializer>(
+            kind: Kind,
+            body: &T,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            let api_version = API_VERSION;
+            Written {
+                api_version,
+                kind,
+                body,
+            }
+            .serialize(serializer)
+        }
+        let kind = self.kind();
+        match self {
+            Self::IpPool(body) => write(kind, body, serializer),
+            Self::IpBlock(body) => write(kind, body, serializer),
+            Self::Node(body) => write(kind, body, serializer),
+            Self::BgpConfiguration(body) => write(kind, body, serializer),
+            Self::BgpPeer(body) => write(kind, body, serializer),
+            Self::WorkloadEndpoint(body) => write(kind, body, serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Resource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Read {
+            api_version: String,
+            kind: Kind,
+            #[serde(flatten)]
+            body: serde_json::Map<String, Value>,
+        }
+        let Read {
+            api_version,
+            kind,
+            body,
+        } = Read::deserialize(deserializer)?;
+        if api_version != API_VERSION {
+            return Err(D::Error::custom(format!(
+                "apiVersion '{api_version}' is not ours: {kind} is of {API_VERSION}"
+            )));
+        }
+        Self::deserialize_as(kind, Value::Object(body)).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn json_carries_api_version_and_kind_and_checks_both() {
+        let json = json!({
+            "apiVersion": "manx.network/v1",
+            "kind": "IPPool",
+            "metadata": {"name": "main"},
+            "spec": {"cidr": "10.244.0.0/16", "disabled": false, "disableBGPExport": false},
+        });
+        let pool: Resource = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(pool.key(), Key::cluster(Kind::IpPool, "main"));
+        let written = serde_json::to_value(&pool).unwrap();
+        assert_eq!(written["apiVersion"], "manx.network/v1");
+        assert_eq!(written["kind"], "IPPool");
+        assert_eq!(serde_json::from_value::<Resource>(written).unwrap(), pool);
+
+        for (field, value) in [
+            ("apiVersion", json!("v1")),
+            ("kind", json!("Pod")),
+            ("speck", json!({})),
+        ] {
+            let mut wrong = json.clone();
+            wrong[field] = value;
+            let error = serde_json::from_value::<Resource>(wrong).unwrap_err();
+            assert!(error.to_string().contains(field) || field == "kind", "{error}");
+        }
+        for field in ["apiVersion", "kind", "metadata", "spec"] {
+            let mut missing = json.clone();
+            missing.as_object_mut().unwrap().remove(field);
+            assert!(serde_json::from_value::<Resource>(missing).is_err(), "{field}");
         }
     }
 }

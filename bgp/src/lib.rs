@@ -5,9 +5,27 @@
 //! until there are none, [`Speaker::deadline`] says when to come back at the latest. The same inputs at the
 //! same instants with the same seed give the same outputs.
 
+pub mod config;
+mod convergence;
+mod decision;
+pub mod error;
+mod export;
+mod import;
+mod inbound;
+mod outbound;
+mod peer;
 pub mod prefix;
+mod rib;
+pub mod seam;
+mod session;
 pub mod speaker;
+pub mod status;
+#[cfg(test)]
+mod testing;
 pub mod wire;
 
+pub use config::{Config, NextHopMode, PeerConfig, PeerKey, Policy};
 pub use prefix::{Family, Prefix};
-pub use speaker::{Config, Input, Output, PeerConfig, PeerKey, Speaker};
+pub use seam::{ConnId, Input, Output};
+pub use speaker::Speaker;
+pub use status::{PathSnapshot, PeerSnapshot, State};

@@ -1,238 +1,220 @@
 //! The speaker: all peers, the RIB, and what leaves.
+//!
+//! [`Speaker::handle`] takes one input: it steps the peer's connections and books routes, nothing more. What
+//! follows for other prefixes and peers is worked out when the driver has no more inputs at hand and asks for
+//! outputs, once per changed prefix and peer however many inputs there were: [`Speaker::poll`].
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+mod session;
+mod turn;
 
-use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
 
-use crate::wire::{Context, Message, NextHop};
-use crate::{Family, Prefix};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 
-/// What identifies a peer: its address and, for a link-local one, the interface's index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PeerKey {
-    /// The peer's address.
-    pub address: IpAddr,
-    /// The interface, for link-local addresses; 0 otherwise.
-    pub scope: u32,
-}
+use crate::Prefix;
+pub use crate::config::{Config, NextHopMode, PeerConfig, PeerKey, Policy};
+use crate::convergence::Convergence;
+use crate::peer::Peer;
+use crate::rib::{Path, Rib, Route};
+pub use crate::seam::{ConnId, Input, Output};
+use crate::session::{Link, Loss};
+pub use crate::status::{PathSnapshot, PeerSnapshot, State};
+use crate::wire::{Attributes, Cease};
 
-/// A transport connection, numbered by the speaker when it dials and by the driver (`Accepted`) otherwise:
-/// the driver's numbers have the highest bit set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnId(pub u64);
-
-/// The speaker's own settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// Our AS.
-    pub asn: u32,
-    /// Our BGP identifier.
-    pub router_id: Ipv4Addr,
-    /// Our cluster identifier as a reflector (RFC 4456); the router id by default.
-    pub cluster_id: Option<Ipv4Addr>,
-    /// We come back from a restart and kept forwarding: OPEN says R and F, and export waits for the peers'
-    /// End-of-RIB or `deferral` (RFC 4724 §4.1).
-    pub restarted: bool,
-    /// How long export waits after a restart, at most.
-    pub deferral: Duration,
-    /// Seed of all jitter.
-    pub seed: u64,
-    /// Next hops per prefix towards the kernel, at most.
-    pub max_paths: usize,
-}
-
-/// A peer's settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerConfig {
-    /// Who.
-    pub key: PeerKey,
-    /// The port to dial.
-    pub port: u16,
-    /// The peer's AS.
-    pub asn: u32,
-    /// The address to dial from, and our next hop; the driver's choice where absent.
-    pub local_address: Option<IpAddr>,
-    /// Our next hops per family, for next hop self; `local_address` of the same family where absent.
-    pub next_hop_v4: Option<Ipv4Addr>,
-    /// The same for IPv6.
-    pub next_hop_v6: Option<std::net::Ipv6Addr>,
-    /// Wait for the peer to connect.
-    pub passive: bool,
-    /// Proposed hold time; zero: none. 3 s at least otherwise.
-    pub hold_time: Duration,
-    /// Families to offer.
-    pub families: Vec<Family>,
-    /// Treat the peer as a client (RFC 4456).
-    pub route_reflector_client: bool,
-    /// Offer graceful restart with this restart time (RFC 4724).
-    pub graceful_restart: Option<Duration>,
-    /// Which next hop announcements carry.
-    pub next_hop: NextHopMode,
-    /// What comes in.
-    pub import: Policy,
-    /// What goes out.
-    pub export: Policy,
-}
-
-/// Which next hop announcements carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum NextHopMode {
-    /// RFC 4271 §5.1.3: ourselves for our own routes and towards eBGP, unchanged otherwise.
-    Auto,
-    /// Always ourselves.
-    SelfAddress,
-    /// Unchanged wherever there is one.
-    Keep,
-}
-
-/// What passes, in one direction.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Policy {
-    /// Everything.
-    Accept,
-    /// Nothing.
-    Reject,
-    /// Prefixes inside any of these.
-    Within(std::sync::Arc<[Prefix]>),
-}
-
-/// What happens to the speaker.
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// Adds a peer, or changes its settings; other peers notice nothing.
-    SetPeer(Box<PeerConfig>),
-    /// Ends a peer's session (cease, peer de-configured) and forgets it.
-    RemovePeer(PeerKey),
-    /// Announces a prefix of our own.
-    Originate(Prefix),
-    /// No longer announces it.
-    Unoriginate(Prefix),
-    /// A dial succeeded.
-    Connected {
-        /// Which.
-        conn: ConnId,
-        /// Our end.
-        local: SocketAddr,
-    },
-    /// A dial failed.
-    ConnectFailed {
-        /// Which.
-        conn: ConnId,
-    },
-    /// A peer dialled us.
-    Accepted {
-        /// The driver's number.
-        conn: ConnId,
-        /// Our end.
-        local: SocketAddr,
-        /// The peer's end.
-        remote: SocketAddr,
-        /// The interface, for link-local peers.
-        scope: u32,
-    },
-    /// A message came, decoded with the connection's context, or one that could not be.
-    Received {
-        /// On which connection.
-        conn: ConnId,
-        /// What.
-        message: Result<Message, crate::wire::Notification>,
-    },
-    /// The connection is gone.
-    Closed {
-        /// Which.
-        conn: ConnId,
-    },
-    /// The connection's send buffer has drained: it may take more.
-    Drained {
-        /// Which.
-        conn: ConnId,
-    },
-    /// Nothing but time has passed.
-    Tick,
-    /// The process ends: with graceful restart offered, leave without a NOTIFICATION so that peers keep
-    /// our routes; otherwise cease.
-    Shutdown,
-}
-
-/// What the speaker asks of its driver.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Output {
-    /// Open a connection; answer with `Connected` or `ConnectFailed`.
-    Dial {
-        /// The number to use.
-        conn: ConnId,
-        /// To whom.
-        remote: SocketAddr,
-        /// From where.
-        local: Option<IpAddr>,
-    },
-    /// Decode this connection's further messages with this context.
-    Decode {
-        /// Which connection.
-        conn: ConnId,
-        /// The context.
-        context: Context,
-    },
-    /// Write these bytes, after all before them.
-    Send {
-        /// Where.
-        conn: ConnId,
-        /// Whole messages.
-        bytes: Bytes,
-    },
-    /// Close the connection once what was sent has left; no `Closed` follows.
-    Close {
-        /// Which.
-        conn: ConnId,
-    },
-    /// The best paths of a prefix changed; an empty list means unreachable. Own prefixes do not appear.
-    Selected {
-        /// Which prefix.
-        prefix: Prefix,
-        /// The next hops, best first.
-        next_hops: Vec<NextHop>,
-    },
-    /// Every peer that will send its initial routes has done so, or the time for it is up: what the kernel
-    /// holds and the speaker has not selected is stale. Once per life.
-    Converged,
-    /// A peer's session came up or went down.
-    Session {
-        /// Whose.
-        peer: PeerKey,
-        /// Up or down.
-        up: bool,
-        /// Why it went down.
-        reason: Option<String>,
-    },
-}
+/// Bytes under way to one peer beyond which its announcements wait for `Drained`.
+pub const SEND_BUDGET: usize = 256 * 1024;
 
 /// The machine.
 #[derive(Debug)]
 pub struct Speaker {
     config: Config,
+    peers: BTreeMap<PeerKey, Peer>,
+    /// Whose a connection is.
+    connections: BTreeMap<ConnId, PeerKey>,
+    /// When which peer is due: one entry per peer that ever is.
+    deadlines: BTreeSet<(Instant, PeerKey)>,
+    rib: Rib,
+    /// Peers that may have to be sent routes.
+    unsent: BTreeSet<PeerKey>,
+    convergence: Convergence,
+    outputs: VecDeque<Output>,
+    /// How many connections have been dialled.
+    dialled: u64,
+    rng: StdRng,
+    /// The instant of the last input.
+    now: Option<Instant>,
+    stopped: bool,
 }
 
 impl Speaker {
     /// A speaker without peers.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config }
+        Self {
+            peers: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            rib: Rib::new(config.max_paths, config.seed),
+            unsent: BTreeSet::new(),
+            convergence: Convergence::new(config.restarted, config.deferral),
+            outputs: VecDeque::new(),
+            dialled: 0,
+            rng: StdRng::seed_from_u64(config.seed),
+            now: None,
+            stopped: false,
+            config,
+        }
     }
 
     /// Takes one input.
-    pub fn handle(&mut self, _now: Instant, _input: Input) {
-        let _ = &self.config;
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        self.now = Some(now);
+        if self.stopped {
+            return self.refuse(&input);
+        }
+        match input {
+            Input::SetPeer(config) => self.set_peer(now, *config),
+            Input::RemovePeer(key) => self.remove_peer(now, key),
+            Input::Originate(prefix) => self.originate(prefix),
+            Input::Unoriginate(prefix) => self.unoriginate(prefix),
+            Input::Connected { conn, local } => {
+                let link = Link {
+                    conn,
+                    dialled: true,
+                    local: local.ip().to_canonical(),
+                };
+                self.on_connection(now, conn, |peering, cx| peering.connected(link, cx));
+            }
+            Input::Accepted {
+                conn,
+                local,
+                remote,
+                scope,
+            } => self.accept(now, conn, local, remote, scope),
+            Input::ConnectFailed { conn } | Input::Closed { conn } => {
+                self.on_connection(now, conn, |peering, cx| peering.disconnected(conn, cx));
+                self.connections.remove(&conn);
+            }
+            Input::Received { conn, message } => {
+                self.on_connection(now, conn, |peering, cx| peering.received(conn, message, cx));
+            }
+            Input::Drained { conn } => self.drained(conn),
+            Input::Tick => {}
+            Input::Shutdown => return self.shutdown(now),
+        }
+        self.expire(now);
     }
 
     /// The next output, until there is none.
     pub fn poll(&mut self) -> Option<Output> {
-        None
+        if self.outputs.is_empty() && !self.stopped {
+            self.turn();
+        }
+        self.outputs.pop_front()
     }
 
     /// When to call `handle` with `Tick` at the latest.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        None
+        let peers = self.deadlines.first().map(|(at, _)| *at);
+        peers
+            .into_iter()
+            .chain(self.convergence.deadline())
+            .min()
+            .filter(|_| !self.stopped)
+    }
+
+    /// Every configured peer as it stands, in order of key.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerSnapshot> {
+        self.peers.values().map(Peer::snapshot).collect()
+    }
+
+    /// Every path of every prefix, in order of prefix, the best first.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathSnapshot> {
+        self.rib.snapshot()
+    }
+
+    fn set_peer(&mut self, now: Instant, config: PeerConfig) {
+        let key = config.key;
+        let Some(peer) = self.peers.get_mut(&key) else {
+            return self.add_peer(now, config);
+        };
+        let old = std::mem::replace(&mut peer.config, config);
+        if old == peer.config {
+            return;
+        }
+        if old.asn != peer.config.asn {
+            peer.drop_stale(&mut self.rib);
+        }
+        if old.needs_new_session(&peer.config) {
+            let loss = Loss::cease(Cease::OtherConfigurationChange);
+            self.on_peer(now, key, |peering, cx| peering.reset(&loss, cx));
+        } else {
+            peer.reapply(&self.config, &mut self.rib);
+            self.unsent.insert(key);
+            self.on_peer(now, key, |peering, cx| peering.settle(cx));
+        }
+    }
+
+    fn remove_peer(&mut self, now: Instant, key: PeerKey) {
+        let loss = Loss::cease(Cease::PeerDeconfigured);
+        self.on_peer(now, key, |peering, cx| peering.stop(&loss, cx));
+        if let Some(mut peer) = self.peers.remove(&key) {
+            peer.inbound.lose(&[], &mut self.rib);
+            self.deadlines.retain(|(_, due)| *due != key);
+            self.unsent.remove(&key);
+        }
+    }
+
+    fn originate(&mut self, prefix: Prefix) {
+        let route = Route {
+            next_hop: None,
+            attributes: Arc::new(Attributes::default()),
+        };
+        let route = self.rib.intern(route);
+        self.rib.insert(prefix, Path::new(None, route, None));
+    }
+
+    fn unoriginate(&mut self, prefix: Prefix) {
+        if let Some(id) = self.rib.id(prefix) {
+            self.rib.remove(id, None);
+        }
+    }
+
+    /// A connection from a configured peer is its; others are closed before a byte of theirs is read.
+    fn accept(&mut self, now: Instant, conn: ConnId, local: SocketAddr, remote: SocketAddr, scope: u32) {
+        let key = PeerKey::of(remote.ip(), scope);
+        if self.peers.contains_key(&key) {
+            self.connections.insert(conn, key);
+            let link = Link {
+                conn,
+                dialled: false,
+                local: local.ip().to_canonical(),
+            };
+            self.on_peer(now, key, |peering, cx| peering.accepted(link, cx));
+        } else {
+            self.outputs.push_back(Output::Close { conn });
+        }
+    }
+
+    /// The process ends. What was selected stays selected, so that forwarding goes on.
+    fn shutdown(&mut self, now: Instant) {
+        self.stopped = true;
+        for key in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.leave(now, key);
+        }
+    }
+
+    /// After the end there is nothing to say but no.
+    fn refuse(&mut self, input: &Input) {
+        if let Input::Accepted { conn, .. } = input {
+            self.outputs.push_back(Output::Close { conn: *conn });
+        }
     }
 }

@@ -1,1 +1,112 @@
 //! The only crate that talks to a datastore: embedded SQLite, and Kubernetes custom resources.
+//!
+//! [`Store`] is the seam: everything above reads, writes and watches resources through it. Its contract is
+//! Kubernetes' own, so that both backends can keep it:
+//!
+//! - Every write gets a [`Revision`]; a resource carries that of its last write in
+//!   `metadata.resourceVersion`, a [`Listing`] that of the moment it shows.
+//! - An update names the revision it was made from and fails with [`Error::Conflict`] when another came
+//!   first: read again, decide again, write again.
+//! - A watch from a revision yields every later write of its kinds, once and in order. List, then watch from
+//!   the listing's revision, and nothing is missed.
+//! - A store forgets old events. A watch from before that ends with [`Error::Expired`]: list again.
+//!
+//! The [`conformance`] suite (feature `conformance`) holds every backend to this.
+
+use futures_util::stream::BoxStream;
+use manx_api::{Key, Kind, Resource, Revision};
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod error;
+pub mod sqlite;
+
+pub use error::Error;
+pub use sqlite::SqliteStore;
+
+/// A datastore of resources. Cheap to clone; clones share one connection.
+pub trait Store: Clone + Send + Sync + 'static {
+    /// The resource with this key.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Unavailable`].
+    fn get(&self, key: &Key) -> impl Future<Output = Result<Resource, Error>> + Send;
+
+    /// All resources of a kind, by namespace and name; `namespace` narrows a namespaced kind to one.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    fn list(
+        &self,
+        kind: Kind,
+        namespace: Option<&str>,
+    ) -> impl Future<Output = Result<Listing, Error>> + Send;
+
+    /// Stores a new resource and returns it with the `uid`, `creationTimestamp` and `resourceVersion` that
+    /// it got. It must not bring a `resourceVersion`.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`], [`Error::Invalid`], [`Error::Unavailable`].
+    fn create(&self, resource: Resource) -> impl Future<Output = Result<Resource, Error>> + Send;
+
+    /// Replaces the resource whose `resourceVersion` the new one names, and returns it with its new one. A
+    /// replacement that changes nothing writes nothing and keeps the revision.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when the stored one is at another revision, [`Error::NotFound`],
+    /// [`Error::Invalid`] (also for a missing `resourceVersion`), [`Error::Unavailable`].
+    fn update(&self, resource: Resource) -> impl Future<Output = Result<Resource, Error>> + Send;
+
+    /// Deletes a resource, if given only at that revision, and returns it as it was, its `resourceVersion`
+    /// the deletion's.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Conflict`], [`Error::Unavailable`].
+    fn delete(
+        &self,
+        key: &Key,
+        revision: Option<&Revision>,
+    ) -> impl Future<Output = Result<Resource, Error>> + Send;
+
+    /// Every write to resources of `kinds` after `from`, in order. The stream lives until it is dropped or
+    /// has yielded an error.
+    fn watch(&self, kinds: &[Kind], from: Revision) -> Events;
+}
+
+/// What a watch yields.
+pub type Events = BoxStream<'static, Result<Event, Error>>;
+
+/// The resources of a kind at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// The moment: watch from here to go on.
+    pub revision: Revision,
+    /// By namespace and name.
+    pub items: Vec<Resource>,
+}
+
+/// A write, seen by a watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Created or updated: the resource as it is since.
+    Applied(Resource),
+    /// Deleted: the resource as it last was, its `resourceVersion` the deletion's.
+    Deleted(Resource),
+}
+
+impl Event {
+    /// The resource.
+    #[must_use]
+    pub fn resource(&self) -> &Resource {
+        match self {
+            Self::Applied(resource) | Self::Deleted(resource) => resource,
+        }
+    }
+
+    /// The write's revision: a watch from here goes on behind this event.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        let stored = self.resource().metadata().resource_version.clone();
+        stored.unwrap_or_else(Revision::start)
+    }
+}

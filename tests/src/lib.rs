@@ -1,1 +1,6 @@
 //! Tests across crates: simulation, the real kernel, foreign speakers, benches.
+//!
+//! The suites are in their folders; here is what several of them share.
+
+pub mod binaries;
+pub mod sample;

@@ -1,10 +1,50 @@
-//! Messages: their meaning as values. Decoding and encoding are functions over these (RFC 4271 §4).
+//! Messages: their meaning as values, and the functions from and to octets (RFC 4271 §4).
+//!
+//! A message's way in: [`frame`] cuts it off the stream and checks its header, [`decode`] turns it into a
+//! [`Message`]. UPDATEs are read tolerantly (RFC 7606): a wrong attribute costs the attribute or the routes,
+//! and [`decode_update`] tells what it cost; only what makes prefixes impossible to locate is an [`Error`],
+//! which [`Notification`]'s one conversion turns into what the peer is told. Families that were not
+//! negotiated are never looked into.
+//!
+//! The way out: [`encode`] for a message, [`update::pack`] and [`update::pack_withdrawn`] for any number of
+//! prefixes in as few messages as hold them.
+//!
+//! Law: what is encoded decodes to the same value. Every loop over input consumes at least one octet, and
+//! nothing allocates more than a small multiple of the message's length.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+pub(crate) mod attr;
+mod capability;
+mod header;
+mod nlri;
+mod notification;
+mod open;
+mod refresh;
+pub mod update;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
-use crate::{Family, Prefix};
+use crate::Family;
+pub use crate::error::{Action, Error, Problem};
+pub use attr::{
+    AsPath, Attributes, Community, ExtendedCommunity, LargeCommunity, Origin, Segment, UnknownAttribute,
+};
+pub use capability::{Capability, GracefulRestart};
+use header::Kind;
+pub use header::frame;
+pub use nlri::{NextHop, Nlri};
+pub use notification::{Cease, Notification, Waiting};
+pub use open::Open;
+pub use refresh::RouteRefresh;
+pub use update::{Reach, Update};
+
+/// The longest message without RFC 8654; OPEN and KEEPALIVE never get longer.
+pub const MAX_MESSAGE: usize = 4096;
+
+/// The AS number that stands for one that does not fit in two octets (RFC 6793 §9).
+pub const AS_TRANS: u16 = 23456;
+
+/// What reading a field leaves and what it gives. Which of the peer's errors a failure is, the caller knows.
+type Step<'a, T> = nom::IResult<&'a [u8], T, ()>;
 
 /// A BGP message (RFC 4271 §4; ROUTE-REFRESH RFC 2918).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,184 +61,19 @@ pub enum Message {
     RouteRefresh(RouteRefresh),
 }
 
-/// OPEN (RFC 4271 §4.2).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Open {
-    /// The sender's AS: the four-octet capability's where present (RFC 6793), else the fixed field's.
-    pub asn: u32,
-    /// The proposed hold time in seconds; 1 and 2 never decode.
-    pub hold_time: u16,
-    /// The BGP identifier; never zero (RFC 6286).
-    pub router_id: Ipv4Addr,
-    /// In the order of the message.
-    pub capabilities: Vec<Capability>,
-}
-
-/// A capability (RFC 5492).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Capability {
-    /// Code 1 (RFC 4760), for a family that this speaker carries.
-    Multiprotocol(Family),
-    /// Code 2 (RFC 2918).
-    RouteRefresh,
-    /// Code 64 (RFC 4724).
-    GracefulRestart(GracefulRestart),
-    /// Code 65 (RFC 6793).
-    FourOctetAs(u32),
-    /// Anything else, kept as it came.
-    Unknown {
-        /// The code.
-        code: u8,
-        /// The value.
-        value: Bytes,
-    },
-}
-
-/// The graceful restart capability (RFC 4724 §3; the N bit RFC 8538 §2).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GracefulRestart {
-    /// R: the sender has restarted.
-    pub restarting: bool,
-    /// N: NOTIFICATION and hold-timer expiry keep routes, too.
-    pub notification: bool,
-    /// Seconds until routes are dropped, 0 to 4095.
-    pub restart_time: u16,
-    /// Families, each with F: forwarding state was kept.
-    pub families: Vec<(Family, bool)>,
-}
-
-/// NOTIFICATION (RFC 4271 §4.5).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notification {
-    /// The error code.
-    pub code: u8,
-    /// The error subcode.
-    pub subcode: u8,
-    /// What the code asks for.
-    pub data: Bytes,
-}
-
-/// ROUTE-REFRESH (RFC 2918).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RouteRefresh {
-    /// Which routes; none for a family that this speaker does not carry.
-    pub family: Option<Family>,
-    /// 0 request; 1 beginning, 2 end of a refresh (RFC 7313).
-    pub subtype: u8,
-}
-
-/// UPDATE (RFC 4271 §4.3) with the multiprotocol attributes (RFC 4760) already folded in, and with errors
-/// already dealt with as RFC 7606 says: what had to be treated as withdrawn stands among `withdrawn`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Update {
-    /// No longer reachable through the sender.
-    pub withdrawn: Vec<Nlri>,
-    /// Newly reachable; one entry per next hop in the message.
-    pub reach: Vec<Reach>,
-    /// What all of `reach` shares.
-    pub attributes: Attributes,
-    /// The message marks the end of the initial routes of this family (RFC 4724 §2).
-    pub end_of_rib: Option<Family>,
-}
-
-/// Prefixes that share a next hop.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reach {
-    /// Through whom.
-    pub next_hop: NextHop,
-    /// What.
-    pub nlri: Vec<Nlri>,
-}
-
-/// A prefix on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Nlri {
-    /// The path identifier, where Add-Path was negotiated (RFC 7911).
-    pub path_id: Option<u32>,
-    /// The prefix.
-    pub prefix: Prefix,
-}
-
-/// A next hop (RFC 4271 §5.1.3, RFC 2545 §3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum NextHop {
-    /// An IPv4 address.
-    V4(Ipv4Addr),
-    /// An IPv6 address, with the link-local one where it came along.
-    V6 {
-        /// The global address; unspecified where only a link-local one was given.
-        global: Ipv6Addr,
-        /// The link-local address.
-        link_local: Option<Ipv6Addr>,
-    },
-}
-
-/// What a path has beside prefix and next hop. Equal sets are equal values.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Attributes {
-    /// ORIGIN.
-    pub origin: Origin,
-    /// AS_PATH, with AS4_PATH already merged in (RFC 6793 §4.2.3).
-    pub as_path: AsPath,
-    /// MULTI_EXIT_DISC.
-    pub med: Option<u32>,
-    /// LOCAL_PREF; absent from eBGP peers whatever they sent (RFC 7606 §7.5).
-    pub local_pref: Option<u32>,
-    /// ATOMIC_AGGREGATE.
-    pub atomic_aggregate: bool,
-    /// AGGREGATOR: AS and identifier.
-    pub aggregator: Option<(u32, Ipv4Addr)>,
-    /// COMMUNITIES (RFC 1997).
-    pub communities: Vec<u32>,
-    /// EXTENDED COMMUNITIES (RFC 4360).
-    pub extended_communities: Vec<[u8; 8]>,
-    /// LARGE_COMMUNITY (RFC 8092): global administrator and two local parts.
-    pub large_communities: Vec<[u32; 3]>,
-    /// ORIGINATOR_ID (RFC 4456).
-    pub originator_id: Option<Ipv4Addr>,
-    /// CLUSTER_LIST (RFC 4456), nearest first.
-    pub cluster_list: Vec<Ipv4Addr>,
-    /// Unknown transitive attributes, byte-exact, in order of type code; sent with Partial set.
-    pub unknown: Vec<UnknownAttribute>,
-}
-
-/// ORIGIN (RFC 4271 §5.1.1); the order is the order of preference.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Origin {
-    /// From an interior protocol.
-    #[default]
-    Igp,
-    /// From EGP.
-    Egp,
-    /// Otherwise.
-    Incomplete,
-}
-
-/// AS_PATH (RFC 4271 §5.1.2).
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AsPath {
-    /// Nearest first.
-    pub segments: Vec<Segment>,
-}
-
-/// A segment of an AS_PATH.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Segment {
-    /// Passed through, in order, nearest first.
-    Sequence(Vec<u32>),
-    /// Passed through, in no order.
-    Set(Vec<u32>),
-}
-
-/// An attribute that this speaker does not know, kept for others (RFC 4271 §5).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UnknownAttribute {
-    /// The flags octet as it came.
-    pub flags: u8,
-    /// The type code.
-    pub code: u8,
-    /// The value.
-    pub value: Bytes,
+impl Message {
+    /// The header's Type field.
+    #[must_use]
+    pub fn kind(&self) -> u8 {
+        let kind = match self {
+            Self::Open(_) => Kind::Open,
+            Self::Update(_) => Kind::Update,
+            Self::Notification(_) => Kind::Notification,
+            Self::Keepalive => Kind::Keepalive,
+            Self::RouteRefresh(_) => Kind::RouteRefresh,
+        };
+        kind as u8
+    }
 }
 
 /// What decoding and encoding must know of a session.
@@ -216,4 +91,67 @@ pub struct Context {
     pub add_path_send: Vec<Family>,
     /// The longest message either side may send: 4,096, or 65,535 with RFC 8654.
     pub max_message: usize,
+}
+
+impl Default for Context {
+    /// What holds before the OPENs: nothing is negotiated.
+    fn default() -> Self {
+        Self {
+            four_octet_as: false,
+            external: false,
+            families: Vec::new(),
+            add_path_receive: Vec::new(),
+            add_path_send: Vec::new(),
+            max_message: MAX_MESSAGE,
+        }
+    }
+}
+
+/// The meaning of one whole message, as [`frame`] cuts it.
+///
+/// # Errors
+/// What the peer did wrong, if that ends the session.
+pub fn decode(frame: &Bytes, context: &Context) -> Result<Message, Error> {
+    let (kind, body) = header::split(frame, context.max_message)?;
+    match kind {
+        Kind::Open => open::decode(body).map(Message::Open),
+        Kind::Update => update::decode(body, context).map(|(update, _)| Message::Update(update)),
+        Kind::Notification => notification::decode(body).map(Message::Notification),
+        Kind::Keepalive => Ok(Message::Keepalive),
+        Kind::RouteRefresh => refresh::decode(frame, body).map(Message::RouteRefresh),
+    }
+}
+
+/// The meaning of one whole UPDATE, and what was wrong with it short of ending the session.
+///
+/// # Errors
+/// What the peer did wrong, if that ends the session; [`Error::MessageType`] for another kind of message.
+pub fn decode_update(frame: &Bytes, context: &Context) -> Result<(Update, Vec<(Problem, Action)>), Error> {
+    match header::split(frame, context.max_message)? {
+        (Kind::Update, body) => update::decode(body, context),
+        (kind @ (Kind::Open | Kind::Notification | Kind::Keepalive | Kind::RouteRefresh), _) => {
+            Err(Error::MessageType { kind: kind as u8 })
+        }
+    }
+}
+
+/// The octets of a message; of an UPDATE, as many messages as it takes.
+///
+/// An UPDATE's routes that cannot be sent to this peer ([`update::Unsendable`]) are withdrawn instead.
+#[must_use]
+pub fn encode(message: &Message, context: &Context) -> Bytes {
+    let body = |kind, put: &dyn Fn(&mut BytesMut)| {
+        let mut out = BytesMut::new();
+        header::put(&mut out, kind, put);
+        out.freeze()
+    };
+    match message {
+        Message::Open(open) => body(Kind::Open, &|out| open.put(out)),
+        Message::Update(update) => update::encode(update, context),
+        Message::Notification(notification) => body(Kind::Notification, &|out| {
+            notification.put(out, context.max_message)
+        }),
+        Message::Keepalive => body(Kind::Keepalive, &|_| ()),
+        Message::RouteRefresh(refresh) => body(Kind::RouteRefresh, &|out| refresh.put(out)),
+    }
 }

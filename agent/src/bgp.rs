@@ -1,0 +1,369 @@
+//! The bgp task: owner of the speaker, which runs on a runtime of its own.
+//!
+//! It turns the view into sessions and the owned blocks into announcements, and hands the speaker only what
+//! differs from what it was told before. What the speaker selects goes to the route task.
+//!
+//! The speaker's own settings (AS, identifier, port) are not changed in flight: when they change, a new
+//! speaker takes the old one's place, and forwarding stays as it is meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipnetwork::IpNetwork;
+use manx_api::status::{BgpRoute, PeerStatus};
+use manx_bgp::{PeerConfig, PeerKey, Prefix};
+use manx_bgpd::{Event, Events, Handle, Options};
+use manx_routes::Source;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::ask::answer;
+use crate::convert;
+use crate::identity::Identity;
+use crate::ipam::Owned;
+use crate::metrics::Metrics;
+use crate::peering::{self, Session};
+use crate::ready::Guard;
+use crate::route::Command;
+use crate::view::View;
+
+/// How long a speaker that comes back waits for its peers' routes before it takes what it has for all.
+/// Longer than a session takes to come back on a busy machine; shorter than the time that peers keep ours.
+const DEFERRAL: Duration = Duration::from_secs(30);
+
+/// Pause before a port that cannot be listened on is tried again.
+const BIND_PAUSE: Duration = Duration::from_secs(1);
+
+/// Next hops per prefix, at most.
+const MAX_PATHS: usize = 16;
+
+/// A question to the bgp task.
+#[derive(Debug)]
+pub enum Question {
+    /// How the sessions are.
+    Peers(oneshot::Sender<Vec<PeerStatus>>),
+    /// Which paths there are.
+    Routes(oneshot::Sender<Vec<BgpRoute>>),
+    /// End all sessions, so that peers keep our routes; answered when it is done.
+    Shutdown(oneshot::Sender<()>),
+}
+
+/// What the task works with.
+#[derive(Debug)]
+pub struct Inbox {
+    /// Who we are.
+    pub identity: Arc<Identity>,
+    /// The cluster.
+    pub view: watch::Receiver<Arc<View>>,
+    /// Our blocks.
+    pub owned: watch::Receiver<Arc<Owned>>,
+    /// Whether the kernel held routes of ours when the agent started.
+    pub adopted: bool,
+    /// Questions.
+    pub questions: mpsc::Receiver<Question>,
+    /// The route task.
+    pub routes: mpsc::Sender<Command>,
+    /// The runtime that speakers run on.
+    pub runtime: tokio::runtime::Handle,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Done when the initial routes are in.
+    pub converged: Guard,
+}
+
+/// What a speaker is started with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Settings {
+    asn: u32,
+    port: u16,
+}
+
+/// The speaker and what it was told.
+struct Life {
+    settings: Settings,
+    handle: Handle,
+    events: Events,
+    peers: BTreeMap<PeerKey, PeerConfig>,
+    origins: BTreeMap<IpAddr, String>,
+    originated: BTreeSet<IpNetwork>,
+    /// What this speaker has selected.
+    selected: BTreeSet<IpNetwork>,
+}
+
+struct Task {
+    identity: Arc<Identity>,
+    routes: mpsc::Sender<Command>,
+    runtime: tokio::runtime::Handle,
+    metrics: Metrics,
+    converged: Option<Guard>,
+    established: BTreeSet<PeerKey>,
+    /// What an earlier speaker of this process selected and its successor has not confirmed.
+    unconfirmed: BTreeSet<IpNetwork>,
+}
+
+/// Runs until told to shut down.
+pub async fn run(inbox: Inbox) {
+    let Inbox {
+        identity,
+        mut view,
+        mut owned,
+        adopted,
+        mut questions,
+        routes,
+        runtime,
+        metrics,
+        converged,
+    } = inbox;
+    let mut task = Task {
+        identity,
+        routes,
+        runtime,
+        metrics,
+        converged: Some(converged),
+        established: BTreeSet::new(),
+        unconfirmed: BTreeSet::new(),
+    };
+    let mut restarted = adopted;
+    while let Some(settings) = task.settings(&mut view).await {
+        let mut life = task.start(settings, restarted).await;
+        let end = task.live(&mut life, &mut view, &mut owned, &mut questions).await;
+        task.unconfirmed.append(&mut life.selected);
+        life.handle.shutdown().await;
+        if let End::Shutdown(done) = end {
+            answer(done, ());
+            return;
+        }
+        restarted = true;
+    }
+}
+
+/// Why a speaker's life ended.
+enum End {
+    /// The agent ends.
+    Shutdown(oneshot::Sender<()>),
+    /// Its settings changed, or it failed.
+    Restart,
+}
+
+impl Task {
+    /// The speaker's settings, once the node is known; none when the agent ends.
+    async fn settings(&self, view: &mut watch::Receiver<Arc<View>>) -> Option<Settings> {
+        let name = &self.identity.name;
+        let known = |view: &Arc<View>| settings(view, name).is_some();
+        let view = view.wait_for(known).await.ok()?;
+        settings(&view, name)
+    }
+
+    /// A new speaker, without peers. A port that is taken is tried again for as long as it takes.
+    async fn start(&self, settings: Settings, restarted: bool) -> Life {
+        let options = Options {
+            config: self.config(settings, restarted),
+            listen: self.listen(settings.port),
+        };
+        loop {
+            let _on_runtime = self.runtime.enter();
+            match manx_bgpd::start(options.clone()) {
+                Ok((handle, events)) => {
+                    tracing::info!(
+                        asn = settings.asn,
+                        port = settings.port,
+                        restarted,
+                        "speaker started"
+                    );
+                    return Life {
+                        settings,
+                        handle,
+                        events,
+                        peers: BTreeMap::new(),
+                        origins: BTreeMap::new(),
+                        originated: BTreeSet::new(),
+                        selected: BTreeSet::new(),
+                    };
+                }
+                Err(error) => tracing::warn!(%error, "cannot listen for BGP; trying again"),
+            }
+            drop(_on_runtime);
+            tokio::time::sleep(BIND_PAUSE).await;
+        }
+    }
+
+    fn config(&self, settings: Settings, restarted: bool) -> manx_bgp::Config {
+        manx_bgp::Config {
+            asn: settings.asn,
+            router_id: self.identity.router_id,
+            cluster_id: None,
+            restarted,
+            deferral: DEFERRAL,
+            seed: rand::random(),
+            max_paths: MAX_PATHS,
+        }
+    }
+
+    /// Every address of the families that the node has.
+    fn listen(&self, port: u16) -> Vec<SocketAddr> {
+        let v4 = self
+            .identity
+            .ipv4
+            .map(|_| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+        let v6 = self
+            .identity
+            .ipv6
+            .map(|_| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
+        v4.into_iter().chain(v6).collect()
+    }
+
+    async fn live(
+        &mut self,
+        life: &mut Life,
+        view: &mut watch::Receiver<Arc<View>>,
+        owned: &mut watch::Receiver<Arc<Owned>>,
+        questions: &mut mpsc::Receiver<Question>,
+    ) -> End {
+        loop {
+            let (cluster, blocks) = (
+                view.borrow_and_update().clone(),
+                owned.borrow_and_update().clone(),
+            );
+            match settings(&cluster, &self.identity.name) {
+                Some(settings) if settings == life.settings => self.tell(life, &cluster, &blocks).await,
+                // Our Node resource is gone or has lost its BGP side: keep the sessions until it says otherwise.
+                None => {}
+                Some(_) => return End::Restart,
+            }
+            tokio::select! {
+                Ok(()) = view.changed() => {}
+                Ok(()) = owned.changed() => {}
+                event = life.events.next() => match event {
+                    Some(event) => self.event(life, event).await,
+                    None => {
+                        tracing::error!("the speaker has stopped; starting another");
+                        return End::Restart;
+                    }
+                },
+                question = questions.recv() => match question {
+                    Some(Question::Peers(reply)) => answer(reply, self.peers(life).await),
+                    Some(Question::Routes(reply)) => answer(reply, self.paths(life).await),
+                    Some(Question::Shutdown(done)) => return End::Shutdown(done),
+                    None => return End::Shutdown(oneshot::channel().0),
+                },
+            }
+        }
+    }
+
+    /// Tells the speaker what differs from what it was told before.
+    async fn tell(&self, life: &mut Life, view: &View, owned: &Owned) {
+        let sessions = peering::sessions(view, &self.identity.name);
+        let within: Arc<[Prefix]> = peering::accepted(view).into_iter().map(Prefix::new).collect();
+        let config = |session: &Session| convert::peer_config(session, &self.identity, &within);
+        let peers: BTreeMap<_, _> = sessions
+            .values()
+            .map(config)
+            .map(|peer| (peer.key, peer))
+            .collect();
+        for gone in life.peers.keys().filter(|key| !peers.contains_key(key)) {
+            life.handle.remove_peer(*gone).await;
+        }
+        for (key, peer) in &peers {
+            if life.peers.get(key) != Some(peer) {
+                life.handle.set_peer(peer.clone()).await;
+            }
+        }
+        let originated = owned.exported(view);
+        for gone in life.originated.difference(&originated) {
+            life.handle.unoriginate(Prefix::new(*gone)).await;
+        }
+        for new in originated.difference(&life.originated) {
+            life.handle.originate(Prefix::new(*new)).await;
+        }
+        self.metrics
+            .peers
+            .set(i64::try_from(peers.len()).unwrap_or(i64::MAX));
+        life.peers = peers;
+        life.originated = originated;
+        life.origins = sessions
+            .into_iter()
+            .map(|(address, session)| (address, session.origin))
+            .collect();
+    }
+
+    async fn event(&mut self, life: &mut Life, event: Event) {
+        match event {
+            Event::Selected(changes) => {
+                for (prefix, next_hops) in &changes {
+                    if next_hops.is_empty() {
+                        life.selected.remove(&prefix.network());
+                    } else {
+                        life.selected.insert(prefix.network());
+                    }
+                }
+                let updates = changes
+                    .iter()
+                    .map(|(prefix, next_hops)| convert::learned(*prefix, next_hops));
+                self.send(Command::Learned(updates.collect())).await;
+            }
+            Event::Converged => {
+                tracing::info!(routes = life.selected.len(), "initial routes are in");
+                let gone = std::mem::take(&mut self.unconfirmed);
+                let gone = gone
+                    .difference(&life.selected)
+                    .map(|prefix| convert::learned(Prefix::new(*prefix), &[]));
+                self.send(Command::Learned(gone.collect())).await;
+                self.send(Command::Settle(Source::Bgp)).await;
+                if let Some(guard) = self.converged.take() {
+                    guard.done();
+                }
+            }
+            Event::Session { peer, up, reason } => self.session(peer, up, reason.as_deref()),
+        }
+    }
+
+    fn session(&mut self, peer: PeerKey, up: bool, reason: Option<&str>) {
+        let peer_address = peer.address;
+        if up {
+            tracing::info!(peer = %peer_address, "session up");
+            self.established.insert(peer);
+            self.metrics.sessions_up.inc();
+        } else {
+            tracing::warn!(peer = %peer_address, reason, "session down");
+            self.established.remove(&peer);
+            self.metrics.sessions_down.inc();
+        }
+        self.metrics
+            .peers_established
+            .set(i64::try_from(self.established.len()).unwrap_or(i64::MAX));
+    }
+
+    async fn send(&self, command: Command) {
+        if self.routes.send(command).await.is_err() {
+            tracing::debug!("the route task has ended");
+        }
+    }
+
+    async fn peers(&self, life: &Life) -> Vec<PeerStatus> {
+        let now = Instant::now();
+        let origin = |address| life.origins.get(&address).map_or("", String::as_str);
+        let peers = life.handle.peers().await;
+        let status = peers
+            .iter()
+            .map(|p| convert::peer_status(&self.identity.name, p, origin(p.key.address), now));
+        status.collect()
+    }
+
+    async fn paths(&self, life: &Life) -> Vec<BgpRoute> {
+        let paths = life.handle.paths().await;
+        paths
+            .iter()
+            .map(|path| convert::bgp_route(&self.identity.name, path))
+            .collect()
+    }
+}
+
+/// What the resources say of the speaker itself; none while they do not know the node.
+fn settings(view: &View, name: &str) -> Option<Settings> {
+    let bgp = view.nodes.get(name)?.spec.bgp.as_ref()?;
+    Some(Settings {
+        asn: peering::asn(view, bgp),
+        port: view.configuration.listen_port,
+    })
+}

@@ -1,0 +1,292 @@
+//! `manxd.yaml`: what one node's agent is told. Every field has a default; an empty file is a valid one.
+//!
+//! Cluster-wide wishes do not stand here: they are resources in the datastore, and changing them needs no
+//! restart. Two variables of the environment override the file, for pods that are told by Kubernetes:
+//! `MANX_NODE_NAME` and `MANX_LOG_LEVEL`.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use ipnetwork::{Ipv4Network, Ipv6Network};
+use serde::Deserialize;
+
+/// The node's settings, as the user writes them.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Config {
+    /// The node's name in the cluster. Default: the host's name.
+    pub node_name: Option<String>,
+    /// Where the cluster's resources are. Default: the embedded store in `/var/lib/manx/store.db`.
+    pub datastore: Datastore,
+    /// The control socket. Default `/run/manx/manxd.sock`.
+    pub socket: PathBuf,
+    /// What must outlive the agent: the address journal, tombstones. Default `/var/lib/manx`.
+    pub state_dir: PathBuf,
+    /// Where `/healthz`, `/readyz` and `/metrics` answer; `null` for nowhere. Default `127.0.0.1:9099`.
+    pub http: Option<SocketAddr>,
+    /// The node's IPv4 address with its on-link prefix. Default: that of the interface with the default route.
+    #[serde(rename = "ipv4Address")]
+    pub ipv4_address: Option<Ipv4Network>,
+    /// The same for IPv6.
+    #[serde(rename = "ipv6Address")]
+    pub ipv6_address: Option<Ipv6Network>,
+    /// The node's AS. Default: the cluster's.
+    pub as_number: Option<u32>,
+    /// The speaker's identifier. Default: the IPv4 address, or one made from the node's name.
+    pub router_id: Option<Ipv4Addr>,
+    /// The node's labels, for selectors.
+    pub labels: BTreeMap<String, String>,
+    /// The pods' MTU in bytes. Default: the smallest of the node's own interfaces.
+    pub mtu: Option<u32>,
+    /// How much to log. Default `info`.
+    pub log_level: LogLevel,
+}
+
+/// Where the cluster's resources are.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Datastore {
+    /// An SQLite file that all agents of the machine share.
+    Sqlite {
+        /// The file; created when absent.
+        path: PathBuf,
+    },
+}
+
+/// How much to log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// What failed for good.
+    Error,
+    /// And what failed and is tried again.
+    Warn,
+    /// And what changed.
+    #[default]
+    Info,
+    /// And what was decided.
+    Debug,
+    /// And every message.
+    Trace,
+}
+
+impl LogLevel {
+    /// The level as a filter directive.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+impl Default for Datastore {
+    fn default() -> Self {
+        Self::Sqlite {
+            path: PathBuf::from("/var/lib/manx/store.db"),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            node_name: None,
+            datastore: Datastore::default(),
+            socket: PathBuf::from("/run/manx/manxd.sock"),
+            state_dir: PathBuf::from("/var/lib/manx"),
+            http: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9099))),
+            ipv4_address: None,
+            ipv6_address: None,
+            as_number: None,
+            router_id: None,
+            labels: BTreeMap::new(),
+            mtu: None,
+            log_level: LogLevel::default(),
+        }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The text is no configuration.
+    #[error("{path}: {message}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where, what, and what would be right.
+        message: String,
+    },
+    /// A value that no node can use.
+    #[error("{path}: {field}: {value} {problem}")]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// Which field.
+        field: &'static str,
+        /// What it says.
+        value: String,
+        /// What is wrong, and what would be right.
+        problem: &'static str,
+    },
+}
+
+/// AS 0 (RFC 7607), AS_TRANS (RFC 6793) and the last of each space (RFC 7300) are nobody's.
+const RESERVED_AS: [u32; 4] = [0, 23456, 65535, u32::MAX];
+
+impl Config {
+    /// The configuration in `path`, overridden by the environment as `variable` shows it.
+    ///
+    /// # Errors
+    /// Names the file, the place and what would be right.
+    pub fn load(path: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(path, &text, variable)
+    }
+
+    /// [`Config::load`] for a text that was read already; `path` only names it in errors.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(
+        path: &Path,
+        text: &str,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let refuse = |message: String| ConfigError::Parse {
+            path: path.to_owned(),
+            message,
+        };
+        let mut config: Self = match text.trim() {
+            "" => Self::default(),
+            _ => serde_saphyr::from_str(text).map_err(|e| refuse(e.to_string()))?,
+        };
+        if let Some(name) = variable("MANX_NODE_NAME") {
+            config.node_name = Some(name);
+        }
+        if let Some(level) = variable("MANX_LOG_LEVEL") {
+            config.log_level = serde_saphyr::from_str(&level).map_err(|_| {
+                refuse(format!(
+                    "MANX_LOG_LEVEL={level}: write error, warn, info, debug or trace"
+                ))
+            })?;
+        }
+        config.check(path)?;
+        Ok(config)
+    }
+
+    fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        let refuse = |field, value: &dyn ToString, problem| {
+            Err(ConfigError::Value {
+                path: path.to_owned(),
+                field,
+                value: value.to_string(),
+                problem,
+            })
+        };
+        if let Some(asn) = self.as_number.filter(|asn| RESERVED_AS.contains(asn)) {
+            return refuse("asNumber", &asn, "is reserved; private ones are 64512 to 65534");
+        }
+        if let Some(mtu) = self.mtu.filter(|mtu| !(576..=65535).contains(mtu)) {
+            return refuse(
+                "mtu",
+                &mtu,
+                "is out of range: 576 to 65535, and 1280 at least with IPv6",
+            );
+        }
+        if let Some(id) = self.router_id.filter(Ipv4Addr::is_unspecified) {
+            return refuse("routerId", &id, "is no identifier; any other IPv4 address is");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(Path::new("manxd.yaml"), text, |_| None).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn an_empty_file_means_the_defaults() {
+        assert_eq!(parse("\n"), Ok(Config::default()));
+        assert_eq!(parse("{}"), Ok(Config::default()));
+    }
+
+    #[test]
+    fn every_field_is_read() {
+        let config = parse(
+            "nodeName: n1\ndatastore: {sqlite: {path: /x/s.db}}\nsocket: /x/s\nstateDir: /x\nhttp: null\n\
+             ipv4Address: 192.0.2.1/24\nipv6Address: 2001:db8::1/64\nasNumber: 65001\nrouterId: 192.0.2.9\n\
+             labels: {rack: a}\nmtu: 1400\nlogLevel: debug\n",
+        );
+        let expected = Config {
+            node_name: Some("n1".into()),
+            datastore: Datastore::Sqlite {
+                path: "/x/s.db".into(),
+            },
+            socket: "/x/s".into(),
+            state_dir: "/x".into(),
+            http: None,
+            ipv4_address: Some("192.0.2.1/24".parse().unwrap()),
+            ipv6_address: Some("2001:db8::1/64".parse().unwrap()),
+            as_number: Some(65001),
+            router_id: Some(Ipv4Addr::new(192, 0, 2, 9)),
+            labels: BTreeMap::from([("rack".into(), "a".into())]),
+            mtu: Some(1400),
+            log_level: LogLevel::Debug,
+        };
+        assert_eq!(config, Ok(expected));
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_with_its_place_and_the_nearest_known_one() {
+        let error = parse("nodeName: n1\nsockett: /x\n").unwrap_err();
+        for part in ["manxd.yaml", "2", "sockett", "socket"] {
+            assert!(error.contains(part), "{error} lacks {part}");
+        }
+    }
+
+    #[test]
+    fn values_that_no_node_can_use_are_refused_by_name() {
+        for (text, part) in [
+            ("asNumber: 23456", "asNumber: 23456"),
+            ("mtu: 10", "mtu: 10"),
+            ("routerId: 0.0.0.0", "routerId"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(part), "{error} lacks {part}");
+        }
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let variable = |name: &str| match name {
+            "MANX_NODE_NAME" => Some("from-env".to_owned()),
+            "MANX_LOG_LEVEL" => Some("trace".to_owned()),
+            _ => None,
+        };
+        let config = Config::parse(Path::new("manxd.yaml"), "nodeName: n1\n", variable).unwrap();
+        assert_eq!(config.node_name.as_deref(), Some("from-env"));
+        assert_eq!(config.log_level, LogLevel::Trace);
+    }
+}

@@ -1,0 +1,312 @@
+//! The only place where one domain's types become another's, by plain named functions.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use manx_api::bgp::NextHopMode;
+use manx_api::ipam::AttachmentId;
+use manx_api::status::{BgpRoute, KernelRoute, PeerStatus};
+use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
+use manx_api::{Key, Kind, Metadata};
+use manx_bgp::wire::{AsPath, Attributes, NextHop, Origin, Segment};
+use manx_bgp::{Family, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Policy, Prefix};
+use manx_cni::{Code, Dns, Interface, IpConfig, Success};
+use manx_linux::pod::{GATEWAY_V4, GATEWAY_V6};
+use manx_linux::{Attached, PodLink};
+use manx_routes::{Hop, Route, Source, State, Target, Update};
+
+use crate::identity::Identity;
+use crate::names;
+use crate::peering::Session;
+
+/// The key of the peer at an address.
+#[must_use]
+pub fn peer_key(address: IpAddr) -> PeerKey {
+    PeerKey { address, scope: 0 }
+}
+
+/// A session as the speaker wants it told. Prefixes outside `within` pass in neither direction.
+#[must_use]
+pub fn peer_config(session: &Session, identity: &Identity, within: &Arc<[Prefix]>) -> PeerConfig {
+    let families = [
+        identity.ipv4.map(|_| Family::Ipv4Unicast),
+        identity.ipv6.map(|_| Family::Ipv6Unicast),
+    ];
+    PeerConfig {
+        key: peer_key(session.remote.ip()),
+        port: session.remote.port(),
+        asn: session.asn,
+        local_address: session.local,
+        next_hop_v4: identity.ipv4.map(|network| network.ip()),
+        next_hop_v6: identity.ipv6.map(|network| network.ip()),
+        passive: session.passive,
+        hold_time: session.hold_time,
+        families: families.into_iter().flatten().collect(),
+        route_reflector_client: false,
+        graceful_restart: session.restart_time,
+        next_hop: match session.next_hop {
+            NextHopMode::Auto => manx_bgp::NextHopMode::Auto,
+            NextHopMode::SelfAddress => manx_bgp::NextHopMode::SelfAddress,
+            NextHopMode::Keep => manx_bgp::NextHopMode::Keep,
+        },
+        import: Policy::Within(Arc::clone(within)),
+        export: Policy::Within(Arc::clone(within)),
+    }
+}
+
+/// What the route table shall do about a prefix whose best paths changed.
+#[must_use]
+pub fn learned(prefix: Prefix, next_hops: &[NextHop]) -> Update {
+    let (prefix, source) = (prefix.network(), Source::Bgp);
+    if next_hops.is_empty() {
+        return Update::Remove { prefix, source };
+    }
+    let hops = next_hops.iter().map(|next_hop| Hop {
+        gateway: gateway(next_hop),
+        device: None,
+    });
+    Update::Set(Route {
+        prefix,
+        target: Target::Via(hops.collect()),
+        source,
+    })
+}
+
+/// The address to send to. A global address is enough for the kernel to find the interface.
+fn gateway(next_hop: &NextHop) -> IpAddr {
+    match next_hop {
+        NextHop::V4(address) => (*address).into(),
+        NextHop::V6 {
+            global,
+            link_local: Some(link_local),
+        } if global.is_unspecified() => (*link_local).into(),
+        NextHop::V6 {
+            global,
+            link_local: _,
+        } => (*global).into(),
+    }
+}
+
+/// The covering route of a block of ours.
+#[must_use]
+pub fn block_route(cidr: IpNetwork) -> Route {
+    Route {
+        prefix: cidr,
+        target: Target::Unreachable,
+        source: Source::Block,
+    }
+}
+
+/// The route to a pod's address, out of the host's end of its veth pair.
+#[must_use]
+pub fn pod_route(address: IpAddr, ifindex: u32) -> Route {
+    Route {
+        prefix: address.into(),
+        target: Target::Device(ifindex),
+        source: Source::Pod,
+    }
+}
+
+/// A session as `bgp.peers` shows it.
+#[must_use]
+pub fn peer_status(node: &str, peer: &PeerSnapshot, origin: &str, now: Instant) -> PeerStatus {
+    let since = peer
+        .established_since
+        .map(|since| now.saturating_duration_since(since).as_secs());
+    PeerStatus {
+        node: node.to_owned(),
+        address: peer.key.address,
+        asn: peer.asn,
+        state: peer.state.to_string(),
+        uptime_seconds: since.unwrap_or(0),
+        received: peer.received,
+        accepted: peer.accepted,
+        advertised: peer.advertised,
+        origin: origin.to_owned(),
+        hold_time: u16::try_from(peer.hold_time.as_secs()).unwrap_or(u16::MAX),
+        last_error: peer.last_error.clone(),
+    }
+}
+
+/// A path as `bgp.routes` shows it.
+#[must_use]
+pub fn bgp_route(node: &str, path: &PathSnapshot) -> BgpRoute {
+    let attributes: &Attributes = &path.attributes;
+    BgpRoute {
+        node: node.to_owned(),
+        prefix: path.prefix.network(),
+        next_hop: path.next_hop.as_ref().map(gateway),
+        peer: path.peer.map(|peer| peer.address),
+        best: path.best,
+        as_path: as_path(&attributes.as_path),
+        local_pref: attributes.local_pref,
+        med: attributes.med,
+        origin: match attributes.origin {
+            Origin::Igp => "IGP",
+            Origin::Egp => "EGP",
+            Origin::Incomplete => "Incomplete",
+        }
+        .to_owned(),
+        communities: communities(attributes),
+        reason: path.reason.clone(),
+        stale: path.stale,
+    }
+}
+
+/// Sequences as `1 2`, sets as `{1 2}`.
+fn as_path(path: &AsPath) -> String {
+    let join = |asns: &[u32]| asns.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+    let segments = path.segments.iter().map(|segment| match segment {
+        Segment::Sequence(asns) => join(asns),
+        Segment::Set(asns) => format!("{{{}}}", join(asns)),
+    });
+    segments.collect::<Vec<_>>().join(" ")
+}
+
+/// `1:2` (RFC 1997), `0x0002…` (RFC 4360, undecoded), `1:2:3` (RFC 8092).
+fn communities(attributes: &Attributes) -> Vec<String> {
+    let standard = attributes
+        .communities
+        .iter()
+        .map(|c| format!("{}:{}", c >> 16, c & 0xffff));
+    let extended = attributes
+        .extended_communities
+        .iter()
+        .map(|c| format!("{:#018x}", u64::from_be_bytes(*c)));
+    let large = attributes
+        .large_communities
+        .iter()
+        .map(|[global, a, b]| format!("{global}:{a}:{b}"));
+    standard.chain(extended).chain(large).collect()
+}
+
+/// A wanted route as `route.show` shows it; `interface` names an interface by its index.
+#[must_use]
+pub fn kernel_route(
+    node: &str,
+    route: &Route,
+    state: State,
+    interface: impl Fn(u32) -> Option<String>,
+) -> KernelRoute {
+    let name = |index: u32| interface(index).unwrap_or_else(|| index.to_string());
+    let hop = |hop: &Hop| match hop.device {
+        Some(device) => format!("via {} dev {}", hop.gateway, name(device)),
+        None => format!("via {}", hop.gateway),
+    };
+    let (state, error) = match state {
+        State::Installed => ("installed", None),
+        State::Pending => ("pending", None),
+        State::Failed(refusal) => ("failed", Some(refusal)),
+    };
+    KernelRoute {
+        node: node.to_owned(),
+        prefix: route.prefix,
+        target: match &route.target {
+            Target::Via(hops) => hops.iter().map(hop).collect::<Vec<_>>().join(" "),
+            Target::Device(device) => format!("dev {}", name(*device)),
+            Target::Unreachable => "unreachable".to_owned(),
+        },
+        source: match route.source {
+            Source::Pod => "pod",
+            Source::Block => "block",
+            Source::Bgp => "bgp",
+        }
+        .to_owned(),
+        state: state.to_owned(),
+        error,
+    }
+}
+
+/// What ADD answers about a pod's link: the node's end, the pod's end, the pod's addresses and default routes.
+#[must_use]
+pub fn cni_success(link: &PodLink, attached: &Attached, dns: Option<Dns>) -> Success {
+    let interface = |name: &str, mac: String, sandbox| Interface {
+        name: name.to_owned(),
+        mac: Some(mac),
+        mtu: Some(attached.mtu),
+        sandbox,
+    };
+    let sandbox = link.netns.to_string_lossy().into_owned();
+    let gateway = |address: &IpAddr| match address {
+        IpAddr::V4(_) => IpAddr::from(GATEWAY_V4),
+        IpAddr::V6(_) => IpAddr::from(GATEWAY_V6),
+    };
+    let ip = |address: &IpAddr| IpConfig {
+        address: (*address).into(),
+        gateway: Some(gateway(address)),
+        interface: Some(1),
+    };
+    let route = |address: &IpAddr| manx_cni::Route {
+        dst: everywhere(address),
+        gw: Some(gateway(address)),
+    };
+    Success {
+        interfaces: vec![
+            interface(&link.host_ifname, attached.host_mac.to_string(), None),
+            interface(&link.ifname, attached.pod_mac.to_string(), Some(sandbox)),
+        ],
+        ips: link.addresses.iter().map(ip).collect(),
+        routes: link.addresses.iter().map(route).collect(),
+        dns,
+    }
+}
+
+/// The prefix that holds every address of this one's family.
+fn everywhere(address: &IpAddr) -> IpNetwork {
+    match address {
+        IpAddr::V4(_) => Ipv4Network::new(Ipv4Addr::UNSPECIFIED, 0).map(IpNetwork::V4),
+        IpAddr::V6(_) => Ipv6Network::new(Ipv6Addr::UNSPECIFIED, 0).map(IpNetwork::V6),
+    }
+    .unwrap_or_else(|_| (*address).into())
+}
+
+/// A kernel's refusal, as CNI has it.
+#[must_use]
+pub fn cni_error(error: manx_linux::Error) -> manx_cni::Error {
+    use manx_linux::Error;
+    let code = match &error {
+        Error::NoNetns(_) => Code::UnknownContainer,
+        Error::Taken { .. } => Code::InvalidEnvironment,
+        Error::Overrun | Error::Interrupted => Code::TryAgainLater,
+        Error::Refused { .. } | Error::Os { .. } | Error::Malformed(_) | Error::Broken(_) => Code::Internal,
+    };
+    manx_cni::Error::new(code, error.to_string())
+}
+
+/// The key of an attachment's WorkloadEndpoint.
+#[must_use]
+pub fn workload_key(node: &str, owner: &AttachmentId) -> Key {
+    Key {
+        kind: Kind::WorkloadEndpoint,
+        namespace: Some(owner.namespace.clone()),
+        name: names::workload(node, owner),
+    }
+}
+
+/// An attachment's WorkloadEndpoint.
+#[must_use]
+pub fn workload_endpoint(
+    node: &str,
+    owner: &AttachmentId,
+    interface: &str,
+    addresses: Vec<IpAddr>,
+) -> WorkloadEndpoint {
+    let key = workload_key(node, owner);
+    WorkloadEndpoint {
+        metadata: Metadata {
+            name: key.name,
+            namespace: key.namespace,
+            ..Metadata::default()
+        },
+        spec: WorkloadEndpointSpec {
+            node: node.to_owned(),
+            pod: owner.pod.clone(),
+            container_id: owner.container_id.clone(),
+            endpoint: owner.ifname.clone(),
+            interface_name: interface.to_owned(),
+            addresses,
+        },
+    }
+}

@@ -1,0 +1,151 @@
+//! What `/metrics` counts. Labels take few values each, none of them a peer, a pod or a prefix, so that the
+//! number of series does not grow with the cluster.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// All of the agent's metrics; clones share their values.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Seconds that CNI calls took, by operation and outcome.
+    pub cni: Family<CniLabels, Histogram, fn() -> Histogram>,
+    /// Seconds that one group commit of the address journal took.
+    pub journal_commit: Histogram,
+    /// Blocks owned.
+    pub blocks: Gauge,
+    /// Addresses held by pods.
+    pub addresses: Gauge,
+    /// Sessions wanted.
+    pub peers: Gauge,
+    /// Sessions established.
+    pub peers_established: Gauge,
+    /// Sessions that came up.
+    pub sessions_up: Counter,
+    /// Sessions that went down.
+    pub sessions_down: Counter,
+    /// Routes wanted in the kernel.
+    pub routes_wanted: Gauge,
+    /// Routes that the kernel took.
+    pub routes_installed: Gauge,
+    /// Route changes that the kernel refused.
+    pub route_errors: Counter,
+    /// Times that the kernel's whole table was read again.
+    pub route_resyncs: Counter,
+    /// Events that the store sent.
+    pub store_events: Counter,
+    /// Times that all resources were listed.
+    pub store_lists: Counter,
+    /// Writes of WorkloadEndpoints that failed and are tried again.
+    pub workload_retries: Counter,
+}
+
+/// The labels of `manx_cni_duration_seconds`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CniLabels {
+    /// ADD or DEL.
+    pub operation: Operation,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// A CNI operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Operation {
+    /// CNI ADD.
+    Add,
+    /// CNI DEL.
+    Del,
+}
+
+/// How an operation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Outcome {
+    /// As asked.
+    Ok,
+    /// With an error to the caller.
+    Error,
+}
+
+/// From a quarter of a millisecond to four seconds.
+fn durations() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_25, 2.0, 15))
+}
+
+impl Metrics {
+    /// The metrics, and the registry that prints them under `manx_…`.
+    #[must_use]
+    pub fn new() -> (Self, Registry) {
+        let metrics = Self {
+            cni: Family::new_with_constructor(durations),
+            journal_commit: durations(),
+            blocks: Gauge::default(),
+            addresses: Gauge::default(),
+            peers: Gauge::default(),
+            peers_established: Gauge::default(),
+            sessions_up: Counter::default(),
+            sessions_down: Counter::default(),
+            routes_wanted: Gauge::default(),
+            routes_installed: Gauge::default(),
+            route_errors: Counter::default(),
+            route_resyncs: Counter::default(),
+            store_events: Counter::default(),
+            store_lists: Counter::default(),
+            workload_retries: Counter::default(),
+        };
+        let registry = metrics.register();
+        (metrics, registry)
+    }
+
+    fn register(&self) -> Registry {
+        let mut registry = Registry::with_prefix("manx");
+        let m = self.clone();
+        registry.register("cni_duration_seconds", "Time that CNI calls took", m.cni);
+        registry.register(
+            "ipam_journal_commit_seconds",
+            "Time of a journal group commit",
+            m.journal_commit,
+        );
+        registry.register("ipam_blocks", "Blocks owned", m.blocks);
+        registry.register("ipam_addresses", "Addresses held by pods", m.addresses);
+        registry.register("bgp_peers", "Sessions wanted", m.peers);
+        registry.register(
+            "bgp_peers_established",
+            "Sessions established",
+            m.peers_established,
+        );
+        registry.register("bgp_sessions_up", "Sessions that came up", m.sessions_up);
+        registry.register("bgp_sessions_down", "Sessions that went down", m.sessions_down);
+        registry.register("routes_wanted", "Routes wanted in the kernel", m.routes_wanted);
+        registry.register(
+            "routes_installed",
+            "Routes that the kernel took",
+            m.routes_installed,
+        );
+        registry.register(
+            "route_errors",
+            "Route changes that the kernel refused",
+            m.route_errors,
+        );
+        registry.register(
+            "route_resyncs",
+            "Times the kernel's table was read again",
+            m.route_resyncs,
+        );
+        registry.register("store_events", "Events that the store sent", m.store_events);
+        registry.register(
+            "store_lists",
+            "Times that all resources were listed",
+            m.store_lists,
+        );
+        registry.register(
+            "workload_retries",
+            "WorkloadEndpoint writes to be tried again",
+            m.workload_retries,
+        );
+        registry
+    }
+}

@@ -1,0 +1,288 @@
+//! Which sessions a node has: a pure function of the resources.
+//!
+//! The mesh has one session with every other node that has a BGP side, over IPv4 where both have an IPv4
+//! address and over IPv6 otherwise; it carries both families. BGPPeer resources add sessions, or replace the
+//! mesh's with the same address. Whoever holds sessions compares them with [`sessions`] and changes only
+//! what differs, so a node that comes or goes touches one session.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+use manx_api::bgp::{BgpPeer, NextHopMode};
+use manx_api::node::{Node, NodeBgp};
+
+use crate::view::View;
+
+/// A session that the resources ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// The peer.
+    pub remote: SocketAddr,
+    /// The peer's AS.
+    pub asn: u32,
+    /// Our end, where the node has an address of the peer's family.
+    pub local: Option<IpAddr>,
+    /// Wait for the peer to connect.
+    pub passive: bool,
+    /// The hold time to propose; zero for none.
+    pub hold_time: Duration,
+    /// How long the peer shall keep our routes while we restart; none: graceful restart is not offered.
+    pub restart_time: Option<Duration>,
+    /// Which next hop our announcements carry.
+    pub next_hop: NextHopMode,
+    /// `mesh`, or the BGPPeer's name.
+    pub origin: String,
+}
+
+/// What sessions of the mesh are called in statuses.
+pub const MESH: &str = "mesh";
+
+/// The AS of a node: its own or the cluster's.
+#[must_use]
+pub fn asn(view: &View, bgp: &NodeBgp) -> u32 {
+    bgp.as_number.unwrap_or(view.configuration.as_number)
+}
+
+/// The sessions of node `me`, by the peer's address; none while the node itself is unknown.
+#[must_use]
+pub fn sessions(view: &View, me: &str) -> BTreeMap<IpAddr, Session> {
+    let Some(node) = view.nodes.get(me) else {
+        return BTreeMap::new();
+    };
+    let Some(bgp) = &node.spec.bgp else {
+        return BTreeMap::new();
+    };
+    let others = view.nodes.values().filter(|other| other.metadata.name != me);
+    let mesh = others.filter_map(|other| mesh_session(view, bgp, other));
+    let mesh = mesh.filter(|_| view.configuration.node_to_node_mesh_enabled);
+    let peers = view
+        .peers
+        .values()
+        .filter(|peer| is_for(peer, node))
+        .map(|peer| peer_session(bgp, peer));
+    // Later ones replace earlier ones: a BGPPeer says more than the mesh.
+    let all = mesh
+        .chain(peers)
+        .filter(|session| !is_own(bgp, session.remote.ip()));
+    all.map(|session| (session.remote.ip(), session)).collect()
+}
+
+/// The prefixes that may come in and go out: what lies inside a pool.
+#[must_use]
+pub fn accepted(view: &View) -> Vec<IpNetwork> {
+    view.pools.values().map(|pool| pool.spec.cidr).collect()
+}
+
+fn mesh_session(view: &View, me: &NodeBgp, other: &Node) -> Option<Session> {
+    let bgp = other.spec.bgp.as_ref()?;
+    let over_v4 = me
+        .ipv4_address
+        .zip(bgp.ipv4_address)
+        .map(|(l, r)| (IpAddr::from(l.ip()), IpAddr::from(r.ip())));
+    let over_v6 = me
+        .ipv6_address
+        .zip(bgp.ipv6_address)
+        .map(|(l, r)| (IpAddr::from(l.ip()), IpAddr::from(r.ip())));
+    let (local, remote) = over_v4.or(over_v6)?;
+    let settings = &view.configuration;
+    Some(Session {
+        remote: SocketAddr::new(remote, settings.listen_port),
+        asn: asn(view, bgp),
+        local: Some(local),
+        passive: false,
+        hold_time: Duration::from_secs(settings.hold_time.into()),
+        restart_time: restart_time(settings.node_mesh_max_restart_time),
+        next_hop: NextHopMode::Auto,
+        origin: MESH.to_owned(),
+    })
+}
+
+fn peer_session(me: &NodeBgp, peer: &BgpPeer) -> Session {
+    let spec = &peer.spec;
+    Session {
+        remote: spec.peer_ip,
+        asn: spec.as_number,
+        local: address_of_family(me, spec.peer_ip.ip()),
+        passive: spec.passive,
+        hold_time: Duration::from_secs(spec.hold_time.into()),
+        restart_time: restart_time(spec.max_restart_time),
+        next_hop: spec.next_hop_mode,
+        origin: peer.metadata.name.clone(),
+    }
+}
+
+/// Whether a BGPPeer is this node's: its name, its labels, or everybody's.
+fn is_for(peer: &BgpPeer, node: &Node) -> bool {
+    match (&peer.spec.node, &peer.spec.node_selector) {
+        (Some(name), _) => *name == node.metadata.name,
+        (None, Some(selector)) => selector.matches(&node.metadata.labels),
+        (None, None) => true,
+    }
+}
+
+fn is_own(me: &NodeBgp, address: IpAddr) -> bool {
+    address_of_family(me, address) == Some(address)
+}
+
+fn address_of_family(me: &NodeBgp, peer: IpAddr) -> Option<IpAddr> {
+    match peer {
+        IpAddr::V4(_) => me.ipv4_address.map(|network| network.ip().into()),
+        IpAddr::V6(_) => me.ipv6_address.map(|network| network.ip().into()),
+    }
+}
+
+/// RFC 4724: zero seconds keep nothing, so they offer nothing.
+fn restart_time(seconds: u16) -> Option<Duration> {
+    (seconds > 0).then(|| Duration::from_secs(seconds.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use manx_api::Metadata;
+    use manx_api::bgp::BgpPeerSpec;
+    use manx_api::node::NodeSpec;
+
+    use super::*;
+
+    fn node(name: &str, v4: Option<&str>, v6: Option<&str>) -> Node {
+        let bgp = NodeBgp {
+            as_number: None,
+            ipv4_address: v4.map(|a| a.parse().unwrap()),
+            ipv6_address: v6.map(|a| a.parse().unwrap()),
+        };
+        Node {
+            metadata: metadata(name),
+            spec: NodeSpec { bgp: Some(bgp) },
+        }
+    }
+
+    fn metadata(name: &str) -> Metadata {
+        let labels = BTreeMap::from([("rack".to_owned(), name.to_owned())]);
+        Metadata {
+            name: name.to_owned(),
+            labels,
+            ..Metadata::default()
+        }
+    }
+
+    fn peer(name: &str, address: &str) -> BgpPeer {
+        let spec = format!(r#"{{"peerIP": "{address}", "asNumber": 65100}}"#);
+        let spec: BgpPeerSpec = serde_json::from_str(&spec).unwrap();
+        BgpPeer {
+            metadata: metadata(name),
+            spec,
+        }
+    }
+
+    fn view(nodes: &[Node], peers: &[BgpPeer]) -> View {
+        View {
+            complete: true,
+            nodes: nodes
+                .iter()
+                .map(|n| (n.metadata.name.clone(), n.clone()))
+                .collect(),
+            peers: peers
+                .iter()
+                .map(|p| (p.metadata.name.clone(), p.clone()))
+                .collect(),
+            ..View::default()
+        }
+    }
+
+    fn remotes(view: &View, me: &str) -> Vec<String> {
+        sessions(view, me)
+            .values()
+            .map(|s| format!("{} {} {}", s.remote, s.asn, s.origin))
+            .collect()
+    }
+
+    fn three() -> [Node; 3] {
+        [
+            node("n1", Some("192.0.2.1/24"), Some("2001:db8::1/64")),
+            node("n2", Some("192.0.2.2/24"), None),
+            node("n3", None, Some("2001:db8::3/64")),
+        ]
+    }
+
+    #[test]
+    fn the_mesh_has_one_session_with_every_other_node_over_a_family_that_both_have() {
+        let view = view(&three(), &[]);
+        assert_eq!(
+            remotes(&view, "n1"),
+            ["192.0.2.2:179 64512 mesh", "[2001:db8::3]:179 64512 mesh"]
+        );
+        assert_eq!(remotes(&view, "n2"), ["192.0.2.1:179 64512 mesh"]);
+        assert_eq!(
+            sessions(&view, "n2").values().next().unwrap().local,
+            Some("192.0.2.2".parse().unwrap())
+        );
+    }
+
+    #[test]
+    fn a_node_without_a_bgp_side_is_in_no_mesh() {
+        let mut nodes = three();
+        nodes[1].spec.bgp = None;
+        let view = view(&nodes, &[]);
+        assert_eq!(remotes(&view, "n1"), ["[2001:db8::3]:179 64512 mesh"]);
+        assert!(sessions(&view, "n2").is_empty());
+        assert!(sessions(&view, "unknown").is_empty());
+    }
+
+    #[test]
+    fn the_cluster_can_do_without_the_mesh() {
+        let mut view = view(&three(), &[peer("tor", "192.0.2.254")]);
+        view.configuration.node_to_node_mesh_enabled = false;
+        assert_eq!(remotes(&view, "n1"), ["192.0.2.254:179 65100 tor"]);
+    }
+
+    #[test]
+    fn a_peer_is_for_its_node_for_the_selected_nodes_or_for_all() {
+        let (mut named, mut selected) = (peer("named", "192.0.2.251"), peer("selected", "192.0.2.252"));
+        named.spec.node = Some("n1".to_owned());
+        selected.spec.node_selector = Some("rack == 'n2'".parse().unwrap());
+        let mut view = view(&three(), &[named, selected, peer("all", "192.0.2.253:1179")]);
+        view.configuration.node_to_node_mesh_enabled = false;
+        assert_eq!(
+            remotes(&view, "n1"),
+            ["192.0.2.251:179 65100 named", "192.0.2.253:1179 65100 all"]
+        );
+        assert_eq!(
+            remotes(&view, "n2"),
+            ["192.0.2.252:179 65100 selected", "192.0.2.253:1179 65100 all"]
+        );
+    }
+
+    #[test]
+    fn nobody_is_their_own_peer() {
+        let view = view(&three(), &[peer("router", "192.0.2.1")]);
+        assert_eq!(
+            remotes(&view, "n1"),
+            ["192.0.2.2:179 64512 mesh", "[2001:db8::3]:179 64512 mesh"]
+        );
+    }
+
+    #[test]
+    fn a_peer_replaces_the_meshs_session_with_the_same_address() {
+        let view = view(&three(), &[peer("router", "192.0.2.2")]);
+        assert_eq!(remotes(&view, "n1")[0], "192.0.2.2:179 65100 router");
+    }
+
+    #[test]
+    fn adding_a_node_adds_one_session_and_changes_no_other() {
+        let before = sessions(&view(&three(), &[]), "n1");
+        let mut nodes = three().to_vec();
+        nodes.push(node("n4", Some("192.0.2.4/24"), None));
+        let mut after = sessions(&view(&nodes, &[]), "n1");
+        assert!(after.remove(&"192.0.2.4".parse().unwrap()).is_some());
+        assert_eq!(before, after);
+    }
+
+    #[test]
+    fn zero_restart_time_offers_no_graceful_restart() {
+        let mut view = view(&three(), &[]);
+        view.configuration.node_mesh_max_restart_time = 0;
+        assert!(sessions(&view, "n1").values().all(|s| s.restart_time.is_none()));
+    }
+}

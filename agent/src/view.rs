@@ -1,0 +1,67 @@
+//! What the agent knows of the cluster: the last state of each resource that the store told of.
+
+use std::collections::BTreeMap;
+
+use manx_api::bgp::{BgpConfigurationSpec, BgpPeer};
+use manx_api::ipam::{IpBlock, IpPool};
+use manx_api::node::Node;
+use manx_api::{Key, Kind, Resource};
+
+/// The kinds that make up the view.
+pub const KINDS: [Kind; 5] = [
+    Kind::IpPool,
+    Kind::IpBlock,
+    Kind::Node,
+    Kind::BgpConfiguration,
+    Kind::BgpPeer,
+];
+
+/// The only BGPConfiguration that is honoured.
+const CONFIGURATION: &str = "default";
+
+/// The last state of each resource, by name. Readers get it whole, through a last-writer-wins channel, and
+/// compare with what they have done so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// Whether the store has been listed; before that, absence means nothing.
+    pub complete: bool,
+    /// The pools.
+    pub pools: BTreeMap<String, IpPool>,
+    /// The blocks of all nodes.
+    pub blocks: BTreeMap<String, IpBlock>,
+    /// The nodes.
+    pub nodes: BTreeMap<String, Node>,
+    /// The speakers' common settings.
+    pub configuration: BgpConfigurationSpec,
+    /// The sessions beside the mesh.
+    pub peers: BTreeMap<String, BgpPeer>,
+}
+
+impl View {
+    /// Takes in a resource's new state.
+    pub fn put(&mut self, resource: Resource) {
+        let name = resource.metadata().name.clone();
+        match resource {
+            Resource::IpPool(pool) => drop(self.pools.insert(name, pool)),
+            Resource::IpBlock(block) => drop(self.blocks.insert(name, block)),
+            Resource::Node(node) => drop(self.nodes.insert(name, node)),
+            Resource::BgpConfiguration(c) if name == CONFIGURATION => self.configuration = c.spec,
+            Resource::BgpPeer(peer) => drop(self.peers.insert(name, peer)),
+            Resource::BgpConfiguration(_) | Resource::WorkloadEndpoint(_) => {}
+        }
+    }
+
+    /// Forgets a resource.
+    pub fn remove(&mut self, key: &Key) {
+        match key.kind {
+            Kind::IpPool => drop(self.pools.remove(&key.name)),
+            Kind::IpBlock => drop(self.blocks.remove(&key.name)),
+            Kind::Node => drop(self.nodes.remove(&key.name)),
+            Kind::BgpConfiguration if key.name == CONFIGURATION => {
+                self.configuration = BgpConfigurationSpec::default()
+            }
+            Kind::BgpPeer => drop(self.peers.remove(&key.name)),
+            Kind::BgpConfiguration | Kind::WorkloadEndpoint => {}
+        }
+    }
+}

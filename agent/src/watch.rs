@@ -1,0 +1,123 @@
+//! The store watch task: keeps the view equal to the datastore.
+//!
+//! It lists everything, watches from the list's revision, and resumes from the last event when the stream
+//! breaks. Only when the store has forgotten that revision does it list again. While the store is away the
+//! last view stays: absence of news is not news.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use futures_util::StreamExt as _;
+use manx_api::Revision;
+use manx_store::{Error, Event, Events, Store};
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+use crate::ready::Guard;
+use crate::view::{KINDS, View};
+
+/// Events taken into one new view, at most.
+const BATCH: usize = 1024;
+
+/// What the task works with.
+#[derive(Debug)]
+pub struct Inbox<S> {
+    /// The datastore.
+    pub store: S,
+    /// Where the view goes.
+    pub view: watch::Sender<Arc<View>>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Done when the first view is out.
+    pub listed: Option<Guard>,
+}
+
+/// Runs until the process ends.
+pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
+    loop {
+        let (mut view, mut revision) = list(inbox).await;
+        inbox.view.send_replace(Arc::new(view.clone()));
+        if let Some(guard) = inbox.listed.take() {
+            guard.done();
+        }
+        let mut pauses = pauses();
+        loop {
+            let mut events = inbox.store.watch(&KINDS, revision.clone());
+            match follow(inbox, &mut events, &mut view, &mut revision).await {
+                Some(Error::Expired(_)) => break,
+                Some(error) => tracing::warn!(%error, "the store's watch broke; resuming"),
+                None => tracing::warn!("the store's watch ended; resuming"),
+            }
+            tokio::time::sleep(pauses.next().unwrap_or_default()).await;
+        }
+    }
+}
+
+/// Everything, and a revision to watch from: nothing later than the oldest of the lists.
+async fn list<S: Store>(inbox: &Inbox<S>) -> (View, Revision) {
+    let mut pauses = pauses();
+    loop {
+        match try_list(&inbox.store).await {
+            Ok(listed) => {
+                inbox.metrics.store_lists.inc();
+                return listed;
+            }
+            Err(error) => tracing::warn!(%error, "cannot list the store; trying again"),
+        }
+        tokio::time::sleep(pauses.next().unwrap_or_default()).await;
+    }
+}
+
+async fn try_list<S: Store>(store: &S) -> Result<(View, Revision), Error> {
+    let mut view = View {
+        complete: true,
+        ..View::default()
+    };
+    let mut oldest = None;
+    for kind in KINDS {
+        let listing = store.list(kind, None).await?;
+        oldest.get_or_insert(listing.revision);
+        listing.items.into_iter().for_each(|resource| view.put(resource));
+    }
+    Ok((view, oldest.unwrap_or_else(Revision::start)))
+}
+
+/// Takes events into the view, as many at once as are there, until the stream fails.
+async fn follow<S>(
+    inbox: &Inbox<S>,
+    events: &mut Events,
+    view: &mut View,
+    revision: &mut Revision,
+) -> Option<Error> {
+    let mut batches = events.ready_chunks(BATCH);
+    while let Some(batch) = batches.next().await {
+        for event in batch {
+            let event = match event {
+                Ok(event) => event,
+                Err(error) => {
+                    inbox.view.send_replace(Arc::new(view.clone()));
+                    return Some(error);
+                }
+            };
+            *revision = event.revision();
+            match event {
+                Event::Applied(resource) => view.put(resource),
+                Event::Deleted(resource) => view.remove(&resource.key()),
+            }
+            inbox.metrics.store_events.inc();
+        }
+        inbox.view.send_replace(Arc::new(view.clone()));
+    }
+    None
+}
+
+/// Pauses before trying again: from 100 ms to 10 s, with jitter, for ever.
+pub fn pauses() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(10))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}

@@ -1,0 +1,208 @@
+//! The selector language: which labelled things a resource speaks of.
+//!
+//! ```text
+//! or       = and { "||" and }
+//! and      = unary { "&&" unary }
+//! unary    = { "!" } primary
+//! primary  = "(" or ")" | "all()" | "global()" | "has(" label ")" | label operation
+//! operation = ("==" | "!=" | "contains" | "starts with" | "ends with") literal
+//!           | ("in" | "not in") "{" [ literal { "," literal } [ "," ] ] "}"
+//! label    = 1 to 512 of A-Z a-z 0-9 _ . / -
+//! literal  = '…' or "…", without escapes
+//! ```
+//!
+//! A blank text is `all()`. `startswith`, `endswith` and `notin` are accepted spellings. `!=` and `not in`
+//! hold for a thing that lacks the label; `!` negates the whole comparison that follows it. Whitespace is
+//! space and tab.
+//!
+//! Two selectors are equal when their canonical texts are: [`Display`](fmt::Display) writes it, double quotes
+//! unless the value holds one, sets sorted, parentheses around every `&&` and `||`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+mod parser;
+
+/// A parsed selector.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selector(Expression);
+
+/// What a selector says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Expression {
+    #[default]
+    All,
+    Global,
+    Has(String),
+    Compare(String, Comparison, String),
+    In(String, BTreeSet<String>),
+    NotIn(String, BTreeSet<String>),
+    Not(Box<Self>),
+    And(Vec<Self>),
+    Or(Vec<Self>),
+}
+
+/// How a label's value is compared with a literal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Comparison {
+    Equal,
+    NotEqual,
+    Contains,
+    StartsWith,
+    EndsWith,
+}
+
+impl Comparison {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Equal => "==",
+            Self::NotEqual => "!=",
+            Self::Contains => "contains",
+            Self::StartsWith => "starts with",
+            Self::EndsWith => "ends with",
+        }
+    }
+
+    fn holds(self, label: Option<&String>, literal: &str) -> bool {
+        match (self, label) {
+            (Self::NotEqual, None) => true,
+            (Self::Equal | Self::Contains | Self::StartsWith | Self::EndsWith, None) => false,
+            (Self::Equal, Some(value)) => value == literal,
+            (Self::NotEqual, Some(value)) => value != literal,
+            (Self::Contains, Some(value)) => value.contains(literal),
+            (Self::StartsWith, Some(value)) => value.starts_with(literal),
+            (Self::EndsWith, Some(value)) => value.ends_with(literal),
+        }
+    }
+}
+
+impl Selector {
+    /// The selector of everything.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Reads a selector.
+    ///
+    /// # Errors
+    /// [`SelectorError`] tells the column and what should stand there.
+    pub fn parse(text: &str) -> Result<Self, SelectorError> {
+        parser::parse(text).map(Self)
+    }
+
+    /// Whether the selector selects a thing with these labels.
+    #[must_use]
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.0.matches(labels)
+    }
+}
+
+impl Expression {
+    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        match self {
+            Self::All | Self::Global => true,
+            Self::Has(label) => labels.contains_key(label),
+            Self::Compare(label, comparison, literal) => comparison.holds(labels.get(label), literal),
+            Self::In(label, set) => labels.get(label).is_some_and(|value| set.contains(value)),
+            Self::NotIn(label, set) => labels.get(label).is_none_or(|value| !set.contains(value)),
+            Self::Not(operand) => !operand.matches(labels),
+            Self::And(operands) => operands.iter().all(|operand| operand.matches(labels)),
+            Self::Or(operands) => operands.iter().any(|operand| operand.matches(labels)),
+        }
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all()"),
+            Self::Global => f.write_str("global()"),
+            Self::Has(label) => write!(f, "has({label})"),
+            Self::Compare(label, comparison, literal) => {
+                write!(f, "{label} {} {}", comparison.text(), Quoted(literal))
+            }
+            Self::In(label, set) => write!(f, "{label} in {}", Set(set)),
+            Self::NotIn(label, set) => write!(f, "{label} not in {}", Set(set)),
+            Self::Not(operand) => write!(f, "!{operand}"),
+            Self::And(operands) => joined(f, operands, " && "),
+            Self::Or(operands) => joined(f, operands, " || "),
+        }
+    }
+}
+
+fn joined(f: &mut fmt::Formatter<'_>, operands: &[Expression], operator: &str) -> fmt::Result {
+    for (i, operand) in operands.iter().enumerate() {
+        write!(f, "{}{operand}", if i == 0 { "(" } else { operator })?;
+    }
+    f.write_str(")")
+}
+
+/// A literal in the quotes that it does not hold.
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quote = if self.0.contains('"') { '\'' } else { '"' };
+        write!(f, "{quote}{}{quote}", self.0)
+    }
+}
+
+/// A set of literals.
+struct Set<'a>(&'a BTreeSet<String>);
+
+impl fmt::Display for Set<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("{")?;
+        for (i, literal) in self.0.iter().enumerate() {
+            write!(f, "{}{}", if i == 0 { "" } else { ", " }, Quoted(literal))?;
+        }
+        f.write_str("}")
+    }
+}
+
+/// Why a text is no selector.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{text}' is no selector: column {column}: {expected}")]
+pub struct SelectorError {
+    /// The text.
+    pub text: String,
+    /// Where it stops making sense, counted in characters from 1.
+    pub column: usize,
+    /// What should stand there.
+    pub expected: String,
+}
+
+impl FromStr for Selector {
+    type Err = SelectorError;
+
+    fn from_str(text: &str) -> Result<Self, SelectorError> {
+        Self::parse(text)
+    }
+}
+
+impl Serialize for Selector {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Selector {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,423 @@
+//! What a resource must be, beyond what its type says.
+//!
+//! Types cannot say that a pool's CIDR has no host bits or that a hold time of two seconds is refused by
+//! RFC 4271. [`validate`] looks at one resource by itself, [`validate_update`] at what may not change
+//! between two versions of it, [`validate_among_pools`] at what pools may not be to each other. Each returns
+//! every problem it finds, so that a user mends a manifest in one round; the store calls all three inside
+//! the transaction that writes.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use ipnetwork::IpNetwork;
+
+use crate::bgp::{BgpConfiguration, BgpPeer};
+use crate::ipam::{IpBlock, IpPool, block_name};
+use crate::node::Node;
+use crate::workload::WorkloadEndpoint;
+use crate::{Kind, Metadata, Resource, names};
+
+/// One thing wrong with a resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where, as a path from the resource's root: `spec.blockSize`, `metadata.labels[app]`.
+    pub field: String,
+    /// What stands there.
+    pub value: String,
+    /// What is wrong with it and what would be right; a sentence about the value.
+    pub message: String,
+}
+
+impl Problem {
+    /// A problem with the value of a field.
+    pub fn new(field: impl Into<String>, value: impl fmt::Display, message: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            value: value.to_string(),
+            message: message.into(),
+        }
+    }
+
+    /// Value and message as one sentence: `'33' is no block size …`.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        if self.value.is_empty() {
+            self.message.clone()
+        } else {
+            format!("'{}' {}", self.value, self.message)
+        }
+    }
+}
+
+/// `spec.blockSize: '33' is no block size …`.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.sentence())
+    }
+}
+
+/// The problems of one resource by itself; none means that it may be stored.
+#[must_use]
+pub fn validate(resource: &Resource) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    metadata(resource.kind(), resource.metadata(), &mut problems);
+    match resource {
+        Resource::IpPool(pool) => ip_pool(pool, &mut problems),
+        Resource::IpBlock(block) => ip_block(block, &mut problems),
+        Resource::Node(n) => node(n, &mut problems),
+        Resource::BgpConfiguration(configuration) => bgp_configuration(configuration, &mut problems),
+        Resource::BgpPeer(peer) => bgp_peer(peer, &mut problems),
+        Resource::WorkloadEndpoint(endpoint) => workload_endpoint(endpoint, &mut problems),
+    }
+    problems
+}
+
+/// What `new` changes of `old`, an earlier version of it, that may not change.
+#[must_use]
+pub fn validate_update(old: &Resource, new: &Resource) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if let (Some(old), Some(new)) = (&old.metadata().uid, &new.metadata().uid) {
+        unchanged("metadata.uid", old, new, &mut problems);
+    }
+    match (old, new) {
+        (Resource::IpPool(old), Resource::IpPool(new)) => {
+            let (old, new) = (&old.spec, &new.spec);
+            unchanged("spec.cidr", &old.cidr, &new.cidr, &mut problems);
+            unchanged(
+                "spec.blockSize",
+                &old.block_size(),
+                &new.block_size(),
+                &mut problems,
+            );
+        }
+        (Resource::IpBlock(old), Resource::IpBlock(new)) => block_update(old, new, &mut problems),
+        (
+            Resource::IpPool(_)
+            | Resource::IpBlock(_)
+            | Resource::Node(_)
+            | Resource::BgpConfiguration(_)
+            | Resource::BgpPeer(_)
+            | Resource::WorkloadEndpoint(_),
+            _,
+        ) => {}
+    }
+    problems
+}
+
+/// The problems of `pool` among `others`: pools may not overlap. A pool of the same name is skipped, so
+/// `others` may be all pools that there are.
+#[must_use]
+pub fn validate_among_pools<'a>(pool: &IpPool, others: impl IntoIterator<Item = &'a IpPool>) -> Vec<Problem> {
+    others
+        .into_iter()
+        .filter(|other| other.metadata.name != pool.metadata.name)
+        .filter(|other| overlap(pool.spec.cidr, other.spec.cidr))
+        .map(|other| {
+            let message = format!(
+                "overlaps IPPool {} ({}): an address belongs to one pool",
+                other.metadata.name, other.spec.cidr
+            );
+            Problem::new("spec.cidr", pool.spec.cidr, message)
+        })
+        .collect()
+}
+
+/// Whether two networks share an address.
+fn overlap(a: IpNetwork, b: IpNetwork) -> bool {
+    let covers = |outer: IpNetwork, inner: IpNetwork| {
+        outer.prefix() <= inner.prefix() && outer.contains(inner.network())
+    };
+    covers(a, b) || covers(b, a)
+}
+
+fn unchanged<T: PartialEq + fmt::Display>(field: &str, old: &T, new: &T, problems: &mut Vec<Problem>) {
+    if old != new {
+        let message = format!("may not replace '{old}': delete the resource and create it anew");
+        problems.push(Problem::new(field, new, message));
+    }
+}
+
+fn metadata(kind: Kind, metadata: &Metadata, problems: &mut Vec<Problem>) {
+    names::subdomain("metadata.name", &metadata.name, problems);
+    match (&metadata.namespace, kind.is_namespaced()) {
+        (Some(namespace), true) => names::namespace("metadata.namespace", namespace, problems),
+        (Some(namespace), false) => problems.push(Problem::new(
+            "metadata.namespace",
+            namespace,
+            format!("must be left out: {kind} belongs to the whole cluster"),
+        )),
+        (None, true) => problems.push(Problem::new(
+            "metadata.namespace",
+            "",
+            format!("is missing: every {kind} belongs to a namespace"),
+        )),
+        (None, false) => {}
+    }
+    names::labels(&metadata.labels, problems);
+    for key in metadata.annotations.keys() {
+        names::label_key("metadata.annotations", key, problems);
+    }
+}
+
+/// Prefix lengths that a block may have.
+fn block_sizes(cidr: IpNetwork) -> RangeInclusive<u8> {
+    match cidr {
+        IpNetwork::V4(_) => 20..=32,
+        IpNetwork::V6(_) => 116..=128,
+    }
+}
+
+fn ip_pool(pool: &IpPool, problems: &mut Vec<Problem>) {
+    let spec = &pool.spec;
+    no_host_bits("spec.cidr", spec.cidr, problems);
+    let special = [
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "224.0.0.0/4",
+        "::1/128",
+        "fe80::/10",
+        "ff00::/8",
+    ];
+    for network in special.iter().filter_map(|text| text.parse().ok()) {
+        if overlap(spec.cidr, network) {
+            let message = format!("overlaps {network}, whose addresses no pod may have");
+            problems.push(Problem::new("spec.cidr", spec.cidr, message));
+        }
+    }
+    let (size, range) = (spec.block_size(), block_sizes(spec.cidr));
+    let smallest = spec.cidr.prefix().max(*range.start());
+    if !range.contains(&size) || size < spec.cidr.prefix() {
+        let message = format!(
+            "is no block size for {}: choose {smallest} to {}",
+            spec.cidr,
+            range.end()
+        );
+        problems.push(Problem::new("spec.blockSize", size, message));
+    }
+}
+
+fn no_host_bits(field: &str, cidr: IpNetwork, problems: &mut Vec<Problem>) {
+    if cidr.ip() != cidr.network() {
+        let message = format!("has host bits set: write {}/{}", cidr.network(), cidr.prefix());
+        problems.push(Problem::new(field, cidr, message));
+    }
+}
+
+fn ip_block(block: &IpBlock, problems: &mut Vec<Problem>) {
+    let spec = &block.spec;
+    no_host_bits("spec.cidr", spec.cidr, problems);
+    let (size, range) = (spec.cidr.prefix(), block_sizes(spec.cidr));
+    if !range.contains(&size) {
+        let message = format!("is no block: a block is a /{} to /{}", range.start(), range.end());
+        problems.push(Problem::new("spec.cidr", spec.cidr, message));
+    }
+    let name = block_name(spec.cidr);
+    if block.metadata.name != name {
+        let message = format!("is not the name of block {}: that is {name}", spec.cidr);
+        problems.push(Problem::new("metadata.name", &block.metadata.name, message));
+    }
+    names::subdomain("spec.pool", &spec.pool, problems);
+    if let Some(node) = &spec.node {
+        names::subdomain("spec.node", node, problems);
+    }
+    for (i, allocation) in spec.allocations.iter().enumerate() {
+        let field = format!("spec.allocations[{i}].address");
+        let address = allocation.address;
+        if !spec.cidr.contains(address) {
+            problems.push(Problem::new(&field, address, format!("is not in {}", spec.cidr)));
+        }
+        if spec.allocations[..i]
+            .iter()
+            .any(|earlier| earlier.address == address)
+        {
+            problems.push(Problem::new(
+                &field,
+                address,
+                "is allocated twice: an address has one holder",
+            ));
+        }
+    }
+}
+
+fn block_update(old: &IpBlock, new: &IpBlock, problems: &mut Vec<Problem>) {
+    let (old, new) = (&old.spec, &new.spec);
+    unchanged("spec.cidr", &old.cidr, &new.cidr, problems);
+    unchanged("spec.pool", &old.pool, &new.pool, problems);
+    let claimed = new.node.is_some() && new.node != old.node;
+    let least = old.generation + u64::from(claimed);
+    if new.generation < least {
+        let message =
+            format!("is behind: it never falls and grows when a node claims the block; write {least}");
+        problems.push(Problem::new("spec.generation", new.generation, message));
+    }
+}
+
+fn node(node: &Node, problems: &mut Vec<Problem>) {
+    let Some(bgp) = &node.spec.bgp else { return };
+    if let Some(asn) = bgp.as_number {
+        as_number("spec.bgp.asNumber", asn, problems);
+    }
+    if let Some(address) = bgp.ipv4_address {
+        node_address("spec.bgp.ipv4Address", address.into(), problems);
+    }
+    if let Some(address) = bgp.ipv6_address {
+        node_address("spec.bgp.ipv6Address", address.into(), problems);
+    }
+}
+
+/// RFC 7607 (0), RFC 6793 (23456, AS_TRANS) and RFC 7300 (the last of each size) keep these ASes from use.
+fn as_number(field: &str, asn: u32, problems: &mut Vec<Problem>) {
+    if matches!(asn, 0 | 23456 | 65535 | u32::MAX) {
+        let message = "is a reserved AS number: private ones are 64512 to 65534 and 4200000000 to 4294967294";
+        problems.push(Problem::new(field, asn, message));
+    }
+}
+
+fn node_address(field: &str, address: IpNetwork, problems: &mut Vec<Problem>) {
+    let ip = address.ip();
+    let wrong = if ip.is_unspecified() {
+        "the unspecified address"
+    } else if ip.is_loopback() {
+        "a loopback address"
+    } else if ip.is_multicast() {
+        "a multicast address"
+    } else if matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+        "a link-local address"
+    } else if host_bits(address) >= 2 && ip == address.network() {
+        "the network's own address"
+    } else if matches!(address, IpNetwork::V4(v4) if v4.prefix() < 31 && v4.ip() == v4.broadcast()) {
+        "the network's broadcast address"
+    } else {
+        return;
+    };
+    let message =
+        format!("is {wrong}: write the node's own address and its on-link prefix, as in 192.0.2.1/24");
+    problems.push(Problem::new(field, address, message));
+}
+
+/// How many bits of the network are the host's.
+fn host_bits(network: IpNetwork) -> u8 {
+    match network {
+        IpNetwork::V4(v4) => 32 - v4.prefix(),
+        IpNetwork::V6(v6) => 128 - v6.prefix(),
+    }
+}
+
+fn bgp_configuration(configuration: &BgpConfiguration, problems: &mut Vec<Problem>) {
+    let name = &configuration.metadata.name;
+    if name != "default" {
+        let message = "is not honoured: there is one BGPConfiguration, named 'default'";
+        problems.push(Problem::new("metadata.name", name, message));
+    }
+    let spec = &configuration.spec;
+    as_number("spec.asNumber", spec.as_number, problems);
+    if spec.listen_port == 0 {
+        problems.push(Problem::new(
+            "spec.listenPort",
+            0,
+            "is no port: choose 1 to 65535; BGP's is 179",
+        ));
+    }
+    hold_time(spec.hold_time, problems);
+    restart_time(
+        "spec.nodeMeshMaxRestartTime",
+        spec.node_mesh_max_restart_time,
+        problems,
+    );
+}
+
+fn bgp_peer(peer: &BgpPeer, problems: &mut Vec<Problem>) {
+    let spec = &peer.spec;
+    if let Some(node) = &spec.node {
+        names::subdomain("spec.node", node, problems);
+        if let Some(selector) = &spec.node_selector {
+            let message = "stands beside spec.node: name one node or select some, not both";
+            problems.push(Problem::new("spec.nodeSelector", selector, message));
+        }
+    }
+    let ip = spec.peer_ip.ip();
+    let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+    if ip.is_unspecified() || ip.is_multicast() || broadcast || spec.peer_ip.port() == 0 {
+        let message = "is no peer: write the router's own address, with a port unless it is 179";
+        problems.push(Problem::new("spec.peerIP", spec.peer_ip, message));
+    }
+    as_number("spec.asNumber", spec.as_number, problems);
+    hold_time(spec.hold_time, problems);
+    restart_time("spec.maxRestartTime", spec.max_restart_time, problems);
+}
+
+/// RFC 4271 §4.2: zero or at least three seconds.
+fn hold_time(seconds: u16, problems: &mut Vec<Problem>) {
+    if matches!(seconds, 1 | 2) {
+        let message = "is no hold time: choose 0 (never) or 3 to 65535 seconds";
+        problems.push(Problem::new("spec.holdTime", seconds, message));
+    }
+}
+
+/// RFC 4724 §3: the restart time has twelve bits.
+fn restart_time(field: &str, seconds: u16, problems: &mut Vec<Problem>) {
+    if seconds > 4095 {
+        problems.push(Problem::new(
+            field,
+            seconds,
+            "is no restart time: choose 0 to 4095 seconds",
+        ));
+    }
+}
+
+fn workload_endpoint(endpoint: &WorkloadEndpoint, problems: &mut Vec<Problem>) {
+    let spec = &endpoint.spec;
+    names::subdomain("spec.node", &spec.node, problems);
+    names::subdomain("spec.pod", &spec.pod, problems);
+    if spec.container_id.is_empty() {
+        problems.push(Problem::new(
+            "spec.containerID",
+            "",
+            "is empty: write the CNI container id",
+        ));
+    }
+    interface("spec.endpoint", &spec.endpoint, problems);
+    interface("spec.interfaceName", &spec.interface_name, problems);
+    if spec.addresses.is_empty() {
+        problems.push(Problem::new(
+            "spec.addresses",
+            "[]",
+            "is empty: an endpoint has an address",
+        ));
+    }
+    for (i, address) in spec.addresses.iter().enumerate() {
+        let field = format!("spec.addresses[{i}]");
+        if spec.addresses[..i]
+            .iter()
+            .any(|earlier| earlier.is_ipv4() == address.is_ipv4())
+        {
+            problems.push(Problem::new(
+                field,
+                address,
+                "is a second address of its family: one is allowed",
+            ));
+        } else if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
+            problems.push(Problem::new(
+                field,
+                address,
+                "is no pod's address: a unicast address is",
+            ));
+        }
+    }
+}
+
+/// The kernel's rule (`dev_valid_name`).
+fn interface(field: &str, name: &str, problems: &mut Vec<Problem>) {
+    let valid = (1..=15).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && !name.chars().any(|c| c == '/' || c == ':' || c.is_whitespace());
+    if !valid {
+        let message = "is no interface's name: use 1 to 15 bytes without '/', ':' or space";
+        problems.push(Problem::new(field, name, message));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,434 @@
+//! What is refused, field by field. The words are held by the corpus of bad manifests.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+/// A resource of JSON; `changes` are pointers and what to put there.
+fn changed(base: &Value, changes: &[(&str, Value)]) -> Resource {
+    let mut json = base.clone();
+    for (pointer, value) in changes {
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        json.pointer_mut(parent).unwrap()[key] = value.clone();
+    }
+    serde_json::from_value(json).unwrap()
+}
+
+/// The fields that are refused once `pointer` is set to each of `values`.
+fn refused(base: &Value, pointer: &str, values: &[Value], field: &str) {
+    for value in values {
+        let problems = validate(&changed(base, &[(pointer, value.clone())]));
+        let fields: Vec<&str> = problems.iter().map(|problem| problem.field.as_str()).collect();
+        assert_eq!(fields, [field], "{pointer} = {value}: {problems:?}");
+    }
+}
+
+fn accepted(base: &Value, pointer: &str, values: &[Value]) {
+    for value in values {
+        let problems = validate(&changed(base, &[(pointer, value.clone())]));
+        assert_eq!(problems, [], "{pointer} = {value}");
+    }
+}
+
+fn base(kind: &str, name: &str, spec: Value) -> Value {
+    let base = json!({
+        "apiVersion": "manx.network/v1",
+        "kind": kind,
+        "metadata": {"name": name},
+        "spec": spec,
+    });
+    if kind != "WorkloadEndpoint" {
+        assert_eq!(validate(&changed(&base, &[])), []);
+    }
+    base
+}
+
+fn pool(name: &str, cidr: &str) -> IpPool {
+    let pool = changed(
+        &base("IPPool", name, json!({"cidr": "10.0.0.0/8"})),
+        &[("/spec/cidr", json!(cidr))],
+    );
+    let Resource::IpPool(pool) = pool else {
+        panic!("{pool:?}")
+    };
+    pool
+}
+
+#[test]
+fn pools() {
+    let pool = base("IPPool", "main", json!({"cidr": "10.244.0.0/16"}));
+    let bad = [
+        "10.244.0.1/16",
+        "127.0.0.0/16",
+        "224.0.0.0/8",
+        "169.254.1.0/24",
+        "0.0.0.0/1",
+        "fe80::/64",
+        "ff00::/16",
+    ];
+    for cidr in bad {
+        refused(&pool, "/spec/cidr", &[json!(cidr)], "spec.cidr");
+    }
+    accepted(
+        &pool,
+        "/spec/cidr",
+        &[json!("192.168.0.0/26"), json!("fd00::/48"), json!("fd00::/122")],
+    );
+    refused(
+        &pool,
+        "/spec/cidr",
+        &[json!("192.168.0.0/27"), json!("fd00::/123")],
+        "spec.blockSize",
+    );
+    refused(
+        &pool,
+        "/spec/blockSize",
+        &[json!(0), json!(19), json!(33), json!(122)],
+        "spec.blockSize",
+    );
+    accepted(&pool, "/spec/blockSize", &[json!(20), json!(32)]);
+    let pool = base("IPPool", "main", json!({"cidr": "fd00::/118"}));
+    refused(
+        &pool,
+        "/spec/blockSize",
+        &[json!(26), json!(115), json!(117), json!(129)],
+        "spec.blockSize",
+    );
+    accepted(&pool, "/spec/blockSize", &[json!(118), json!(128)]);
+}
+
+#[test]
+fn pools_among_pools() {
+    let others = [pool("a", "10.0.0.0/16"), pool("b", "fd00::/48")];
+    for (cidr, overlapped) in [
+        ("10.0.0.0/16", Some("a")),
+        ("10.0.0.0/8", Some("a")),
+        ("10.0.255.0/24", Some("a")),
+        ("10.1.0.0/16", None),
+        ("fd00::/64", Some("b")),
+        ("fd00:0:1::/48", None),
+    ] {
+        let problems = validate_among_pools(&pool("new", cidr), &others);
+        let named = problems.first().map(|problem| &problem.message);
+        assert_eq!(named.is_some(), overlapped.is_some(), "{cidr}");
+        if let (Some(message), Some(name)) = (named, overlapped) {
+            assert!(message.contains(&format!("IPPool {name} ")), "{message}");
+        }
+    }
+    assert_eq!(
+        validate_among_pools(&others[0], &others),
+        [],
+        "a pool does not overlap itself"
+    );
+}
+
+#[test]
+fn blocks() {
+    let block = base(
+        "IPBlock",
+        "10-244-0-64-26",
+        json!({"cidr": "10.244.0.64/26", "pool": "main", "node": "node-1", "generation": 1}),
+    );
+    refused(
+        &block,
+        "/metadata/name",
+        &[json!("10-244-0-0-26"), json!("main")],
+        "metadata.name",
+    );
+    refused(&block, "/spec/pool", &[json!(""), json!("Main")], "spec.pool");
+    refused(&block, "/spec/node", &[json!("node 1")], "spec.node");
+    let wide = [
+        ("/metadata/name", json!("10-244-0-0-19")),
+        ("/spec/cidr", json!("10.244.0.0/19")),
+    ];
+    assert_eq!(validate(&changed(&block, &wide))[0].field, "spec.cidr");
+
+    let owner = json!({"containerID": "c", "ifname": "eth0", "namespace": "default", "pod": "web"});
+    let allocation = |address: &str| json!({"address": address, "sequence": 1, "owner": owner});
+    let (first, last, outside) = (
+        allocation("10.244.0.64"),
+        allocation("10.244.0.127"),
+        allocation("10.244.0.128"),
+    );
+    accepted(&block, "/spec/allocations", &[json!([first, last])]);
+    refused(
+        &block,
+        "/spec/allocations",
+        &[json!([first, outside])],
+        "spec.allocations[1].address",
+    );
+    refused(
+        &block,
+        "/spec/allocations",
+        &[json!([first, last, first])],
+        "spec.allocations[2].address",
+    );
+}
+
+#[test]
+fn nodes() {
+    let node = base("Node", "node-1", json!({"bgp": {}}));
+    let asns = [json!(0), json!(23456), json!(65535), json!(4_294_967_295_u32)];
+    refused(&node, "/spec/bgp/asNumber", &asns, "spec.bgp.asNumber");
+    accepted(
+        &node,
+        "/spec/bgp/asNumber",
+        &[json!(1), json!(64512), json!("1.10")],
+    );
+    for bad in [
+        "0.0.0.0/0",
+        "127.0.0.1/8",
+        "224.0.0.1/24",
+        "192.0.2.0/24",
+        "192.0.2.255/24",
+    ] {
+        refused(
+            &node,
+            "/spec/bgp/ipv4Address",
+            &[json!(bad)],
+            "spec.bgp.ipv4Address",
+        );
+    }
+    for good in ["192.0.2.1/24", "192.0.2.0/31", "192.0.2.0/32", "10.0.0.255/16"] {
+        accepted(&node, "/spec/bgp/ipv4Address", &[json!(good)]);
+    }
+    for bad in ["::/0", "::1/128", "ff02::1/64", "fe80::1/64", "2001:db8::/64"] {
+        refused(
+            &node,
+            "/spec/bgp/ipv6Address",
+            &[json!(bad)],
+            "spec.bgp.ipv6Address",
+        );
+    }
+    accepted(
+        &node,
+        "/spec/bgp/ipv6Address",
+        &[json!("2001:db8::1/64"), json!("2001:db8::/127")],
+    );
+}
+
+#[test]
+fn configurations() {
+    let configuration = base("BGPConfiguration", "default", json!({}));
+    refused(
+        &configuration,
+        "/metadata/name",
+        &[json!("node.node-1")],
+        "metadata.name",
+    );
+    refused(
+        &configuration,
+        "/spec/asNumber",
+        &[json!(0), json!(23456)],
+        "spec.asNumber",
+    );
+    refused(&configuration, "/spec/listenPort", &[json!(0)], "spec.listenPort");
+    refused(
+        &configuration,
+        "/spec/holdTime",
+        &[json!(1), json!(2)],
+        "spec.holdTime",
+    );
+    accepted(
+        &configuration,
+        "/spec/holdTime",
+        &[json!(0), json!(3), json!(65535)],
+    );
+    let restart = "/spec/nodeMeshMaxRestartTime";
+    refused(
+        &configuration,
+        restart,
+        &[json!(4096)],
+        "spec.nodeMeshMaxRestartTime",
+    );
+    accepted(&configuration, restart, &[json!(0), json!(4095)]);
+}
+
+#[test]
+fn peers() {
+    let peer = base(
+        "BGPPeer",
+        "tor",
+        json!({"peerIP": "192.0.2.1", "asNumber": 64512, "node": "node-1"}),
+    );
+    for bad in ["0.0.0.0", "::", "224.0.0.1", "255.255.255.255", "192.0.2.1:0"] {
+        refused(&peer, "/spec/peerIP", &[json!(bad)], "spec.peerIP");
+    }
+    refused(&peer, "/spec/asNumber", &[json!(0)], "spec.asNumber");
+    refused(&peer, "/spec/node", &[json!("Node_1")], "spec.node");
+    refused(
+        &peer,
+        "/spec/nodeSelector",
+        &[json!("all()")],
+        "spec.nodeSelector",
+    );
+    refused(&peer, "/spec/holdTime", &[json!(2)], "spec.holdTime");
+    refused(
+        &peer,
+        "/spec/maxRestartTime",
+        &[json!(4096)],
+        "spec.maxRestartTime",
+    );
+    let selected = [
+        ("/spec/node", Value::Null),
+        ("/spec/nodeSelector", json!("rack == 'a'")),
+    ];
+    assert_eq!(validate(&changed(&peer, &selected)), []);
+}
+
+#[test]
+fn endpoints() {
+    let mut endpoint = base(
+        "WorkloadEndpoint",
+        "node-1-web-eth0",
+        json!({"node": "node-1", "pod": "web", "containerID": "c0", "endpoint": "eth0",
+               "interfaceName": "mx0123456789a", "addresses": ["10.244.0.1", "fd00::1"]}),
+    );
+    assert_eq!(validate(&changed(&endpoint, &[]))[0].field, "metadata.namespace");
+    endpoint["metadata"]["namespace"] = json!("default");
+    accepted(&endpoint, "/metadata/namespace", &[json!("kube-system")]);
+    refused(
+        &endpoint,
+        "/metadata/namespace",
+        &[json!("a.b"), json!("")],
+        "metadata.namespace",
+    );
+    refused(&endpoint, "/spec/containerID", &[json!("")], "spec.containerID");
+    refused(
+        &endpoint,
+        "/spec/endpoint",
+        &[json!(""), json!("a/b"), json!("..")],
+        "spec.endpoint",
+    );
+    refused(
+        &endpoint,
+        "/spec/interfaceName",
+        &[json!("mx0123456789abcd"), json!("a b")],
+        "spec.interfaceName",
+    );
+    refused(&endpoint, "/spec/addresses", &[json!([])], "spec.addresses");
+    refused(
+        &endpoint,
+        "/spec/addresses",
+        &[json!(["10.0.0.1", "10.0.0.2"])],
+        "spec.addresses[1]",
+    );
+    refused(
+        &endpoint,
+        "/spec/addresses",
+        &[json!(["127.0.0.1"]), json!(["::"])],
+        "spec.addresses[0]",
+    );
+}
+
+#[test]
+fn metadata_of_any_kind() {
+    let node = base("Node", "node-1", json!({}));
+    refused(
+        &node,
+        "/metadata/name",
+        &[json!(""), json!("Node"), json!("a_b")],
+        "metadata.name",
+    );
+    refused(
+        &node,
+        "/metadata/namespace",
+        &[json!("default")],
+        "metadata.namespace",
+    );
+    refused(
+        &node,
+        "/metadata/labels",
+        &[json!({"a b": ""})],
+        "metadata.labels",
+    );
+    refused(
+        &node,
+        "/metadata/labels",
+        &[json!({"app": "a b"})],
+        "metadata.labels[app]",
+    );
+    refused(
+        &node,
+        "/metadata/annotations",
+        &[json!({"a b": ""})],
+        "metadata.annotations",
+    );
+    accepted(
+        &node,
+        "/metadata/annotations",
+        &[json!({"example.org/note": "any text\nat all"})],
+    );
+}
+
+#[test]
+fn what_an_update_may_not_change() {
+    let pool = base("IPPool", "main", json!({"cidr": "10.244.0.0/16"}));
+    let block = base(
+        "IPBlock",
+        "10-244-0-64-26",
+        json!({"cidr": "10.244.0.64/26", "pool": "main", "generation": 5}),
+    );
+    let owned = {
+        let mut owned = block.clone();
+        owned["spec"]["node"] = json!("node-1");
+        owned
+    };
+    for (old, changes, refused) in [
+        (
+            &pool,
+            vec![("/spec/cidr", json!("10.245.0.0/16"))],
+            Some("spec.cidr"),
+        ),
+        (
+            &pool,
+            vec![("/spec/blockSize", json!(27))],
+            Some("spec.blockSize"),
+        ),
+        (&pool, vec![("/spec/blockSize", json!(26))], None),
+        (&pool, vec![("/spec/disabled", json!(true))], None),
+        (
+            &block,
+            vec![("/spec/cidr", json!("10.244.0.128/26"))],
+            Some("spec.cidr"),
+        ),
+        (&block, vec![("/spec/pool", json!("other"))], Some("spec.pool")),
+        (
+            &block,
+            vec![("/spec/generation", json!(4))],
+            Some("spec.generation"),
+        ),
+        (
+            &block,
+            vec![("/spec/node", json!("node-1"))],
+            Some("spec.generation"),
+        ),
+        (
+            &block,
+            vec![("/spec/node", json!("node-1")), ("/spec/generation", json!(6))],
+            None,
+        ),
+        (
+            &owned,
+            vec![("/spec/node", json!("node-2"))],
+            Some("spec.generation"),
+        ),
+        (
+            &owned,
+            vec![("/spec/node", json!("node-2")), ("/spec/generation", json!(6))],
+            None,
+        ),
+        (&owned, vec![("/spec/node", Value::Null)], None),
+        (&owned, vec![("/spec/allocations", json!([]))], None),
+    ] {
+        let problems = validate_update(&changed(old, &[]), &changed(old, &changes));
+        let fields: Vec<&str> = problems.iter().map(|problem| problem.field.as_str()).collect();
+        assert_eq!(fields, Vec::from_iter(refused), "{changes:?}");
+    }
+    let with_uid = |uid: &str| changed(&pool, &[("/metadata/uid", json!(uid))]);
+    assert_eq!(
+        validate_update(&with_uid("a"), &with_uid("b"))[0].field,
+        "metadata.uid"
+    );
+    assert_eq!(validate_update(&with_uid("a"), &changed(&pool, &[])), []);
+}

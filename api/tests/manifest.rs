@@ -1,0 +1,356 @@
+//! Manifests in and out: the corpus of bad ones with what is said of each, and round trips.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use ipnetwork::IpNetwork;
+use manx_api::bgp::{BgpConfiguration, BgpConfigurationSpec, BgpPeer, BgpPeerSpec, NextHopMode};
+use manx_api::ipam::{Allocation, AttachmentId, IpBlock, IpBlockSpec, IpPool, IpPoolSpec, block_name};
+use manx_api::manifest::{load, to_json, to_yaml};
+use manx_api::node::{Node, NodeBgp, NodeSpec};
+use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
+use manx_api::{Metadata, Resource, Revision, validate};
+use proptest::prelude::*;
+
+/// The bad manifests. `NAME.yaml` has `NAME.expected` beside it.
+fn corpus() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let entries = fs::read_dir(folder).expect("tests/data");
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
+    files.sort();
+    files
+}
+
+/// Set `UPDATE_EXPECTED=1` to write the expectations anew; read the difference before committing it.
+#[test]
+fn every_bad_manifest_is_refused_in_the_words_we_chose() {
+    let update = std::env::var_os("UPDATE_EXPECTED").is_some();
+    let files = corpus();
+    assert!(files.len() > 40, "the corpus is here");
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let name = file.file_name().unwrap().to_string_lossy();
+        let errors = load(&name, &text).expect_err(&name);
+        let told: String = errors.iter().map(|error| format!("{error}\n")).collect();
+        let expected = file.with_extension("expected");
+        if update {
+            fs::write(&expected, &told).unwrap();
+        }
+        assert_eq!(told, fs::read_to_string(&expected).unwrap_or_default(), "{name}");
+    }
+}
+
+#[test]
+fn no_part_of_a_manifest_makes_the_loader_panic() {
+    for file in corpus() {
+        let bytes = fs::read(file).unwrap();
+        for end in (0..bytes.len()).step_by(7) {
+            drop(load("torn.yaml", &String::from_utf8_lossy(&bytes[..end])));
+            drop(load("late.yaml", &String::from_utf8_lossy(&bytes[end..])));
+        }
+    }
+}
+
+#[test]
+fn a_file_holds_documents_lists_and_nothing() {
+    let node = "apiVersion: manx.network/v1\nkind: Node\nmetadata: {name: NAME}\n";
+    let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: manx.network/v1\n  kind: Node\n  metadata: {name: c}\n";
+    let (a, b) = (node.replace("NAME", "a"), node.replace("NAME", "b"));
+    let text = format!("# nothing\n---\n{a}---\n---\n{b}...\n---\n{list}");
+    let resources = load("nodes.yaml", &text).unwrap();
+    let names: Vec<&str> = resources
+        .iter()
+        .map(|resource| resource.metadata().name.as_str())
+        .collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    assert_eq!(load("empty.yaml", ""), Ok(Vec::new()));
+}
+
+#[test]
+fn defaults_are_filled_in() {
+    let text = "
+apiVersion: manx.network/v1
+kind: IPPool
+metadata: {name: main}
+spec: {cidr: 10.244.0.0/16}
+---
+apiVersion: manx.network/v1
+kind: BGPConfiguration
+metadata: {name: default}
+---
+apiVersion: manx.network/v1
+kind: BGPPeer
+metadata: {name: tor}
+spec: {peerIP: '[2001:db8::1]:1179', asNumber: '1.10'}
+";
+    let resources = load("defaults.yaml", text).unwrap();
+    let [
+        Resource::IpPool(pool),
+        Resource::BgpConfiguration(bgp),
+        Resource::BgpPeer(peer),
+    ] = &resources[..]
+    else {
+        panic!("{resources:?}");
+    };
+    assert_eq!(
+        (pool.spec.block_size(), pool.spec.node_selector.to_string()),
+        (26, "all()".to_owned())
+    );
+    assert_eq!(bgp.spec, BgpConfigurationSpec::default());
+    assert_eq!(peer.spec.as_number, 65546);
+    assert_eq!((peer.spec.hold_time, peer.spec.max_restart_time), (90, 120));
+    assert_eq!(peer.spec.next_hop_mode, NextHopMode::Auto);
+}
+
+#[test]
+fn yaml_reads_as_a_manifest_is_written_by_hand() {
+    let text = "\
+apiVersion: manx.network/v1
+kind: IPPool
+metadata:
+  name: main
+spec:
+  cidr: 10.244.0.0/16
+  blockSize: 26
+  nodeSelector: rack == \"a\"
+  disabled: false
+  disableBGPExport: false
+";
+    let resources = load("pool.yaml", text).unwrap();
+    assert_eq!(to_yaml(&resources[0]).unwrap(), text);
+}
+
+fn parsed<T: FromStr<Err: Debug>>(text: &str) -> T {
+    text.parse().expect("a value that this test wrote")
+}
+
+fn names() -> impl Strategy<Value = String> {
+    "[a-z0-9]([a-z0-9-]{0,6}[a-z0-9])?"
+}
+
+/// Text that a careless YAML writer leaves bare.
+fn hostile() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "\\PC{0,12}",
+        "[ -~\n\t]{0,12}",
+        prop::sample::select(vec![
+            "null", "~", "true", "on", "1e3", "0x1f", "0o7", "1_000", "- a", "a: b", "#", "&a", "*a", "|",
+            "---", ".inf", "'", "\""
+        ])
+        .prop_map(str::to_owned),
+    ]
+}
+
+fn metadata(name: impl Strategy<Value = String>, namespaced: bool) -> impl Strategy<Value = Metadata> {
+    let labels =
+        prop::collection::btree_map("([a-z]{1,4}\\.)?[a-z]{1,3}/[a-z0-9]{1,4}", "[a-z0-9]{0,4}", 0..3);
+    let annotations = prop::collection::btree_map("[a-z0-9]{1,4}", hostile(), 0..3);
+    let given = prop::option::of(any::<u64>());
+    (name, names(), labels, annotations, given).prop_map(
+        move |(name, namespace, labels, annotations, given)| Metadata {
+            name,
+            namespace: namespaced.then_some(namespace),
+            uid: given.map(|given| format!("{given:x}")),
+            resource_version: given.map(|given| Revision(given.to_string())),
+            creation_timestamp: given.map(|_| "2026-01-02T03:04:05Z".to_owned()),
+            labels,
+            annotations,
+        },
+    )
+}
+
+fn pools() -> impl Strategy<Value = Resource> {
+    let cidrs = prop::sample::select(vec![
+        ("10.0.0.0/8", 26),
+        ("192.168.0.0/20", 20),
+        ("fd00::/48", 122),
+    ]);
+    let selectors = prop::sample::select(vec!["all()", "rack in {'a', \"b\"} && !has(x)", "a == ''"]);
+    (metadata(names(), false), cidrs, any::<[bool; 3]>(), selectors).prop_map(
+        |(metadata, (cidr, size), [sized, disabled, disable_bgp_export], selector)| {
+            Resource::IpPool(IpPool {
+                metadata,
+                spec: IpPoolSpec {
+                    cidr: parsed(cidr),
+                    block_size: sized.then_some(size),
+                    node_selector: parsed(selector),
+                    disabled,
+                    disable_bgp_export,
+                },
+            })
+        },
+    )
+}
+
+fn blocks() -> impl Strategy<Value = Resource> {
+    let cidrs = prop::sample::select(vec!["10.244.0.64/26", "fd00:10:244::40/122"]);
+    (
+        metadata(names(), false),
+        cidrs,
+        prop::option::of(names()),
+        any::<u64>(),
+        "\\PC{1,12}",
+        hostile(),
+    )
+        .prop_map(|(mut metadata, cidr, node, number, container_id, pod)| {
+            let cidr: IpNetwork = parsed(cidr);
+            metadata.name = block_name(cidr);
+            let owner = AttachmentId {
+                container_id,
+                ifname: "eth0".to_owned(),
+                namespace: "default".to_owned(),
+                pod,
+            };
+            let allocations = vec![Allocation {
+                address: cidr.ip(),
+                sequence: number,
+                owner,
+            }];
+            let spec = IpBlockSpec {
+                cidr,
+                pool: "main".to_owned(),
+                node,
+                generation: number,
+                allocations,
+            };
+            Resource::IpBlock(IpBlock { metadata, spec })
+        })
+}
+
+fn nodes() -> impl Strategy<Value = Resource> {
+    let bgp =
+        (prop::option::of(1_u32..20_000), any::<[bool; 2]>()).prop_map(|(as_number, [v4, v6])| NodeBgp {
+            as_number,
+            ipv4_address: v4.then(|| parsed("192.0.2.1/24")),
+            ipv6_address: v6.then(|| parsed("2001:db8::1/64")),
+        });
+    (metadata(names(), false), prop::option::of(bgp)).prop_map(|(metadata, bgp)| {
+        Resource::Node(Node {
+            metadata,
+            spec: NodeSpec { bgp },
+        })
+    })
+}
+
+fn configurations() -> impl Strategy<Value = Resource> {
+    let name = Just("default".to_owned());
+    (
+        metadata(name, false),
+        any::<bool>(),
+        1_u32..20_000,
+        3_u16..,
+        0_u16..=4095,
+    )
+        .prop_map(|(metadata, mesh, as_number, hold_time, restart)| {
+            let spec = BgpConfigurationSpec {
+                node_to_node_mesh_enabled: mesh,
+                as_number,
+                listen_port: hold_time,
+                hold_time,
+                node_mesh_max_restart_time: restart,
+            };
+            Resource::BgpConfiguration(BgpConfiguration { metadata, spec })
+        })
+}
+
+fn peers() -> impl Strategy<Value = Resource> {
+    let peer_ips = prop::sample::select(vec![
+        "192.0.2.1:179",
+        "192.0.2.1:1179",
+        "[2001:db8::1]:179",
+        "[2001:db8::1]:1179",
+    ]);
+    let modes = prop::sample::select(vec![
+        NextHopMode::Auto,
+        NextHopMode::SelfAddress,
+        NextHopMode::Keep,
+    ]);
+    (
+        metadata(names(), false),
+        peer_ips,
+        prop::option::of(names()),
+        1_u32..20_000,
+        modes,
+        any::<bool>(),
+    )
+        .prop_map(|(metadata, peer_ip, node, as_number, next_hop_mode, passive)| {
+            let spec = BgpPeerSpec {
+                node_selector: node.is_none().then(|| parsed("has(rack)")),
+                node,
+                peer_ip: parsed(peer_ip),
+                as_number,
+                next_hop_mode,
+                passive,
+                hold_time: 90,
+                max_restart_time: 120,
+            };
+            Resource::BgpPeer(BgpPeer { metadata, spec })
+        })
+}
+
+fn endpoints() -> impl Strategy<Value = Resource> {
+    (
+        metadata(names(), true),
+        names(),
+        names(),
+        "\\PC{1,12}",
+        any::<bool>(),
+    )
+        .prop_map(|(metadata, node, pod, container_id, dual)| {
+            let mut addresses = vec![parsed("10.244.0.1")];
+            if dual {
+                addresses.push(parsed("fd00::1"));
+            }
+            let spec = WorkloadEndpointSpec {
+                node,
+                pod,
+                container_id,
+                endpoint: "eth0".to_owned(),
+                interface_name: "mx0123456789a".to_owned(),
+                addresses,
+            };
+            Resource::WorkloadEndpoint(WorkloadEndpoint { metadata, spec })
+        })
+}
+
+fn resources() -> impl Strategy<Value = Resource> {
+    prop_oneof![pools(), blocks(), nodes(), configurations(), peers(), endpoints()]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_written_reads_back(resources in prop::collection::vec(resources(), 1..4)) {
+        for resource in &resources {
+            prop_assert_eq!(validate(resource), vec![]);
+            prop_assert_eq!(load("one.json", &to_json(resource).unwrap()), Ok(vec![resource.clone()]));
+        }
+        let documents: Vec<String> = resources.iter().map(|resource| to_yaml(resource).unwrap()).collect();
+        let text = documents.join("---\n");
+        prop_assert_eq!(load("all.yaml", &text), Ok(resources), "{}", text);
+    }
+
+    #[test]
+    fn no_text_makes_the_loader_panic(text in "([-a: \n\t\\[\\]{},&*!|>'\"#%0.<]|kind: |List|items:|metadata: |apiVersion: manx.network/v1\n){0,40}") {
+        drop(load("noise.yaml", &text));
+    }
+}
+
+#[test]
+fn labels_with_dots_are_found() {
+    let labels = BTreeMap::from([("example.org/rack".to_owned(), "a b".to_owned())]);
+    let text = format!(
+        "apiVersion: manx.network/v1\nkind: Node\nmetadata:\n  name: a\n  labels:\n    rack: a\n    example.org/rack: {}\n",
+        labels["example.org/rack"]
+    );
+    let errors = load("node.yaml", &text).unwrap_err();
+    assert_eq!(
+        (errors[0].line, errors[0].field.as_str()),
+        (Some(7), "metadata.labels[example.org/rack]")
+    );
+}

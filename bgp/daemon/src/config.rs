@@ -1,0 +1,549 @@
+//! The configuration file of `manx-bgpd`: YAML, so JSON too.
+//!
+//! A mistake is reported once, with its place and with what would be right, and nothing is started.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+use manx_bgp::{Config, Family, NextHopMode, PeerConfig, PeerKey, Policy, Prefix};
+use serde::de::{Error as _, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _};
+
+use crate::Options;
+
+const BGP_PORT: u16 = 179;
+
+/// The restart time of `gracefulRestart: true`, and where the field is absent, in seconds.
+const RESTART_TIME: u16 = 120;
+
+/// The longest restart time that the capability's 12 bits hold (RFC 4724 §3), in seconds.
+const MAX_RESTART_TIME: u16 = 4095;
+
+/// How long export waits for the peers' initial routes after a restart, at most.
+const DEFERRAL: Duration = Duration::from_secs(10);
+
+/// Next hops per prefix, at most.
+const MAX_PATHS: usize = 16;
+
+/// Fields that DESIGN names and that no release reads yet.
+const NOT_YET: [&str; 9] = [
+    "addPath",
+    "bfd",
+    "dynamicNeighbors",
+    "filters",
+    "interface",
+    "limit",
+    "maxPrefix",
+    "password",
+    "ttlSecurity",
+];
+
+/// The file.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Settings {
+    /// Our AS, not 0.
+    #[serde(deserialize_with = "asn")]
+    pub asn: u32,
+    /// Our BGP identifier, not 0.0.0.0; unique within the AS (RFC 6286).
+    #[serde(deserialize_with = "router_id")]
+    pub router_id: Ipv4Addr,
+    /// Where to listen. Default `0.0.0.0:179` and `[::]:179`; `[]` for nowhere.
+    #[serde(default = "everywhere")]
+    pub listen: Vec<SocketAddr>,
+    /// Best paths into the kernel's main table. Default false.
+    #[serde(default)]
+    pub fib: bool,
+    /// Prefixes to originate.
+    #[serde(default, deserialize_with = "prefixes")]
+    pub routes: Vec<Prefix>,
+    /// The peers.
+    #[serde(default)]
+    pub neighbors: Vec<Neighbor>,
+}
+
+/// A peer.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Neighbor {
+    /// `192.0.2.1`, `192.0.2.1:1179`, `2001:db8::1` or `[2001:db8::1]:1179`. Port 179 by default.
+    #[serde(deserialize_with = "address")]
+    pub address: SocketAddr,
+    /// The peer's AS, not 0.
+    #[serde(deserialize_with = "asn")]
+    pub asn: u32,
+    /// The address to dial from. Default: the kernel's choice.
+    #[serde(default)]
+    pub local_address: Option<IpAddr>,
+    /// Our next hop for IPv4 prefixes. Default: our end of the session where that is IPv4.
+    #[serde(default)]
+    pub next_hop_v4: Option<Ipv4Addr>,
+    /// Our next hop for IPv6 prefixes. Default: our end of the session where that is IPv6.
+    #[serde(default)]
+    pub next_hop_v6: Option<Ipv6Addr>,
+    /// Wait for the peer to connect. Default false.
+    #[serde(default)]
+    pub passive: bool,
+    /// Reflect routes between this peer and all others (RFC 4456). Default false.
+    #[serde(default)]
+    pub route_reflector_client: bool,
+    /// Seconds of silence after which the peer is gone: 0 (never) or 3 to 65535. Default 90.
+    #[serde(default = "hold_time_default", deserialize_with = "hold_time")]
+    pub hold_time: u16,
+    /// Seconds that the peer keeps our routes while we restart, 0 to 4095; `false` does not offer graceful
+    /// restart, `true`, the default, stands for 120.
+    #[serde(default = "graceful_restart_default", deserialize_with = "graceful_restart")]
+    pub graceful_restart: Option<u16>,
+    /// Families to offer. Default both.
+    #[serde(default = "both_families")]
+    pub families: Vec<FamilyName>,
+    /// Send our own address as next hop, also of reflected and iBGP routes. Default false.
+    #[serde(default)]
+    pub next_hop_self: bool,
+    /// What comes in. Default `accept` within our AS, `reject` from another (RFC 8212).
+    #[serde(default)]
+    pub import: Option<PolicyName>,
+    /// What goes out. Default as for `import`.
+    #[serde(default)]
+    pub export: Option<PolicyName>,
+}
+
+/// A family, as the file names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FamilyName {
+    /// IPv4 unicast.
+    Ipv4,
+    /// IPv6 unicast.
+    Ipv6,
+}
+
+/// A policy, as the file names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PolicyName {
+    /// Everything.
+    Accept,
+    /// Nothing.
+    Reject,
+}
+
+/// What is wrong with a configuration file.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read as what it should be.
+    #[error("{line}:{column}: {message}")]
+    Syntax {
+        /// From 1.
+        line: u64,
+        /// From 1.
+        column: u64,
+        /// What, and what would be right.
+        message: String,
+    },
+    /// Two neighbours have one address.
+    #[error("the neighbor {0} is listed twice: keep one of the two")]
+    Twice(IpAddr),
+}
+
+impl Settings {
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    /// The first mistake, with its place.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let settings: Self = serde_saphyr::from_str(text).map_err(|error| explain(&error))?;
+        let mut seen = BTreeSet::new();
+        match settings
+            .neighbors
+            .iter()
+            .find(|neighbor| !seen.insert(neighbor.address.ip()))
+        {
+            Some(again) => Err(ConfigError::Twice(again.address.ip())),
+            None => Ok(settings),
+        }
+    }
+
+    /// What the speaker starts with. `restarted`: forwarding outlived our last life (RFC 4724 §4.1).
+    #[must_use]
+    pub fn options(&self, restarted: bool) -> Options {
+        Options {
+            config: Config {
+                asn: self.asn,
+                router_id: self.router_id,
+                cluster_id: None,
+                restarted,
+                deferral: DEFERRAL,
+                seed: rand::random(),
+                max_paths: MAX_PATHS,
+            },
+            listen: self.listen.clone(),
+        }
+    }
+
+    /// The peers as the speaker takes them.
+    pub fn peers(&self) -> impl Iterator<Item = PeerConfig> {
+        self.neighbors.iter().map(|neighbor| neighbor.peer(self.asn))
+    }
+}
+
+impl Neighbor {
+    fn peer(&self, our_asn: u32) -> PeerConfig {
+        let default = if self.asn == our_asn {
+            PolicyName::Accept
+        } else {
+            PolicyName::Reject
+        };
+        PeerConfig {
+            key: PeerKey {
+                address: self.address.ip(),
+                scope: 0,
+            },
+            port: self.address.port(),
+            asn: self.asn,
+            local_address: self.local_address,
+            next_hop_v4: self.next_hop_v4,
+            next_hop_v6: self.next_hop_v6,
+            passive: self.passive,
+            hold_time: Duration::from_secs(self.hold_time.into()),
+            families: self.families.iter().map(|family| family.family()).collect(),
+            route_reflector_client: self.route_reflector_client,
+            graceful_restart: self
+                .graceful_restart
+                .map(|seconds| Duration::from_secs(seconds.into())),
+            next_hop: if self.next_hop_self {
+                NextHopMode::SelfAddress
+            } else {
+                NextHopMode::Auto
+            },
+            import: self.import.unwrap_or(default).policy(),
+            export: self.export.unwrap_or(default).policy(),
+        }
+    }
+}
+
+impl FamilyName {
+    fn family(self) -> Family {
+        match self {
+            Self::Ipv4 => Family::Ipv4Unicast,
+            Self::Ipv6 => Family::Ipv6Unicast,
+        }
+    }
+}
+
+impl PolicyName {
+    fn policy(self) -> Policy {
+        match self {
+            Self::Accept => Policy::Accept,
+            Self::Reject => Policy::Reject,
+        }
+    }
+}
+
+/// Serde's error in the user's words: unknown names get the nearest known one.
+fn explain(error: &serde_saphyr::Error) -> ConfigError {
+    let error = error.without_snippet();
+    let (line, column) = error
+        .location()
+        .map_or((1, 1), |place| (place.line(), place.column()));
+    // Any other kind of error says what is wrong by itself.
+    let message = if let serde_saphyr::Error::SerdeUnknownField { field, expected, .. } = error {
+        unknown("field", field, expected)
+    } else if let serde_saphyr::Error::SerdeUnknownVariant {
+        variant, expected, ..
+    } = error
+    {
+        unknown("value", variant, expected)
+    } else {
+        DefaultMessageFormatter.format_message(error).into_owned()
+    };
+    ConfigError::Syntax {
+        line,
+        column,
+        message,
+    }
+}
+
+fn unknown(what: &str, found: &str, expected: &[&str]) -> String {
+    let list = expected.join(", ");
+    if NOT_YET.contains(&found) {
+        return format!("'{found}' is not supported yet; supported here: {list}");
+    }
+    let lower = found.to_lowercase();
+    let near = |name: &&&str| strsim::damerau_levenshtein(&name.to_lowercase(), &lower);
+    match expected
+        .iter()
+        .min_by_key(near)
+        .filter(|name| near(name) <= 1 + found.len() / 4)
+    {
+        Some(name) => format!("unknown {what} '{found}'; did you mean '{name}'?"),
+        None => format!("unknown {what} '{found}'; possible here: {list}"),
+    }
+}
+
+fn everywhere() -> Vec<SocketAddr> {
+    vec![
+        (Ipv4Addr::UNSPECIFIED, BGP_PORT).into(),
+        (Ipv6Addr::UNSPECIFIED, BGP_PORT).into(),
+    ]
+}
+
+fn both_families() -> Vec<FamilyName> {
+    vec![FamilyName::Ipv4, FamilyName::Ipv6]
+}
+
+fn hold_time_default() -> u16 {
+    90
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the field's type")]
+fn graceful_restart_default() -> Option<u16> {
+    Some(RESTART_TIME)
+}
+
+fn asn<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    match u32::deserialize(deserializer)? {
+        0 => Err(D::Error::custom(
+            "AS 0 is reserved (RFC 7607): write 1 to 4294967295",
+        )),
+        asn => Ok(asn),
+    }
+}
+
+fn router_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ipv4Addr, D::Error> {
+    let id = Ipv4Addr::deserialize(deserializer)?;
+    if id.is_unspecified() {
+        return Err(D::Error::custom(
+            "0.0.0.0 is not a router id (RFC 6286): write one of our IPv4 addresses",
+        ));
+    }
+    Ok(id)
+}
+
+fn prefixes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Prefix>, D::Error> {
+    Vec::<IpNetwork>::deserialize(deserializer)?
+        .into_iter()
+        .map(prefix)
+        .collect()
+}
+
+fn prefix<E: serde::de::Error>(network: IpNetwork) -> Result<Prefix, E> {
+    let prefix = Prefix::new(network);
+    if prefix.network() == network {
+        Ok(prefix)
+    } else {
+        Err(E::custom(format!(
+            "'{network}' has bits set beyond its length: write {prefix}"
+        )))
+    }
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let address = text
+        .parse::<IpAddr>()
+        .map(|ip| SocketAddr::new(ip, BGP_PORT))
+        .or_else(|_| text.parse());
+    address.map_err(|_| {
+        D::Error::custom(format!(
+            "'{text}' is not a peer's address: write 192.0.2.1, 192.0.2.1:1179, 2001:db8::1 or [2001:db8::1]:1179"
+        ))
+    })
+}
+
+fn hold_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    match u16::deserialize(deserializer)? {
+        1 | 2 => Err(D::Error::custom(
+            "a hold time of 1 or 2 s is not possible (RFC 4271 §4.2): write 0 or 3 to 65535",
+        )),
+        seconds => Ok(seconds),
+    }
+}
+
+fn graceful_restart<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    struct Time;
+
+    impl Visitor<'_> for Time {
+        type Value = Option<u16>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "true, false, or seconds from 0 to {MAX_RESTART_TIME}")
+        }
+
+        fn visit_bool<E>(self, offered: bool) -> Result<Self::Value, E> {
+            Ok(offered.then_some(RESTART_TIME))
+        }
+
+        fn visit_u64<E: serde::de::Error>(self, seconds: u64) -> Result<Self::Value, E> {
+            match u16::try_from(seconds) {
+                Ok(seconds @ 0..=MAX_RESTART_TIME) => Ok(Some(seconds)),
+                Ok(_) | Err(_) => Err(E::invalid_value(Unexpected::Unsigned(seconds), &self)),
+            }
+        }
+    }
+
+    deserializer.deserialize_any(Time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "asn: 64512\nrouterId: 192.0.2.1\n";
+
+    fn wrong(text: &str) -> String {
+        Settings::parse(text).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn two_lines_are_a_configuration() {
+        let settings = Settings::parse(MINIMAL).unwrap();
+        assert_eq!(
+            settings.listen,
+            ["0.0.0.0:179".parse().unwrap(), "[::]:179".parse().unwrap()]
+        );
+        assert_eq!(settings.peers().count(), 0);
+    }
+
+    #[test]
+    fn json_is_yaml() {
+        let text = r#"{"asn": 1, "routerId": "1.1.1.1", "neighbors": [{"address": "::1", "asn": 2}]}"#;
+        assert_eq!(
+            Settings::parse(text).unwrap().neighbors[0].address,
+            "[::1]:179".parse().unwrap()
+        );
+    }
+
+    #[test]
+    fn every_field_reaches_the_speaker() {
+        let text = format!(
+            "{MINIMAL}fib: true
+routes: [10.0.0.0/24, \"fd00::/64\"]
+neighbors:
+- address: 192.0.2.2:1179
+  asn: 64512
+  localAddress: 192.0.2.1
+  nextHopV4: 192.0.2.1
+  nextHopV6: 2001:db8::1
+  passive: true
+  routeReflectorClient: true
+  holdTime: 9
+  gracefulRestart: 30
+  families: [ipv6]
+  nextHopSelf: true
+  export: reject
+"
+        );
+        let settings = Settings::parse(&text).unwrap();
+        assert!(settings.fib);
+        assert_eq!(settings.routes.len(), 2);
+        let expected = PeerConfig {
+            key: PeerKey {
+                address: "192.0.2.2".parse().unwrap(),
+                scope: 0,
+            },
+            port: 1179,
+            asn: 64512,
+            local_address: Some("192.0.2.1".parse().unwrap()),
+            next_hop_v4: Some("192.0.2.1".parse().unwrap()),
+            next_hop_v6: Some("2001:db8::1".parse().unwrap()),
+            passive: true,
+            hold_time: Duration::from_secs(9),
+            families: vec![Family::Ipv6Unicast],
+            route_reflector_client: true,
+            graceful_restart: Some(Duration::from_secs(30)),
+            next_hop: NextHopMode::SelfAddress,
+            import: Policy::Accept,
+            export: Policy::Reject,
+        };
+        assert_eq!(settings.peers().collect::<Vec<_>>(), [expected]);
+    }
+
+    #[test]
+    fn another_as_gets_nothing_unless_asked_for() {
+        let text = format!("{MINIMAL}neighbors: [{{address: 192.0.2.2, asn: 65001}}]");
+        let peer = Settings::parse(&text).unwrap().peers().next().unwrap();
+        assert_eq!((peer.import, peer.export), (Policy::Reject, Policy::Reject));
+    }
+
+    #[test]
+    fn graceful_restart_is_a_switch_or_a_time() {
+        for (value, expected) in [
+            ("true", Some(120)),
+            ("false", None),
+            ("0", Some(0)),
+            ("4095", Some(4095)),
+        ] {
+            let text =
+                format!("{MINIMAL}neighbors: [{{address: 192.0.2.2, asn: 1, gracefulRestart: {value}}}]");
+            assert_eq!(
+                Settings::parse(&text).unwrap().neighbors[0].graceful_restart,
+                expected,
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place_and_the_remedy() {
+        let neighbor =
+            |fields: &str| format!("{MINIMAL}neighbors:\n- address: 192.0.2.2\n  asn: 1\n  {fields}\n");
+        for (text, expected) in [
+            ("asn: 0\nrouterId: 1.1.1.1".to_owned(), "1:6: AS 0 is reserved"),
+            (
+                "asn: 1\nrouterId: 0.0.0.0".to_owned(),
+                "2:11: 0.0.0.0 is not a router id",
+            ),
+            (
+                "asn: 1\nrouterID: 1.1.1.1".to_owned(),
+                "2:1: unknown field 'routerID'; did you mean 'routerId'?",
+            ),
+            (
+                format!("{MINIMAL}filters: []"),
+                "3:1: 'filters' is not supported yet; supported here: asn, routerId",
+            ),
+            (
+                format!("{MINIMAL}routes: [10.0.0.1/24]"),
+                "'10.0.0.1/24' has bits set beyond its length: write 10.0.0.0/24",
+            ),
+            (
+                neighbor("holdtime: 9"),
+                "6:3: unknown field 'holdtime'; did you mean 'holdTime'?",
+            ),
+            (neighbor("password: x"), "6:3: 'password' is not supported yet"),
+            (
+                neighbor("holdTime: 2"),
+                "6:13: a hold time of 1 or 2 s is not possible",
+            ),
+            (
+                neighbor("gracefulRestart: 4096"),
+                "expected true, false, or seconds from 0 to 4095",
+            ),
+            (
+                neighbor("import: acept"),
+                "unknown value 'acept'; did you mean 'accept'?",
+            ),
+            (
+                neighbor("families: [vpnv4]"),
+                "unknown value 'vpnv4'; did you mean 'ipv4'?",
+            ),
+            (
+                format!("{MINIMAL}neighbors: [{{address: leaf1, asn: 1}}]"),
+                "'leaf1' is not a peer's address",
+            ),
+            (
+                neighbor("passive: true\n- {address: 192.0.2.2, asn: 2}"),
+                "192.0.2.2 is listed twice",
+            ),
+        ] {
+            let message = wrong(&text);
+            assert!(
+                message.contains(expected),
+                "{text}\ngave: {message}\nexpected: {expected}"
+            );
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! One TCP connection: a reader that frames and decodes, a writer that drains a queue, and their end.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use manx_bgp::wire::{self, Context, Message};
+use manx_bgp::{ConnId, Input};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::driver::Job;
+
+/// How many chunks leave in one write.
+const WRITE_BATCH: usize = 64;
+
+/// Room made in the input buffer before each read, in bytes: four messages of the usual maximum.
+const READ_CHUNK: usize = 16 * 1024;
+
+/// How long a closed connection waits for its last bytes to leave and for the peer to close its side.
+/// Closing earlier, with input unread, would reset the connection and lose our NOTIFICATION on its way.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Decodes one framed message; a parameter so that a test can hand in a broken one.
+pub(crate) type Decode = fn(&Bytes, &Context) -> Result<Message, wire::Error>;
+
+/// The driver's end of a connection. Dropping it closes the connection once what was sent has left.
+#[derive(Debug)]
+pub(crate) struct Link {
+    context: watch::Sender<Arc<Context>>,
+    /// Bounded by the speaker, which knows what may be dropped: it stops announcing with `SEND_BUDGET` bytes
+    /// under way and ends a session whose queue never empties.
+    outbox: mpsc::UnboundedSender<Bytes>,
+}
+
+impl Link {
+    /// Further messages decode with this context. Takes effect before anything sent later can be answered.
+    pub(crate) fn set_context(&self, context: Context) {
+        self.context.send_replace(Arc::new(context));
+    }
+
+    /// Queues whole messages for writing.
+    pub(crate) fn send(&self, bytes: Bytes) {
+        // Fails when the connection is lost; that news is on its way to the driver.
+        self.outbox.send(bytes).unwrap_or_default();
+    }
+}
+
+/// Splits a connected stream into the driver's link and the future that serves it.
+pub(crate) fn open(
+    conn: ConnId,
+    stream: TcpStream,
+    decode: Decode,
+    inbox: mpsc::Sender<Job>,
+) -> (Link, impl Future<Output = ()> + Send + 'static) {
+    let (outbox, queue) = mpsc::unbounded_channel();
+    let (context, current) = watch::channel(Arc::<Context>::default());
+    (
+        Link { context, outbox },
+        serve(conn, stream, decode, inbox, queue, current),
+    )
+}
+
+/// Runs both halves until one of them or the driver gives the connection up.
+async fn serve(
+    conn: ConnId,
+    stream: TcpStream,
+    decode: Decode,
+    inbox: mpsc::Sender<Job>,
+    queue: mpsc::UnboundedReceiver<Bytes>,
+    context: watch::Receiver<Arc<Context>>,
+) {
+    let (stream, write_half) = stream.into_split();
+    let reader = Reader {
+        conn,
+        stream,
+        buffer: BytesMut::new(),
+        context: context.clone(),
+        inbox: inbox.clone(),
+        decode,
+    };
+    // Tasks of their own: a panic over hostile bytes ends the reader and nothing else.
+    let mut halves = JoinSet::new();
+    halves.spawn(reader.run());
+    halves.spawn(write(conn, write_half, queue, inbox.clone()));
+    let lost = tokio::select! {
+        biased;
+        () = link_dropped(context) => false,
+        Some(ended) = halves.join_next() => match ended {
+            Ok(Ok(())) => false,
+            Ok(Err(error)) => {
+                tracing::debug!(?conn, %error, "connection lost");
+                true
+            }
+            Err(panic) => {
+                tracing::error!(?conn, %panic, "closing a connection that nobody serves any more");
+                true
+            }
+        },
+    };
+    if lost {
+        halves.shutdown().await;
+        tell(&inbox, Input::Closed { conn }).await;
+        return;
+    }
+    let over = async { while halves.join_next().await.is_some() {} };
+    if timeout(LINGER, over).await.is_err() {
+        tracing::debug!(?conn, "the peer did not close its side");
+    }
+}
+
+/// Returns when the driver has dropped its end.
+async fn link_dropped(mut context: watch::Receiver<Arc<Context>>) {
+    while context.changed().await.is_ok() {}
+}
+
+/// Writes until the driver has dropped its end. After a failure the reader gets the time to find why the peer
+/// has left: its NOTIFICATION may lie unread.
+async fn write(
+    conn: ConnId,
+    mut stream: OwnedWriteHalf,
+    queue: mpsc::UnboundedReceiver<Bytes>,
+    inbox: mpsc::Sender<Job>,
+) -> io::Result<()> {
+    let written = write_queue(conn, &mut stream, queue, inbox).await;
+    if written.is_err() {
+        sleep(LINGER).await;
+    }
+    written
+}
+
+/// Writes the queue until its sender is gone, then closes our side of the connection.
+async fn write_queue(
+    conn: ConnId,
+    stream: &mut OwnedWriteHalf,
+    mut queue: mpsc::UnboundedReceiver<Bytes>,
+    inbox: mpsc::Sender<Job>,
+) -> io::Result<()> {
+    let mut chunks = Vec::with_capacity(WRITE_BATCH);
+    while queue.recv_many(&mut chunks, WRITE_BATCH).await > 0 {
+        let bytes = chunks.concat();
+        chunks.clear();
+        stream.write_all(&bytes).await?;
+        if queue.is_empty() && !queue.is_closed() {
+            tell(&inbox, Input::Drained { conn }).await;
+        }
+    }
+    stream.shutdown().await
+}
+
+/// Hands the driver an input; waits while the inbox is full.
+async fn tell(inbox: &mpsc::Sender<Job>, input: Input) {
+    if inbox.send(Job::Input(input)).await.is_err() {
+        tracing::debug!("the speaker has stopped");
+    }
+}
+
+struct Reader {
+    conn: ConnId,
+    stream: OwnedReadHalf,
+    buffer: BytesMut,
+    context: watch::Receiver<Arc<Context>>,
+    inbox: mpsc::Sender<Job>,
+    decode: Decode,
+}
+
+impl Reader {
+    /// Reads until the peer closes, which is an error; what follows an undecodable message, or our own
+    /// close, is discarded.
+    async fn run(mut self) -> io::Result<()> {
+        self.messages().await?;
+        loop {
+            self.buffer.clear();
+            self.fill().await?;
+        }
+    }
+
+    /// Hands on message after message; returns when no further one counts, fails when none will come.
+    ///
+    /// The speaker gives a context when it sends its OPEN and another one when it has the peer's, and what is
+    /// to be read in it waits for it. None comes to a connection that is refused.
+    async fn messages(&mut self) -> io::Result<()> {
+        if self.context.changed().await.is_err() {
+            return Ok(());
+        }
+        loop {
+            let context = self.context.borrow().clone();
+            let message = match wire::frame(&mut self.buffer, context.max_message) {
+                Ok(Some(frame)) => (self.decode)(&frame, &context),
+                Ok(None) => {
+                    self.fill().await?;
+                    continue;
+                }
+                Err(error) => Err(error),
+            };
+            let opens = matches!(message, Ok(Message::Open(_)));
+            let last = message.is_err();
+            let message = message.map_err(|error| {
+                tracing::debug!(conn = ?self.conn, %error, "the peer broke the protocol");
+                error.into()
+            });
+            let received = Input::Received {
+                conn: self.conn,
+                message,
+            };
+            tell(&self.inbox, received).await;
+            if last || (opens && self.context.changed().await.is_err()) {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn fill(&mut self) -> io::Result<()> {
+        self.buffer.reserve(READ_CHUNK);
+        match self.stream.read_buf(&mut self.buffer).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            1.. => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A connection served with `decode`, the peer's end, and what reaches the driver.
+    async fn served(decode: Decode) -> (Link, TcpStream, mpsc::Receiver<Job>) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let (inbox, jobs) = mpsc::channel(16);
+        let (link, service) = open(ConnId(7), stream, decode, inbox);
+        tokio::spawn(service);
+        (link, peer, jobs)
+    }
+
+    async fn next(jobs: &mut mpsc::Receiver<Job>) -> Job {
+        timeout(Duration::from_secs(30), jobs.recv())
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_panic_over_input_closes_the_connection() {
+        let (link, mut peer, mut jobs) = served(|_, _| panic!("hostile input")).await;
+        link.set_context(Context::default());
+        peer.write_all(&wire::encode(&Message::Keepalive, &Context::default()))
+            .await
+            .unwrap();
+        let job = next(&mut jobs).await;
+        assert!(
+            matches!(job, Job::Input(Input::Closed { conn: ConnId(7) })),
+            "{job:?}"
+        );
+        assert_eq!(peer.read(&mut [0; 1]).await.unwrap(), 0, "closed");
+    }
+
+    #[tokio::test]
+    async fn what_follows_an_open_waits_for_its_context() {
+        let decode: Decode = |frame, context| match frame[18] {
+            1 => Ok(Message::Open(wire::Open {
+                asn: 1,
+                hold_time: 90,
+                router_id: std::net::Ipv4Addr::LOCALHOST,
+                capabilities: Vec::new(),
+            })),
+            _ if context.four_octet_as => Ok(Message::Keepalive),
+            _ => panic!("decoded without its context"),
+        };
+        let (link, mut peer, mut jobs) = served(decode).await;
+        link.set_context(Context::default());
+        let open = [&[0xff; 16][..], &[0, 29, 1], &[0; 10]].concat();
+        let keepalive = wire::encode(&Message::Keepalive, &Context::default());
+        peer.write_all(&[&open[..], &keepalive].concat()).await.unwrap();
+        let job = next(&mut jobs).await;
+        assert!(
+            matches!(
+                job,
+                Job::Input(Input::Received {
+                    message: Ok(Message::Open(_)),
+                    ..
+                })
+            ),
+            "{job:?}"
+        );
+        link.set_context(Context {
+            four_octet_as: true,
+            ..Context::default()
+        });
+        let job = next(&mut jobs).await;
+        assert!(
+            matches!(
+                job,
+                Job::Input(Input::Received {
+                    message: Ok(Message::Keepalive),
+                    ..
+                })
+            ),
+            "{job:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_leaves_before_the_close() {
+        let (link, mut peer, _jobs) = served(wire::decode).await;
+        for byte in 0..=99 {
+            link.send(Bytes::copy_from_slice(&[byte; 10_000]));
+        }
+        drop(link);
+        let mut received = Vec::new();
+        peer.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received.len(), 1_000_000);
+    }
+}

@@ -1,0 +1,324 @@
+//! The one owner of the speaker: inputs in, outputs carried out.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use manx_bgp::wire::{self, NextHop};
+use manx_bgp::{Config, ConnId, Input, Output, PathSnapshot, PeerKey, PeerSnapshot, Prefix, Speaker};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::connection::{self, Link};
+use crate::handle::{Event, Events, Handle};
+use crate::sockets;
+
+/// Jobs that wait for the driver, at most; whoever brings more waits.
+const INBOX: usize = 256;
+
+/// Jobs done before outputs are carried out: enough for the speaker to pack its updates well.
+const BATCH: usize = 64;
+
+/// Batches of events that wait for the consumer; what comes later is merged.
+const EVENTS: usize = 1;
+
+/// How long a failing listener rests: it fails for want of file descriptors, which come back.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a shutdown waits for last words to leave.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The driver's numbers for connections have this bit, the speaker's have not.
+const ACCEPTED: u64 = 1 << 63;
+
+/// What reaches the driver.
+#[derive(Debug)]
+pub(crate) enum Job {
+    Input(Input),
+    Accepted(TcpStream),
+    Dialled(ConnId, io::Result<TcpStream>),
+    Peers(oneshot::Sender<Vec<PeerSnapshot>>),
+    Paths(oneshot::Sender<Vec<PathSnapshot>>),
+    Shutdown(oneshot::Sender<()>),
+}
+
+/// Starts the driver and one acceptor per listener.
+pub(crate) fn spawn(
+    config: Config,
+    listeners: Vec<TcpListener>,
+    listening: Arc<[SocketAddr]>,
+) -> (Handle, Events) {
+    let (inbox, jobs) = mpsc::channel(INBOX);
+    let (events, consumer) = mpsc::channel(EVENTS);
+    let stop = CancellationToken::new();
+    let mut acceptors = JoinSet::new();
+    for listener in listeners {
+        acceptors.spawn(accept(listener, inbox.clone()));
+    }
+    let driver = Driver {
+        speaker: Speaker::new(config),
+        connections: BTreeMap::new(),
+        accepted: 0,
+        acceptors,
+        links: JoinSet::new(),
+        inbox: inbox.clone(),
+        pending: Pending::default(),
+    };
+    tokio::spawn(stop.clone().run_until_cancelled_owned(driver.run(jobs, events)));
+    (
+        Handle {
+            inbox,
+            listening,
+            _alive: Arc::new(stop.drop_guard()),
+        },
+        Events(consumer),
+    )
+}
+
+async fn accept(listener: TcpListener, inbox: mpsc::Sender<Job>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                if inbox.send(Job::Accepted(stream)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// A connection, as far as it has come.
+#[derive(Debug)]
+enum Connection {
+    /// Dropping it gives the attempt up.
+    Dialling(#[expect(dead_code, reason = "held for its drop")] AbortOnDropHandle<()>),
+    Open(Link),
+}
+
+#[derive(Debug)]
+struct Driver {
+    speaker: Speaker,
+    /// What the speaker and we both hold to be alive.
+    connections: BTreeMap<ConnId, Connection>,
+    /// How many connections were accepted.
+    accepted: u64,
+    acceptors: JoinSet<()>,
+    /// Open connections, and closed ones whose last bytes are still leaving.
+    links: JoinSet<()>,
+    inbox: mpsc::Sender<Job>,
+    pending: Pending,
+}
+
+impl Driver {
+    async fn run(mut self, mut jobs: mpsc::Receiver<Job>, events: mpsc::Sender<Event>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            let deadline = self.speaker.deadline();
+            tokio::select! {
+                _ = jobs.recv_many(&mut batch, BATCH) => {}
+                () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => {}
+                Ok(permit) = events.reserve(), if !self.pending.is_empty() => self.pending.deliver(permit),
+                Some(ended) = self.links.join_next() => report(ended),
+            }
+            for job in batch.drain(..) {
+                if let Some(done) = self.perform(job) {
+                    jobs.close();
+                    self.leave().await;
+                    report_gone(done.send(()));
+                    return;
+                }
+            }
+            if self
+                .speaker
+                .deadline()
+                .is_some_and(|deadline| deadline <= Instant::now())
+            {
+                self.handle(Input::Tick);
+            }
+            self.carry_out();
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.speaker.handle(Instant::now(), input);
+    }
+
+    /// Does a job; one to end with is given back to be answered at the end.
+    fn perform(&mut self, job: Job) -> Option<oneshot::Sender<()>> {
+        match job {
+            Job::Input(input) => self.input(input),
+            Job::Accepted(stream) => self.accepted(stream),
+            Job::Dialled(conn, stream) => self.dialled(conn, stream),
+            Job::Peers(reply) => report_gone(reply.send(self.speaker.peers())),
+            Job::Paths(reply) => report_gone(reply.send(self.speaker.paths())),
+            Job::Shutdown(done) => return Some(done),
+        }
+        None
+    }
+
+    /// An input from a user, or from a connection; a connection that the speaker has closed has no say.
+    fn input(&mut self, input: Input) {
+        let wanted = match &input {
+            Input::Closed { conn } => self.connections.remove(conn).is_some(),
+            Input::Received { conn, .. } | Input::Drained { conn } => self.connections.contains_key(conn),
+            Input::SetPeer(_)
+            | Input::RemovePeer(_)
+            | Input::Originate(_)
+            | Input::Unoriginate(_)
+            | Input::Connected { .. }
+            | Input::ConnectFailed { .. }
+            | Input::Accepted { .. }
+            | Input::Tick
+            | Input::Shutdown => true,
+        };
+        if wanted {
+            self.handle(input);
+        }
+    }
+
+    fn accepted(&mut self, stream: TcpStream) {
+        let (Ok(local), Ok(remote)) = (stream.local_addr(), stream.peer_addr()) else {
+            return;
+        };
+        let conn = ConnId(ACCEPTED | self.accepted);
+        self.accepted += 1;
+        self.open(conn, stream);
+        self.handle(Input::Accepted {
+            conn,
+            local,
+            remote,
+            scope: sockets::scope(remote),
+        });
+    }
+
+    fn dialled(&mut self, conn: ConnId, stream: io::Result<TcpStream>) {
+        if self.connections.remove(&conn).is_none() {
+            return;
+        }
+        match stream.and_then(|stream| Ok((stream.local_addr()?, stream))) {
+            Ok((local, stream)) => {
+                self.open(conn, stream);
+                self.handle(Input::Connected { conn, local });
+            }
+            Err(error) => {
+                tracing::debug!(?conn, %error, "dialling failed");
+                self.handle(Input::ConnectFailed { conn });
+            }
+        }
+    }
+
+    fn open(&mut self, conn: ConnId, stream: TcpStream) {
+        let (link, service) = connection::open(conn, stream, wire::decode, self.inbox.clone());
+        self.links.spawn(service);
+        self.connections.insert(conn, Connection::Open(link));
+    }
+
+    /// Carries out all that the speaker asks for.
+    fn carry_out(&mut self) {
+        while let Some(output) = self.speaker.poll() {
+            match output {
+                Output::Dial { conn, remote, local } => self.dial(conn, remote, local),
+                Output::Decode { conn, context } => {
+                    if let Some(Connection::Open(link)) = self.connections.get(&conn) {
+                        link.set_context(context);
+                    }
+                }
+                Output::Send { conn, bytes } => {
+                    if let Some(Connection::Open(link)) = self.connections.get(&conn) {
+                        link.send(bytes);
+                    }
+                }
+                Output::Close { conn } => drop(self.connections.remove(&conn)),
+                Output::Selected { prefix, next_hops } => self.pending.selected(prefix, next_hops),
+                Output::Converged => self.pending.converged = true,
+                Output::Session { peer, up, reason } => self.pending.session(peer, up, reason),
+            }
+        }
+    }
+
+    fn dial(&mut self, conn: ConnId, remote: SocketAddr, local: Option<IpAddr>) {
+        let inbox = self.inbox.clone();
+        let attempt = tokio::spawn(async move {
+            let stream = sockets::dial(remote, local).await;
+            if inbox.send(Job::Dialled(conn, stream)).await.is_err() {
+                tracing::debug!("the speaker has stopped");
+            }
+        });
+        self.connections
+            .insert(conn, Connection::Dialling(AbortOnDropHandle::new(attempt)));
+    }
+
+    /// Ends every session and waits until all last words have left, or have had the time to.
+    async fn leave(&mut self) {
+        self.acceptors.abort_all();
+        self.handle(Input::Shutdown);
+        self.carry_out();
+        self.connections.clear();
+        let left = async { while self.links.join_next().await.is_some() {} };
+        if timeout(SHUTDOWN_TIMEOUT, left).await.is_err() {
+            tracing::info!(
+                connections = self.links.len(),
+                "peers did not close their side in time"
+            );
+        }
+    }
+}
+
+/// A connection has ended; its tasks' own panics are reported by it.
+fn report(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection's task failed");
+    }
+}
+
+/// Whoever asked no longer waits for the answer: nothing is wrong.
+fn report_gone<T>(sent: Result<(), T>) {
+    if sent.is_err() {
+        tracing::debug!("nobody waits for the answer");
+    }
+}
+
+/// What the consumer has not taken yet, merged.
+#[derive(Debug, Default)]
+struct Pending {
+    selected: BTreeMap<Prefix, Vec<NextHop>>,
+    sessions: BTreeMap<PeerKey, (bool, Option<String>)>,
+    converged: bool,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.selected.is_empty() && self.sessions.is_empty() && !self.converged
+    }
+
+    fn selected(&mut self, prefix: Prefix, next_hops: Vec<NextHop>) {
+        self.selected.insert(prefix, next_hops);
+    }
+
+    fn session(&mut self, peer: PeerKey, up: bool, reason: Option<String>) {
+        self.sessions.insert(peer, (up, reason));
+    }
+
+    /// The next event. Paths come first: whoever hears of convergence has heard of every path.
+    fn deliver(&mut self, to: mpsc::Permit<'_, Event>) {
+        if !self.selected.is_empty() {
+            to.send(Event::Selected(
+                std::mem::take(&mut self.selected).into_iter().collect(),
+            ));
+        } else if let Some((peer, (up, reason))) = self.sessions.pop_first() {
+            to.send(Event::Session { peer, up, reason });
+        } else if std::mem::take(&mut self.converged) {
+            to.send(Event::Converged);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What users of a running speaker hold: a way in and a way out.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use manx_bgp::wire::NextHop;
+use manx_bgp::{Input, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::DropGuard;
+
+use crate::driver::Job;
+
+/// The way into a running speaker. Clones share it; when the last one goes, so does the speaker, at once.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub(crate) inbox: mpsc::Sender<Job>,
+    pub(crate) listening: Arc<[SocketAddr]>,
+    /// Stops the driver when the last clone drops it.
+    pub(crate) _alive: Arc<DropGuard>,
+}
+
+/// After [`shutdown`](Self::shutdown) nobody listens any more: inputs vanish and snapshots are empty.
+impl Handle {
+    /// Where the speaker listens, in the order of `Options::listen`, with the real ports.
+    #[must_use]
+    pub fn listening(&self) -> &[SocketAddr] {
+        &self.listening
+    }
+
+    /// Hands the speaker an input; waits while its inbox is full.
+    pub async fn input(&self, input: Input) {
+        self.send(Job::Input(input)).await;
+    }
+
+    /// Adds a peer, or changes its settings; other peers notice nothing.
+    pub async fn set_peer(&self, peer: PeerConfig) {
+        self.input(Input::SetPeer(Box::new(peer))).await;
+    }
+
+    /// Ends a peer's session and forgets it.
+    pub async fn remove_peer(&self, peer: PeerKey) {
+        self.input(Input::RemovePeer(peer)).await;
+    }
+
+    /// Announces a prefix of our own.
+    pub async fn originate(&self, prefix: Prefix) {
+        self.input(Input::Originate(prefix)).await;
+    }
+
+    /// No longer announces it.
+    pub async fn unoriginate(&self, prefix: Prefix) {
+        self.input(Input::Unoriginate(prefix)).await;
+    }
+
+    /// Every configured peer, as it is now.
+    pub async fn peers(&self) -> Vec<PeerSnapshot> {
+        self.ask(Job::Peers).await.unwrap_or_default()
+    }
+
+    /// Every path known, as it is now.
+    pub async fn paths(&self) -> Vec<PathSnapshot> {
+        self.ask(Job::Paths).await.unwrap_or_default()
+    }
+
+    /// Ends all sessions ([`Input::Shutdown`]) and returns when what they had to say has left, within two
+    /// seconds. Idempotent.
+    pub async fn shutdown(&self) {
+        // A driver that had stopped before drops the question: that is done, too.
+        self.ask(Job::Shutdown).await.unwrap_or_default();
+    }
+
+    async fn send(&self, job: Job) {
+        if self.inbox.send(job).await.is_err() {
+            tracing::debug!("the speaker has stopped");
+        }
+    }
+
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Job) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.send(question(reply)).await;
+        answer.await.ok()
+    }
+}
+
+/// What the speaker tells its users.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The best paths of these prefixes changed, each to the given next hops; none means unreachable. In
+    /// order of prefix; of several changes to one prefix only the last.
+    Selected(Vec<(Prefix, Vec<NextHop>)>),
+    /// The initial routes are in: what was not `Selected` by now is stale. Once.
+    Converged,
+    /// A peer's session came up or went down; of several changes at one peer only the last.
+    Session {
+        /// Whose.
+        peer: PeerKey,
+        /// Up or down.
+        up: bool,
+        /// Why it went down.
+        reason: Option<String>,
+    },
+}
+
+/// The way out of a running speaker.
+#[derive(Debug)]
+pub struct Events(pub(crate) mpsc::Receiver<Event>);
+
+impl Events {
+    /// The next event; `None` when the speaker has stopped. Cancel safe. Whoever calls late misses nothing
+    /// that still holds: meanwhile the changes are merged per prefix and per peer.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.0.recv().await
+    }
+}

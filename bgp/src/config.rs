@@ -1,0 +1,140 @@
+//! Settings: the speaker's own and each peer's.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{Family, Prefix};
+
+/// What identifies a peer: its address and, for a link-local one, the interface's index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerKey {
+    /// The peer's address.
+    pub address: IpAddr,
+    /// The interface, for link-local addresses; 0 otherwise.
+    pub scope: u32,
+}
+
+/// The speaker's own settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Our AS.
+    pub asn: u32,
+    /// Our BGP identifier.
+    pub router_id: Ipv4Addr,
+    /// Our cluster identifier as a reflector (RFC 4456); the router id by default.
+    pub cluster_id: Option<Ipv4Addr>,
+    /// We come back from a restart and kept forwarding: OPEN says R and F, and export waits for the peers'
+    /// End-of-RIB or `deferral` (RFC 4724 §4.1).
+    pub restarted: bool,
+    /// How long export waits after a restart, at most.
+    pub deferral: Duration,
+    /// Seed of all jitter.
+    pub seed: u64,
+    /// Next hops per prefix towards the kernel, at most.
+    pub max_paths: usize,
+}
+
+/// A peer's settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// Who.
+    pub key: PeerKey,
+    /// The port to dial.
+    pub port: u16,
+    /// The peer's AS.
+    pub asn: u32,
+    /// The address to dial from, and our next hop; the driver's choice where absent.
+    pub local_address: Option<IpAddr>,
+    /// Our next hops per family, for next hop self; `local_address` of the same family where absent.
+    pub next_hop_v4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub next_hop_v6: Option<Ipv6Addr>,
+    /// Wait for the peer to connect.
+    pub passive: bool,
+    /// Proposed hold time; zero: none. 3 s at least otherwise.
+    pub hold_time: Duration,
+    /// Families to offer.
+    pub families: Vec<Family>,
+    /// Treat the peer as a client (RFC 4456).
+    pub route_reflector_client: bool,
+    /// Offer graceful restart with this restart time (RFC 4724).
+    pub graceful_restart: Option<Duration>,
+    /// Which next hop announcements carry.
+    pub next_hop: NextHopMode,
+    /// What comes in.
+    pub import: Policy,
+    /// What goes out.
+    pub export: Policy,
+}
+
+/// Which next hop announcements carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NextHopMode {
+    /// RFC 4271 §5.1.3: ourselves for our own routes and towards eBGP, unchanged otherwise.
+    Auto,
+    /// Always ourselves.
+    SelfAddress,
+    /// Unchanged wherever there is one.
+    Keep,
+}
+
+/// What passes, in one direction.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Policy {
+    /// Everything.
+    Accept,
+    /// Nothing.
+    Reject,
+    /// Prefixes inside any of these.
+    Within(Arc<[Prefix]>),
+}
+
+impl PeerKey {
+    /// The peer that has `address`, on the interface `scope` where the address is link-local.
+    #[must_use]
+    pub fn of(address: IpAddr, scope: u32) -> Self {
+        let address = address.to_canonical();
+        let on_link = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+        Self {
+            address,
+            scope: if on_link { scope } else { 0 },
+        }
+    }
+
+    /// Where to reach a port of the peer.
+    pub(crate) fn socket_address(self, port: u16) -> SocketAddr {
+        match self.address {
+            IpAddr::V4(address) => SocketAddr::new(address.into(), port),
+            IpAddr::V6(address) => SocketAddrV6::new(address, port, 0, self.scope).into(),
+        }
+    }
+}
+
+impl Config {
+    /// The cluster that we reflect for (RFC 4456 §7).
+    pub(crate) fn cluster(&self) -> Ipv4Addr {
+        self.cluster_id.unwrap_or(self.router_id)
+    }
+}
+
+impl PeerConfig {
+    /// Whether `new` can only take effect with a new session: what the OPENs agree on, or where they are sent
+    /// from. All else is applied to the session as it stands.
+    pub(crate) fn needs_new_session(&self, new: &Self) -> bool {
+        let agreed = |it: &Self| (it.asn, it.local_address, it.hold_time, it.graceful_restart);
+        agreed(self) != agreed(new) || self.families != new.families
+    }
+}
+
+impl Policy {
+    /// Whether a prefix passes.
+    #[must_use]
+    pub fn passes(&self, prefix: Prefix) -> bool {
+        match self {
+            Self::Accept => true,
+            Self::Reject => false,
+            Self::Within(ranges) => ranges.iter().any(|range| range.covers(prefix)),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The seam between the speaker and its driver: what happens to it, and what it asks for.
+
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+
+use crate::wire::{Context, Message, NextHop, Notification};
+use crate::{PeerConfig, PeerKey, Prefix};
+
+/// A transport connection, numbered by the speaker when it dials and by the driver (`Accepted`) otherwise:
+/// the driver's numbers have the highest bit set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub u64);
+
+/// What happens to the speaker.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Adds a peer, or changes its settings; other peers notice nothing.
+    SetPeer(Box<PeerConfig>),
+    /// Ends a peer's session (cease, peer de-configured) and forgets it.
+    RemovePeer(PeerKey),
+    /// Announces a prefix of our own.
+    Originate(Prefix),
+    /// No longer announces it.
+    Unoriginate(Prefix),
+    /// A dial succeeded.
+    Connected {
+        /// Which.
+        conn: ConnId,
+        /// Our end.
+        local: SocketAddr,
+    },
+    /// A dial failed.
+    ConnectFailed {
+        /// Which.
+        conn: ConnId,
+    },
+    /// A peer dialled us.
+    Accepted {
+        /// The driver's number.
+        conn: ConnId,
+        /// Our end.
+        local: SocketAddr,
+        /// The peer's end.
+        remote: SocketAddr,
+        /// The interface, for link-local peers.
+        scope: u32,
+    },
+    /// A message came, decoded with the connection's context, or one that could not be.
+    Received {
+        /// On which connection.
+        conn: ConnId,
+        /// What.
+        message: Result<Message, Notification>,
+    },
+    /// The connection is gone.
+    Closed {
+        /// Which.
+        conn: ConnId,
+    },
+    /// All bytes of this connection's `Send`s so far are with the kernel: it may take more. The driver says so
+    /// each time its send queue becomes empty; without it, the speaker stops announcing to the peer once
+    /// [`SEND_BUDGET`](crate::speaker::SEND_BUDGET) bytes are under way, and ends a session whose
+    /// send queue never empties (RFC 9687).
+    Drained {
+        /// Which.
+        conn: ConnId,
+    },
+    /// Nothing but time has passed.
+    Tick,
+    /// The process ends: with graceful restart offered, leave without a NOTIFICATION so that peers keep
+    /// our routes; otherwise cease.
+    Shutdown,
+}
+
+/// What the speaker asks of its driver.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Open a connection; answer with `Connected` or `ConnectFailed`.
+    Dial {
+        /// The number to use.
+        conn: ConnId,
+        /// To whom.
+        remote: SocketAddr,
+        /// From where.
+        local: Option<IpAddr>,
+    },
+    /// Decode this connection's further messages with this context.
+    Decode {
+        /// Which connection.
+        conn: ConnId,
+        /// The context.
+        context: Context,
+    },
+    /// Write these bytes, after all before them.
+    Send {
+        /// Where.
+        conn: ConnId,
+        /// Whole messages.
+        bytes: Bytes,
+    },
+    /// Close the connection once what was sent has left, or give up a dial that is under way; no `Closed`,
+    /// `Connected` or `ConnectFailed` needs to follow (the speaker no longer listens to them).
+    Close {
+        /// Which.
+        conn: ConnId,
+    },
+    /// The best paths of a prefix changed; an empty list means unreachable. Own prefixes do not appear.
+    Selected {
+        /// Which prefix.
+        prefix: Prefix,
+        /// The next hops, best first.
+        next_hops: Vec<NextHop>,
+    },
+    /// Every peer that will send its initial routes has done so, or the time for it is up: what the kernel
+    /// holds and the speaker has not selected is stale. Once per life.
+    Converged,
+    /// A peer's session came up or went down.
+    Session {
+        /// Whose.
+        peer: PeerKey,
+        /// Up or down.
+        up: bool,
+        /// Why it went down.
+        reason: Option<String>,
+    },
+}

@@ -1,0 +1,262 @@
+//! The state machine of one connection (RFC 4271 §8).
+//!
+//! A state holds what is known in it and nothing else: before a dial succeeds there is no [`Link`], before the
+//! OPENs agree there is no [`Session`]. [`Fsm::on`] is the whole table, state by state.
+//!
+//! Where the RFC leaves a choice: a failed dial waits in Active rather than Idle, so that the peer's own dial is
+//! welcome meanwhile; `DelayOpen` and `TrackTcpState` are not offered; every start is automatic and every
+//! failure is damped (`IdleHoldTimer`, armed by [`Peering`](super::peering::Peering), which knows how many came in a row).
+
+use std::time::Duration;
+
+use super::timers::{Timer, Timers, jitter};
+use super::{Action, Cx, Link, Loss, Session, loss};
+use crate::wire::{Message, Notification, Update, Waiting};
+use crate::{ConnId, Family};
+
+/// How long a peer may take to send its OPEN: "a large value", 4 min are suggested (RFC 4271 §8.2.2).
+const OPEN_HOLD: Duration = Duration::from_secs(240);
+
+/// How long a dial may take. Linux by itself gives up after two minutes, long after the peer may be back.
+const DIAL: Duration = Duration::from_secs(10);
+
+/// The state of a connection (RFC 4271 §8.2.2).
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Fsm {
+    /// Nothing is wanted yet.
+    Idle,
+    /// A dial is under way.
+    Connect(ConnId),
+    /// Waiting to dial again, or for the peer's dial.
+    Active,
+    /// Our OPEN is out.
+    OpenSent(Link),
+    /// The OPENs agree; our KEEPALIVE is out.
+    OpenConfirm(Link, Box<Session>),
+    /// Routes flow.
+    Established(Link, Box<Session>),
+}
+
+/// What happens to a connection, with the events of RFC 4271 §8.1 that it stands for.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// 3 `AutomaticStart`, 5 `…_with_PassiveTcpEstablishment` (where the peer is passive), 13
+    /// `IdleHoldTimer_Expires`.
+    Start,
+    /// 2 `ManualStop`, 8 `AutomaticStop`, 23 `OpenCollisionDump`: we end it, for this reason.
+    Stop(Loss),
+    /// 9 `ConnectRetryTimer_Expires`.
+    ConnectRetryExpires,
+    /// 10 `HoldTimer_Expires`.
+    HoldExpires,
+    /// 11 `KeepaliveTimer_Expires`.
+    KeepaliveExpires,
+    /// `SendHoldTimer_Expires` (RFC 9687 §3.1, event 29).
+    SendHoldExpires,
+    /// 16 `Tcp_CR_Acked`, 17 `TcpConnectionConfirmed`.
+    Connected(Link),
+    /// 18 `TcpConnectionFails`.
+    Disconnected,
+    /// 19 `BGPOpen`, already negotiated.
+    Open(Box<Session>),
+    /// 21 `BGPHeaderErr`, 22 `BGPOpenMsgErr`, 28 `UpdateMsgErr`: what the peer shall be told.
+    Malformed(Notification),
+    /// 24 `NotifMsgVerErr`, 25 `NotifMsg`.
+    Notification(Notification),
+    /// 26 `KeepAliveMsg`.
+    Keepalive,
+    /// 27 `UpdateMsg`.
+    Update(Box<Update>),
+    /// ROUTE-REFRESH came (RFC 2918), with the family that it asks for, if we carry it.
+    Refresh(Option<Family>),
+}
+
+impl Fsm {
+    /// The state after `event`.
+    #[rustfmt::skip]
+    pub(crate) fn on(self, event: Event, timers: &mut Timers, cx: &mut Cx<'_>) -> Self {
+        use Event as E;
+        match (self, event) {
+            (Self::Idle, E::Start) => Self::start(timers, cx),
+            (Self::Idle, E::Connected(link)) => { cx.out.push(Action::Close(link.conn)); Self::Idle }
+            (Self::Idle, E::Stop(_)) => { timers.stop_all(); Self::Idle }
+            (Self::Idle,
+                E::ConnectRetryExpires | E::HoldExpires | E::KeepaliveExpires | E::SendHoldExpires | E::Disconnected
+                | E::Open(_) | E::Malformed(_) | E::Notification(_) | E::Keepalive | E::Update(_) | E::Refresh(_),
+            ) => Self::Idle,
+
+            (Self::Connect(_) | Self::Active, E::Connected(link)) => Self::open(link, timers, cx),
+            (Self::Connect(conn), E::ConnectRetryExpires) => {
+                cx.out.push(Action::Close(conn));
+                Self::dial(timers, cx)
+            }
+            (Self::Active, E::ConnectRetryExpires) => Self::dial(timers, cx),
+            (Self::Connect(_), E::Disconnected) => Self::unreachable(timers, cx),
+            (state @ (Self::Connect(_) | Self::Active), E::Stop(loss)) => state.end(loss, timers, cx),
+            // Besides a start that has happened, none of these can come without a link.
+            (state @ (Self::Connect(_) | Self::Active),
+                E::Start | E::HoldExpires | E::KeepaliveExpires | E::SendHoldExpires
+                | E::Open(_) | E::Malformed(_) | E::Notification(_) | E::Keepalive | E::Update(_) | E::Refresh(_),
+            ) | (state @ Self::Active, E::Disconnected) => state,
+
+            (Self::OpenSent(link), E::Open(session)) => Self::confirm(link, session, timers, cx),
+            (Self::OpenConfirm(link, session), E::Keepalive) => Self::establish(link, session, timers, cx),
+            (Self::OpenConfirm(link, session), E::KeepaliveExpires) => {
+                send_keepalive(link, &session, timers, cx);
+                Self::OpenConfirm(link, session)
+            }
+            (Self::Established(link, session), E::KeepaliveExpires) => {
+                send_keepalive(link, &session, timers, cx);
+                Self::Established(link, session)
+            }
+            (Self::Established(link, session), E::Keepalive) => Self::alive(link, session, timers, cx),
+            (Self::Established(link, session), E::Update(update)) => {
+                cx.out.push(Action::Update(update));
+                Self::alive(link, session, timers, cx)
+            }
+            (Self::Established(link, session), E::Refresh(family)) => {
+                cx.out.extend(family.map(Action::Refresh));
+                Self::alive(link, session, timers, cx)
+            }
+
+            (state @ (Self::OpenSent(_) | Self::OpenConfirm(..) | Self::Established(..)), event) => match event {
+                E::Start => state,
+                E::Stop(loss) => state.end(loss, timers, cx),
+                E::HoldExpires => state.end(Loss::HoldExpired, timers, cx),
+                E::SendHoldExpires => state.end(Loss::SendHoldExpired, timers, cx),
+                E::Disconnected => state.end(Loss::Closed, timers, cx),
+                E::Malformed(notification) => state.end(Loss::Sent(notification), timers, cx),
+                E::Notification(notification) => state.end(Loss::Received(notification), timers, cx),
+                // No timer that is not armed expires, and a link is never connected twice.
+                E::ConnectRetryExpires | E::KeepaliveExpires | E::Connected(_) => state,
+                // The numbers are message types (RFC 4271 §4.1).
+                E::Open(_) => state.unexpected(1, timers, cx),
+                E::Update(_) => state.unexpected(2, timers, cx),
+                E::Keepalive => state.unexpected(4, timers, cx),
+                E::Refresh(_) => state.unexpected(5, timers, cx),
+            },
+        }
+    }
+
+    /// The connection's number, from the dial on.
+    pub(crate) fn conn(&self) -> Option<ConnId> {
+        match self {
+            Self::Connect(conn) => Some(*conn),
+            Self::Idle | Self::Active | Self::OpenSent(_) | Self::OpenConfirm(..) | Self::Established(..) => {
+                self.link().map(|link| link.conn)
+            }
+        }
+    }
+
+    /// The transport connection, where it is up.
+    pub(crate) fn link(&self) -> Option<Link> {
+        match self {
+            Self::Idle | Self::Connect(_) | Self::Active => None,
+            Self::OpenSent(link) | Self::OpenConfirm(link, _) | Self::Established(link, _) => Some(*link),
+        }
+    }
+
+    /// What the OPENs agreed on.
+    pub(crate) fn session(&self) -> Option<&Session> {
+        match self {
+            Self::Idle | Self::Connect(_) | Self::Active | Self::OpenSent(_) => None,
+            Self::OpenConfirm(_, session) | Self::Established(_, session) => Some(session),
+        }
+    }
+
+    /// Idle is left: by dialling, or by waiting for a passive peer.
+    fn start(timers: &mut Timers, cx: &mut Cx<'_>) -> Self {
+        timers.stop_all();
+        if cx.peer.passive {
+            Self::Active
+        } else {
+            Self::dial(timers, cx)
+        }
+    }
+
+    fn dial(timers: &mut Timers, cx: &mut Cx<'_>) -> Self {
+        timers.stop_all();
+        timers.arm(Timer::ConnectRetry, cx.now + jitter(DIAL, cx.rng));
+        Self::Connect(cx.dial())
+    }
+
+    /// The dial failed; the next one, or the peer's, may not.
+    fn unreachable(timers: &mut Timers, cx: &mut Cx<'_>) -> Self {
+        timers.stop_all();
+        cx.out.push(Action::Ended(None, Loss::Unreachable));
+        Self::Active
+    }
+
+    fn open(link: Link, timers: &mut Timers, cx: &mut Cx<'_>) -> Self {
+        timers.stop_all();
+        timers.arm(Timer::Hold, cx.now + OPEN_HOLD);
+        cx.out.push(Action::Open(link.conn));
+        Self::OpenSent(link)
+    }
+
+    fn confirm(link: Link, session: Box<Session>, timers: &mut Timers, cx: &mut Cx<'_>) -> Self {
+        timers.stop_all();
+        cx.out.push(Action::Decode(link.conn, session.context.clone()));
+        send_keepalive(link, &session, timers, cx);
+        restart_hold(&session, timers, cx);
+        Self::OpenConfirm(link, session)
+    }
+
+    fn establish(link: Link, session: Box<Session>, timers: &mut Timers, cx: &mut Cx<'_>) -> Self {
+        cx.out.push(Action::Up(link, session.clone()));
+        Self::alive(link, session, timers, cx)
+    }
+
+    /// Established, and the peer has just shown that it lives.
+    fn alive(link: Link, session: Box<Session>, timers: &mut Timers, cx: &mut Cx<'_>) -> Self {
+        restart_hold(&session, timers, cx);
+        Self::Established(link, session)
+    }
+
+    /// A message of this type may not come here (RFC 6608).
+    fn unexpected(self, kind: u8, timers: &mut Timers, cx: &mut Cx<'_>) -> Self {
+        let waiting = match self {
+            Self::Idle | Self::Connect(_) | Self::Active | Self::OpenSent(_) => Waiting::OpenSent,
+            Self::OpenConfirm(..) => Waiting::OpenConfirm,
+            Self::Established(..) => Waiting::Established,
+        };
+        self.end(
+            Loss::Sent(Notification::unexpected_message(waiting, kind)),
+            timers,
+            cx,
+        )
+    }
+
+    /// Back to Idle: the peer is told why where it can be, and the connection closed where it is not.
+    fn end(self, loss: Loss, timers: &mut Timers, cx: &mut Cx<'_>) -> Self {
+        timers.stop_all();
+        if let (Some(link), Some(notification)) = (self.link(), loss.notification()) {
+            let notification = loss::on_the_wire(notification, self.session());
+            cx.out
+                .push(Action::Send(link.conn, Message::Notification(notification)));
+        }
+        if let Some(conn) = self.conn().filter(|_| loss != Loss::Closed) {
+            cx.out.push(Action::Close(conn));
+        }
+        let established = match self {
+            Self::Established(_, session) => Some(session),
+            Self::Idle | Self::Connect(_) | Self::Active | Self::OpenSent(_) | Self::OpenConfirm(..) => None,
+        };
+        cx.out.push(Action::Ended(established, loss));
+        Self::Idle
+    }
+}
+
+/// RFC 4271 §4.4: a third of the hold time between KEEPALIVEs; none where there is no hold time.
+fn send_keepalive(link: Link, session: &Session, timers: &mut Timers, cx: &mut Cx<'_>) {
+    cx.out.push(Action::Send(link.conn, Message::Keepalive));
+    if !session.hold_time.is_zero() {
+        timers.arm(Timer::Keepalive, cx.now + jitter(session.hold_time / 3, cx.rng));
+    }
+}
+
+fn restart_hold(session: &Session, timers: &mut Timers, cx: &Cx<'_>) {
+    if !session.hold_time.is_zero() {
+        timers.arm(Timer::Hold, cx.now + session.hold_time);
+    }
+}

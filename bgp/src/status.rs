@@ -1,0 +1,82 @@
+//! What operators see: peers and paths at one instant.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::wire::{Attributes, NextHop};
+use crate::{PeerKey, Prefix};
+
+/// The state of a session (RFC 4271 §8.2.2), the farther of the two where two connections are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// Nothing under way; a timer or a change of settings starts it.
+    Idle,
+    /// Waiting for the next attempt, or for the peer to connect.
+    Active,
+    /// A dial is under way.
+    Connect,
+    /// Connected; our OPEN is out.
+    OpenSent,
+    /// Both OPENs agree; waiting for the peer's KEEPALIVE.
+    OpenConfirm,
+    /// Routes flow.
+    Established,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "Idle",
+            Self::Active => "Active",
+            Self::Connect => "Connect",
+            Self::OpenSent => "OpenSent",
+            Self::OpenConfirm => "OpenConfirm",
+            Self::Established => "Established",
+        })
+    }
+}
+
+/// A peer as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerSnapshot {
+    /// Who.
+    pub key: PeerKey,
+    /// Its AS.
+    pub asn: u32,
+    /// How far the session is.
+    pub state: State,
+    /// Since when it is Established.
+    pub established_since: Option<Instant>,
+    /// Prefixes that the peer announces.
+    pub received: u64,
+    /// Those among them that may be selected: not looped, not refused by the import policy.
+    pub accepted: u64,
+    /// Prefixes announced to the peer.
+    pub advertised: u64,
+    /// The negotiated hold time; the proposed one while there is no session. Zero: none.
+    pub hold_time: Duration,
+    /// Why the last attempt or session ended.
+    pub last_error: Option<String>,
+}
+
+/// A path as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathSnapshot {
+    /// To where.
+    pub prefix: Prefix,
+    /// Through whom; absent for our own prefixes.
+    pub next_hop: Option<NextHop>,
+    /// From which peer; absent for our own prefixes.
+    pub peer: Option<PeerKey>,
+    /// With which attributes.
+    pub attributes: Arc<Attributes>,
+    /// It is the best path.
+    pub best: bool,
+    /// It shares traffic with the best path.
+    pub multipath: bool,
+    /// The peer is restarting, and the path outlives its session for a while (RFC 4724 §4.2).
+    pub stale: bool,
+    /// Why it is not the best.
+    pub reason: Option<String>,
+}

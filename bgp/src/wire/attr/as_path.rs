@@ -1,0 +1,233 @@
+//! AS_PATH and AS4_PATH (RFC 4271 §5.1.2, RFC 6793).
+
+use std::fmt;
+
+use bytes::{BufMut, BytesMut};
+use nom::Parser;
+use nom::combinator::all_consuming;
+use nom::multi::{length_count, many0};
+use nom::number::complete::{be_u8, be_u16, be_u32};
+
+use crate::wire::open::two_octets;
+use crate::wire::{Context, Step};
+
+const SET: u8 = 1;
+const SEQUENCE: u8 = 2;
+const CONFED_SEQUENCE: u8 = 3;
+const CONFED_SET: u8 = 4;
+
+/// AS_PATH (RFC 4271 §5.1.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AsPath {
+    /// Nearest first. No sequence follows a sequence: on the wire a long one takes several segments.
+    pub segments: Vec<Segment>,
+}
+
+/// A segment of an AS_PATH.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Segment {
+    /// Passed through, in order, nearest first.
+    Sequence(Vec<u32>),
+    /// Passed through, in no order.
+    Set(Vec<u32>),
+}
+
+/// How wide AS numbers are on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Width {
+    Two,
+    Four,
+}
+
+impl Width {
+    /// On this session.
+    pub(super) fn of(context: &Context) -> Self {
+        if context.four_octet_as {
+            Self::Four
+        } else {
+            Self::Two
+        }
+    }
+}
+
+impl Segment {
+    /// The AS numbers in it.
+    #[must_use]
+    pub fn numbers(&self) -> &[u32] {
+        match self {
+            Self::Sequence(numbers) | Self::Set(numbers) => numbers,
+        }
+    }
+}
+
+impl AsPath {
+    /// Its length as the decision process counts it: a set counts as one (RFC 4271 §9.1.2.2 a).
+    #[must_use]
+    pub fn hops(&self) -> usize {
+        self.segments.iter().map(Segment::hops).sum()
+    }
+
+    /// Whether `asn` is anywhere in it: a loop, if it is ours.
+    #[must_use]
+    pub fn contains(&self, asn: u32) -> bool {
+        self.segments
+            .iter()
+            .any(|segment| segment.numbers().contains(&asn))
+    }
+
+    /// The AS that it came from last, if it is known for certain: a set names no first.
+    #[must_use]
+    pub fn neighbor(&self) -> Option<u32> {
+        match self.segments.first()? {
+            Segment::Sequence(numbers) => numbers.first().copied(),
+            Segment::Set(_) => None,
+        }
+    }
+
+    /// Puts `asn` in front, as an external peer wants it (RFC 4271 §5.1.2 b).
+    pub fn prepend(&mut self, asn: u32) {
+        match self.segments.first_mut() {
+            Some(Segment::Sequence(numbers)) => numbers.insert(0, asn),
+            Some(Segment::Set(_)) | None => self.segments.insert(0, Segment::Sequence(vec![asn])),
+        }
+    }
+
+    /// Whether a two-octet peer needs AS4_PATH to see all of it.
+    pub(super) fn needs_four_octets(&self) -> bool {
+        let wide = |asn: &u32| *asn > u16::MAX.into();
+        self.segments
+            .iter()
+            .any(|segment| segment.numbers().iter().any(wide))
+    }
+
+    /// Appends a segment, joining what belongs together.
+    fn push(&mut self, segment: Segment) {
+        match (self.segments.last_mut(), segment) {
+            (Some(Segment::Sequence(last)), Segment::Sequence(numbers)) => last.extend(numbers),
+            (_, segment) => self.segments.push(segment),
+        }
+    }
+
+    /// Appends the value to `out`, with AS_TRANS for what does not fit (RFC 6793 §4.2.2).
+    pub(super) fn put(&self, width: Width, out: &mut BytesMut) {
+        for segment in &self.segments {
+            let kind = match segment {
+                Segment::Sequence(_) => SEQUENCE,
+                Segment::Set(_) => SET,
+            };
+            for numbers in segment.numbers().chunks(u8::MAX.into()) {
+                out.put_u8(kind);
+                out.put_u8(u8::try_from(numbers.len()).unwrap_or(u8::MAX));
+                for asn in numbers {
+                    match width {
+                        Width::Two => out.put_u16(two_octets(*asn)),
+                        Width::Four => out.put_u32(*asn),
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Segment {
+    fn hops(&self) -> usize {
+        match self {
+            Self::Sequence(numbers) => numbers.len(),
+            Self::Set(_) => 1,
+        }
+    }
+
+    /// Its first `hops` hops; a set is indivisible.
+    fn take(&self, hops: usize) -> Self {
+        match self {
+            Self::Sequence(numbers) => Self::Sequence(numbers[..hops.min(numbers.len())].to_vec()),
+            Self::Set(numbers) => Self::Set(numbers.clone()),
+        }
+    }
+}
+
+/// The segments of a value: type and AS numbers, of which there is at least one and none is 0 (RFC 7607).
+fn segments(value: &[u8], width: Width) -> Option<Vec<(u8, Vec<u32>)>> {
+    let parsed: Step<'_, _> = match width {
+        Width::Two => all_consuming(many0((be_u8, length_count(be_u8, be_u16.map(u32::from))))).parse(value),
+        Width::Four => all_consuming(many0((be_u8, length_count(be_u8, be_u32)))).parse(value),
+    };
+    let (_, segments) = parsed.ok()?;
+    let sound = segments
+        .iter()
+        .all(|(_, numbers)| !numbers.is_empty() && !numbers.contains(&0));
+    sound.then_some(segments)
+}
+
+/// The path in an AS_PATH's value; none where it is malformed. Segments of a confederation are, as we are
+/// in none (RFC 5065 §5).
+pub(super) fn decode(value: &[u8], width: Width) -> Option<AsPath> {
+    let mut path = AsPath::default();
+    for (kind, numbers) in segments(value, width)? {
+        path.push(match kind {
+            SET => Segment::Set(numbers),
+            SEQUENCE => Segment::Sequence(numbers),
+            _ => return None,
+        });
+    }
+    Some(path)
+}
+
+/// The path in an AS4_PATH's value; none where it is malformed. Segments of a confederation are left out
+/// (RFC 6793 §3).
+pub(super) fn decode_as4(value: &[u8]) -> Option<AsPath> {
+    let mut path = AsPath::default();
+    for (kind, numbers) in segments(value, Width::Four)? {
+        match kind {
+            SET => path.push(Segment::Set(numbers)),
+            SEQUENCE => path.push(Segment::Sequence(numbers)),
+            CONFED_SEQUENCE | CONFED_SET => {}
+            _ => return None,
+        }
+    }
+    (!value.is_empty()).then_some(path)
+}
+
+/// The true path, of what a two-octet peer sent (RFC 6793 §4.2.3): AS4_PATH, after as much of AS_PATH as
+/// makes both equally long; AS_PATH alone where AS4_PATH claims to be longer.
+pub(super) fn merge(as_path: AsPath, as4_path: AsPath) -> AsPath {
+    let Some(mut missing) = as_path.hops().checked_sub(as4_path.hops()) else {
+        return as_path;
+    };
+    let mut merged = AsPath::default();
+    for segment in &as_path.segments {
+        if missing == 0 {
+            break;
+        }
+        merged.push(segment.take(missing));
+        missing = missing.saturating_sub(segment.hops());
+    }
+    for segment in as4_path.segments {
+        merged.push(segment);
+    }
+    merged
+}
+
+impl fmt::Display for AsPath {
+    /// `65001 65002 {1 2}`, nearest first; a set in braces.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, segment) in self.segments.iter().enumerate() {
+            if i > 0 {
+                f.write_str(" ")?;
+            }
+            segment.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbers = self.numbers().iter().map(u32::to_string).collect::<Vec<_>>();
+        let numbers = numbers.join(" ");
+        match self {
+            Self::Sequence(_) => f.write_str(&numbers),
+            Self::Set(_) => write!(f, "{{{numbers}}}"),
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! UPDATEs to octets: many prefixes in as few messages as hold them.
+//!
+//! Every message says one thing: it withdraws or announces, of one family, and has its multiprotocol
+//! attribute in front (RFC 7606 §5.1).
+
+use bytes::{BufMut, Bytes, BytesMut};
+use thiserror::Error;
+
+use super::Update;
+use crate::Family;
+use crate::wire::Context;
+use crate::wire::attr::{self, Attributes, Writer, code};
+use crate::wire::header::{self, HEADER, Kind};
+use crate::wire::nlri::{self, NextHop, Nlri};
+
+/// Header, Withdrawn Routes Length and Total Path Attribute Length.
+const FIXED: usize = HEADER + 4;
+/// A multiprotocol attribute's header with the long length, AFI and SAFI.
+const MULTIPROTOCOL: usize = 4 + 3;
+
+/// Why routes cannot be announced on a session; their prefixes have to be withdrawn there.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Unsendable {
+    /// The attributes alone fill a message.
+    #[error("{octets} octets of attributes leave no room for a prefix in a message of {max_message} octets")]
+    TooLong {
+        /// The attributes' length.
+        octets: usize,
+        /// The longest message.
+        max_message: usize,
+    },
+    /// A next hop of the other family.
+    #[error("{family} prefixes cannot have the next hop {next_hop}")]
+    NextHop {
+        /// The prefixes' family.
+        family: Family,
+        /// The next hop.
+        next_hop: NextHop,
+    },
+}
+
+/// The messages that announce `nlri`, one after another.
+///
+/// # Errors
+/// None of the prefixes can be announced so.
+pub fn pack(
+    attributes: &Attributes,
+    next_hop: NextHop,
+    nlri: &[Nlri],
+    context: &Context,
+) -> Result<Bytes, Unsendable> {
+    let classic = match next_hop {
+        NextHop::V4(address) => Some(address),
+        NextHop::V6 { .. } => None,
+    };
+    let mut shared = BytesMut::new();
+    attr::put_all(attributes, classic, context, &mut shared);
+    let mut out = BytesMut::new();
+    for (family, nlri) in by_family(nlri) {
+        let (place, overhead) = match (family, next_hop) {
+            (Family::Ipv4Unicast, NextHop::V4(_)) => (Place::Nlri, 0),
+            (Family::Ipv6Unicast, NextHop::V6 { .. }) => {
+                let mut address = BytesMut::new();
+                nlri::put_next_hop(next_hop, &mut address);
+                // After the next hop there is a reserved octet.
+                address.put_u8(0);
+                let overhead = MULTIPROTOCOL + address.len();
+                (Place::Reach(family, address.freeze()), overhead)
+            }
+            (Family::Ipv4Unicast, NextHop::V6 { .. }) | (Family::Ipv6Unicast, NextHop::V4(_)) => {
+                return Err(Unsendable::NextHop { family, next_hop });
+            }
+        };
+        let room = limit(context).checked_sub(FIXED + shared.len() + overhead);
+        let add_path = context.add_path_send.contains(&family);
+        let longest = nlri.iter().map(|nlri| nlri.size(add_path)).max();
+        let Some(room) = room.filter(|room| longest.is_none_or(|longest| longest <= *room)) else {
+            return Err(Unsendable::TooLong {
+                octets: shared.len(),
+                max_message: context.max_message,
+            });
+        };
+        put_messages(&place, &shared, &nlri, room, context, &mut out);
+    }
+    Ok(out.freeze())
+}
+
+/// The messages that withdraw `nlri`, one after another.
+#[must_use]
+pub fn pack_withdrawn(nlri: &[Nlri], context: &Context) -> Bytes {
+    let mut out = BytesMut::new();
+    for (family, nlri) in by_family(nlri) {
+        let (place, overhead) = match family {
+            Family::Ipv4Unicast => (Place::Withdrawn, 0),
+            Family::Ipv6Unicast => (Place::Unreach(family), MULTIPROTOCOL),
+        };
+        let room = limit(context).saturating_sub(FIXED + overhead);
+        put_messages(&place, &[], &nlri, room, context, &mut out);
+    }
+    out.freeze()
+}
+
+/// The message that ends a family's initial routes (RFC 4724 §2).
+#[must_use]
+pub fn end_of_rib(family: Family) -> Bytes {
+    let mut out = BytesMut::new();
+    let place = match family {
+        Family::Ipv4Unicast => Place::Withdrawn,
+        Family::Ipv6Unicast => Place::Unreach(family),
+    };
+    put_message(&place, &[], &[], &Context::default(), &mut out);
+    out.freeze()
+}
+
+/// All of an UPDATE: withdrawals, announcements, end mark.
+pub(in crate::wire) fn encode(update: &Update, context: &Context) -> Bytes {
+    let mut out = BytesMut::from(pack_withdrawn(&update.withdrawn, context));
+    for reach in &update.reach {
+        let announced = pack(&update.attributes, reach.next_hop, &reach.nlri, context);
+        out.extend(announced.unwrap_or_else(|_| pack_withdrawn(&reach.nlri, context)));
+    }
+    if let Some(family) = update.end_of_rib {
+        out.extend(end_of_rib(family));
+    }
+    out.freeze()
+}
+
+/// Where in a message prefixes stand.
+#[derive(Debug)]
+enum Place {
+    /// In Withdrawn Routes.
+    Withdrawn,
+    /// In MP_UNREACH_NLRI.
+    Unreach(Family),
+    /// After the attributes.
+    Nlri,
+    /// In MP_REACH_NLRI, after these octets of next hop and reserved.
+    Reach(Family, Bytes),
+}
+
+/// The longest message: what was negotiated, as far as a length of two octets can say.
+fn limit(context: &Context) -> usize {
+    context.max_message.min(u16::MAX.into())
+}
+
+fn by_family(nlri: &[Nlri]) -> impl Iterator<Item = (Family, Vec<Nlri>)> {
+    Family::ALL.into_iter().filter_map(|family| {
+        let of_family = nlri.iter().filter(|nlri| nlri.prefix.family() == family);
+        let of_family = of_family.copied().collect::<Vec<_>>();
+        (!of_family.is_empty()).then_some((family, of_family))
+    })
+}
+
+/// Appends as many messages as `nlri` takes, with at most `room` octets of prefixes in each.
+fn put_messages(
+    place: &Place,
+    attributes: &[u8],
+    mut nlri: &[Nlri],
+    room: usize,
+    context: &Context,
+    out: &mut BytesMut,
+) {
+    while let Some(first) = nlri.first() {
+        let add_path = context.add_path_send.contains(&first.prefix.family());
+        let mut used = 0;
+        let fitting = nlri.iter().take_while(|nlri| {
+            used += nlri.size(add_path);
+            used <= room
+        });
+        // At least one, so that this ends; the callers see to it that one fits.
+        let (now, later) = nlri.split_at(fitting.count().max(1));
+        put_message(place, attributes, now, context, out);
+        nlri = later;
+    }
+}
+
+fn put_message(place: &Place, attributes: &[u8], nlri: &[Nlri], context: &Context, out: &mut BytesMut) {
+    let mut prefixes = BytesMut::new();
+    for nlri in nlri {
+        nlri.put(
+            context.add_path_send.contains(&nlri.prefix.family()),
+            &mut prefixes,
+        );
+    }
+    let multiprotocol = |code, family: &Family, next_hop: &[u8]| {
+        let mut value = BytesMut::new();
+        value.put_u16(family.afi());
+        value.put_u8(family.safi());
+        value.put_slice(next_hop);
+        value.put_slice(&prefixes);
+        let mut attribute = BytesMut::new();
+        Writer::new(&mut attribute, &[], context).put(code, &value);
+        attribute
+    };
+    let (withdrawn, front, announced) = match place {
+        Place::Withdrawn => (&prefixes[..], BytesMut::new(), &[][..]),
+        Place::Unreach(family) => (
+            &[][..],
+            multiprotocol(code::MP_UNREACH_NLRI, family, &[]),
+            &[][..],
+        ),
+        Place::Nlri => (&[][..], BytesMut::new(), &prefixes[..]),
+        Place::Reach(family, next_hop) => (
+            &[][..],
+            multiprotocol(code::MP_REACH_NLRI, family, next_hop),
+            &[][..],
+        ),
+    };
+    header::put(out, Kind::Update, |out| {
+        let length = |octets: usize| u16::try_from(octets).unwrap_or(u16::MAX);
+        out.put_u16(length(withdrawn.len()));
+        out.put_slice(withdrawn);
+        out.put_u16(length(front.len() + attributes.len()));
+        out.put_slice(&front);
+        out.put_slice(attributes);
+        out.put_slice(announced);
+    });
+}

@@ -1,0 +1,438 @@
+//! What a node knows of addresses: its blocks, and who holds which address of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use manx_api::ipam::{Allocation, AttachmentId, IpBlock};
+
+use crate::journal::{Freed, Record};
+use crate::{Block, BlockError, Family};
+
+/// A node's blocks and allocations.
+///
+/// Every method that changes something plans a [`Record`], applies it, and returns it for the journal; so
+/// the records folded give the allocator. Where the journal cannot be written, the caller undoes the change
+/// (a fresh assignment by [`Self::release`]) and begins a new journal file with [`crate::journal::compact`].
+///
+/// An attachment is known by container id and interface name, as in CNI: the runtime may name the pod at
+/// ADD and not at DEL.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allocator {
+    blocks: BTreeMap<IpNetwork, Block>,
+    /// By container id and interface name.
+    owners: BTreeMap<(String, String), BTreeSet<IpAddr>>,
+}
+
+/// What an attachment asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Who asks.
+    pub owner: &'a AttachmentId,
+    /// One address of each.
+    pub families: &'a [Family],
+    /// Names of the pools to take from, the preferred first; no other pool's block is touched.
+    pub pools: &'a [String],
+}
+
+/// What an attachment holds after [`Allocator::assign`] or [`Allocator::hold`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "the record belongs into the journal"]
+pub struct Assignment {
+    /// One for each family asked for, in that order.
+    pub allocations: Vec<Allocation>,
+    /// What to journal before the answer; none where everything was held already.
+    pub record: Option<Record>,
+}
+
+/// What [`Allocator::release`] freed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "the record belongs into the journal"]
+pub struct Release {
+    /// What was held, ordered by address.
+    pub allocations: Vec<Allocation>,
+    /// What to journal before the answer.
+    pub record: Record,
+}
+
+/// Why nothing was assigned.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AssignError {
+    /// This node's blocks are full: claim another one, of one of these pools, and ask again.
+    #[error("no free {family} address in this node's blocks of the pools [{}]", .pools.join(", "))]
+    NoRoom {
+        /// The family without room.
+        family: Family,
+        /// The pools asked for.
+        pools: Vec<String>,
+    },
+}
+
+/// Why an attachment cannot have a given address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HoldError {
+    /// No block of this node has the address.
+    #[error("{address} is in no block of this node")]
+    Outside {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Somebody else has it.
+    #[error("{address} is held by {} of container {}", .holder.ifname, .holder.container_id)]
+    Held {
+        /// The address.
+        address: IpAddr,
+        /// Who has it.
+        holder: Box<AttachmentId>,
+    },
+}
+
+/// Why a block stays.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RemoveError {
+    /// The block is not the allocator's.
+    #[error("{cidr} is not a block of this node")]
+    Unknown {
+        /// The block.
+        cidr: IpNetwork,
+    },
+    /// Somebody holds an address of it.
+    #[error("block {cidr} is in use: {held} addresses are held")]
+    InUse {
+        /// The block.
+        cidr: IpNetwork,
+        /// How many addresses.
+        held: usize,
+    },
+}
+
+/// Why a record does not follow from what the allocator knows. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// The block itself is wrong.
+    #[error(transparent)]
+    Block(#[from] BlockError),
+    /// The block shares addresses with one that is there.
+    #[error("block {cidr} overlaps {with}, which this node has")]
+    Overlap {
+        /// The block.
+        cidr: IpNetwork,
+        /// The one that is there.
+        with: IpNetwork,
+    },
+    /// The block cannot go.
+    #[error(transparent)]
+    Remove(#[from] RemoveError),
+    /// The address is not free, or its sequence number is not above the block's last.
+    #[error("{address} (sequence {sequence}) cannot be assigned: it is not free, or the number is old")]
+    Assign {
+        /// The address.
+        address: IpAddr,
+        /// Its sequence number.
+        sequence: u64,
+    },
+    /// There is no such allocation.
+    #[error("{address} (sequence {sequence}) cannot be released: there is no such allocation")]
+    Release {
+        /// The address.
+        address: IpAddr,
+        /// Its sequence number.
+        sequence: u64,
+    },
+}
+
+impl Allocator {
+    /// An allocator without blocks: every assignment asks for one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes over a block that this node owns in the datastore; what its checkpoint lists is held.
+    ///
+    /// # Errors
+    /// The block is malformed or overlaps one that is here.
+    pub fn add_block(&mut self, resource: &IpBlock) -> Result<Record, ApplyError> {
+        self.carry_out(Record::BlockAdded(Block::from_resource(resource)?))
+    }
+
+    /// Lets an empty block go. Journal the record first, then give the block back in the datastore
+    /// ([`crate::release_block`]).
+    ///
+    /// # Errors
+    /// The block is not here, or an address of it is held.
+    pub fn remove_block(&mut self, cidr: IpNetwork) -> Result<Record, ApplyError> {
+        self.carry_out(Record::BlockRemoved { cidr })
+    }
+
+    /// Gives the attachment one address of each family, all or none. What it holds already it gets again,
+    /// from whichever pool that is.
+    ///
+    /// # Errors
+    /// [`AssignError::NoRoom`]; nothing has changed then.
+    pub fn assign(&mut self, request: &Request<'_>) -> Result<Assignment, AssignError> {
+        let held: Vec<_> = self
+            .held_by(&request.owner.container_id, &request.owner.ifname)
+            .collect();
+        let mut families: Vec<Family> = Vec::new();
+        let mut allocations = Vec::new();
+        let mut fresh = Vec::new();
+        for &family in request.families {
+            if families.contains(&family) {
+                continue;
+            }
+            families.push(family);
+            if let Some(allocation) = held.iter().find(|held| Family::of(held.address) == family) {
+                allocations.push(allocation.clone());
+                continue;
+            }
+            let allocation = self.next(family, request).ok_or_else(|| AssignError::NoRoom {
+                family,
+                pools: request.pools.to_vec(),
+            })?;
+            allocations.push(allocation.clone());
+            fresh.push(allocation);
+        }
+        Ok(Assignment {
+            allocations,
+            record: self.take(fresh),
+        })
+    }
+
+    /// Gives the attachment this very address: one that a live interface carries, or that a pod asks for.
+    ///
+    /// # Errors
+    /// No block has the address, or somebody else holds it; nothing has changed then.
+    pub fn hold(&mut self, owner: &AttachmentId, address: IpAddr) -> Result<Assignment, HoldError> {
+        let block = self.block_of(address).ok_or(HoldError::Outside { address })?;
+        if let Some(allocation) = block.allocation(address) {
+            if key(&allocation.owner) != key(owner) {
+                return Err(HoldError::Held {
+                    address,
+                    holder: Box::new(allocation.owner),
+                });
+            }
+            return Ok(Assignment {
+                allocations: vec![allocation],
+                record: None,
+            });
+        }
+        let allocation = block
+            .next_of(address, owner)
+            .ok_or(HoldError::Outside { address })?;
+        let record = self.take(vec![allocation.clone()]);
+        Ok(Assignment {
+            allocations: vec![allocation],
+            record,
+        })
+    }
+
+    /// Frees everything that an attachment holds; none where it holds nothing, which is no error: CNI DEL
+    /// of an unknown attachment succeeds.
+    pub fn release(&mut self, container_id: &str, ifname: &str) -> Option<Release> {
+        let allocations = self.held_by(container_id, ifname).collect();
+        self.free(allocations)
+    }
+
+    /// Frees one allocation, if it is still that one: the sequence number tells it from a later holder's.
+    pub fn release_address(&mut self, address: IpAddr, sequence: u64) -> Option<Release> {
+        let allocation = self.block_of(address)?.allocation(address)?;
+        if allocation.sequence != sequence {
+            return None;
+        }
+        self.free(vec![allocation])
+    }
+
+    /// Applies a record of the journal.
+    ///
+    /// # Errors
+    /// The record does not follow from what is known; nothing has changed then.
+    pub fn apply(&mut self, record: &Record) -> Result<(), ApplyError> {
+        self.check(record)?;
+        self.commit(record);
+        Ok(())
+    }
+
+    /// The blocks, ordered by address.
+    pub fn blocks(&self) -> impl Iterator<Item = &Block> {
+        self.blocks.values()
+    }
+
+    /// The block with exactly these addresses.
+    #[must_use]
+    pub fn block(&self, cidr: IpNetwork) -> Option<&Block> {
+        self.blocks.get(&cidr)
+    }
+
+    /// Every allocation, ordered by address.
+    pub fn allocations(&self) -> impl Iterator<Item = Allocation> {
+        self.blocks().flat_map(Block::allocations)
+    }
+
+    /// What an attachment holds, ordered by address.
+    pub fn held_by(&self, container_id: &str, ifname: &str) -> impl Iterator<Item = Allocation> {
+        let addresses = self.owners.get(&(container_id.to_owned(), ifname.to_owned()));
+        addresses
+            .into_iter()
+            .flatten()
+            .filter_map(|&address| self.block_of(address)?.allocation(address))
+    }
+
+    /// The block that has the address: blocks are disjoint, so only the last one that begins at or below it can.
+    fn block_of(&self, address: IpAddr) -> Option<&Block> {
+        let (cidr, block) = self.blocks.range(..=IpNetwork::from(address)).next_back()?;
+        cidr.contains(address).then_some(block)
+    }
+
+    fn block_of_mut(&mut self, address: IpAddr) -> Option<&mut Block> {
+        let (cidr, block) = self.blocks.range_mut(..=IpNetwork::from(address)).next_back()?;
+        cidr.contains(address).then_some(block)
+    }
+
+    /// The allocation that would serve a request: pools as preferred, and in a pool the lowest block with
+    /// room, so that the higher ones drain and can be given back.
+    fn next(&self, family: Family, request: &Request<'_>) -> Option<Allocation> {
+        let of = |pool: &'_ String| {
+            self.blocks().find_map(|block| {
+                let serves = block.pool() == pool && Family::of_network(block.cidr()) == family;
+                serves.then(|| block.next(request.owner)).flatten()
+            })
+        };
+        request.pools.iter().find_map(of)
+    }
+
+    /// Commits allocations that the blocks offered.
+    fn take(&mut self, allocations: Vec<Allocation>) -> Option<Record> {
+        if allocations.is_empty() {
+            return None;
+        }
+        let record = Record::Assigned(allocations);
+        self.commit(&record);
+        Some(record)
+    }
+
+    fn free(&mut self, allocations: Vec<Allocation>) -> Option<Release> {
+        if allocations.is_empty() {
+            return None;
+        }
+        let freed = |held: &Allocation| Freed {
+            address: held.address,
+            sequence: held.sequence,
+        };
+        let record = Record::Released(allocations.iter().map(freed).collect());
+        self.commit(&record);
+        Some(Release { allocations, record })
+    }
+
+    fn carry_out(&mut self, record: Record) -> Result<Record, ApplyError> {
+        self.apply(&record)?;
+        Ok(record)
+    }
+
+    /// Whether a record follows from what is known.
+    fn check(&self, record: &Record) -> Result<(), ApplyError> {
+        match record {
+            Record::BlockAdded(block) => {
+                block.check()?;
+                let cidr = block.cidr();
+                let overlaps = |other: &&IpNetwork| other.contains(cidr.ip()) || cidr.contains(other.ip());
+                match self.blocks.keys().find(overlaps) {
+                    Some(&with) => Err(ApplyError::Overlap { cidr, with }),
+                    None => Ok(()),
+                }
+            }
+            Record::BlockRemoved { cidr } => {
+                let block = self.block(*cidr).ok_or(RemoveError::Unknown { cidr: *cidr })?;
+                match block.allocations().count() {
+                    0 => Ok(()),
+                    held => Err(RemoveError::InUse { cidr: *cidr, held }.into()),
+                }
+            }
+            Record::Assigned(allocations) => each_once(
+                allocations,
+                |a| (a.address, a.sequence),
+                |a| self.block_of(a.address).is_some_and(|block| block.can_take(a)),
+            )
+            .map_err(|(address, sequence)| ApplyError::Assign { address, sequence }),
+            Record::Released(freed) => each_once(
+                freed,
+                |f| (f.address, f.sequence),
+                |f| {
+                    let held = self
+                        .block_of(f.address)
+                        .and_then(|block| block.allocation(f.address));
+                    held.is_some_and(|held| held.sequence == f.sequence)
+                },
+            )
+            .map_err(|(address, sequence)| ApplyError::Release { address, sequence }),
+        }
+    }
+
+    /// Carries out a record that has been checked, or planned from the present state.
+    fn commit(&mut self, record: &Record) {
+        match record {
+            Record::BlockAdded(block) => {
+                for allocation in block.allocations() {
+                    self.owners
+                        .entry(key(&allocation.owner))
+                        .or_default()
+                        .insert(allocation.address);
+                }
+                self.blocks.insert(block.cidr(), block.clone());
+            }
+            Record::BlockRemoved { cidr } => {
+                self.blocks.remove(cidr);
+            }
+            Record::Assigned(allocations) => {
+                for allocation in allocations {
+                    if let Some(block) = self.block_of_mut(allocation.address) {
+                        block.take(allocation);
+                    }
+                    self.owners
+                        .entry(key(&allocation.owner))
+                        .or_default()
+                        .insert(allocation.address);
+                }
+            }
+            Record::Released(freed) => freed.iter().for_each(|freed| self.give_back(freed.address)),
+        }
+    }
+
+    fn give_back(&mut self, address: IpAddr) {
+        let Some(block) = self.block_of_mut(address) else {
+            return;
+        };
+        let Some(allocation) = block.allocation(address) else {
+            return;
+        };
+        block.give_back(address);
+        let owner = key(&allocation.owner);
+        if let Some(addresses) = self.owners.get_mut(&owner) {
+            addresses.remove(&address);
+            if addresses.is_empty() {
+                self.owners.remove(&owner);
+            }
+        }
+    }
+}
+
+/// What tells attachments apart.
+fn key(owner: &AttachmentId) -> (String, String) {
+    (owner.container_id.clone(), owner.ifname.clone())
+}
+
+/// Checks that every item passes, and that no address comes twice; else gives the first that fails.
+fn each_once<T>(
+    items: &[T],
+    id: impl Fn(&T) -> (IpAddr, u64),
+    passes: impl Fn(&T) -> bool,
+) -> Result<(), (IpAddr, u64)> {
+    let mut seen = BTreeSet::new();
+    match items
+        .iter()
+        .find(|item| !seen.insert(id(item).0) || !passes(item))
+    {
+        Some(item) => Err(id(item)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,273 @@
+//! A block in its owner's hands: which addresses are free, and who holds the others.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use manx_api::ipam::{Allocation, AttachmentId, IpBlock};
+use serde::{Deserialize, Serialize};
+
+use crate::Family;
+use crate::address::{from_number, to_number};
+
+/// The most addresses a block has: of a /20 (IPv4) or a /116 (IPv6).
+const MAX_HOST_BITS: u8 = 12;
+
+/// Sequence numbers of a generation: its number shifted by this, plus a counter.
+const GENERATION_SHIFT: u32 = 32;
+
+/// A block in its owner's hands.
+///
+/// Every address of the block is in exactly one of `free` and `held`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Block {
+    cidr: IpNetwork,
+    pool: String,
+    generation: u64,
+    /// The last sequence number given.
+    sequence: u64,
+    /// Free addresses, the longest free first.
+    free: VecDeque<IpAddr>,
+    held: BTreeMap<IpAddr, Holder>,
+}
+
+/// Who holds an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Holder {
+    sequence: u64,
+    owner: AttachmentId,
+}
+
+/// What is wrong with a block.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BlockError {
+    /// More addresses than a block may have.
+    #[error("block {cidr} is too large: a block is a /20 (IPv4) or a /116 (IPv6) at most")]
+    TooLarge {
+        /// The block.
+        cidr: IpNetwork,
+    },
+    /// The CIDR has host bits.
+    #[error("block {cidr} has host bits set: the block is {}/{}", .cidr.network(), .cidr.prefix())]
+    HostBits {
+        /// The block.
+        cidr: IpNetwork,
+    },
+    /// The generation is beyond what sequence numbers can carry.
+    #[error("block {cidr} has generation {generation}, which no cluster reaches: its resource is damaged")]
+    Generation {
+        /// The block.
+        cidr: IpNetwork,
+        /// The generation.
+        generation: u64,
+    },
+    /// An address outside the block, or one that is there twice or not at all.
+    #[error("block {cidr} does not account for each of its addresses once: see {address}")]
+    Accounts {
+        /// The block.
+        cidr: IpNetwork,
+        /// The address.
+        address: IpAddr,
+    },
+    /// A sequence number that the block has not given yet.
+    #[error("block {cidr}: {address} has sequence {sequence}, which the block has not reached")]
+    Sequence {
+        /// The block.
+        cidr: IpNetwork,
+        /// The address.
+        address: IpAddr,
+        /// Its sequence number.
+        sequence: u64,
+    },
+}
+
+impl Block {
+    /// A block as its resource says, the checkpointed allocations held.
+    ///
+    /// # Errors
+    /// See [`BlockError`].
+    pub(crate) fn from_resource(resource: &IpBlock) -> Result<Self, BlockError> {
+        let spec = &resource.spec;
+        let cidr = spec.cidr;
+        let start = first_sequence(cidr, spec.generation)?;
+        let mut held = BTreeMap::new();
+        for Allocation {
+            address,
+            sequence,
+            owner,
+        } in spec.allocations.iter().cloned()
+        {
+            if held.insert(address, Holder { sequence, owner }).is_some() {
+                return Err(BlockError::Accounts { cidr, address });
+            }
+        }
+        let sequence = held.values().map(|holder| holder.sequence).fold(start, u64::max);
+        let free = addresses(cidr)?
+            .filter(|address| !held.contains_key(address))
+            .collect();
+        let block = Self {
+            cidr,
+            pool: spec.pool.clone(),
+            generation: spec.generation,
+            sequence,
+            free,
+            held,
+        };
+        block.check()?;
+        Ok(block)
+    }
+
+    /// Checks what the type cannot: that `free` and `held` share out the block's addresses, and that the
+    /// sequence numbers belong to the block's generations.
+    ///
+    /// # Errors
+    /// See [`BlockError`].
+    pub(crate) fn check(&self) -> Result<(), BlockError> {
+        let cidr = self.cidr;
+        let mut known: Vec<_> = self.free.iter().chain(self.held.keys()).copied().collect();
+        known.sort_unstable();
+        let mut known = known.into_iter();
+        for address in addresses(cidr)? {
+            if known.next() != Some(address) {
+                return Err(BlockError::Accounts { cidr, address });
+            }
+        }
+        if let Some(address) = known.next() {
+            return Err(BlockError::Accounts { cidr, address });
+        }
+        let start = first_sequence(cidr, self.generation)?;
+        let end = start | u64::from(u32::MAX);
+        if !(start..=end).contains(&self.sequence) {
+            return Err(BlockError::Sequence {
+                cidr,
+                address: cidr.ip(),
+                sequence: self.sequence,
+            });
+        }
+        for (&address, holder) in &self.held {
+            if holder.sequence > self.sequence {
+                return Err(BlockError::Sequence {
+                    cidr,
+                    address,
+                    sequence: holder.sequence,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The addresses.
+    #[must_use]
+    pub fn cidr(&self) -> IpNetwork {
+        self.cidr
+    }
+
+    /// The pool it was cut from.
+    #[must_use]
+    pub fn pool(&self) -> &str {
+        &self.pool
+    }
+
+    /// The ownership in which the node holds it.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// How many addresses pods may get.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.free.len().saturating_add(self.held.len())
+    }
+
+    /// How many addresses are free.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    /// What is held, ordered by address.
+    pub fn allocations(&self) -> impl Iterator<Item = Allocation> {
+        self.held
+            .iter()
+            .map(|(&address, holder)| holder.allocation(address))
+    }
+
+    /// What holds `address`.
+    pub(crate) fn allocation(&self, address: IpAddr) -> Option<Allocation> {
+        self.held.get(&address).map(|holder| holder.allocation(address))
+    }
+
+    /// The allocation that would give `owner` the address that is free for the longest time.
+    pub(crate) fn next(&self, owner: &AttachmentId) -> Option<Allocation> {
+        self.next_of(*self.free.front()?, owner)
+    }
+
+    /// The allocation that would give `owner` this address, if it is free.
+    pub(crate) fn next_of(&self, address: IpAddr, owner: &AttachmentId) -> Option<Allocation> {
+        let sequence = self.sequence.checked_add(1)?;
+        self.free.contains(&address).then(|| Allocation {
+            address,
+            sequence,
+            owner: owner.clone(),
+        })
+    }
+
+    /// Whether `allocation` could be the block's next.
+    pub(crate) fn can_take(&self, allocation: &Allocation) -> bool {
+        allocation.sequence > self.sequence && self.free.contains(&allocation.address)
+    }
+
+    /// Makes an allocation that [`Self::can_take`].
+    pub(crate) fn take(&mut self, allocation: &Allocation) {
+        if let Some(position) = self.free.iter().position(|free| *free == allocation.address) {
+            self.free.remove(position);
+        }
+        self.sequence = allocation.sequence;
+        let holder = Holder {
+            sequence: allocation.sequence,
+            owner: allocation.owner.clone(),
+        };
+        self.held.insert(allocation.address, holder);
+    }
+
+    /// Frees a held address: it will be the last to be used again.
+    pub(crate) fn give_back(&mut self, address: IpAddr) {
+        if self.held.remove(&address).is_some() {
+            self.free.push_back(address);
+        }
+    }
+}
+
+impl Holder {
+    fn allocation(&self, address: IpAddr) -> Allocation {
+        Allocation {
+            address,
+            sequence: self.sequence,
+            owner: self.owner.clone(),
+        }
+    }
+}
+
+/// The number before a generation's first sequence number. Generations do not share numbers, so a release
+/// meant for an earlier owner's allocation matches none of a later owner's.
+fn first_sequence(cidr: IpNetwork, generation: u64) -> Result<u64, BlockError> {
+    let fits = u32::try_from(generation).is_ok();
+    fits.then_some(generation << GENERATION_SHIFT)
+        .ok_or(BlockError::Generation { cidr, generation })
+}
+
+/// Every address of a block, in order.
+fn addresses(cidr: IpNetwork) -> Result<impl Iterator<Item = IpAddr>, BlockError> {
+    let family = Family::of_network(cidr);
+    if cidr.ip() != cidr.network() {
+        return Err(BlockError::HostBits { cidr });
+    }
+    let host_bits = family.bits().saturating_sub(cidr.prefix());
+    if host_bits > MAX_HOST_BITS {
+        return Err(BlockError::TooLarge { cidr });
+    }
+    let base = to_number(cidr.network());
+    Ok((0..1u128 << host_bits).map(move |offset| from_number(family, base | offset)))
+}
