@@ -27,7 +27,16 @@ fn program(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let directory = BUILT.get_or_init(|| {
         let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--offline", "--bins", "-p", "manx-agent", "-p", "manx-cni"])
+            .args([
+                "build",
+                "--quiet",
+                "--offline",
+                "--bins",
+                "-p",
+                "manx-agent",
+                "-p",
+                "manx-cni",
+            ])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status()
             .unwrap();
@@ -48,7 +57,11 @@ impl Cluster {
     /// One with a pool of IPv4 and a pool of IPv6 addresses.
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
         let cluster = Self { directory, runtime };
         for (name, cidr) in [("v4", "10.64.0.0/16"), ("v6", "fd64::/64")] {
             let pool = json!({
@@ -93,7 +106,11 @@ impl Cluster {
         });
         // YAML is a superset of JSON.
         std::fs::write(directory.join("manxd.yaml"), config.to_string()).unwrap();
-        Node { netns, directory, agent: None }
+        Node {
+            netns,
+            directory,
+            agent: None,
+        }
     }
 }
 
@@ -113,10 +130,21 @@ impl Node {
 
     /// Starts the agent and waits until it is ready.
     pub(crate) fn start(&mut self) {
-        let log = File::options().create(true).append(true).open(self.directory.join("manxd.log")).unwrap();
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.directory.join("manxd.log"))
+            .unwrap();
         self.agent = Some(self.command().stdin(Stdio::null()).stderr(log).spawn().unwrap());
-        let ready = eventually(PATIENCE, || self.status().is_some_and(|status| status.ready));
-        assert!(ready, "not ready: {:?}\n{}", self.status(), self.log());
+        let mut ended = false;
+        let over = eventually(PATIENCE, || {
+            ended = self
+                .agent
+                .as_mut()
+                .is_some_and(|agent| agent.try_wait().unwrap().is_some());
+            ended || self.status().is_some_and(|status| status.ready)
+        });
+        assert!(over && !ended, "not ready: {:?}\n{}", self.status(), self.log());
     }
 
     /// Starts another agent with the same configuration, which is expected to end by itself.
@@ -168,7 +196,10 @@ impl Node {
             .env("CNI_CONTAINERID", container)
             .env("CNI_NETNS", netns)
             .env("CNI_IFNAME", "eth0")
-            .env("CNI_ARGS", format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={container}"))
+            .env(
+                "CNI_ARGS",
+                format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={container}"),
+            )
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -183,14 +214,27 @@ impl Node {
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{text}\n{}", self.log());
         let result: Value = serde_json::from_str(&text).unwrap();
-        let address = |ip: &Value| ip["address"].as_str().unwrap().split('/').next().unwrap().parse().unwrap();
+        let address = |ip: &Value| {
+            ip["address"]
+                .as_str()
+                .unwrap()
+                .split('/')
+                .next()
+                .unwrap()
+                .parse()
+                .unwrap()
+        };
         result["ips"].as_array().unwrap().iter().map(address).collect()
     }
 
     /// Detaches a pod.
     pub(crate) fn delete(&self, container: &str, netns: &Path) {
         let output = self.cni("DEL", container, netns);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stdout)
+        );
     }
 }
 

@@ -10,7 +10,14 @@ const LATER: std::time::Duration = std::time::Duration::from_secs(60);
 
 fn pair(cluster: &Cluster) -> (Node, Node) {
     let (left, right) = (TestNetns::new("left"), TestNetns::new("right"));
-    left.connect(&right, "eth0", [&["192.0.2.1/24", "2001:db8::1/64"], &["192.0.2.2/24", "2001:db8::2/64"]]);
+    left.connect(
+        &right,
+        "eth0",
+        [
+            &["192.0.2.1/24", "2001:db8::1/64"],
+            &["192.0.2.2/24", "2001:db8::2/64"],
+        ],
+    );
     let (mut left, mut right) = (cluster.node("left", left), cluster.node("right", right));
     left.start();
     right.start();
@@ -18,7 +25,12 @@ fn pair(cluster: &Cluster) -> (Node, Node) {
 }
 
 fn learned(node: &Node) -> bool {
-    ["-4", "-6"].iter().all(|family| !node.netns.ip(&format!("{family} route show proto 179")).is_empty())
+    ["-4", "-6"].iter().all(|family| {
+        !node
+            .netns
+            .ip(&format!("{family} route show proto 179"))
+            .is_empty()
+    })
 }
 
 #[test]
@@ -27,7 +39,12 @@ fn pods_on_two_nodes_reach_each_other_through_an_agents_death_and_return() {
     let (mut left, right) = pair(&cluster);
     let (a, b) = (TestNetns::new("a"), TestNetns::new("b"));
     let (at_a, at_b) = (left.add("a", &a), right.add("b", &b));
-    assert!(eventually(LATER, || learned(&left) && learned(&right)), "{}\n{}", left.log(), right.log());
+    assert!(
+        eventually(LATER, || learned(&left) && learned(&right)),
+        "{}\n{}",
+        left.log(),
+        right.log()
+    );
     let connected = || {
         for (from, to) in at_a.iter().zip(&at_b) {
             assert_eq!(exchange(&a, &b, *to), Some(*from));

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use manx_linux::link::{Veth, VethEnd};
 use manx_linux::{LinkSocket, Netns, netns};
@@ -65,13 +65,16 @@ impl TestNetns {
             .unwrap()
             .create_veth(&Veth { end, peer })
             .unwrap();
-        for (netns, addresses) in [self, other].into_iter().zip(addresses) {
-            let mut links = LinkSocket::open_in(netns).unwrap();
+        let mut ends = [self, other].map(|netns| LinkSocket::open_in(netns).unwrap());
+        for (links, addresses) in ends.iter_mut().zip(addresses) {
             let index = links.get(name).unwrap().unwrap().index;
             links.set_up(index).unwrap();
             for address in addresses {
                 links.add_address(index, address.parse().unwrap()).unwrap();
             }
+        }
+        for links in &mut ends {
+            links.wait_until_ready(name).unwrap();
         }
     }
 }
@@ -125,18 +128,6 @@ pub(crate) fn exchange_as(
     receiver.send_to(b"answer", seen).ok()?;
     let (length, _) = sender.recv_from(&mut buffer).ok()?;
     (&buffer[..length] == b"answer").then(|| seen.ip())
-}
-
-/// Waits until the condition holds, for as long as `limit`; returns whether it came to hold.
-pub(crate) fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + limit;
-    while Instant::now() < end {
-        if condition() {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    condition()
 }
 
 #[test]
