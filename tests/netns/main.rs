@@ -6,3 +6,7 @@ mod agent_harness;
 mod agent_node;
 mod agent_nodes;
 mod harness;
+mod links;
+mod namespaces;
+mod pods;
+mod routes;
