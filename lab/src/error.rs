@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use manx_api::rpc::RpcError;
+use manx_api::rpc::{FrameError, RpcError};
 
 use crate::options::{Name, OptionsError};
 
@@ -99,7 +99,7 @@ pub enum LabError {
         /// Its socket.
         socket: PathBuf,
         /// Why not.
-        source: std::io::Error,
+        source: FrameError,
     },
     /// An agent answered with an error.
     #[error("{} says: {source}", socket.display())]
@@ -146,6 +146,14 @@ pub enum LabError {
     /// A name that Kubernetes would not take either.
     #[error("'{0}' is no name for a pod or a namespace: write 1 to 63 lower-case letters, digits and inner hyphens")]
     PodName(String),
+    /// A probe could not be made.
+    #[error("cannot {what}: {source}")]
+    Probe {
+        /// What was tried.
+        what: String,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// The user changed their mind.
     #[error("interrupted")]
     Interrupted,
