@@ -15,8 +15,10 @@ use ipnetwork::IpNetwork;
 use manx_api::status::{BgpRoute, PeerStatus};
 use manx_bgp::{PeerConfig, PeerKey, Prefix};
 use manx_bgpd::{Event, Events, Handle, Options};
+use manx_routes::Source;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::ask::answer;
 use crate::convert;
 use crate::identity::Identity;
 use crate::ipam::Owned;
@@ -57,7 +59,7 @@ pub struct Inbox {
     /// Our blocks.
     pub owned: watch::Receiver<Arc<Owned>>,
     /// Whether the kernel held routes of ours when the agent started.
-    pub adopted: oneshot::Receiver<bool>,
+    pub adopted: bool,
     /// Questions.
     pub questions: mpsc::Receiver<Question>,
     /// The route task.
@@ -102,7 +104,17 @@ struct Task {
 
 /// Runs until told to shut down.
 pub async fn run(inbox: Inbox) {
-    let Inbox { identity, mut view, mut owned, adopted, mut questions, routes, runtime, metrics, converged } = inbox;
+    let Inbox {
+        identity,
+        mut view,
+        mut owned,
+        adopted,
+        mut questions,
+        routes,
+        runtime,
+        metrics,
+        converged,
+    } = inbox;
     let mut task = Task {
         identity,
         routes,
@@ -112,15 +124,14 @@ pub async fn run(inbox: Inbox) {
         established: BTreeSet::new(),
         unconfirmed: BTreeSet::new(),
     };
-    let mut restarted = adopted.await.unwrap_or(false);
+    let mut restarted = adopted;
     while let Some(settings) = task.settings(&mut view).await {
         let mut life = task.start(settings, restarted).await;
         let end = task.live(&mut life, &mut view, &mut owned, &mut questions).await;
         task.unconfirmed.append(&mut life.selected);
         life.handle.shutdown().await;
         if let End::Shutdown(done) = end {
-            // Whoever asked may have given up waiting.
-            drop(done.send(()));
+            answer(done, ());
             return;
         }
         restarted = true;
@@ -146,12 +157,20 @@ impl Task {
 
     /// A new speaker, without peers. A port that is taken is tried again for as long as it takes.
     async fn start(&self, settings: Settings, restarted: bool) -> Life {
-        let options = Options { config: self.config(settings, restarted), listen: self.listen(settings.port) };
+        let options = Options {
+            config: self.config(settings, restarted),
+            listen: self.listen(settings.port),
+        };
         loop {
             let _on_runtime = self.runtime.enter();
             match manx_bgpd::start(options.clone()) {
                 Ok((handle, events)) => {
-                    tracing::info!(asn = settings.asn, port = settings.port, restarted, "speaker started");
+                    tracing::info!(
+                        asn = settings.asn,
+                        port = settings.port,
+                        restarted,
+                        "speaker started"
+                    );
                     return Life {
                         settings,
                         handle,
@@ -183,8 +202,14 @@ impl Task {
 
     /// Every address of the families that the node has.
     fn listen(&self, port: u16) -> Vec<SocketAddr> {
-        let v4 = self.identity.ipv4.map(|_| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
-        let v6 = self.identity.ipv6.map(|_| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
+        let v4 = self
+            .identity
+            .ipv4
+            .map(|_| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+        let v6 = self
+            .identity
+            .ipv6
+            .map(|_| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
         v4.into_iter().chain(v6).collect()
     }
 
@@ -196,7 +221,10 @@ impl Task {
         questions: &mut mpsc::Receiver<Question>,
     ) -> End {
         loop {
-            let (cluster, blocks) = (view.borrow_and_update().clone(), owned.borrow_and_update().clone());
+            let (cluster, blocks) = (
+                view.borrow_and_update().clone(),
+                owned.borrow_and_update().clone(),
+            );
             match settings(&cluster, &self.identity.name) {
                 Some(settings) if settings == life.settings => self.tell(life, &cluster, &blocks).await,
                 // Our Node resource is gone or has lost its BGP side: keep the sessions until it says otherwise.
@@ -214,8 +242,8 @@ impl Task {
                     }
                 },
                 question = questions.recv() => match question {
-                    Some(Question::Peers(reply)) => drop(reply.send(self.peers(life).await)),
-                    Some(Question::Routes(reply)) => drop(reply.send(self.paths(life).await)),
+                    Some(Question::Peers(reply)) => answer(reply, self.peers(life).await),
+                    Some(Question::Routes(reply)) => answer(reply, self.paths(life).await),
                     Some(Question::Shutdown(done)) => return End::Shutdown(done),
                     None => return End::Shutdown(oneshot::channel().0),
                 },
@@ -228,7 +256,11 @@ impl Task {
         let sessions = peering::sessions(view, &self.identity.name);
         let within: Arc<[Prefix]> = peering::accepted(view).into_iter().map(Prefix::new).collect();
         let config = |session: &Session| convert::peer_config(session, &self.identity, &within);
-        let peers: BTreeMap<_, _> = sessions.values().map(config).map(|peer| (peer.key, peer)).collect();
+        let peers: BTreeMap<_, _> = sessions
+            .values()
+            .map(config)
+            .map(|peer| (peer.key, peer))
+            .collect();
         for gone in life.peers.keys().filter(|key| !peers.contains_key(key)) {
             life.handle.remove_peer(*gone).await;
         }
@@ -244,10 +276,15 @@ impl Task {
         for new in originated.difference(&life.originated) {
             life.handle.originate(Prefix::new(*new)).await;
         }
-        self.metrics.peers.set(i64::try_from(peers.len()).unwrap_or(i64::MAX));
+        self.metrics
+            .peers
+            .set(i64::try_from(peers.len()).unwrap_or(i64::MAX));
         life.peers = peers;
         life.originated = originated;
-        life.origins = sessions.into_iter().map(|(address, session)| (address, session.origin)).collect();
+        life.origins = sessions
+            .into_iter()
+            .map(|(address, session)| (address, session.origin))
+            .collect();
     }
 
     async fn event(&mut self, life: &mut Life, event: Event) {
@@ -260,15 +297,19 @@ impl Task {
                         life.selected.insert(prefix.network());
                     }
                 }
-                let updates = changes.iter().map(|(prefix, next_hops)| convert::learned(*prefix, next_hops));
+                let updates = changes
+                    .iter()
+                    .map(|(prefix, next_hops)| convert::learned(*prefix, next_hops));
                 self.send(Command::Learned(updates.collect())).await;
             }
             Event::Converged => {
                 tracing::info!(routes = life.selected.len(), "initial routes are in");
                 let gone = std::mem::take(&mut self.unconfirmed);
-                let gone = gone.difference(&life.selected).map(|prefix| convert::learned(Prefix::new(*prefix), &[]));
+                let gone = gone
+                    .difference(&life.selected)
+                    .map(|prefix| convert::learned(Prefix::new(*prefix), &[]));
                 self.send(Command::Learned(gone.collect())).await;
-                self.send(Command::Converged).await;
+                self.send(Command::Settle(Source::Bgp)).await;
                 if let Some(guard) = self.converged.take() {
                     guard.done();
                 }
@@ -288,7 +329,9 @@ impl Task {
             self.established.remove(&peer);
             self.metrics.sessions_down.inc();
         }
-        self.metrics.peers_established.set(i64::try_from(self.established.len()).unwrap_or(i64::MAX));
+        self.metrics
+            .peers_established
+            .set(i64::try_from(self.established.len()).unwrap_or(i64::MAX));
     }
 
     async fn send(&self, command: Command) {
@@ -301,18 +344,26 @@ impl Task {
         let now = Instant::now();
         let origin = |address| life.origins.get(&address).map_or("", String::as_str);
         let peers = life.handle.peers().await;
-        let status = peers.iter().map(|p| convert::peer_status(&self.identity.name, p, origin(p.key.address), now));
+        let status = peers
+            .iter()
+            .map(|p| convert::peer_status(&self.identity.name, p, origin(p.key.address), now));
         status.collect()
     }
 
     async fn paths(&self, life: &Life) -> Vec<BgpRoute> {
         let paths = life.handle.paths().await;
-        paths.iter().map(|path| convert::bgp_route(&self.identity.name, path)).collect()
+        paths
+            .iter()
+            .map(|path| convert::bgp_route(&self.identity.name, path))
+            .collect()
     }
 }
 
 /// What the resources say of the speaker itself; none while they do not know the node.
 fn settings(view: &View, name: &str) -> Option<Settings> {
     let bgp = view.nodes.get(name)?.spec.bgp.as_ref()?;
-    Some(Settings { asn: peering::asn(view, bgp), port: view.configuration.listen_port })
+    Some(Settings {
+        asn: peering::asn(view, bgp),
+        port: view.configuration.listen_port,
+    })
 }

@@ -87,7 +87,9 @@ impl LogLevel {
 
 impl Default for Datastore {
     fn default() -> Self {
-        Self::Sqlite { path: PathBuf::from("/var/lib/manx/store.db") }
+        Self::Sqlite {
+            path: PathBuf::from("/var/lib/manx/store.db"),
+        }
     }
 }
 
@@ -152,8 +154,10 @@ impl Config {
     /// # Errors
     /// Names the file, the place and what would be right.
     pub fn load(path: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
         Self::parse(path, &text, variable)
     }
 
@@ -166,7 +170,10 @@ impl Config {
         text: &str,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
-        let refuse = |message: String| ConfigError::Parse { path: path.to_owned(), message };
+        let refuse = |message: String| ConfigError::Parse {
+            path: path.to_owned(),
+            message,
+        };
         let mut config: Self = match text.trim() {
             "" => Self::default(),
             _ => serde_saphyr::from_str(text).map_err(|e| refuse(e.to_string()))?,
@@ -175,8 +182,11 @@ impl Config {
             config.node_name = Some(name);
         }
         if let Some(level) = variable("MANX_LOG_LEVEL") {
-            config.log_level = serde_saphyr::from_str(&level)
-                .map_err(|_| refuse(format!("MANX_LOG_LEVEL={level}: write error, warn, info, debug or trace")))?;
+            config.log_level = serde_saphyr::from_str(&level).map_err(|_| {
+                refuse(format!(
+                    "MANX_LOG_LEVEL={level}: write error, warn, info, debug or trace"
+                ))
+            })?;
         }
         config.check(path)?;
         Ok(config)
@@ -184,13 +194,22 @@ impl Config {
 
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let refuse = |field, value: &dyn ToString, problem| {
-            Err(ConfigError::Value { path: path.to_owned(), field, value: value.to_string(), problem })
+            Err(ConfigError::Value {
+                path: path.to_owned(),
+                field,
+                value: value.to_string(),
+                problem,
+            })
         };
         if let Some(asn) = self.as_number.filter(|asn| RESERVED_AS.contains(asn)) {
             return refuse("asNumber", &asn, "is reserved; private ones are 64512 to 65534");
         }
         if let Some(mtu) = self.mtu.filter(|mtu| !(576..=65535).contains(mtu)) {
-            return refuse("mtu", &mtu, "is out of range: 576 to 65535, and 1280 at least with IPv6");
+            return refuse(
+                "mtu",
+                &mtu,
+                "is out of range: 576 to 65535, and 1280 at least with IPv6",
+            );
         }
         if let Some(id) = self.router_id.filter(Ipv4Addr::is_unspecified) {
             return refuse("routerId", &id, "is no identifier; any other IPv4 address is");
@@ -222,7 +241,9 @@ mod tests {
         );
         let expected = Config {
             node_name: Some("n1".into()),
-            datastore: Datastore::Sqlite { path: "/x/s.db".into() },
+            datastore: Datastore::Sqlite {
+                path: "/x/s.db".into(),
+            },
             socket: "/x/s".into(),
             state_dir: "/x".into(),
             http: None,
@@ -247,7 +268,11 @@ mod tests {
 
     #[test]
     fn values_that_no_node_can_use_are_refused_by_name() {
-        for (text, part) in [("asNumber: 23456", "asNumber: 23456"), ("mtu: 10", "mtu: 10"), ("routerId: 0.0.0.0", "routerId")] {
+        for (text, part) in [
+            ("asNumber: 23456", "asNumber: 23456"),
+            ("mtu: 10", "mtu: 10"),
+            ("routerId: 0.0.0.0", "routerId"),
+        ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(part), "{error} lacks {part}");
         }

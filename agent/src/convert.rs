@@ -1,17 +1,24 @@
 //! The only place where one domain's types become another's, by plain named functions.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use ipnetwork::IpNetwork;
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use manx_api::bgp::NextHopMode;
+use manx_api::ipam::AttachmentId;
 use manx_api::status::{BgpRoute, KernelRoute, PeerStatus};
+use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
+use manx_api::{Key, Kind, Metadata};
 use manx_bgp::wire::{AsPath, Attributes, NextHop, Origin, Segment};
 use manx_bgp::{Family, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Policy, Prefix};
+use manx_cni::{Code, Dns, Interface, IpConfig, Success};
+use manx_linux::pod::{GATEWAY_V4, GATEWAY_V6};
+use manx_linux::{Attached, PodLink};
 use manx_routes::{Hop, Route, Source, State, Target, Update};
 
 use crate::identity::Identity;
+use crate::names;
 use crate::peering::Session;
 
 /// The key of the peer at an address.
@@ -56,35 +63,58 @@ pub fn learned(prefix: Prefix, next_hops: &[NextHop]) -> Update {
     if next_hops.is_empty() {
         return Update::Remove { prefix, source };
     }
-    let hops = next_hops.iter().map(|next_hop| Hop { gateway: gateway(next_hop), device: None });
-    Update::Set(Route { prefix, target: Target::Via(hops.collect()), source })
+    let hops = next_hops.iter().map(|next_hop| Hop {
+        gateway: gateway(next_hop),
+        device: None,
+    });
+    Update::Set(Route {
+        prefix,
+        target: Target::Via(hops.collect()),
+        source,
+    })
 }
 
 /// The address to send to. A global address is enough for the kernel to find the interface.
 fn gateway(next_hop: &NextHop) -> IpAddr {
     match next_hop {
         NextHop::V4(address) => (*address).into(),
-        NextHop::V6 { global, link_local: Some(link_local) } if global.is_unspecified() => (*link_local).into(),
-        NextHop::V6 { global, link_local: _ } => (*global).into(),
+        NextHop::V6 {
+            global,
+            link_local: Some(link_local),
+        } if global.is_unspecified() => (*link_local).into(),
+        NextHop::V6 {
+            global,
+            link_local: _,
+        } => (*global).into(),
     }
 }
 
 /// The covering route of a block of ours.
 #[must_use]
 pub fn block_route(cidr: IpNetwork) -> Route {
-    Route { prefix: cidr, target: Target::Unreachable, source: Source::Block }
+    Route {
+        prefix: cidr,
+        target: Target::Unreachable,
+        source: Source::Block,
+    }
 }
 
 /// The route to a pod's address, out of the host's end of its veth pair.
 #[must_use]
 pub fn pod_route(address: IpAddr, ifindex: u32) -> Route {
-    Route { prefix: address.into(), target: Target::Device(ifindex), source: Source::Pod }
+    Route {
+        prefix: address.into(),
+        target: Target::Device(ifindex),
+        source: Source::Pod,
+    }
 }
 
 /// A session as `bgp.peers` shows it.
 #[must_use]
 pub fn peer_status(node: &str, peer: &PeerSnapshot, origin: &str, now: Instant) -> PeerStatus {
-    let since = peer.established_since.map(|since| now.saturating_duration_since(since).as_secs());
+    let since = peer
+        .established_since
+        .map(|since| now.saturating_duration_since(since).as_secs());
     PeerStatus {
         node: node.to_owned(),
         address: peer.key.address,
@@ -137,9 +167,18 @@ fn as_path(path: &AsPath) -> String {
 
 /// `1:2` (RFC 1997), `0x0002…` (RFC 4360, undecoded), `1:2:3` (RFC 8092).
 fn communities(attributes: &Attributes) -> Vec<String> {
-    let standard = attributes.communities.iter().map(|c| format!("{}:{}", c >> 16, c & 0xffff));
-    let extended = attributes.extended_communities.iter().map(|c| format!("{:#018x}", u64::from_be_bytes(*c)));
-    let large = attributes.large_communities.iter().map(|[global, a, b]| format!("{global}:{a}:{b}"));
+    let standard = attributes
+        .communities
+        .iter()
+        .map(|c| format!("{}:{}", c >> 16, c & 0xffff));
+    let extended = attributes
+        .extended_communities
+        .iter()
+        .map(|c| format!("{:#018x}", u64::from_be_bytes(*c)));
+    let large = attributes
+        .large_communities
+        .iter()
+        .map(|[global, a, b]| format!("{global}:{a}:{b}"));
     standard.chain(extended).chain(large).collect()
 }
 
@@ -177,5 +216,97 @@ pub fn kernel_route(
         .to_owned(),
         state: state.to_owned(),
         error,
+    }
+}
+
+/// What ADD answers about a pod's link: the node's end, the pod's end, the pod's addresses and default routes.
+#[must_use]
+pub fn cni_success(link: &PodLink, attached: &Attached, dns: Option<Dns>) -> Success {
+    let interface = |name: &str, mac: String, sandbox| Interface {
+        name: name.to_owned(),
+        mac: Some(mac),
+        mtu: Some(attached.mtu),
+        sandbox,
+    };
+    let sandbox = link.netns.to_string_lossy().into_owned();
+    let gateway = |address: &IpAddr| match address {
+        IpAddr::V4(_) => IpAddr::from(GATEWAY_V4),
+        IpAddr::V6(_) => IpAddr::from(GATEWAY_V6),
+    };
+    let ip = |address: &IpAddr| IpConfig {
+        address: (*address).into(),
+        gateway: Some(gateway(address)),
+        interface: Some(1),
+    };
+    let route = |address: &IpAddr| manx_cni::Route {
+        dst: everywhere(address),
+        gw: Some(gateway(address)),
+    };
+    Success {
+        interfaces: vec![
+            interface(&link.host_ifname, attached.host_mac.to_string(), None),
+            interface(&link.ifname, attached.pod_mac.to_string(), Some(sandbox)),
+        ],
+        ips: link.addresses.iter().map(ip).collect(),
+        routes: link.addresses.iter().map(route).collect(),
+        dns,
+    }
+}
+
+/// The prefix that holds every address of this one's family.
+fn everywhere(address: &IpAddr) -> IpNetwork {
+    match address {
+        IpAddr::V4(_) => Ipv4Network::new(Ipv4Addr::UNSPECIFIED, 0).map(IpNetwork::V4),
+        IpAddr::V6(_) => Ipv6Network::new(Ipv6Addr::UNSPECIFIED, 0).map(IpNetwork::V6),
+    }
+    .unwrap_or_else(|_| (*address).into())
+}
+
+/// A kernel's refusal, as CNI has it.
+#[must_use]
+pub fn cni_error(error: manx_linux::Error) -> manx_cni::Error {
+    use manx_linux::Error;
+    let code = match &error {
+        Error::NoNetns(_) => Code::UnknownContainer,
+        Error::Taken { .. } => Code::InvalidEnvironment,
+        Error::Overrun | Error::Interrupted => Code::TryAgainLater,
+        Error::Refused { .. } | Error::Os { .. } | Error::Malformed(_) | Error::Broken(_) => Code::Internal,
+    };
+    manx_cni::Error::new(code, error.to_string())
+}
+
+/// The key of an attachment's WorkloadEndpoint.
+#[must_use]
+pub fn workload_key(node: &str, owner: &AttachmentId) -> Key {
+    Key {
+        kind: Kind::WorkloadEndpoint,
+        namespace: Some(owner.namespace.clone()),
+        name: names::workload(node, owner),
+    }
+}
+
+/// An attachment's WorkloadEndpoint.
+#[must_use]
+pub fn workload_endpoint(
+    node: &str,
+    owner: &AttachmentId,
+    interface: &str,
+    addresses: Vec<IpAddr>,
+) -> WorkloadEndpoint {
+    let key = workload_key(node, owner);
+    WorkloadEndpoint {
+        metadata: Metadata {
+            name: key.name,
+            namespace: key.namespace,
+            ..Metadata::default()
+        },
+        spec: WorkloadEndpointSpec {
+            node: node.to_owned(),
+            pod: owner.pod.clone(),
+            container_id: owner.container_id.clone(),
+            endpoint: owner.ifname.clone(),
+            interface_name: interface.to_owned(),
+            addresses,
+        },
     }
 }

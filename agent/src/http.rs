@@ -30,15 +30,25 @@ struct Ready {
     waiting_for: Vec<String>,
 }
 
-/// Serves until the process ends.
+/// Listens for HTTP.
 ///
 /// # Errors
 /// When `address` cannot be listened on.
-pub async fn serve(address: SocketAddr, readiness: Readiness, registry: Arc<Registry>) -> io::Result<()> {
-    let listener = TcpListener::bind(address).await.map_err(|error| {
+pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
         let advice = "choose another address with `http` in manxd.yaml, or null for none";
-        io::Error::new(error.kind(), format!("cannot listen on {address} for HTTP: {error}; {advice}"))
-    })?;
+        io::Error::new(
+            error.kind(),
+            format!("cannot listen on {address} for HTTP: {error}; {advice}"),
+        )
+    })
+}
+
+/// Serves until the process ends.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(listener: TcpListener, readiness: Readiness, registry: Arc<Registry>) -> io::Result<()> {
     axum::serve(listener, router(Sources { readiness, registry })).await
 }
 
@@ -53,7 +63,11 @@ fn router(sources: Sources) -> Router {
 async fn readyz(State(sources): State<Sources>) -> impl IntoResponse {
     let waiting_for = sources.readiness.waiting_for();
     let ready = waiting_for.is_empty();
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (status, Json(Ready { ready, waiting_for }))
 }
 

@@ -55,15 +55,24 @@ impl Journal {
     /// # Errors
     /// The file cannot be read, or is damaged: it is left as it is then.
     pub fn open(path: &Path) -> Result<(Self, Allocator), JournalError> {
-        let io_error = |source| JournalError::Io { path: path.to_owned(), source };
+        let io_error = |source| JournalError::Io {
+            path: path.to_owned(),
+            source,
+        };
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(io_error(error)),
         };
-        let replay = journal::replay(&bytes)
-            .map_err(|source| JournalError::Replay { path: path.to_owned(), source })?;
-        let mut this = Self { path: path.to_owned(), file: None, records: replay.records };
+        let replay = journal::replay(&bytes).map_err(|source| JournalError::Replay {
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut this = Self {
+            path: path.to_owned(),
+            file: None,
+            records: replay.records,
+        };
         if let Some(torn) = replay.torn {
             tracing::warn!(path = %path.display(), ?torn, "the journal's last write was cut short; nobody was answered for it");
         }
@@ -71,7 +80,9 @@ impl Journal {
             this.rewrite(&replay.allocator)?;
         } else {
             let file = OpenOptions::new().append(true).open(path).map_err(io_error)?;
-            let cut = u64::try_from(replay.valid_len).map_err(io::Error::other).and_then(|len| file.set_len(len));
+            let cut = u64::try_from(replay.valid_len)
+                .map_err(io::Error::other)
+                .and_then(|len| file.set_len(len));
             cut.and_then(|()| file.sync_all()).map_err(io_error)?;
             this.file = Some(file);
         }
@@ -89,7 +100,10 @@ impl Journal {
         };
         let frame = journal::encode(records)?;
         let written = file.write_all(&frame).and_then(|()| file.sync_data());
-        written.map_err(|source| JournalError::Io { path: self.path.clone(), source })?;
+        written.map_err(|source| JournalError::Io {
+            path: self.path.clone(),
+            source,
+        })?;
         self.file = Some(file);
         self.records = self.records.saturating_add(records.len());
         Ok(())
@@ -98,7 +112,10 @@ impl Journal {
     /// A new file that says what `allocator` is takes the old one's place, at once and durably.
     fn rewrite(&mut self, allocator: &Allocator) -> Result<(), JournalError> {
         let text = journal::compact(allocator)?;
-        let file = replace(&self.path, &text).map_err(|source| JournalError::Io { path: self.path.clone(), source })?;
+        let file = replace(&self.path, &text).map_err(|source| JournalError::Io {
+            path: self.path.clone(),
+            source,
+        })?;
         self.file = Some(file);
         self.records = 0;
         Ok(())
@@ -140,7 +157,11 @@ mod tests {
             namespace: "default".to_owned(),
             pod: container.to_owned(),
         };
-        let request = Request { owner: &owner, families: &[Family::V4], pools: &["p".to_owned()] };
+        let request = Request {
+            owner: &owner,
+            families: &[Family::V4],
+            pools: &["p".to_owned()],
+        };
         allocator.assign(&request).unwrap().record.unwrap()
     }
 
@@ -170,7 +191,12 @@ mod tests {
         let path = dir.path().join("ipam.journal");
         let (journal, allocator) = journal_with_block(&path);
         drop(journal);
-        OpenOptions::new().append(true).open(&path).unwrap().write_all(&[9, 0, 0]).unwrap();
+        OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(&[9, 0, 0])
+            .unwrap();
 
         let (mut journal, mut replayed) = Journal::open(&path).unwrap();
         assert_eq!(replayed, allocator);
@@ -202,6 +228,10 @@ mod tests {
         std::fs::write(&path, "something else, and longer than a header").unwrap();
         let error = Journal::open(&path).unwrap_err().to_string();
         assert!(error.contains("move the file away"), "{error}");
-        assert!(std::fs::read_to_string(&path).unwrap().starts_with("something else"));
+        assert!(
+            std::fs::read_to_string(&path)
+                .unwrap()
+                .starts_with("something else")
+        );
     }
 }

@@ -1,7 +1,32 @@
 //! The node daemon manxd: configuration, task graph, socket server, readiness, metrics.
+//!
+//! Wiring and nothing else: what is to be thought is thought in the pure crates, what is to be done to the
+//! world is done in `linux`, `store` and `bgpd`. [`tasks`] draws who talks to whom; [`convert`] is the only
+//! place where one domain's types become another's.
 
+pub mod ask;
+pub mod bgp;
+pub mod cni;
 pub mod config;
+pub mod convert;
+pub mod endpoint;
 pub mod http;
+pub mod identity;
+pub mod ipam;
+pub mod journal;
 pub mod metrics;
+mod names;
+pub mod node;
+pub mod peering;
 pub mod ready;
+pub mod restore;
+pub mod route;
+pub mod server;
+pub mod startup;
+pub mod status;
 pub mod supervise;
+pub mod tasks;
+pub mod tombstones;
+pub mod view;
+pub mod watch;
+pub mod workload;

@@ -1,3 +1,115 @@
 //! `manxd`: the node daemon.
 
-fn main() {}
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use manx_agent::config::{Config, Datastore};
+use manx_agent::identity::Identity;
+use manx_agent::server::Claim;
+use manx_agent::startup;
+use manx_agent::tasks::{self, Start};
+use manx_store::SqliteStore;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Where the configuration is looked for.
+const CONFIG: &str = "/etc/manx/manxd.yaml";
+
+/// The Manx node daemon: pods' addresses and links, BGP, routes.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// The configuration. Without this, /etc/manx/manxd.yaml if it exists, else the defaults.
+    #[arg(long, env = "MANX_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match start(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Reads the configuration, makes the runtimes, and runs the agent to its end.
+fn start(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let config = configuration(arguments);
+    let level = config.as_ref().map(|config| config.log_level).unwrap_or_default();
+    // Netlink and SQLite libraries have little to say to an operator.
+    let filter = EnvFilter::try_from_env("RUST_LOG").unwrap_or_else(|_| EnvFilter::new(level.as_str()));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    let config = config?;
+    // Sessions keep their timers whatever the rest of the agent is busy with.
+    let bgp = runtime("manx-bgp", Some(1))?;
+    let main = runtime("manx", None)?;
+    let outcome = main.block_on(run(config, bgp.handle().clone()));
+    bgp.shutdown_background();
+    main.shutdown_background();
+    outcome
+}
+
+fn configuration(arguments: &Arguments) -> Result<Config, Box<dyn Error>> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let default = PathBuf::from(CONFIG);
+    let config = match &arguments.config {
+        Some(path) => Config::load(path, variable)?,
+        None if default.exists() => Config::load(&default, variable)?,
+        None => Config::parse(&default, "", variable)?,
+    };
+    Ok(config)
+}
+
+fn runtime(name: &str, threads: Option<usize>) -> std::io::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    if let Some(threads) = threads {
+        builder.worker_threads(threads);
+    }
+    builder.thread_name(name).enable_all().build()
+}
+
+async fn run(config: Config, bgp_runtime: Handle) -> Result<(), Box<dyn Error>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let claim = Claim::new(&config.socket)?;
+    std::fs::create_dir_all(&config.state_dir)
+        .map_err(|error| format!("cannot make stateDir {}: {error}", config.state_dir.display()))?;
+    let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
+    let machine = startup::survey()?;
+    let identity = Identity::new(&config, host_name.trim(), &machine.interfaces)?;
+    manx_linux::sysctl::enable_forwarding()?;
+    let Datastore::Sqlite { path } = &config.datastore;
+    let store = SqliteStore::open(path).await?;
+    tracing::info!(
+        node = identity.name,
+        ipv4 = identity.ipv4.map(|network| network.to_string()),
+        ipv6 = identity.ipv6.map(|network| network.to_string()),
+        version = env!("CARGO_PKG_VERSION"),
+        "manxd starts"
+    );
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let start = Start {
+        config,
+        claim,
+        machine,
+        identity,
+        store,
+        bgp_runtime,
+    };
+    Ok(tasks::run(start, stop).await?)
+}

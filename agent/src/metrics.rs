@@ -104,20 +104,48 @@ impl Metrics {
         let mut registry = Registry::with_prefix("manx");
         let m = self.clone();
         registry.register("cni_duration_seconds", "Time that CNI calls took", m.cni);
-        registry.register("ipam_journal_commit_seconds", "Time of a journal group commit", m.journal_commit);
+        registry.register(
+            "ipam_journal_commit_seconds",
+            "Time of a journal group commit",
+            m.journal_commit,
+        );
         registry.register("ipam_blocks", "Blocks owned", m.blocks);
         registry.register("ipam_addresses", "Addresses held by pods", m.addresses);
         registry.register("bgp_peers", "Sessions wanted", m.peers);
-        registry.register("bgp_peers_established", "Sessions established", m.peers_established);
+        registry.register(
+            "bgp_peers_established",
+            "Sessions established",
+            m.peers_established,
+        );
         registry.register("bgp_sessions_up", "Sessions that came up", m.sessions_up);
         registry.register("bgp_sessions_down", "Sessions that went down", m.sessions_down);
         registry.register("routes_wanted", "Routes wanted in the kernel", m.routes_wanted);
-        registry.register("routes_installed", "Routes that the kernel took", m.routes_installed);
-        registry.register("route_errors", "Route changes that the kernel refused", m.route_errors);
-        registry.register("route_resyncs", "Times the kernel's table was read again", m.route_resyncs);
+        registry.register(
+            "routes_installed",
+            "Routes that the kernel took",
+            m.routes_installed,
+        );
+        registry.register(
+            "route_errors",
+            "Route changes that the kernel refused",
+            m.route_errors,
+        );
+        registry.register(
+            "route_resyncs",
+            "Times the kernel's table was read again",
+            m.route_resyncs,
+        );
         registry.register("store_events", "Events that the store sent", m.store_events);
-        registry.register("store_lists", "Times that all resources were listed", m.store_lists);
-        registry.register("workload_retries", "WorkloadEndpoint writes to be tried again", m.workload_retries);
+        registry.register(
+            "store_lists",
+            "Times that all resources were listed",
+            m.store_lists,
+        );
+        registry.register(
+            "workload_retries",
+            "WorkloadEndpoint writes to be tried again",
+            m.workload_retries,
+        );
         registry
     }
 }

@@ -48,14 +48,24 @@ pub fn asn(view: &View, bgp: &NodeBgp) -> u32 {
 /// The sessions of node `me`, by the peer's address; none while the node itself is unknown.
 #[must_use]
 pub fn sessions(view: &View, me: &str) -> BTreeMap<IpAddr, Session> {
-    let Some(node) = view.nodes.get(me) else { return BTreeMap::new() };
-    let Some(bgp) = &node.spec.bgp else { return BTreeMap::new() };
+    let Some(node) = view.nodes.get(me) else {
+        return BTreeMap::new();
+    };
+    let Some(bgp) = &node.spec.bgp else {
+        return BTreeMap::new();
+    };
     let others = view.nodes.values().filter(|other| other.metadata.name != me);
     let mesh = others.filter_map(|other| mesh_session(view, bgp, other));
     let mesh = mesh.filter(|_| view.configuration.node_to_node_mesh_enabled);
-    let peers = view.peers.values().filter(|peer| is_for(peer, node)).map(|peer| peer_session(bgp, peer));
+    let peers = view
+        .peers
+        .values()
+        .filter(|peer| is_for(peer, node))
+        .map(|peer| peer_session(bgp, peer));
     // Later ones replace earlier ones: a BGPPeer says more than the mesh.
-    let all = mesh.chain(peers).filter(|session| !is_own(bgp, session.remote.ip()));
+    let all = mesh
+        .chain(peers)
+        .filter(|session| !is_own(bgp, session.remote.ip()));
     all.map(|session| (session.remote.ip(), session)).collect()
 }
 
@@ -67,8 +77,14 @@ pub fn accepted(view: &View) -> Vec<IpNetwork> {
 
 fn mesh_session(view: &View, me: &NodeBgp, other: &Node) -> Option<Session> {
     let bgp = other.spec.bgp.as_ref()?;
-    let over_v4 = me.ipv4_address.zip(bgp.ipv4_address).map(|(l, r)| (IpAddr::from(l.ip()), IpAddr::from(r.ip())));
-    let over_v6 = me.ipv6_address.zip(bgp.ipv6_address).map(|(l, r)| (IpAddr::from(l.ip()), IpAddr::from(r.ip())));
+    let over_v4 = me
+        .ipv4_address
+        .zip(bgp.ipv4_address)
+        .map(|(l, r)| (IpAddr::from(l.ip()), IpAddr::from(r.ip())));
+    let over_v6 = me
+        .ipv6_address
+        .zip(bgp.ipv6_address)
+        .map(|(l, r)| (IpAddr::from(l.ip()), IpAddr::from(r.ip())));
     let (local, remote) = over_v4.or(over_v6)?;
     let settings = &view.configuration;
     Some(Session {
@@ -136,31 +152,50 @@ mod tests {
             ipv4_address: v4.map(|a| a.parse().unwrap()),
             ipv6_address: v6.map(|a| a.parse().unwrap()),
         };
-        Node { metadata: metadata(name), spec: NodeSpec { bgp: Some(bgp) } }
+        Node {
+            metadata: metadata(name),
+            spec: NodeSpec { bgp: Some(bgp) },
+        }
     }
 
     fn metadata(name: &str) -> Metadata {
         let labels = BTreeMap::from([("rack".to_owned(), name.to_owned())]);
-        Metadata { name: name.to_owned(), labels, ..Metadata::default() }
+        Metadata {
+            name: name.to_owned(),
+            labels,
+            ..Metadata::default()
+        }
     }
 
     fn peer(name: &str, address: &str) -> BgpPeer {
         let spec = format!(r#"{{"peerIP": "{address}", "asNumber": 65100}}"#);
         let spec: BgpPeerSpec = serde_json::from_str(&spec).unwrap();
-        BgpPeer { metadata: metadata(name), spec }
+        BgpPeer {
+            metadata: metadata(name),
+            spec,
+        }
     }
 
     fn view(nodes: &[Node], peers: &[BgpPeer]) -> View {
         View {
             complete: true,
-            nodes: nodes.iter().map(|n| (n.metadata.name.clone(), n.clone())).collect(),
-            peers: peers.iter().map(|p| (p.metadata.name.clone(), p.clone())).collect(),
+            nodes: nodes
+                .iter()
+                .map(|n| (n.metadata.name.clone(), n.clone()))
+                .collect(),
+            peers: peers
+                .iter()
+                .map(|p| (p.metadata.name.clone(), p.clone()))
+                .collect(),
             ..View::default()
         }
     }
 
     fn remotes(view: &View, me: &str) -> Vec<String> {
-        sessions(view, me).values().map(|s| format!("{} {} {}", s.remote, s.asn, s.origin)).collect()
+        sessions(view, me)
+            .values()
+            .map(|s| format!("{} {} {}", s.remote, s.asn, s.origin))
+            .collect()
     }
 
     fn three() -> [Node; 3] {
@@ -174,9 +209,15 @@ mod tests {
     #[test]
     fn the_mesh_has_one_session_with_every_other_node_over_a_family_that_both_have() {
         let view = view(&three(), &[]);
-        assert_eq!(remotes(&view, "n1"), ["192.0.2.2:179 64512 mesh", "[2001:db8::3]:179 64512 mesh"]);
+        assert_eq!(
+            remotes(&view, "n1"),
+            ["192.0.2.2:179 64512 mesh", "[2001:db8::3]:179 64512 mesh"]
+        );
         assert_eq!(remotes(&view, "n2"), ["192.0.2.1:179 64512 mesh"]);
-        assert_eq!(sessions(&view, "n2").values().next().unwrap().local, Some("192.0.2.2".parse().unwrap()));
+        assert_eq!(
+            sessions(&view, "n2").values().next().unwrap().local,
+            Some("192.0.2.2".parse().unwrap())
+        );
     }
 
     #[test]
@@ -203,14 +244,23 @@ mod tests {
         selected.spec.node_selector = Some("rack == 'n2'".parse().unwrap());
         let mut view = view(&three(), &[named, selected, peer("all", "192.0.2.253:1179")]);
         view.configuration.node_to_node_mesh_enabled = false;
-        assert_eq!(remotes(&view, "n1"), ["192.0.2.251:179 65100 named", "192.0.2.253:1179 65100 all"]);
-        assert_eq!(remotes(&view, "n2"), ["192.0.2.252:179 65100 selected", "192.0.2.253:1179 65100 all"]);
+        assert_eq!(
+            remotes(&view, "n1"),
+            ["192.0.2.251:179 65100 named", "192.0.2.253:1179 65100 all"]
+        );
+        assert_eq!(
+            remotes(&view, "n2"),
+            ["192.0.2.252:179 65100 selected", "192.0.2.253:1179 65100 all"]
+        );
     }
 
     #[test]
     fn nobody_is_their_own_peer() {
         let view = view(&three(), &[peer("router", "192.0.2.1")]);
-        assert_eq!(remotes(&view, "n1"), ["192.0.2.2:179 64512 mesh", "[2001:db8::3]:179 64512 mesh"]);
+        assert_eq!(
+            remotes(&view, "n1"),
+            ["192.0.2.2:179 64512 mesh", "[2001:db8::3]:179 64512 mesh"]
+        );
     }
 
     #[test]

@@ -23,7 +23,9 @@ pub struct Guard {
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self { waiting: watch::Sender::new(BTreeSet::new()) }
+        Self {
+            waiting: watch::Sender::new(BTreeSet::new()),
+        }
     }
 }
 
@@ -33,13 +35,20 @@ impl Readiness {
         self.waiting.send_modify(|waiting| {
             waiting.insert(what);
         });
-        Guard { what, waiting: self.waiting.clone() }
+        Guard {
+            what,
+            waiting: self.waiting.clone(),
+        }
     }
 
     /// What is still waited for, in order of name; ready when empty.
     #[must_use]
     pub fn waiting_for(&self) -> Vec<String> {
-        self.waiting.borrow().iter().map(|&what| what.to_owned()).collect()
+        self.waiting
+            .borrow()
+            .iter()
+            .map(|&what| what.to_owned())
+            .collect()
     }
 }
 

@@ -24,7 +24,11 @@ pub async fn restarted<S, T>(name: &'static str, mut state: S, mut task: impl As
         match AssertUnwindSafe(task(&mut state)).catch_unwind().await {
             Ok(end) => return end,
             Err(panic) => {
-                tracing::error!(task = name, reason = reason(&*panic), "task panicked; it starts again");
+                tracing::error!(
+                    task = name,
+                    reason = reason(&*panic),
+                    "task panicked; it starts again"
+                );
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -35,13 +39,16 @@ pub async fn restarted<S, T>(name: &'static str, mut state: S, mut task: impl As
 #[must_use]
 pub fn reason(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason given")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no reason given")
 }
 
 /// What to resume with when a part of a task failed: the part's own panic, or that it was cancelled.
 #[must_use]
 pub fn panic_of(error: JoinError) -> Box<dyn Any + Send> {
-    error.try_into_panic().unwrap_or_else(|error| Box::new(error.to_string()))
+    error
+        .try_into_panic()
+        .unwrap_or_else(|error| Box::new(error.to_string()))
 }
 
 #[cfg(test)]

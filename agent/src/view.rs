@@ -8,7 +8,13 @@ use manx_api::node::Node;
 use manx_api::{Key, Kind, Resource};
 
 /// The kinds that make up the view.
-pub const KINDS: [Kind; 5] = [Kind::IpPool, Kind::IpBlock, Kind::Node, Kind::BgpConfiguration, Kind::BgpPeer];
+pub const KINDS: [Kind; 5] = [
+    Kind::IpPool,
+    Kind::IpBlock,
+    Kind::Node,
+    Kind::BgpConfiguration,
+    Kind::BgpPeer,
+];
 
 /// The only BGPConfiguration that is honoured.
 const CONFIGURATION: &str = "default";
@@ -51,7 +57,9 @@ impl View {
             Kind::IpPool => drop(self.pools.remove(&key.name)),
             Kind::IpBlock => drop(self.blocks.remove(&key.name)),
             Kind::Node => drop(self.nodes.remove(&key.name)),
-            Kind::BgpConfiguration if key.name == CONFIGURATION => self.configuration = BgpConfigurationSpec::default(),
+            Kind::BgpConfiguration if key.name == CONFIGURATION => {
+                self.configuration = BgpConfigurationSpec::default()
+            }
             Kind::BgpPeer => drop(self.peers.remove(&key.name)),
             Kind::BgpConfiguration | Kind::WorkloadEndpoint => {}
         }

@@ -70,7 +70,10 @@ async fn list<S: Store>(inbox: &Inbox<S>) -> (View, Revision) {
 }
 
 async fn try_list<S: Store>(store: &S) -> Result<(View, Revision), Error> {
-    let mut view = View { complete: true, ..View::default() };
+    let mut view = View {
+        complete: true,
+        ..View::default()
+    };
     let mut oldest = None;
     for kind in KINDS {
         let listing = store.list(kind, None).await?;
@@ -81,7 +84,12 @@ async fn try_list<S: Store>(store: &S) -> Result<(View, Revision), Error> {
 }
 
 /// Takes events into the view, as many at once as are there, until the stream fails.
-async fn follow<S>(inbox: &Inbox<S>, events: &mut Events, view: &mut View, revision: &mut Revision) -> Option<Error> {
+async fn follow<S>(
+    inbox: &Inbox<S>,
+    events: &mut Events,
+    view: &mut View,
+    revision: &mut Revision,
+) -> Option<Error> {
     let mut batches = events.ready_chunks(BATCH);
     while let Some(batch) = batches.next().await {
         for event in batch {

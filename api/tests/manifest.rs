@@ -302,7 +302,9 @@ fn endpoints() -> impl Strategy<Value = Resource> {
     )
         .prop_map(|(metadata, node, pod, container_id, dual)| {
             let mut addresses = vec![parsed("10.244.0.1")];
-            addresses.extend(dual.then(|| parsed("fd00::1")));
+            if dual {
+                addresses.push(parsed("fd00::1"));
+            }
             let spec = WorkloadEndpointSpec {
                 node,
                 pod,

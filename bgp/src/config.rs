@@ -1,6 +1,6 @@
 //! Settings: the speaker's own and each peer's.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,4 +88,50 @@ pub enum Policy {
     Reject,
     /// Prefixes inside any of these.
     Within(Arc<[Prefix]>),
+}
+
+impl PeerKey {
+    /// The peer that has `address`, on the interface `scope` where the address is link-local.
+    #[must_use]
+    pub fn of(address: IpAddr, scope: u32) -> Self {
+        let address = address.to_canonical();
+        let on_link = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+        Self { address, scope: if on_link { scope } else { 0 } }
+    }
+
+    /// Where to reach a port of the peer.
+    pub(crate) fn socket_address(self, port: u16) -> SocketAddr {
+        match self.address {
+            IpAddr::V4(address) => SocketAddr::new(address.into(), port),
+            IpAddr::V6(address) => SocketAddrV6::new(address, port, 0, self.scope).into(),
+        }
+    }
+}
+
+impl Config {
+    /// The cluster that we reflect for (RFC 4456 §7).
+    pub(crate) fn cluster(&self) -> Ipv4Addr {
+        self.cluster_id.unwrap_or(self.router_id)
+    }
+}
+
+impl PeerConfig {
+    /// Whether `new` can only take effect with a new session: what the OPENs agree on, or where they are sent
+    /// from. All else is applied to the session as it stands.
+    pub(crate) fn needs_new_session(&self, new: &Self) -> bool {
+        let agreed = |it: &Self| (it.asn, it.local_address, it.hold_time, it.graceful_restart);
+        agreed(self) != agreed(new) || self.families != new.families
+    }
+}
+
+impl Policy {
+    /// Whether a prefix passes.
+    #[must_use]
+    pub fn passes(&self, prefix: Prefix) -> bool {
+        match self {
+            Self::Accept => true,
+            Self::Reject => false,
+            Self::Within(ranges) => ranges.iter().any(|range| range.covers(prefix)),
+        }
+    }
 }

@@ -25,7 +25,7 @@ use std::net::Ipv4Addr;
 use smallvec::SmallVec;
 
 use crate::PeerKey;
-use crate::wire::{Attributes, Segment};
+use crate::wire::Attributes;
 
 /// The preference of a path that does not state one.
 pub(crate) const DEFAULT_LOCAL_PREF: u32 = 100;
@@ -118,16 +118,19 @@ pub(crate) fn decide(candidates: &[Candidate<'_>]) -> Decision {
     decision
 }
 
-/// Why `other` is not the best path although it is as good as `best` up to step 6.
-pub(crate) fn tie_break_reason(best: &Candidate<'_>, other: &Candidate<'_>) -> Reason {
-    let (best, other) = (best.tie_break(), other.tie_break());
-    if best.0 != other.0 {
-        Reason::RouterId
-    } else if best.1 != other.1 {
-        Reason::ClusterListLength
-    } else {
-        Reason::PeerAddress
+/// For each path, why it is not the best; nothing for the best.
+pub(crate) fn explain(candidates: &[Candidate<'_>]) -> Vec<Option<Reason>> {
+    let decision = decide(candidates);
+    let mut reasons = vec![None; candidates.len()];
+    for (place, reason) in decision.lost {
+        reasons[place] = Some(reason);
     }
+    if let Some((&best, others)) = decision.ranked.split_first() {
+        for &place in others {
+            reasons[place] = Some(candidates[best].beats(&candidates[place]));
+        }
+    }
+    reasons
 }
 
 impl Decision {
@@ -139,9 +142,9 @@ impl Decision {
 
     fn keep_least_med(&mut self, candidates: &[Candidate<'_>]) {
         let med = |i: usize| candidates[i].attributes.med.unwrap_or(0);
-        let neighbour = |i: usize| candidates[i].attributes.as_path.neighbour();
+        let neighbor = |i: usize| candidates[i].attributes.as_path.neighbor();
         let left = self.ranked.clone();
-        self.keep(Reason::Med, |i| !left.iter().any(|&j| neighbour(j) == neighbour(i) && med(j) < med(i)));
+        self.keep(Reason::Med, |i| !left.iter().any(|&j| neighbor(j) == neighbor(i) && med(j) < med(i)));
     }
 
     fn keep(&mut self, reason: Reason, stays: impl Fn(usize) -> bool) {
@@ -163,6 +166,18 @@ impl Candidate<'_> {
 
     fn external(&self) -> bool {
         matches!(self.source, Source::Peer { external: true, .. })
+    }
+
+    /// In which of steps 7 to 9 this path is better than `other`.
+    fn beats(&self, other: &Self) -> Reason {
+        let (best, other) = (self.tie_break(), other.tie_break());
+        if best.0 != other.0 {
+            Reason::RouterId
+        } else if best.1 != other.1 {
+            Reason::ClusterListLength
+        } else {
+            Reason::PeerAddress
+        }
     }
 
     /// Steps 7 to 9. No two paths of a prefix come from one peer, so no two are equal.

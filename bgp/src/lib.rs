@@ -6,11 +6,22 @@
 //! same instants with the same seed give the same outputs.
 
 pub mod config;
+mod convergence;
+mod decision;
 pub mod error;
+mod export;
+mod import;
+mod inbound;
+mod outbound;
+mod peer;
 pub mod prefix;
+mod rib;
 pub mod seam;
+mod session;
 pub mod speaker;
 pub mod status;
+#[cfg(test)]
+mod testing;
 pub mod wire;
 
 pub use config::{Config, NextHopMode, PeerConfig, PeerKey, Policy};

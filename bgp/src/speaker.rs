@@ -1,10 +1,29 @@
 //! The speaker: all peers, the RIB, and what leaves.
+//!
+//! [`Speaker::handle`] takes one input: it steps the peer's connections and books routes, nothing more. What
+//! follows for other prefixes and peers is worked out when the driver has no more inputs at hand and asks for
+//! outputs, once per changed prefix and peer however many inputs there were: [`Speaker::poll`].
 
+mod session;
+mod turn;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
 pub use crate::config::{Config, NextHopMode, PeerConfig, PeerKey, Policy};
+use crate::convergence::Convergence;
+use crate::peer::Peer;
+use crate::rib::{Path, Rib, Route};
 pub use crate::seam::{ConnId, Input, Output};
+use crate::session::{Link, Loss};
 pub use crate::status::{PathSnapshot, PeerSnapshot, State};
+use crate::wire::{Attributes, Cease};
+use crate::Prefix;
 
 /// Bytes under way to one peer beyond which its announcements wait for `Drained`.
 pub const SEND_BUDGET: usize = 256 * 1024;
@@ -13,40 +32,169 @@ pub const SEND_BUDGET: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct Speaker {
     config: Config,
+    peers: BTreeMap<PeerKey, Peer>,
+    /// Whose a connection is.
+    connections: BTreeMap<ConnId, PeerKey>,
+    /// When which peer is due: one entry per peer that ever is.
+    deadlines: BTreeSet<(Instant, PeerKey)>,
+    rib: Rib,
+    /// Peers that may have to be sent routes.
+    unsent: BTreeSet<PeerKey>,
+    convergence: Convergence,
+    outputs: VecDeque<Output>,
+    /// How many connections have been dialled.
+    dialled: u64,
+    rng: StdRng,
+    /// The instant of the last input.
+    now: Option<Instant>,
+    stopped: bool,
 }
 
 impl Speaker {
     /// A speaker without peers.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config }
+        Self {
+            peers: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            rib: Rib::new(config.max_paths, config.seed),
+            unsent: BTreeSet::new(),
+            convergence: Convergence::new(config.restarted, config.deferral),
+            outputs: VecDeque::new(),
+            dialled: 0,
+            rng: StdRng::seed_from_u64(config.seed),
+            now: None,
+            stopped: false,
+            config,
+        }
     }
 
     /// Takes one input.
-    pub fn handle(&mut self, _now: Instant, _input: Input) {
-        let _ = &self.config;
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        self.now = Some(now);
+        if self.stopped {
+            return self.refuse(&input);
+        }
+        match input {
+            Input::SetPeer(config) => self.set_peer(now, *config),
+            Input::RemovePeer(key) => self.remove_peer(now, key),
+            Input::Originate(prefix) => self.originate(prefix),
+            Input::Unoriginate(prefix) => self.unoriginate(prefix),
+            Input::Connected { conn, local } => {
+                let link = Link { conn, dialled: true, local: local.ip().to_canonical() };
+                self.on_connection(now, conn, |peering, cx| peering.connected(link, cx));
+            }
+            Input::Accepted { conn, local, remote, scope } => self.accept(now, conn, local, remote, scope),
+            Input::ConnectFailed { conn } | Input::Closed { conn } => {
+                self.on_connection(now, conn, |peering, cx| peering.disconnected(conn, cx));
+                self.connections.remove(&conn);
+            }
+            Input::Received { conn, message } => {
+                self.on_connection(now, conn, |peering, cx| peering.received(conn, message, cx));
+            }
+            Input::Drained { conn } => self.drained(conn),
+            Input::Tick => {}
+            Input::Shutdown => return self.shutdown(now),
+        }
+        self.expire(now);
     }
 
     /// The next output, until there is none.
     pub fn poll(&mut self) -> Option<Output> {
-        None
+        if self.outputs.is_empty() && !self.stopped {
+            self.turn();
+        }
+        self.outputs.pop_front()
     }
 
     /// When to call `handle` with `Tick` at the latest.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        None
+        let peers = self.deadlines.first().map(|(at, _)| *at);
+        peers.into_iter().chain(self.convergence.deadline()).min().filter(|_| !self.stopped)
     }
 
     /// Every configured peer as it stands, in order of key.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerSnapshot> {
-        Vec::new()
+        self.peers.values().map(Peer::snapshot).collect()
     }
 
-    /// Every path of every prefix, the best first within a prefix.
+    /// Every path of every prefix, in order of prefix, the best first.
     #[must_use]
     pub fn paths(&self) -> Vec<PathSnapshot> {
-        Vec::new()
+        self.rib.snapshot()
+    }
+
+    fn set_peer(&mut self, now: Instant, config: PeerConfig) {
+        let key = config.key;
+        let Some(peer) = self.peers.get_mut(&key) else {
+            return self.add_peer(now, config);
+        };
+        let old = std::mem::replace(&mut peer.config, config);
+        if old == peer.config {
+            return;
+        }
+        if old.asn != peer.config.asn {
+            peer.drop_stale(&mut self.rib);
+        }
+        if old.needs_new_session(&peer.config) {
+            let loss = Loss::cease(Cease::OtherConfigurationChange);
+            self.on_peer(now, key, |peering, cx| peering.reset(&loss, cx));
+        } else {
+            peer.reapply(&self.config, &mut self.rib);
+            self.unsent.insert(key);
+            self.on_peer(now, key, |peering, cx| peering.settle(cx));
+        }
+    }
+
+    fn remove_peer(&mut self, now: Instant, key: PeerKey) {
+        let loss = Loss::cease(Cease::PeerDeconfigured);
+        self.on_peer(now, key, |peering, cx| peering.stop(&loss, cx));
+        if let Some(mut peer) = self.peers.remove(&key) {
+            peer.inbound.lose(&[], &mut self.rib);
+            self.deadlines.retain(|(_, due)| *due != key);
+            self.unsent.remove(&key);
+        }
+    }
+
+    fn originate(&mut self, prefix: Prefix) {
+        let route = Route { next_hop: None, attributes: Arc::new(Attributes::default()) };
+        let route = self.rib.intern(route);
+        self.rib.insert(prefix, Path::new(None, route, None));
+    }
+
+    fn unoriginate(&mut self, prefix: Prefix) {
+        if let Some(id) = self.rib.id(prefix) {
+            self.rib.remove(id, None);
+        }
+    }
+
+    /// A connection from a configured peer is its; others are closed before a byte of theirs is read.
+    fn accept(&mut self, now: Instant, conn: ConnId, local: SocketAddr, remote: SocketAddr, scope: u32) {
+        let key = PeerKey::of(remote.ip(), scope);
+        if self.peers.contains_key(&key) {
+            self.connections.insert(conn, key);
+            let link = Link { conn, dialled: false, local: local.ip().to_canonical() };
+            self.on_peer(now, key, |peering, cx| peering.accepted(link, cx));
+        } else {
+            self.outputs.push_back(Output::Close { conn });
+        }
+    }
+
+    /// The process ends. What was selected stays selected, so that forwarding goes on.
+    fn shutdown(&mut self, now: Instant) {
+        self.stopped = true;
+        for key in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.leave(now, key);
+        }
+    }
+
+    /// After the end there is nothing to say but no.
+    fn refuse(&mut self, input: &Input) {
+        if let Input::Accepted { conn, .. } = input {
+            self.outputs.push_back(Output::Close { conn: *conn });
+        }
     }
 }

@@ -278,14 +278,15 @@ impl Allocator {
             .filter_map(|&address| self.block_of(address)?.allocation(address))
     }
 
+    /// The block that has the address: blocks are disjoint, so only the last one that begins at or below it can.
     fn block_of(&self, address: IpAddr) -> Option<&Block> {
-        self.blocks().find(|block| block.cidr().contains(address))
+        let (cidr, block) = self.blocks.range(..=IpNetwork::from(address)).next_back()?;
+        cidr.contains(address).then_some(block)
     }
 
     fn block_of_mut(&mut self, address: IpAddr) -> Option<&mut Block> {
-        self.blocks
-            .values_mut()
-            .find(|block| block.cidr().contains(address))
+        let (cidr, block) = self.blocks.range_mut(..=IpNetwork::from(address)).next_back()?;
+        cidr.contains(address).then_some(block)
     }
 
     /// The allocation that would serve a request: pools as preferred, and in a pool the lowest block with

@@ -16,6 +16,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use ipnetwork::IpNetwork;
 use manx_routes::{Change, Reconciler, Route, Source, State, Update};
 use tokio::time::Instant;
 
@@ -133,6 +134,12 @@ impl Syncer {
     /// Every wanted route and how far it has come.
     pub fn status(&self) -> impl Iterator<Item = (Route, State)> + '_ {
         self.reconciler.status()
+    }
+
+    /// How far the route wanted for exactly this prefix has come; none where none is wanted.
+    #[must_use]
+    pub fn state(&self, prefix: IpNetwork) -> Option<State> {
+        self.reconciler.state(prefix)
     }
 
     /// The number of prefixes that have a wanted route.

@@ -184,13 +184,23 @@ impl Reconciler {
     /// Every wanted route and how far it has come.
     pub fn status(&self) -> impl Iterator<Item = (Route, State)> + '_ {
         self.table.iter().map(|route| {
-            let state = match (self.failed.get(&route.prefix), self.held.get(&route.prefix)) {
-                (Some(refusal), _) => State::Failed(refusal.clone()),
-                (None, Some(held)) if held.meets(&route) => State::Installed,
-                (None, _) => State::Pending,
-            };
+            let state = self.state_of(&route);
             (route, state)
         })
+    }
+
+    /// How far the route wanted for exactly this prefix has come; none where none is wanted.
+    #[must_use]
+    pub fn state(&self, prefix: IpNetwork) -> Option<State> {
+        self.table.get(prefix).map(|route| self.state_of(&route))
+    }
+
+    fn state_of(&self, route: &Route) -> State {
+        match (self.failed.get(&route.prefix), self.held.get(&route.prefix)) {
+            (Some(refusal), _) => State::Failed(refusal.clone()),
+            (None, Some(held)) if held.meets(route) => State::Installed,
+            (None, _) => State::Pending,
+        }
     }
 
     /// What has changed in the wanted table has to be compared with the kernel's.

@@ -1,1 +1,4 @@
 //! Whole meshes of speakers under a virtual clock.
+
+mod mesh;
+mod network;

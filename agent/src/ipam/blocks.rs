@@ -11,7 +11,8 @@ use manx_store::{Error, Store};
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
-use super::{CLAIM_PAUSE, IpamError, Recovery, Task, answer, recovery};
+use super::{CLAIM_PAUSE, IpamError, Recovery, Task, recovery};
+use crate::ask::answer;
 use crate::supervise;
 
 /// Blocks of a pool that one claim tries; each that it does not get was taken by somebody just now.
@@ -44,27 +45,42 @@ impl<S: Store> Task<S> {
     fn recover(&mut self) {
         let ours = |block: &&IpBlock| block.spec.node.as_deref() == Some(self.identity.name.as_str());
         let unknown = |block: &&IpBlock| self.allocator.block(block.spec.cidr).is_none();
-        let blocks: Vec<IpBlock> = self.view.blocks.values().filter(ours).filter(unknown).cloned().collect();
+        let blocks: Vec<IpBlock> = self
+            .view
+            .blocks
+            .values()
+            .filter(ours)
+            .filter(unknown)
+            .cloned()
+            .collect();
         self.recovery = Recovery::Running;
         let (store, node) = (self.store.clone(), self.identity.name.clone());
-        self.jobs.spawn(async move { Done::Recovered(renew(&store, blocks, &node).await) });
+        self.jobs
+            .spawn(async move { Done::Recovered(renew(&store, blocks, &node).await) });
     }
 
     fn keep_room(&mut self) {
         let mut every_family_has_a_block = true;
         let usable = self.usable();
         for (family, pools) in &usable {
-            let serves = |block: &&manx_ipam::Block| pools.iter().any(|pool| pool.metadata.name == block.pool());
+            let serves =
+                |block: &&manx_ipam::Block| pools.iter().any(|pool| pool.metadata.name == block.pool());
             let of_family = |block: &&manx_ipam::Block| Family::of_network(block.cidr()) == *family;
             let blocks: Vec<_> = self.allocator.blocks().filter(serves).filter(of_family).collect();
             every_family_has_a_block &= !blocks.is_empty();
             let room = blocks.iter().any(|block| block.free() > 0);
-            let cool = self.cooling.get(family).is_none_or(|until| *until <= Instant::now());
+            let cool = self
+                .cooling
+                .get(family)
+                .is_none_or(|until| *until <= Instant::now());
             if !room && cool {
                 self.claim(*family);
             }
         }
-        if every_family_has_a_block && !usable.is_empty() && let Some(guard) = self.claimed.take() {
+        if every_family_has_a_block
+            && !usable.is_empty()
+            && let Some(guard) = self.claimed.take()
+        {
             guard.done();
         }
     }
@@ -75,10 +91,18 @@ impl<S: Store> Task<S> {
             return;
         }
         let pools = self.usable().remove(&family).unwrap_or_default();
-        let taken = self.view.blocks.values().filter(|block| block.spec.node.is_some()).map(|block| block.spec.cidr);
-        let taken: BTreeSet<IpNetwork> = taken.chain(self.allocator.blocks().map(manx_ipam::Block::cidr)).collect();
+        let taken = self
+            .view
+            .blocks
+            .values()
+            .filter(|block| block.spec.node.is_some())
+            .map(|block| block.spec.cidr);
+        let taken: BTreeSet<IpNetwork> = taken
+            .chain(self.allocator.blocks().map(manx_ipam::Block::cidr))
+            .collect();
         let (store, node) = (self.store.clone(), self.identity.name.clone());
-        self.jobs.spawn(async move { Done::Claimed(family, claim(&store, family, &pools, &taken, &node).await) });
+        self.jobs
+            .spawn(async move { Done::Claimed(family, claim(&store, family, &pools, &taken, &node).await) });
     }
 
     pub(super) fn checkpoint(&mut self) {
@@ -90,7 +114,8 @@ impl<S: Store> Task<S> {
         let states: Vec<State> = blocks.map(State::of).collect();
         self.checkpointing = true;
         let (store, node) = (self.store.clone(), self.identity.name.clone());
-        self.jobs.spawn(async move { Done::Checkpointed(checkpoint(&store, states, &node).await) });
+        self.jobs
+            .spawn(async move { Done::Checkpointed(checkpoint(&store, states, &node).await) });
     }
 
     pub(super) fn finished(&mut self, done: Result<Done, JoinError>) {
@@ -136,13 +161,11 @@ impl<S: Store> Task<S> {
         blocks.iter().for_each(|block| self.add(block));
         let within: Vec<IpNetwork> = blocks.iter().map(|block| block.spec.cidr).collect();
         let live = std::mem::take(&mut self.live);
-        self.staged.extend(recovery::settle(&mut self.allocator, live, |address| {
-            within.iter().any(|block| block.contains(address))
-        }));
+        self.staged
+            .extend(recovery::settle(&mut self.allocator, live, |address| {
+                within.iter().any(|block| block.contains(address))
+            }));
         self.recovery = Recovery::Done;
-        for reply in std::mem::take(&mut self.asked) {
-            answer(reply, self.allocator.allocations().collect());
-        }
         let waiting = std::mem::take(&mut self.waiting);
         waiting.into_iter().for_each(|request| self.assign(request));
     }
@@ -150,7 +173,9 @@ impl<S: Store> Task<S> {
     fn add(&mut self, block: &IpBlock) {
         match self.allocator.add_block(block) {
             Ok(record) => self.staged.push(record),
-            Err(error) => tracing::error!(block = %block.spec.cidr, %error, "a block of this node cannot be used"),
+            Err(error) => {
+                tracing::error!(block = %block.spec.cidr, %error, "a block of this node cannot be used")
+            }
         }
     }
 }
@@ -168,15 +193,27 @@ async fn claim<S: Store>(
             match take(store, pool, cidr, node).await {
                 Ok(Some(block)) => return Ok(block),
                 Ok(None) => {}
-                Err(error) => return Err(IpamError::NotYet { reason: error.to_string() }),
+                Err(error) => {
+                    return Err(IpamError::NotYet {
+                        reason: error.to_string(),
+                    });
+                }
             }
         }
     }
-    Err(IpamError::Exhausted { family, pools: pools.iter().map(|pool| pool.metadata.name.clone()).collect() })
+    Err(IpamError::Exhausted {
+        family,
+        pools: pools.iter().map(|pool| pool.metadata.name.clone()).collect(),
+    })
 }
 
 /// Claims this very block; none when another node was first.
-async fn take<S: Store>(store: &S, pool: &IpPool, cidr: IpNetwork, node: &str) -> Result<Option<IpBlock>, Error> {
+async fn take<S: Store>(
+    store: &S,
+    pool: &IpPool,
+    cidr: IpNetwork,
+    node: &str,
+) -> Result<Option<IpBlock>, Error> {
     let existing = read(store, cidr).await?;
     let wanted = match manx_ipam::claim(existing.as_ref(), pool, cidr, node) {
         Ok(wanted) => wanted,
@@ -199,7 +236,9 @@ async fn take<S: Store>(store: &S, pool: &IpPool, cidr: IpNetwork, node: &str) -
 async fn renew<S: Store>(store: &S, blocks: Vec<IpBlock>, node: &str) -> Result<Vec<IpBlock>, Error> {
     let mut renewed = Vec::new();
     for block in blocks {
-        let Ok(next) = manx_ipam::renew(&block, node) else { continue };
+        let Ok(next) = manx_ipam::renew(&block, node) else {
+            continue;
+        };
         renewed.extend(block_in(store.update(Resource::IpBlock(next)).await?));
     }
     Ok(renewed)
@@ -214,7 +253,11 @@ struct State {
 
 impl State {
     fn of(block: &manx_ipam::Block) -> Self {
-        Self { cidr: block.cidr(), generation: block.generation(), allocations: block.allocations().collect() }
+        Self {
+            cidr: block.cidr(),
+            generation: block.generation(),
+            allocations: block.allocations().collect(),
+        }
     }
 }
 

@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use self::blocks::Done;
+use crate::ask::answer;
 use crate::identity::Identity;
 use crate::journal::{Journal, JournalError};
 use crate::metrics::Metrics;
@@ -52,8 +53,16 @@ impl Owned {
     /// The blocks that BGP announces: all but those of pools that say otherwise.
     #[must_use]
     pub fn exported(&self, view: &View) -> BTreeSet<IpNetwork> {
-        let hidden = |pool: &String| view.pools.get(pool).is_some_and(|pool| pool.spec.disable_bgp_export);
-        self.0.iter().filter(|(_, pool)| !hidden(pool)).map(|(cidr, _)| *cidr).collect()
+        let hidden = |pool: &String| {
+            view.pools
+                .get(pool)
+                .is_some_and(|pool| pool.spec.disable_bgp_export)
+        };
+        self.0
+            .iter()
+            .filter(|(_, pool)| !hidden(pool))
+            .map(|(cidr, _)| *cidr)
+            .collect()
     }
 }
 
@@ -65,7 +74,16 @@ pub enum Request {
         /// For whom.
         owner: AttachmentId,
         /// Answered when the journal has it.
-        reply: oneshot::Sender<Result<Vec<Allocation>, IpamError>>,
+        reply: oneshot::Sender<Result<Assigned, IpamError>>,
+    },
+    /// What an attachment holds.
+    Held {
+        /// `CNI_CONTAINERID`.
+        container_id: String,
+        /// `CNI_IFNAME`.
+        ifname: String,
+        /// Ordered by address.
+        reply: oneshot::Sender<Vec<Allocation>>,
     },
     /// Frees what an attachment holds; nothing, where it holds nothing.
     Release {
@@ -80,6 +98,15 @@ pub enum Request {
     Recovered(oneshot::Sender<Vec<Allocation>>),
     /// The blocks and who holds what, now.
     Show(oneshot::Sender<Vec<BlockStatus>>),
+}
+
+/// What an attachment got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assigned {
+    /// One address per family.
+    pub allocations: Vec<Allocation>,
+    /// Whether it held none of them before.
+    pub fresh: bool,
 }
 
 /// Why addresses could not be assigned or released.
@@ -140,14 +167,22 @@ pub struct Inbox<S> {
 
 /// An answer that waits for the journal.
 enum Answer {
-    Assigned { reply: oneshot::Sender<Result<Vec<Allocation>, IpamError>>, allocations: Vec<Allocation>, fresh: Vec<Allocation> },
-    Released { reply: oneshot::Sender<Result<Vec<Allocation>, IpamError>>, allocations: Vec<Allocation> },
+    Assigned {
+        reply: oneshot::Sender<Result<Assigned, IpamError>>,
+        assigned: Assigned,
+        /// What to undo where the journal fails.
+        new: Vec<Allocation>,
+    },
+    Released {
+        reply: oneshot::Sender<Result<Vec<Allocation>, IpamError>>,
+        allocations: Vec<Allocation>,
+    },
 }
 
 /// An ADD that waits for a block.
 struct Waiting {
     owner: AttachmentId,
-    reply: oneshot::Sender<Result<Vec<Allocation>, IpamError>>,
+    reply: oneshot::Sender<Result<Assigned, IpamError>>,
     until: Instant,
 }
 
@@ -188,7 +223,18 @@ enum Recovery {
 
 /// Runs until the agent ends.
 pub async fn run<S: Store>(inbox: Inbox<S>) {
-    let Inbox { identity, store, mut view, owned, mut requests, allocator, journal, live, metrics, claimed } = inbox;
+    let Inbox {
+        identity,
+        store,
+        mut view,
+        owned,
+        mut requests,
+        allocator,
+        journal,
+        live,
+        metrics,
+        claimed,
+    } = inbox;
     let mut task = Task {
         identity,
         store,
@@ -236,9 +282,17 @@ impl<S: Store> Task<S> {
     fn plan(&mut self, request: Request) {
         match request {
             Request::Assign { owner, reply } => {
-                self.assign(Waiting { owner, reply, until: Instant::now() + PATIENCE });
+                self.assign(Waiting {
+                    owner,
+                    reply,
+                    until: Instant::now() + PATIENCE,
+                });
             }
-            Request::Release { container_id, ifname, reply } => {
+            Request::Release {
+                container_id,
+                ifname,
+                reply,
+            } => {
                 let release = self.allocator.release(&container_id, &ifname);
                 let allocations = release.map_or_else(Vec::new, |release| {
                     self.staged.push(release.record);
@@ -246,8 +300,12 @@ impl<S: Store> Task<S> {
                 });
                 self.answers.push(Answer::Released { reply, allocations });
             }
-            Request::Recovered(reply) if self.recovery == Recovery::Done => {
-                answer(reply, self.allocator.allocations().collect());
+            Request::Held {
+                container_id,
+                ifname,
+                reply,
+            } => {
+                answer(reply, self.allocator.held_by(&container_id, &ifname).collect());
             }
             Request::Recovered(reply) => self.asked.push(reply),
             Request::Show(reply) => answer(reply, self.status()),
@@ -264,16 +322,39 @@ impl<S: Store> Task<S> {
         if pools.is_empty() {
             return self.waiting.push(request);
         }
-        let held: Vec<_> = self.allocator.held_by(&request.owner.container_id, &request.owner.ifname).collect();
+        let held: Vec<_> = self
+            .allocator
+            .held_by(&request.owner.container_id, &request.owner.ifname)
+            .collect();
         let families: Vec<Family> = pools.keys().copied().collect();
-        let names: Vec<String> = pools.values().flatten().map(|pool| pool.metadata.name.clone()).collect();
-        let asked = manx_ipam::Request { owner: &request.owner, families: &families, pools: &names };
+        let names: Vec<String> = pools
+            .values()
+            .flatten()
+            .map(|pool| pool.metadata.name.clone())
+            .collect();
+        let asked = manx_ipam::Request {
+            owner: &request.owner,
+            families: &families,
+            pools: &names,
+        };
         match self.allocator.assign(&asked) {
             Ok(assignment) => {
                 self.staged.extend(assignment.record);
-                let fresh = assignment.allocations.iter().filter(|new| !held.contains(new)).cloned().collect();
-                let (reply, allocations) = (request.reply, assignment.allocations);
-                self.answers.push(Answer::Assigned { reply, allocations, fresh });
+                let allocations = assignment.allocations;
+                let new = allocations
+                    .iter()
+                    .filter(|allocation| !held.contains(allocation))
+                    .cloned()
+                    .collect();
+                let assigned = Assigned {
+                    allocations,
+                    fresh: held.is_empty(),
+                };
+                self.answers.push(Answer::Assigned {
+                    reply: request.reply,
+                    assigned,
+                    new,
+                });
             }
             Err(AssignError::NoRoom { family, pools: _ }) => {
                 self.waiting.push(request);
@@ -287,7 +368,8 @@ impl<S: Store> Task<S> {
         let records = std::mem::take(&mut self.staged);
         let answers = std::mem::take(&mut self.answers);
         if records.is_empty() {
-            return answers.into_iter().for_each(Answer::send);
+            answers.into_iter().for_each(Answer::send);
+            return self.announce_recovery();
         }
         let begun = Instant::now();
         let outcome = tokio::task::block_in_place(|| self.journal.commit(&records, &self.allocator));
@@ -298,16 +380,31 @@ impl<S: Store> Task<S> {
         }
         self.touch(&records);
         self.publish();
+        self.announce_recovery();
+    }
+
+    /// Answers those who wait for the recovery, after its blocks were published.
+    fn announce_recovery(&mut self) {
+        if self.recovery == Recovery::Done {
+            for reply in std::mem::take(&mut self.asked) {
+                answer(reply, self.allocator.allocations().collect());
+            }
+        }
     }
 
     fn undo(&mut self, answers: Vec<Answer>, error: &JournalError) {
         tracing::error!(%error, "the address journal cannot be written; requests are refused");
         for answer in answers {
-            for allocation in answer.fresh() {
+            for allocation in answer.new_allocations() {
                 // The next commit writes the whole journal anew, without it: the record is not needed.
-                drop(self.allocator.release_address(allocation.address, allocation.sequence));
+                drop(
+                    self.allocator
+                        .release_address(allocation.address, allocation.sequence),
+                );
             }
-            answer.refuse(&IpamError::Journal { reason: error.to_string() });
+            answer.refuse(&IpamError::Journal {
+                reason: error.to_string(),
+            });
         }
     }
 
@@ -319,18 +416,32 @@ impl<S: Store> Task<S> {
             Record::BlockAdded(_) | Record::BlockRemoved { .. } => Vec::new(),
         });
         for address in addresses {
-            let block = self.allocator.blocks().find(|block| block.cidr().contains(address));
+            let block = self
+                .allocator
+                .blocks()
+                .find(|block| block.cidr().contains(address));
             self.dirty.extend(block.map(manx_ipam::Block::cidr));
         }
     }
 
     /// Publishes the blocks if they changed, and counts.
     fn publish(&self) {
-        let blocks = self.allocator.blocks().map(|block| (block.cidr(), block.pool().to_owned()));
+        let blocks = self
+            .allocator
+            .blocks()
+            .map(|block| (block.cidr(), block.pool().to_owned()));
         let owned = Owned(blocks.collect());
-        self.metrics.blocks.set(i64::try_from(owned.0.len()).unwrap_or(i64::MAX));
-        let held: usize = self.allocator.blocks().map(|block| block.capacity() - block.free()).sum();
-        self.metrics.addresses.set(i64::try_from(held).unwrap_or(i64::MAX));
+        self.metrics
+            .blocks
+            .set(i64::try_from(owned.0.len()).unwrap_or(i64::MAX));
+        let held: usize = self
+            .allocator
+            .blocks()
+            .map(|block| block.capacity() - block.free())
+            .sum();
+        self.metrics
+            .addresses
+            .set(i64::try_from(held).unwrap_or(i64::MAX));
         self.owned.send_if_modified(|published| {
             let changed = **published != owned;
             if changed {
@@ -343,20 +454,33 @@ impl<S: Store> Task<S> {
     /// The pools that this node may take addresses from, by family and name.
     fn usable(&self) -> BTreeMap<Family, Vec<IpPool>> {
         let mut usable: BTreeMap<Family, Vec<IpPool>> = BTreeMap::new();
-        let labels = self.view.nodes.get(&self.identity.name).map_or(&self.identity.labels, |node| &node.metadata.labels);
+        let labels = self
+            .view
+            .nodes
+            .get(&self.identity.name)
+            .map_or(&self.identity.labels, |node| &node.metadata.labels);
         let open = |pool: &&IpPool| !pool.spec.disabled && pool.spec.node_selector.matches(labels);
         for pool in self.view.pools.values().filter(open) {
-            usable.entry(Family::of_network(pool.spec.cidr)).or_default().push(pool.clone());
+            usable
+                .entry(Family::of_network(pool.spec.cidr))
+                .or_default()
+                .push(pool.clone());
         }
         usable
     }
 
     fn tick(&mut self) {
         let now = Instant::now();
-        let (overdue, waiting): (Vec<_>, Vec<_>) = self.waiting.drain(..).partition(|request| request.until <= now);
+        let (overdue, waiting): (Vec<_>, Vec<_>) =
+            self.waiting.drain(..).partition(|request| request.until <= now);
         self.waiting = waiting;
         for request in overdue {
-            answer(request.reply, Err(IpamError::NotYet { reason: "the datastore does not answer".to_owned() }));
+            answer(
+                request.reply,
+                Err(IpamError::NotYet {
+                    reason: "the datastore does not answer".to_owned(),
+                }),
+            );
         }
         self.checkpoint();
     }
@@ -376,27 +500,22 @@ impl<S: Store> Task<S> {
 impl Answer {
     fn send(self) {
         match self {
-            Self::Assigned { reply, allocations, .. } | Self::Released { reply, allocations } => {
-                answer(reply, Ok(allocations));
-            }
+            Self::Assigned { reply, assigned, .. } => answer(reply, Ok(assigned)),
+            Self::Released { reply, allocations } => answer(reply, Ok(allocations)),
         }
     }
 
     fn refuse(self, error: &IpamError) {
         match self {
-            Self::Assigned { reply, .. } | Self::Released { reply, .. } => answer(reply, Err(error.clone())),
+            Self::Assigned { reply, .. } => answer(reply, Err(error.clone())),
+            Self::Released { reply, .. } => answer(reply, Err(error.clone())),
         }
     }
 
-    fn fresh(&self) -> &[Allocation] {
+    fn new_allocations(&self) -> &[Allocation] {
         match self {
-            Self::Assigned { fresh, .. } => fresh,
+            Self::Assigned { new, .. } => new,
             Self::Released { .. } => &[],
         }
     }
-}
-
-/// Answers; whoever no longer listens does not need it.
-fn answer<T>(reply: oneshot::Sender<T>, value: T) {
-    drop(reply.send(value));
 }

@@ -15,14 +15,26 @@ const QUARANTINE: &str = "quarantine";
 ///
 /// The records are applied already; they belong into the journal.
 #[must_use]
-pub fn settle(allocator: &mut Allocator, live: Vec<Live<String>>, within: impl Fn(IpAddr) -> bool) -> Vec<Record> {
-    let allocations: Vec<_> = allocator.allocations().filter(|held| within(held.address)).collect();
+pub fn settle(
+    allocator: &mut Allocator,
+    live: Vec<Live<String>>,
+    within: impl Fn(IpAddr) -> bool,
+) -> Vec<Record> {
+    let allocations: Vec<_> = allocator
+        .allocations()
+        .filter(|held| within(held.address))
+        .collect();
     let live = live.into_iter().map(|mut live| {
         live.addresses.retain(|address| within(*address));
         live
     });
-    let decisions = reconcile(allocations, live, interface);
-    decisions.into_iter().filter_map(|decision| carry_out(allocator, decision)).collect()
+    let decisions = reconcile(allocations, live, |owner| {
+        interface(&owner.container_id, &owner.ifname)
+    });
+    decisions
+        .into_iter()
+        .filter_map(|decision| carry_out(allocator, decision))
+        .collect()
 }
 
 fn carry_out(allocator: &mut Allocator, decision: Decision<String>) -> Option<Record> {
@@ -31,9 +43,15 @@ fn carry_out(allocator: &mut Allocator, decision: Decision<String>) -> Option<Re
         Decision::Release(held) => {
             let (address, container) = (held.address, &held.owner.container_id);
             tracing::info!(%address, container, "released: its interface is gone");
-            allocator.release_address(address, held.sequence).map(|release| release.record)
+            allocator
+                .release_address(address, held.sequence)
+                .map(|release| release.record)
         }
-        Decision::Refuse { interface, address, holder } => {
+        Decision::Refuse {
+            interface,
+            address,
+            holder,
+        } => {
             tracing::warn!(%address, interface, holder, "two interfaces carry one address; its holder keeps it");
             None
         }
@@ -59,11 +77,17 @@ fn quarantine(interface: &str) -> AttachmentId {
     }
 }
 
+/// Whether an owner stands for nobody known.
+#[must_use]
+pub fn is_quarantined(owner: &AttachmentId) -> bool {
+    owner.container_id == QUARANTINE
+}
+
 /// The host's interface of an attachment.
 #[must_use]
-pub fn interface(owner: &AttachmentId) -> String {
-    if owner.container_id == QUARANTINE {
-        return owner.ifname.clone();
+pub fn interface(container_id: &str, ifname: &str) -> String {
+    if container_id == QUARANTINE {
+        return ifname.to_owned();
     }
-    manx_cni::host_ifname(&owner.container_id, &owner.ifname)
+    manx_linux::pod::host_ifname(container_id, ifname)
 }

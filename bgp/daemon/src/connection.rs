@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::driver::Job;
 
@@ -106,7 +106,10 @@ async fn serve(
     if lost {
         halves.shutdown().await;
         tell(&inbox, Input::Closed { conn }).await;
-    } else if timeout(LINGER, halves.join_all()).await.is_err() {
+        return;
+    }
+    let over = async { while halves.join_next().await.is_some() {} };
+    if timeout(LINGER, over).await.is_err() {
         tracing::debug!(?conn, "the peer did not close its side");
     }
 }
@@ -116,10 +119,25 @@ async fn link_dropped(mut context: watch::Receiver<Arc<Context>>) {
     while context.changed().await.is_ok() {}
 }
 
-/// Writes the queue until the driver has dropped its end, then closes our side of the connection.
+/// Writes until the driver has dropped its end. After a failure the reader gets the time to find why the peer
+/// has left: its NOTIFICATION may lie unread.
 async fn write(
     conn: ConnId,
     mut stream: OwnedWriteHalf,
+    queue: mpsc::UnboundedReceiver<Bytes>,
+    inbox: mpsc::Sender<Job>,
+) -> io::Result<()> {
+    let written = write_queue(conn, &mut stream, queue, inbox).await;
+    if written.is_err() {
+        sleep(LINGER).await;
+    }
+    written
+}
+
+/// Writes the queue until its sender is gone, then closes our side of the connection.
+async fn write_queue(
+    conn: ConnId,
+    stream: &mut OwnedWriteHalf,
     mut queue: mpsc::UnboundedReceiver<Bytes>,
     inbox: mpsc::Sender<Job>,
 ) -> io::Result<()> {
@@ -163,7 +181,13 @@ impl Reader {
     }
 
     /// Hands on message after message; returns when no further one counts, fails when none will come.
+    ///
+    /// The speaker gives a context when it sends its OPEN and another one when it has the peer's, and what is
+    /// to be read in it waits for it. None comes to a connection that is refused.
     async fn messages(&mut self) -> io::Result<()> {
+        if self.context.changed().await.is_err() {
+            return Ok(());
+        }
         loop {
             let context = self.context.borrow().clone();
             let message = match wire::frame(&mut self.buffer, context.max_message) {
@@ -185,7 +209,6 @@ impl Reader {
                 message,
             };
             tell(&self.inbox, received).await;
-            // What follows an OPEN means what both OPENs agree upon. No context comes when the OPEN was refused.
             if last || (opens && self.context.changed().await.is_err()) {
                 return Ok(());
             }
@@ -198,5 +221,102 @@ impl Reader {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             1.. => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A connection served with `decode`, the peer's end, and what reaches the driver.
+    async fn served(decode: Decode) -> (Link, TcpStream, mpsc::Receiver<Job>) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let (inbox, jobs) = mpsc::channel(16);
+        let (link, service) = open(ConnId(7), stream, decode, inbox);
+        tokio::spawn(service);
+        (link, peer, jobs)
+    }
+
+    async fn next(jobs: &mut mpsc::Receiver<Job>) -> Job {
+        timeout(Duration::from_secs(30), jobs.recv())
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_panic_over_input_closes_the_connection() {
+        let (link, mut peer, mut jobs) = served(|_, _| panic!("hostile input")).await;
+        link.set_context(Context::default());
+        peer.write_all(&wire::encode(&Message::Keepalive, &Context::default()))
+            .await
+            .unwrap();
+        let job = next(&mut jobs).await;
+        assert!(
+            matches!(job, Job::Input(Input::Closed { conn: ConnId(7) })),
+            "{job:?}"
+        );
+        assert_eq!(peer.read(&mut [0; 1]).await.unwrap(), 0, "closed");
+    }
+
+    #[tokio::test]
+    async fn what_follows_an_open_waits_for_its_context() {
+        let decode: Decode = |frame, context| match frame[18] {
+            1 => Ok(Message::Open(wire::Open {
+                asn: 1,
+                hold_time: 90,
+                router_id: std::net::Ipv4Addr::LOCALHOST,
+                capabilities: Vec::new(),
+            })),
+            _ if context.four_octet_as => Ok(Message::Keepalive),
+            _ => panic!("decoded without its context"),
+        };
+        let (link, mut peer, mut jobs) = served(decode).await;
+        link.set_context(Context::default());
+        let open = [&[0xff; 16][..], &[0, 29, 1], &[0; 10]].concat();
+        let keepalive = wire::encode(&Message::Keepalive, &Context::default());
+        peer.write_all(&[&open[..], &keepalive].concat()).await.unwrap();
+        let job = next(&mut jobs).await;
+        assert!(
+            matches!(
+                job,
+                Job::Input(Input::Received {
+                    message: Ok(Message::Open(_)),
+                    ..
+                })
+            ),
+            "{job:?}"
+        );
+        link.set_context(Context {
+            four_octet_as: true,
+            ..Context::default()
+        });
+        let job = next(&mut jobs).await;
+        assert!(
+            matches!(
+                job,
+                Job::Input(Input::Received {
+                    message: Ok(Message::Keepalive),
+                    ..
+                })
+            ),
+            "{job:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_leaves_before_the_close() {
+        let (link, mut peer, _jobs) = served(wire::decode).await;
+        for byte in 0..=99 {
+            link.send(Bytes::copy_from_slice(&[byte; 10_000]));
+        }
+        drop(link);
+        let mut received = Vec::new();
+        peer.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received.len(), 1_000_000);
     }
 }

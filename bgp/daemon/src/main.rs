@@ -1,5 +1,7 @@
 //! `manx-bgpd`: the speaker on its own, for route reflectors, labs and benchmarks.
 
+mod fib;
+
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,6 +11,8 @@ use manx_bgpd::config::{ConfigError, Settings};
 use manx_bgpd::{Event, Events, Handle};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::fib::Fib;
+
 /// A BGP speaker.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -16,7 +20,8 @@ struct Arguments {
     /// The speaker's configuration, YAML or JSON.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Forwarding went on while we were away: ask peers to keep our routes (RFC 4724).
+    /// Forwarding went on while we were away: ask peers to keep our routes (RFC 4724). With `fib: true` the
+    /// routes that are found in the kernel say so.
     #[arg(long)]
     restarted: bool,
 }
@@ -29,6 +34,8 @@ enum Failure {
     Config { path: PathBuf, error: ConfigError },
     #[error("{0}")]
     Start(#[from] io::Error),
+    #[error("best paths cannot be put into the kernel: {0}")]
+    Kernel(#[from] manx_linux::Error),
     #[error("the speaker stopped by itself; its log says why")]
     Stopped,
 }
@@ -63,11 +70,13 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     })?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let (handle, events) = manx_bgpd::start(settings.options(arguments.restarted))?;
-    tracing::info!(asn = settings.asn, router_id = %settings.router_id, listen = ?handle.listening(), "started");
+    let fib = Fib::start(settings.fib)?;
+    let restarted = arguments.restarted || fib.outlived();
+    let (handle, events) = manx_bgpd::start(settings.options(restarted))?;
+    tracing::info!(asn = settings.asn, restarted, listen = ?handle.listening(), "started");
     configure(&handle, &settings).await;
     tokio::select! {
-        () = log(events) => return Err(Failure::Stopped),
+        failed = serve(events, fib) => return failed,
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
@@ -85,24 +94,36 @@ async fn configure(handle: &Handle, settings: &Settings) {
     }
 }
 
-/// Writes what happens to the log, until the speaker stops.
-async fn log(mut events: Events) {
-    while let Some(event) = events.next().await {
-        match event {
-            Event::Session {
-                peer,
-                up: true,
-                reason: _,
-            } => tracing::info!(peer = %peer.address, "session up"),
-            Event::Session {
-                peer,
-                up: false,
-                reason,
-            } => {
-                tracing::warn!(peer = %peer.address, reason = reason.unwrap_or_default(), "session down");
+/// Carries events to the kernel and to the log; ends only with a failure.
+async fn serve(mut events: Events, mut fib: Fib) -> Result<(), Failure> {
+    loop {
+        tokio::select! {
+            event = events.next() => {
+                let event = event.ok_or(Failure::Stopped)?;
+                log(&event);
+                fib.apply(&event).await?;
             }
-            Event::Converged => tracing::info!("converged"),
-            Event::Selected(paths) => tracing::debug!(prefixes = paths.len(), "best paths changed"),
+            kept = fib.keep() => kept?,
         }
+    }
+}
+
+fn log(event: &Event) {
+    match event {
+        Event::Session {
+            peer,
+            up: true,
+            reason: _,
+        } => tracing::info!(peer = %peer.address, "session up"),
+        Event::Session {
+            peer,
+            up: false,
+            reason,
+        } => {
+            let reason = reason.as_deref().unwrap_or("unknown");
+            tracing::warn!(peer = %peer.address, reason, "session down");
+        }
+        Event::Converged => tracing::info!("converged"),
+        Event::Selected(paths) => tracing::debug!(prefixes = paths.len(), "best paths changed"),
     }
 }

@@ -170,7 +170,8 @@ impl Peering {
     }
 
     fn on(&mut self, conn: ConnId, event: Event, cx: &mut Cx<'_>) {
-        if let Some(connection) = self.connections().find(|it| it.fsm.conn() == Some(conn)) {
+        let found = self.connections().find(|it| it.fsm.conn() == Some(conn));
+        if let Some(connection) = found {
             connection.on(event, cx);
             self.settle(cx);
         }
@@ -222,7 +223,7 @@ impl Peering {
     }
 
     /// Puts the connection that is ahead first, and sees to it that something happens next.
-    fn settle(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn settle(&mut self, cx: &mut Cx<'_>) {
         self.newcomer.take_if(|newcomer| newcomer.state() == State::Idle);
         if let Some(newcomer) = &mut self.newcomer
             && newcomer.state() >= State::OpenConfirm
@@ -251,7 +252,9 @@ impl Peering {
         let timer = match self.main.state() {
             State::Idle => Timer::IdleHold,
             State::Active if !cx.peer.passive => Timer::ConnectRetry,
-            State::Active | State::Connect | State::OpenSent | State::OpenConfirm | State::Established => return,
+            // The settings may just have become passive.
+            State::Active => return self.main.timers.stop(Timer::ConnectRetry),
+            State::Connect | State::OpenSent | State::OpenConfirm | State::Established => return,
         };
         if self.main.timers.at(timer).is_none() {
             self.main.timers.arm(timer, cx.now + self.backoff.next(cx.rng));

@@ -9,7 +9,7 @@ use nom::bytes::complete::take;
 use nom::combinator::{all_consuming, cond};
 use nom::number::complete::{be_u8, be_u32, be_u128};
 
-use super::Step;
+use super::{Context, Step};
 use crate::{Family, Prefix};
 
 /// A prefix on the wire.
@@ -74,19 +74,16 @@ impl fmt::Display for NextHop {
     }
 }
 
-/// Appends all prefixes of a field to `out`; an error where one is too long or cut short.
-pub(super) fn decode(
-    family: Family,
-    add_path: bool,
-    mut field: &[u8],
-    out: &mut Vec<Nlri>,
-) -> Result<(), ()> {
+/// All prefixes of a field; none where one is too long or cut short.
+pub(super) fn decode(family: Family, mut field: &[u8], context: &Context) -> Option<Vec<Nlri>> {
+    let add_path = context.add_path_receive.contains(&family);
+    let mut out = Vec::new();
     while !field.is_empty() {
-        let (rest, nlri) = one(family, add_path, field).map_err(|_| ())?;
+        let (rest, nlri) = one(family, add_path, field).ok()?;
         out.push(nlri);
         field = rest;
     }
-    Ok(())
+    Some(out)
 }
 
 fn one(family: Family, add_path: bool, field: &[u8]) -> Step<'_, Nlri> {

@@ -8,8 +8,8 @@ use nom::combinator::all_consuming;
 use nom::multi::{length_count, many0};
 use nom::number::complete::{be_u8, be_u16, be_u32};
 
-use crate::wire::Step;
 use crate::wire::open::two_octets;
+use crate::wire::{Context, Step};
 
 const SET: u8 = 1;
 const SEQUENCE: u8 = 2;
@@ -37,6 +37,17 @@ pub enum Segment {
 pub(super) enum Width {
     Two,
     Four,
+}
+
+impl Width {
+    /// On this session.
+    pub(super) fn of(context: &Context) -> Self {
+        if context.four_octet_as {
+            Self::Four
+        } else {
+            Self::Two
+        }
+    }
 }
 
 impl Segment {

@@ -88,10 +88,62 @@ impl Raw<'_> {
     }
 
     fn wrong_value(&self) -> Problem {
+        let attribute = self.whole();
         Problem::OptionalAttribute {
             code: self.code,
-            attribute: self.whole(),
+            attribute,
         }
+    }
+
+    fn invalid_next_hop(&self) -> Problem {
+        let attribute = self.whole();
+        Problem::InvalidNextHop { attribute }
+    }
+
+    fn origin(&self) -> Result<Origin, Problem> {
+        match self.value {
+            [0] => Ok(Origin::Igp),
+            [1] => Ok(Origin::Egp),
+            [2] => Ok(Origin::Incomplete),
+            _ => {
+                let attribute = self.whole();
+                Err(Problem::InvalidOrigin { attribute })
+            }
+        }
+    }
+
+    /// A host's address.
+    fn next_hop(&self) -> Result<NextHop, Problem> {
+        let next_hop = NextHop::V4(self.number()?.into());
+        if next_hop.is_usable() {
+            Ok(next_hop)
+        } else {
+            Err(self.invalid_next_hop())
+        }
+    }
+
+    fn number(&self) -> Result<u32, Problem> {
+        self.value(all_consuming(be_u32).parse(self.value))
+    }
+
+    fn numbers(&self) -> Result<Vec<u32>, Problem> {
+        self.value(all_consuming(many0(be_u32)).parse(self.value))
+    }
+
+    /// AS, which is not 0 (RFC 7607), and identifier.
+    fn aggregator(&self, width: Width) -> Result<(u32, Ipv4Addr), Problem> {
+        let (asn, identifier) = self.value(match width {
+            Width::Two => all_consuming((be_u16.map(u32::from), be_u32)).parse(self.value),
+            Width::Four => all_consuming((be_u32, be_u32)).parse(self.value),
+        })?;
+        if asn == 0 {
+            return Err(self.wrong_value());
+        }
+        Ok((asn, identifier.into()))
+    }
+
+    fn value<T>(&self, parsed: Step<'_, T>) -> Result<T, Problem> {
+        parsed.map(|(_, value)| value).map_err(|_| self.wrong_value())
     }
 }
 
@@ -172,35 +224,24 @@ impl Collected {
         let Some(facts) = facts::of(code) else {
             return self.take_unknown(raw);
         };
+        if !facts.flags_fit(flags) {
+            if multiprotocol {
+                // Its prefixes have to be withdrawn, so they are read all the same.
+                self.take_value(raw, context)
+                    .map_err(|problem| (problem, facts.on_value))?;
+            }
+            let attribute = raw.whole();
+            return Err((Problem::AttributeFlags { code, attribute }, facts.on_flags));
+        }
         if !facts.belongs(context) {
             return Err((Problem::Misplaced { code }, Action::Discard));
         }
-        let flags_fit = facts.flags_fit(flags);
-        // Prefixes are read whatever the flags: they may have to be withdrawn.
-        if flags_fit || multiprotocol {
-            if !facts.length_fits(raw.value.len(), context) {
-                return Err((
-                    Problem::AttributeLength {
-                        code,
-                        attribute: raw.whole(),
-                    },
-                    facts.on_value,
-                ));
-            }
-            self.take_value(raw, context)
-                .map_err(|problem| (problem, facts.on_value))?;
+        if !facts.length_fits(raw.value.len(), context) {
+            let attribute = raw.whole();
+            return Err((Problem::AttributeLength { code, attribute }, facts.on_value));
         }
-        if flags_fit {
-            Ok(())
-        } else {
-            Err((
-                Problem::AttributeFlags {
-                    code,
-                    attribute: raw.whole(),
-                },
-                facts.on_flags,
-            ))
-        }
+        self.take_value(raw, context)
+            .map_err(|problem| (problem, facts.on_value))
     }
 
     /// Keeps an unknown attribute for others, if it is one to pass on.
@@ -237,49 +278,27 @@ impl Collected {
         let Raw {
             flags, code, value, ..
         } = raw;
-        let attributes = &mut self.attributes;
-        let wrong = |()| raw.wrong_value();
-        let width = if context.four_octet_as {
-            Width::Four
-        } else {
-            Width::Two
-        };
+        let own = &mut self.attributes;
+        let width = Width::of(context);
         match code {
-            code::ORIGIN => {
-                attributes.origin = origin(value).ok_or_else(|| Problem::InvalidOrigin {
-                    attribute: raw.whole(),
-                })?;
-            }
-            code::AS_PATH => {
-                attributes.as_path = as_path::decode(value, width).ok_or(Problem::MalformedAsPath)?;
-            }
-            code::NEXT_HOP => {
-                let next_hop = NextHop::V4(Ipv4Addr::from(number(value).map_err(wrong)?));
-                if !next_hop.is_usable() {
-                    return Err(Problem::InvalidNextHop {
-                        attribute: raw.whole(),
-                    });
-                }
-                self.next_hop = Some(next_hop);
-            }
-            code::MULTI_EXIT_DISC => attributes.med = Some(number(value).map_err(wrong)?),
-            code::LOCAL_PREF => attributes.local_pref = Some(number(value).map_err(wrong)?),
-            code::ATOMIC_AGGREGATE => attributes.atomic_aggregate = true,
-            code::AGGREGATOR => attributes.aggregator = Some(aggregator(value, width).map_err(wrong)?),
-            code::COMMUNITIES => attributes.communities = numbers(value).map_err(wrong)?,
-            code::ORIGINATOR_ID => attributes.originator_id = Some(number(value).map_err(wrong)?.into()),
+            code::ORIGIN => own.origin = raw.origin()?,
+            code::AS_PATH => own.as_path = as_path::decode(value, width).ok_or(Problem::MalformedAsPath)?,
+            code::NEXT_HOP => self.next_hop = Some(raw.next_hop()?),
+            code::MULTI_EXIT_DISC => own.med = Some(raw.number()?),
+            code::LOCAL_PREF => own.local_pref = Some(raw.number()?),
+            code::ATOMIC_AGGREGATE => own.atomic_aggregate = true,
+            code::AGGREGATOR => own.aggregator = Some(raw.aggregator(width)?),
+            code::COMMUNITIES => own.communities = raw.numbers()?,
+            code::ORIGINATOR_ID => own.originator_id = Some(raw.number()?.into()),
             code::CLUSTER_LIST => {
-                let clusters = numbers(value).map_err(wrong)?;
-                attributes.cluster_list = clusters.into_iter().map(Ipv4Addr::from).collect();
+                own.cluster_list = raw.numbers()?.into_iter().map(Ipv4Addr::from).collect();
             }
-            code::EXTENDED_COMMUNITIES => attributes.extended_communities = value.as_chunks().0.to_vec(),
-            code::LARGE_COMMUNITY => {
-                attributes.large_communities = numbers(value).map_err(wrong)?.as_chunks().0.to_vec();
+            code::EXTENDED_COMMUNITIES => own.extended_communities = value.as_chunks().0.to_vec(),
+            code::LARGE_COMMUNITY => own.large_communities = raw.numbers()?.as_chunks().0.to_vec(),
+            code::AS4_PATH => {
+                self.as4_path = Some(as_path::decode_as4(value).ok_or_else(|| raw.wrong_value())?);
             }
-            code::AS4_PATH => self.as4_path = Some(as_path::decode_as4(value).ok_or_else(|| wrong(()))?),
-            code::AS4_AGGREGATOR => {
-                self.as4_aggregator = Some(aggregator(value, Width::Four).map_err(wrong)?);
-            }
+            code::AS4_AGGREGATOR => self.as4_aggregator = Some(raw.aggregator(Width::Four)?),
             code::MP_REACH_NLRI => return self.take_reach(raw, context),
             code::MP_UNREACH_NLRI => return self.take_unreach(raw, context),
             code::IPV6_EXTENDED_COMMUNITIES | code::ONLY_TO_CUSTOMER => self.keep(flags, code, value),
@@ -290,45 +309,28 @@ impl Collected {
     }
 
     fn take_reach(&mut self, raw: Raw<'_>, context: &Context) -> Result<(), Problem> {
-        let framing = Problem::MultiprotocolFraming { code: raw.code };
-        let (rest, family) = family(raw.value).map_err(|_| framing.clone())?;
+        let framing = || Problem::MultiprotocolFraming { code: raw.code };
+        let (rest, family) = family(raw.value).map_err(|_| framing())?;
         self.announces = true;
         let Some(family) = family.filter(|family| context.families.contains(family)) else {
             return Ok(());
         };
-        let (field, address) = next_hop_and_reserved(rest).map_err(|_| framing.clone())?;
-        let next_hop = nlri::decode_next_hop(family, address).ok_or(framing)?;
-        let mut nlri = Vec::new();
-        nlri::decode(
-            family,
-            context.add_path_receive.contains(&family),
-            field,
-            &mut nlri,
-        )
-        .map_err(|()| raw.wrong_value())?;
-        self.announces = !nlri.is_empty();
+        let (field, address) = next_hop_and_reserved(rest).map_err(|_| framing())?;
+        let next_hop = nlri::decode_next_hop(family, address).ok_or_else(framing)?;
+        let nlri = nlri::decode(family, field, context).ok_or_else(|| raw.wrong_value())?;
         if !next_hop.is_usable() {
-            let problem = Problem::InvalidNextHop {
-                attribute: raw.whole(),
-            };
-            self.problems.push((problem, Action::Withdraw));
+            self.problems.push((raw.invalid_next_hop(), Action::Withdraw));
         }
+        self.announces = !nlri.is_empty();
         self.reach = self.announces.then_some(Reach { next_hop, nlri });
         Ok(())
     }
 
     fn take_unreach(&mut self, raw: Raw<'_>, context: &Context) -> Result<(), Problem> {
-        let (field, family) =
-            family(raw.value).map_err(|_| Problem::MultiprotocolFraming { code: raw.code })?;
+        let framing = |_| Problem::MultiprotocolFraming { code: raw.code };
+        let (field, family) = family(raw.value).map_err(framing)?;
         if let Some(family) = family.filter(|family| context.families.contains(family)) {
-            let mut nlri = Vec::new();
-            nlri::decode(
-                family,
-                context.add_path_receive.contains(&family),
-                field,
-                &mut nlri,
-            )
-            .map_err(|()| raw.wrong_value())?;
+            let nlri = nlri::decode(family, field, context).ok_or_else(|| raw.wrong_value())?;
             self.unreach = Some((family, nlri));
         }
         Ok(())
@@ -347,37 +349,6 @@ impl Collected {
         if let Some(as4_path) = self.as4_path.take() {
             attributes.as_path = as_path::merge(std::mem::take(&mut attributes.as_path), as4_path);
         }
-    }
-}
-
-fn origin(value: &[u8]) -> Option<Origin> {
-    match value {
-        [0] => Some(Origin::Igp),
-        [1] => Some(Origin::Egp),
-        [2] => Some(Origin::Incomplete),
-        _ => None,
-    }
-}
-
-fn number(value: &[u8]) -> Result<u32, ()> {
-    let parsed: Step<'_, _> = all_consuming(be_u32).parse(value);
-    parsed.map(|(_, number)| number).map_err(|_| ())
-}
-
-fn numbers(value: &[u8]) -> Result<Vec<u32>, ()> {
-    let parsed: Step<'_, _> = all_consuming(many0(be_u32)).parse(value);
-    parsed.map(|(_, numbers)| numbers).map_err(|_| ())
-}
-
-/// AS, which is not 0 (RFC 7607), and identifier.
-fn aggregator(value: &[u8], width: Width) -> Result<(u32, Ipv4Addr), ()> {
-    let parsed: Step<'_, _> = match width {
-        Width::Two => all_consuming((be_u16.map(u32::from), be_u32)).parse(value),
-        Width::Four => all_consuming((be_u32, be_u32)).parse(value),
-    };
-    match parsed {
-        Ok((_, (asn, identifier))) if asn != 0 => Ok((asn, identifier.into())),
-        Ok(_) | Err(_) => Err(()),
     }
 }
 

@@ -28,17 +28,28 @@ impl<'a> Writer<'a> {
 
     /// Appends a known attribute, if this session is one for it.
     pub(crate) fn put(&mut self, code: u8, value: &[u8]) {
-        self.put_unknown(code);
+        self.put_unknown(code.into());
         if let Some(facts) = facts::of(code).filter(|facts| facts.belongs(self.context)) {
             self.put_raw(facts.flags(), code, value);
         }
     }
 
-    /// Appends the unknown attributes below `code`, saying that we did not know them.
-    fn put_unknown(&mut self, code: u8) {
-        let (before, after) = self
-            .unknown
-            .split_at(self.unknown.partition_point(|other| other.code < code));
+    /// Appends a list, unless it is empty: a list attribute without items is an error (RFC 7606 §7.8).
+    fn put_list<T, O: AsRef<[u8]>>(&mut self, code: u8, items: &[T], octets: impl Fn(&T) -> O) {
+        if items.is_empty() {
+            return;
+        }
+        let mut value = Vec::new();
+        for item in items {
+            value.extend_from_slice(octets(item).as_ref());
+        }
+        self.put(code, &value);
+    }
+
+    /// Appends the unknown attributes of type codes below `end`, saying that we did not know them.
+    fn put_unknown(&mut self, end: u16) {
+        let below = self.unknown.partition_point(|other| u16::from(other.code) < end);
+        let (before, after) = self.unknown.split_at(below);
         for attribute in before {
             self.put_raw(attribute.flags | flag::PARTIAL, attribute.code, &attribute.value);
         }
@@ -55,14 +66,6 @@ impl<'a> Writer<'a> {
         }
         self.out.put_slice(value);
     }
-
-    /// Appends the unknown attributes that are left.
-    fn finish(mut self) {
-        let rest = std::mem::take(&mut self.unknown);
-        for attribute in rest {
-            self.put_raw(attribute.flags | flag::PARTIAL, attribute.code, &attribute.value);
-        }
-    }
 }
 
 /// Appends all attributes; `next_hop` is the one that belongs in NEXT_HOP.
@@ -73,21 +76,10 @@ pub(crate) fn put_all(
     out: &mut BytesMut,
 ) {
     let mut writer = Writer::new(out, &attributes.unknown, context);
-    let width = if context.four_octet_as {
-        Width::Four
-    } else {
-        Width::Two
-    };
-    let origin = match attributes.origin {
-        Origin::Igp => 0,
-        Origin::Egp => 1,
-        Origin::Incomplete => 2,
-    };
-    writer.put(code::ORIGIN, &[origin]);
-    writer.put(
-        code::AS_PATH,
-        &octets(|value| attributes.as_path.put(width, value)),
-    );
+    let width = Width::of(context);
+    let path = |width| octets(|value| attributes.as_path.put(width, value));
+    writer.put(code::ORIGIN, &[origin(attributes.origin)]);
+    writer.put(code::AS_PATH, &path(width));
     if let Some(next_hop) = next_hop {
         writer.put(code::NEXT_HOP, &next_hop.octets());
     }
@@ -103,61 +95,36 @@ pub(crate) fn put_all(
     if let Some((asn, identifier)) = attributes.aggregator {
         writer.put(code::AGGREGATOR, &aggregator(asn, identifier, width));
     }
-    put_list(
-        &mut writer,
-        code::COMMUNITIES,
-        &attributes.communities,
-        |asn, value| value.put_u32(*asn),
-    );
+    writer.put_list(code::COMMUNITIES, &attributes.communities, |community| {
+        community.to_be_bytes()
+    });
     if let Some(originator) = attributes.originator_id {
         writer.put(code::ORIGINATOR_ID, &originator.octets());
     }
-    put_list(
-        &mut writer,
-        code::CLUSTER_LIST,
-        &attributes.cluster_list,
-        |id, value| {
-            value.put_slice(&id.octets());
-        },
-    );
-    put_list(
-        &mut writer,
+    writer.put_list(code::CLUSTER_LIST, &attributes.cluster_list, Ipv4Addr::octets);
+    writer.put_list(
         code::EXTENDED_COMMUNITIES,
         &attributes.extended_communities,
-        |octets, value| {
-            value.put_slice(octets);
-        },
+        |octets| *octets,
     );
     if attributes.as_path.needs_four_octets() {
-        writer.put(
-            code::AS4_PATH,
-            &octets(|value| attributes.as_path.put(Width::Four, value)),
-        );
+        writer.put(code::AS4_PATH, &path(Width::Four));
     }
-    if let Some((asn, identifier)) = attributes
-        .aggregator
-        .filter(|(asn, _)| two_octets(*asn) == AS_TRANS)
-    {
+    let wide = |(asn, _): &(u32, Ipv4Addr)| two_octets(*asn) == AS_TRANS;
+    if let Some((asn, identifier)) = attributes.aggregator.filter(wide) {
         writer.put(code::AS4_AGGREGATOR, &aggregator(asn, identifier, Width::Four));
     }
-    put_list(
-        &mut writer,
-        code::LARGE_COMMUNITY,
-        &attributes.large_communities,
-        |parts, value| {
-            parts.iter().for_each(|part| value.put_u32(*part));
-        },
-    );
-    writer.finish();
+    writer.put_list(code::LARGE_COMMUNITY, &attributes.large_communities, |parts| {
+        parts.map(u32::to_be_bytes).concat()
+    });
+    writer.put_unknown(u16::MAX);
 }
 
-/// Appends a list attribute, unless the list is empty: an empty one is an error (RFC 7606 §7.8).
-fn put_list<T>(writer: &mut Writer<'_>, code: u8, items: &[T], put: impl Fn(&T, &mut BytesMut)) {
-    if !items.is_empty() {
-        writer.put(
-            code,
-            &octets(|value| items.iter().for_each(|item| put(item, value))),
-        );
+fn origin(origin: Origin) -> u8 {
+    match origin {
+        Origin::Igp => 0,
+        Origin::Egp => 1,
+        Origin::Incomplete => 2,
     }
 }
 

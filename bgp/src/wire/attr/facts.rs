@@ -72,20 +72,13 @@ impl Facts {
         }
     }
 
-    /// Whether Optional and Transitive are what they must be, and Partial is unless it may be set.
+    /// Whether Optional and Transitive are what they must be, and Partial is not set where it may not.
     pub(super) fn flags_fit(&self, flags: u8) -> bool {
-        let (wanted, checked) = match self.class {
-            Class::WellKnown => (
-                flag::TRANSITIVE,
-                flag::OPTIONAL | flag::TRANSITIVE | flag::PARTIAL,
-            ),
-            Class::Transitive => (
-                flag::OPTIONAL | flag::TRANSITIVE,
-                flag::OPTIONAL | flag::TRANSITIVE,
-            ),
-            Class::NonTransitive => (flag::OPTIONAL, flag::OPTIONAL | flag::TRANSITIVE | flag::PARTIAL),
+        let checked = match self.class {
+            Class::WellKnown | Class::NonTransitive => flag::OPTIONAL | flag::TRANSITIVE | flag::PARTIAL,
+            Class::Transitive => flag::OPTIONAL | flag::TRANSITIVE,
         };
-        flags & checked == wanted
+        flags & checked == self.flags()
     }
 
     /// The flags to send, without Extended Length.

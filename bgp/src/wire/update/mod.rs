@@ -67,17 +67,10 @@ pub(super) fn decode(body: &[u8], context: &Context) -> Result<(Update, Vec<(Pro
 /// The prefixes in one of the message's own fields, which are IPv4 unicast's.
 fn classic(field: &[u8], context: &Context) -> Result<Vec<Nlri>, Problem> {
     let family = Family::Ipv4Unicast;
-    let mut out = Vec::new();
-    if context.families.contains(&family) {
-        nlri::decode(
-            family,
-            context.add_path_receive.contains(&family),
-            field,
-            &mut out,
-        )
-        .map_err(|()| Problem::InvalidNetwork)?;
+    if !context.families.contains(&family) {
+        return Ok(Vec::new());
     }
-    Ok(out)
+    nlri::decode(family, field, context).ok_or(Problem::InvalidNetwork)
 }
 
 /// The family whose end this is: no prefix at all, and no attribute but an empty MP_UNREACH_NLRI.

@@ -1,0 +1,300 @@
+//! ADD and DEL, step by step.
+//!
+//! ADD: address journalled → veth pair → routes in the kernel → answer. DEL: routes away → veth pair away →
+//! address free. In that order an address is never given anew while a packet could still reach its last
+//! holder. Whatever fails midway in a first ADD is undone; an attachment that stood before stays.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use manx_api::ipam::{Allocation, AttachmentId};
+use manx_cni::{Attachment, Call, Code, Error, Success, tombstone};
+use manx_linux::PodLink;
+use tokio::sync::{mpsc, oneshot};
+
+use super::Job;
+use crate::ask::{Gone, answer};
+use crate::identity::Identity;
+use crate::ipam::{Assigned, IpamError, recovery};
+use crate::metrics::{CniLabels, Metrics, Operation, Outcome};
+use crate::{convert, endpoint, ipam, route, workload};
+
+/// What jobs are done with.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Who we are.
+    pub identity: Arc<Identity>,
+    /// Where tombstones are.
+    pub state_dir: PathBuf,
+    /// Addresses.
+    pub ipam: mpsc::Sender<ipam::Request>,
+    /// Veth pairs.
+    pub endpoints: mpsc::Sender<endpoint::Request>,
+    /// Routes.
+    pub routes: mpsc::Sender<route::Command>,
+    /// WorkloadEndpoints.
+    pub workloads: mpsc::Sender<workload::Change>,
+    /// Further jobs, in the order of their attachments.
+    pub jobs: mpsc::WeakSender<Job>,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// Does the job and answers.
+pub(super) async fn run(job: Job, parts: Parts) {
+    match job {
+        Job::Add { call, reply } => {
+            let outcome = parts.timed(Operation::Add, parts.add(&call)).await;
+            answer(reply, outcome);
+        }
+        Job::Del { attachment, reply } => {
+            let outcome = parts.timed(Operation::Del, parts.delete(&attachment)).await;
+            answer(reply, outcome);
+        }
+        Job::Check { call, reply } => answer(reply, parts.check(&call).await),
+        Job::Collect { valid, reply } => answer(reply, parts.collect(&valid).await),
+        Job::Restore { attachment, reply } => {
+            if let Err(error) = parts.restore(&attachment).await {
+                tracing::error!(%attachment, %error, "an attachment of an earlier life is not routed");
+            }
+            answer(reply, ());
+        }
+        Job::Bury(attachment) => match parts.delete(&attachment).await {
+            Ok(()) => parts.remove_tombstone(&attachment),
+            Err(error) => tracing::error!(%attachment, %error, "a tombstone's attachment is not removed"),
+        },
+    }
+}
+
+impl Parts {
+    async fn add(&self, call: &Call) -> Result<Success, Error> {
+        self.remove_tombstone(&call.attachment);
+        let owner = call.attachment_id();
+        let request = |reply| ipam::Request::Assign {
+            owner: owner.clone(),
+            reply,
+        };
+        let Assigned { allocations, fresh } = ask(&self.ipam, request).await?.map_err(refused)?;
+        let wired = self.wire(call, &owner, &allocations).await;
+        if let Err(error) = &wired {
+            tracing::warn!(attachment = %call.attachment, %error, "ADD failed");
+            if fresh {
+                self.undo(&call.attachment).await;
+            }
+        }
+        wired
+    }
+
+    /// Makes the link and its routes, and has the attachment described.
+    async fn wire(
+        &self,
+        call: &Call,
+        owner: &AttachmentId,
+        allocations: &[Allocation],
+    ) -> Result<Success, Error> {
+        let addresses: Vec<IpAddr> = allocations.iter().map(|held| held.address).collect();
+        let link = self.link(call, owner, addresses.clone())?;
+        let attach = |reply| endpoint::Request::Attach {
+            link: link.clone(),
+            reply,
+        };
+        let attached = ask(&self.endpoints, attach).await?.map_err(convert::cni_error)?;
+        self.route(&addresses, attached.host_ifindex).await?;
+        self.describe(owner, &link.host_ifname, addresses).await;
+        Ok(convert::cni_success(&link, &attached, call.config.dns.clone()))
+    }
+
+    /// What the attachment's link should be.
+    fn link(&self, call: &Call, owner: &AttachmentId, addresses: Vec<IpAddr>) -> Result<PodLink, Error> {
+        let Some(netns) = call.netns.clone() else {
+            return Err(Error::new(Code::InvalidEnvironment, "CNI_NETNS is not set"));
+        };
+        Ok(PodLink {
+            netns: netns.into(),
+            ifname: owner.ifname.clone(),
+            host_ifname: recovery::interface(&owner.container_id, &owner.ifname),
+            addresses,
+            mtu: Some(call.config.mtu.unwrap_or(self.identity.mtu)),
+        })
+    }
+
+    async fn route(&self, addresses: &[IpAddr], index: u32) -> Result<(), Error> {
+        let routes = addresses
+            .iter()
+            .map(|address| convert::pod_route(*address, index))
+            .collect();
+        let outcome = ask(&self.routes, |reply| route::Command::Attach { routes, reply }).await?;
+        outcome.map_err(|refusal| {
+            Error::new(Code::Internal, "the pod's route is not in the kernel").with_details(refusal)
+        })
+    }
+
+    async fn describe(&self, owner: &AttachmentId, interface: &str, addresses: Vec<IpAddr>) {
+        let endpoint = convert::workload_endpoint(&self.identity.name, owner, interface, addresses);
+        self.tell(workload::Change::Put(Box::new(endpoint))).await;
+    }
+
+    async fn tell(&self, change: workload::Change) {
+        if self.workloads.send(change).await.is_err() {
+            tracing::debug!("the workload task has ended");
+        }
+    }
+
+    async fn undo(&self, attachment: &Attachment) {
+        if let Err(error) = self.delete(attachment).await {
+            tracing::error!(%attachment, %error, "a failed ADD is not undone; the runtime's DEL will");
+        }
+    }
+
+    async fn delete(&self, attachment: &Attachment) -> Result<(), Error> {
+        let (container_id, ifname) = names(attachment);
+        let held = self.held(attachment).await?;
+        let addresses = held.iter().map(|held| held.address).collect();
+        ask(&self.routes, |reply| route::Command::Detach { addresses, reply }).await?;
+        let host_ifname = recovery::interface(&container_id, &ifname);
+        let detach = |reply| endpoint::Request::Detach { host_ifname, reply };
+        ask(&self.endpoints, detach).await?.map_err(convert::cni_error)?;
+        let request = |reply| ipam::Request::Release {
+            container_id: container_id.clone(),
+            ifname,
+            reply,
+        };
+        let released = ask(&self.ipam, request).await?.map_err(refused)?;
+        if let Some(held) = released.first() {
+            let key = convert::workload_key(&self.identity.name, &held.owner);
+            self.tell(workload::Change::Remove { key, container_id }).await;
+        }
+        Ok(())
+    }
+
+    /// Compares an attachment with what ADD made.
+    async fn check(&self, call: &Call) -> Result<(), Error> {
+        let held = self.held(&call.attachment).await?;
+        let Some(owner) = held.first().map(|held| held.owner.clone()) else {
+            let message = format!("{} holds no address: ADD it again", call.attachment);
+            return Err(Error::new(Code::UnknownContainer, message));
+        };
+        let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
+        let link = self.link(call, &owner, addresses.clone())?;
+        let found = ask(&self.endpoints, |reply| endpoint::Request::Check { link, reply }).await?;
+        self.route(&addresses, found.map_err(convert::cni_error)?.host_ifindex)
+            .await
+    }
+
+    /// Removes every attachment that is not among the valid ones.
+    async fn collect(&self, valid: &[Attachment]) -> Result<(), Error> {
+        let blocks = ask(&self.ipam, ipam::Request::Show).await?;
+        let owners = blocks
+            .iter()
+            .flat_map(|block| &block.allocations)
+            .map(|held| &held.owner);
+        let held = owners
+            .filter(|owner| !recovery::is_quarantined(owner))
+            .filter_map(attachment_of);
+        for attachment in held.filter(|attachment| !valid.contains(attachment)) {
+            tracing::info!(%attachment, "collected: the runtime does not know it");
+            let Some(jobs) = self.jobs.upgrade() else {
+                return Err(gone(Gone));
+            };
+            ask(&jobs, |reply| Job::Del { attachment, reply }).await??;
+        }
+        Ok(())
+    }
+
+    /// Routes and describes an attachment of an earlier life, if its interface is still there.
+    async fn restore(&self, attachment: &Attachment) -> Result<(), Error> {
+        let held = self.held(attachment).await?;
+        let Some(owner) = held.first().map(|held| held.owner.clone()) else {
+            return Ok(());
+        };
+        let name = recovery::interface(&owner.container_id, &owner.ifname);
+        let find = |reply| endpoint::Request::Find {
+            host_ifname: name.clone(),
+            reply,
+        };
+        let found = ask(&self.endpoints, find).await?;
+        let Some(index) = found.map_err(convert::cni_error)? else {
+            return Ok(());
+        };
+        let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
+        self.route(&addresses, index).await?;
+        if !recovery::is_quarantined(&owner) {
+            self.describe(&owner, &name, addresses).await;
+        }
+        Ok(())
+    }
+
+    async fn held(&self, attachment: &Attachment) -> Result<Vec<Allocation>, Error> {
+        let (container_id, ifname) = names(attachment);
+        ask(&self.ipam, |reply| ipam::Request::Held {
+            container_id,
+            ifname,
+            reply,
+        })
+        .await
+    }
+
+    fn remove_tombstone(&self, attachment: &Attachment) {
+        let path = tombstone::directory(&self.state_dir).join(tombstone::file_name(attachment));
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), %error, "a tombstone cannot be removed");
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+
+    async fn timed<T>(
+        &self,
+        operation: Operation,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let begun = Instant::now();
+        let done = work.await;
+        let outcome = if done.is_ok() { Outcome::Ok } else { Outcome::Error };
+        let labels = CniLabels { operation, outcome };
+        self.metrics
+            .cni
+            .get_or_create(&labels)
+            .observe(begun.elapsed().as_secs_f64());
+        done
+    }
+}
+
+fn names(attachment: &Attachment) -> (String, String) {
+    (
+        attachment.container_id.as_str().to_owned(),
+        attachment.ifname.as_str().to_owned(),
+    )
+}
+
+/// The attachment of an owner; none for names that CNI does not allow, which no ADD brought.
+pub(crate) fn attachment_of(owner: &AttachmentId) -> Option<Attachment> {
+    Some(Attachment {
+        container_id: owner.container_id.clone().try_into().ok()?,
+        ifname: owner.ifname.clone().try_into().ok()?,
+    })
+}
+
+fn refused(error: IpamError) -> Error {
+    let code = match error {
+        IpamError::NoPool { .. } | IpamError::Exhausted { .. } => Code::NoAddress,
+        IpamError::NotYet { .. } => Code::TryAgainLater,
+        IpamError::Journal { .. } => Code::Io,
+    };
+    Error::new(code, error.to_string())
+}
+
+fn gone(gone: Gone) -> Error {
+    Error::new(Code::TryAgainLater, gone.to_string())
+}
+
+async fn ask<M, T>(
+    door: &mpsc::Sender<M>,
+    question: impl FnOnce(oneshot::Sender<T>) -> M,
+) -> Result<T, Error> {
+    crate::ask::ask(door, question).await.map_err(gone)
+}

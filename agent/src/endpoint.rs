@@ -1,0 +1,64 @@
+//! The endpoint task: owner of the node's ends of pods' links. Policy will be programmed here, too, so that
+//! an ADD is answered after it.
+//!
+//! It keeps nothing between requests: the kernel knows what there is. So it survives its own panics.
+
+use manx_linux::{Attached, LinkSocket, PodLink, Result, pod};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::ask::answer;
+
+/// A request to the endpoint task.
+#[derive(Debug)]
+pub enum Request {
+    /// Makes a pod's link, or finds it made.
+    Attach {
+        /// What it should be.
+        link: PodLink,
+        /// What it is.
+        reply: oneshot::Sender<Result<Attached>>,
+    },
+    /// Takes a pod's link away, if it is there.
+    Detach {
+        /// The name of the node's end.
+        host_ifname: String,
+        /// Done.
+        reply: oneshot::Sender<Result<()>>,
+    },
+    /// Compares a pod's link with what it should be.
+    Check {
+        /// What it should be.
+        link: PodLink,
+        /// What it is.
+        reply: oneshot::Sender<Result<Attached>>,
+    },
+    /// The index of the node's end, if it is there.
+    Find {
+        /// Its name.
+        host_ifname: String,
+        /// Its index.
+        reply: oneshot::Sender<Result<Option<u32>>>,
+    },
+}
+
+/// Runs until nobody can send requests any more.
+pub async fn run(requests: &mut mpsc::Receiver<Request>) {
+    while let Some(request) = requests.recv().await {
+        tokio::task::block_in_place(|| serve(request));
+    }
+}
+
+fn serve(request: Request) {
+    match request {
+        Request::Attach { link, reply } => answer(reply, pod::attach(&link)),
+        Request::Detach { host_ifname, reply } => {
+            // The node's end takes the pod's with it; the namespace need not be entered.
+            answer(reply, pod::detach(&host_ifname, None, ""));
+        }
+        Request::Check { link, reply } => answer(reply, pod::check(&link)),
+        Request::Find { host_ifname, reply } => {
+            let found = LinkSocket::open().and_then(|mut socket| socket.get(&host_ifname));
+            answer(reply, found.map(|link| link.map(|link| link.index)));
+        }
+    }
+}

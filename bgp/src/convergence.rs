@@ -1,0 +1,74 @@
+//! When the start is over: what to wait for before announcing, and before believing the table complete.
+//!
+//! A speaker that restarted announces nothing until it has heard its peers out (RFC 4724 §4.1): its peers keep
+//! what they had from it, and an End-of-RIB before the table is complete would cost them routes. It waits for
+//! those that are coming, not for those that are dead, and not for long.
+//!
+//! Whether the kernel's routes may be swept of what no peer announced is a graver question, so there every
+//! configured peer counts, dead or not, until the time is up.
+
+use std::time::{Duration, Instant};
+
+/// How long after the start the first dials get their answers, those to peers that restart at the same time
+/// among them.
+const SETTLING: Duration = Duration::from_secs(2);
+
+/// How far a peer's initial routes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Awaited {
+    /// All have come.
+    Nothing,
+    /// There is a session, but RFC 4724 §4.1 says not to wait for its End-of-RIB before announcing: the peer
+    /// does not send any, or it has restarted itself.
+    EndOfRib,
+    /// They are on the way.
+    Routes,
+    /// The last attempt to connect failed.
+    Session,
+}
+
+/// The start of a speaker.
+#[derive(Clone, Debug)]
+pub(crate) struct Convergence {
+    started: Option<Instant>,
+    deferral: Duration,
+    announces: bool,
+    converged: bool,
+}
+
+impl Convergence {
+    /// A start; one that `defers` announces nothing for a while, `deferral` at most.
+    pub(crate) fn new(defers: bool, deferral: Duration) -> Self {
+        Self { started: None, deferral, announces: !defers, converged: false }
+    }
+
+    /// Whether announcements may leave.
+    pub(crate) fn announces(&self) -> bool {
+        self.announces
+    }
+
+    /// When to look again, at the latest.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let started = self.started.filter(|_| !self.converged)?;
+        let settled = started + SETTLING.min(self.deferral);
+        Some(if self.announces { started + self.deferral } else { settled })
+    }
+
+    /// Looks at the peers: whether the table is complete as of now, which is said once.
+    pub(crate) fn advance(&mut self, now: Instant, peers: impl Iterator<Item = Awaited> + Clone) -> bool {
+        if self.converged {
+            return false;
+        }
+        let elapsed = now - *self.started.get_or_insert(now);
+        let (settled, over) = (elapsed >= SETTLING, elapsed >= self.deferral);
+        let complete = settled && peers.clone().all(|it| it == Awaited::Nothing);
+        let heard_out = |it| match it {
+            Awaited::Nothing | Awaited::EndOfRib => true,
+            Awaited::Routes => false,
+            Awaited::Session => settled,
+        };
+        self.announces |= over || peers.clone().next().is_some() && peers.clone().all(heard_out);
+        self.converged = over || complete && peers.clone().next().is_some();
+        self.converged
+    }
+}

@@ -1,0 +1,91 @@
+//! What may come in: loops and the import policy (RFC 4271 §9.1.2, RFC 4456 §8).
+//!
+//! A path that may not is kept all the same, as one that cannot be selected: it replaces the peer's earlier path
+//! of the prefix, operators can see why it is not used, and a change of policy needs no help from the peer.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::config::{Config, Policy};
+use crate::wire::{Attributes, NextHop};
+use crate::{Family, Prefix};
+
+/// Why a path cannot be selected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Our AS is in its AS_PATH.
+    OwnAs,
+    /// It was ours, before it was reflected.
+    OwnOriginator,
+    /// It has been through our cluster.
+    OwnCluster,
+    /// It leads to ourselves.
+    OwnNextHop,
+    /// The import policy.
+    Policy,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OwnAs => "our own AS is in its AS_PATH",
+            Self::OwnOriginator => "its ORIGINATOR_ID is our own BGP identifier",
+            Self::OwnCluster => "our own cluster is in its CLUSTER_LIST",
+            Self::OwnNextHop => "its next hop is our own address",
+            Self::Policy => "the import policy refuses the prefix",
+        })
+    }
+}
+
+/// Our own addresses on a session: what others see as our next hop, per family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OwnNextHops {
+    /// For IPv4 prefixes.
+    pub(crate) v4: Option<NextHop>,
+    /// For IPv6 prefixes.
+    pub(crate) v6: Option<NextHop>,
+}
+
+impl OwnNextHops {
+    /// Our next hop for a family, if we have an address of it.
+    pub(crate) fn of(self, family: Family) -> Option<NextHop> {
+        match family {
+            Family::Ipv4Unicast => self.v4,
+            Family::Ipv6Unicast => self.v6,
+        }
+    }
+}
+
+/// Whether a path with these attributes would lead back to us.
+pub(crate) fn loops(
+    local: &Config,
+    own: OwnNextHops,
+    attributes: &Attributes,
+    next_hop: NextHop,
+) -> Option<Refusal> {
+    if attributes.as_path.contains(local.asn) {
+        Some(Refusal::OwnAs)
+    } else if attributes.originator_id == Some(local.router_id) {
+        Some(Refusal::OwnOriginator)
+    } else if attributes.cluster_list.contains(&local.cluster()) {
+        Some(Refusal::OwnCluster)
+    } else if [own.v4, own.v6].into_iter().flatten().any(|it| address(it) == address(next_hop)) {
+        Some(Refusal::OwnNextHop)
+    } else {
+        None
+    }
+}
+
+/// Whether the import policy keeps a prefix from being selected.
+pub(crate) fn refused(policy: &Policy, prefix: Prefix) -> Option<Refusal> {
+    (!policy.passes(prefix)).then_some(Refusal::Policy)
+}
+
+/// The address that packets go to.
+fn address(next_hop: NextHop) -> IpAddr {
+    match next_hop {
+        NextHop::V4(address) => address.into(),
+        NextHop::V6 { global, link_local: Some(link_local) } if global.is_unspecified() => link_local.into(),
+        NextHop::V6 { global, .. } => global.into(),
+    }
+}

@@ -1,0 +1,189 @@
+//! Adj-RIB-Out: what a peer was told, and what it is to be told next (RFC 4271 §3.2).
+//!
+//! Nothing is queued but the numbers of prefixes: what is said of a prefix is worked out when there is room to say
+//! it, from the table as it is then. So a peer that reads slowly holds up nobody, costs no more memory than one
+//! number per prefix, and hears only the last word (RFC 4271 §9.2). Withdrawals go before announcements.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::Family;
+use crate::export::Target;
+use crate::rib::{Path, PrefixId, Rib, Route};
+use crate::wire::{Context, Nlri, update};
+
+/// Prefixes looked at per step: enough to fill messages, few enough to notice soon that a peer is slow.
+const BATCH: usize = 4096;
+
+/// A peer's Adj-RIB-Out.
+#[derive(Debug, Default)]
+pub(crate) struct Outbound {
+    /// What the peer has.
+    sent: BTreeMap<PrefixId, Arc<Route>>,
+    /// What is to be looked at, and whether the peer wants to hear it even if nothing changed.
+    pending: BTreeMap<PrefixId, bool>,
+    /// Families whose initial routes are among `pending`.
+    unfinished: Vec<Family>,
+    /// Bytes sent and not yet taken.
+    pub(crate) in_flight: usize,
+}
+
+impl Outbound {
+    /// A session is up: the peer has nothing yet, and gets every prefix and an end mark per family.
+    pub(crate) fn start(&mut self, families: &[Family], rib: &Rib) {
+        self.pending = rib.prefixes().map(|(id, _)| (id, false)).collect();
+        self.unfinished = families.to_vec();
+    }
+
+    /// The session is over: the peer has nothing.
+    pub(crate) fn clear(&mut self, rib: &mut Rib) {
+        for id in std::mem::take(self).sent.into_keys() {
+            rib.release(id);
+        }
+    }
+
+    /// A prefix may have to be told.
+    pub(crate) fn mark(&mut self, id: PrefixId) {
+        self.pending.entry(id).or_insert(false);
+    }
+
+    /// The rules have changed: every prefix may have to be told.
+    pub(crate) fn mark_all(&mut self, rib: &Rib) {
+        for (id, _) in rib.prefixes() {
+            self.mark(id);
+        }
+    }
+
+    /// The peer wants to hear all of a family again (RFC 2918).
+    pub(crate) fn repeat(&mut self, family: Family, rib: &Rib) {
+        self.pending.extend(rib.prefixes().filter(|(_, prefix)| prefix.family() == family).map(|(id, _)| (id, true)));
+    }
+
+    /// How many prefixes the peer has.
+    pub(crate) fn advertised(&self) -> usize {
+        self.sent.len()
+    }
+
+    /// The next messages; nothing once all is said.
+    pub(crate) fn next_messages(
+        &mut self,
+        target: &Target<'_>,
+        context: &Context,
+        rib: &mut Rib,
+    ) -> Option<Vec<Bytes>> {
+        if self.pending.is_empty() && self.unfinished.is_empty() {
+            return None;
+        }
+        let batch = self.next_batch(target, rib);
+        let mut messages = self.encode(batch, context, rib);
+        if self.pending.is_empty() {
+            messages.extend(self.unfinished.drain(..).map(update::end_of_rib));
+        }
+        Some(messages)
+    }
+
+    /// Looks at the next pending prefixes, and books what the peer will have been told of them.
+    fn next_batch(&mut self, target: &Target<'_>, rib: &mut Rib) -> Batch {
+        let mut batch = Batch::default();
+        for _ in 0..BATCH {
+            let Some((id, repeat)) = self.pending.pop_first() else { break };
+            let Some(prefix) = rib.prefix(id) else { continue };
+            let wanted = rib.best(id).filter(|path| target.admits(prefix, path)).cloned();
+            let route = wanted.and_then(|path| batch.route(target, prefix.family(), &path, rib));
+            let nlri = Nlri { path_id: None, prefix };
+            match route {
+                Some(route) if !repeat && self.sent.get(&id).is_some_and(|it| Arc::ptr_eq(it, &route)) => {}
+                Some(route) => {
+                    batch.announce(route.clone(), id, nlri);
+                    if self.sent.insert(id, route).is_none() {
+                        rib.hold(id);
+                    }
+                }
+                None => batch.withdrawn.extend(self.forget(id, rib).then_some(nlri)),
+            }
+        }
+        batch
+    }
+
+    /// Books that the peer does not have a prefix; whether it had it.
+    fn forget(&mut self, id: PrefixId, rib: &mut Rib) -> bool {
+        let had = self.sent.remove(&id).is_some();
+        if had {
+            rib.release(id);
+        }
+        had
+    }
+
+    fn encode(&mut self, batch: Batch, context: &Context, rib: &mut Rib) -> Vec<Bytes> {
+        let mut withdrawn = batch.withdrawn;
+        let mut announcements = Vec::with_capacity(batch.announced.len());
+        for Announced { route, ids, nlri } in batch.announced {
+            let Some(next_hop) = route.next_hop else { continue };
+            match update::pack(&route.attributes, next_hop, &nlri, context) {
+                Ok(bytes) => announcements.push(bytes),
+                Err(error) => {
+                    tracing::warn!(%error, prefixes = nlri.len(), "routes cannot be announced to this peer");
+                    for id in ids {
+                        self.forget(id, rib);
+                    }
+                    withdrawn.extend(nlri);
+                }
+            }
+        }
+        let withdrawals = (!withdrawn.is_empty()).then(|| update::pack_withdrawn(&withdrawn, context));
+        withdrawals.into_iter().chain(announcements).collect()
+    }
+}
+
+/// What a step has to say.
+#[derive(Debug, Default)]
+struct Batch {
+    withdrawn: Vec<Nlri>,
+    /// Prefixes by route, in order of first use.
+    announced: Vec<Announced>,
+    /// Where in `announced` a route is.
+    places: HashMap<*const Route, usize, FixedState>,
+    /// What becomes of a route from a source on the way out: it is the same for all prefixes of a family.
+    translated: HashMap<(*const Route, Option<Source>, Family), Option<Arc<Route>>, FixedState>,
+}
+
+type Source = *const crate::rib::Neighbor;
+
+#[derive(Debug)]
+struct Announced {
+    route: Arc<Route>,
+    ids: Vec<PrefixId>,
+    nlri: Vec<Nlri>,
+}
+
+impl Batch {
+    /// The route as the peer sees it.
+    fn route(
+        &mut self,
+        target: &Target<'_>,
+        family: Family,
+        path: &Path,
+        rib: &mut Rib,
+    ) -> Option<Arc<Route>> {
+        let source = path.from.as_ref().map(Arc::as_ptr);
+        self.translated
+            .entry((Arc::as_ptr(&path.route), source, family))
+            .or_insert_with(|| {
+                target.route(family, path.from.as_deref(), &path.route).map(|route| rib.intern(route))
+            })
+            .clone()
+    }
+
+    fn announce(&mut self, route: Arc<Route>, id: PrefixId, nlri: Nlri) {
+        let place = *self.places.entry(Arc::as_ptr(&route)).or_insert(self.announced.len());
+        if place == self.announced.len() {
+            self.announced.push(Announced { route, ids: Vec::new(), nlri: Vec::new() });
+        }
+        self.announced[place].ids.push(id);
+        self.announced[place].nlri.push(nlri);
+    }
+}

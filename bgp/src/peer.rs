@@ -1,0 +1,239 @@
+//! A peer: its settings, its connections, what it told us and what we told it.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::config::{Config, PeerConfig};
+use crate::convergence::Awaited;
+use crate::export::Target;
+use crate::import::OwnNextHops;
+use crate::inbound::{Gate, Inbound};
+use crate::outbound::Outbound;
+use crate::rib::{Neighbor, Rib};
+use crate::session::negotiate::Restarted;
+use crate::session::peering::Peering;
+use crate::session::{Link, Loss, Session};
+use crate::status::{PeerSnapshot, State};
+use crate::wire::{NextHop, Update};
+use crate::Family;
+
+/// How long stale paths wait for a peer that is back but does not say End-of-RIB.
+const STALE_LIMIT: Duration = Duration::from_secs(360);
+
+/// A configured peer.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// Its settings.
+    pub(crate) config: PeerConfig,
+    /// Its connections.
+    pub(crate) peering: Peering,
+    /// What it told us.
+    pub(crate) inbound: Inbound,
+    /// What we told it.
+    pub(crate) outbound: Outbound,
+    /// The Established session.
+    pub(crate) live: Option<Live>,
+    /// Since we started, there has been a session.
+    met: bool,
+    last_error: Option<String>,
+    /// Its place in the speaker's table of deadlines.
+    pub(crate) scheduled: Option<Instant>,
+}
+
+/// What holds while a session is Established.
+#[derive(Debug)]
+pub(crate) struct Live {
+    /// The connection.
+    pub(crate) link: Link,
+    /// What was agreed.
+    pub(crate) session: Box<Session>,
+    /// The peer as its paths know it.
+    neighbor: Arc<Neighbor>,
+    /// Our addresses on it.
+    own: OwnNextHops,
+    /// Families whose End-of-RIB has not come.
+    awaited: Vec<Family>,
+}
+
+impl Peer {
+    /// A peer with which there has been no session yet.
+    pub(crate) fn new(config: PeerConfig, peering: Peering) -> Self {
+        Self {
+            inbound: Inbound::new(config.key),
+            config,
+            peering,
+            outbound: Outbound::default(),
+            live: None,
+            met: false,
+            last_error: None,
+            scheduled: None,
+        }
+    }
+
+    /// When something of the peer is due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.peering.deadline().into_iter().chain(self.inbound.stale_until).min()
+    }
+
+    /// What the next OPEN says of restarts. Forwarding state outlives our sessions; whether it outlived the
+    /// process before us, the settings know.
+    pub(crate) fn restarted(&self, local: &Config, recovering: bool) -> Restarted {
+        Restarted { recovering, forwarding: local.restarted || self.met }
+    }
+
+    /// A session is Established.
+    pub(crate) fn up(&mut self, link: Link, session: Box<Session>, now: Instant, local: &Config, rib: &mut Rib) {
+        let kept = session.restart.iter().flat_map(|it| &it.families);
+        let kept: Vec<Family> = kept.filter(|(_, forwarding)| *forwarding).map(|(family, _)| *family).collect();
+        let dropped: Vec<Family> = Family::ALL.into_iter().filter(|family| !kept.contains(family)).collect();
+        self.inbound.sweep(&dropped, rib);
+        self.inbound.stale_until = self.inbound.stale_until.map(|_| now + STALE_LIMIT);
+        self.outbound.start(session.families(), rib);
+        self.met = true;
+        self.last_error = None;
+        self.live = Some(Live {
+            neighbor: Arc::new(neighbor(local, &self.config, &session)),
+            own: own_next_hops(&self.config, link),
+            awaited: session.families().to_vec(),
+            link,
+            session,
+        });
+    }
+
+    /// The Established session is over.
+    pub(crate) fn down(&mut self, session: &Session, loss: &Loss, now: Instant, rib: &mut Rib) {
+        self.live = None;
+        self.outbound.clear(rib);
+        let restart = session.restart.as_ref().filter(|_| loss.keeps_routes(session));
+        let kept: Vec<Family> = restart.iter().flat_map(|it| &it.families).map(|(family, _)| *family).collect();
+        self.inbound.lose(&kept, rib);
+        self.inbound.stale_until = restart.map(|it| now + Duration::from_secs(it.restart_time.into()));
+    }
+
+    /// Notes why an attempt or a session ended. That one of two connections won is nobody's error.
+    pub(crate) fn note(&mut self, loss: &Loss) {
+        if *loss != Loss::Collision {
+            self.last_error = Some(loss.to_string());
+        }
+    }
+
+    /// All initial routes of a family have come: what the peer did not announce again is gone.
+    pub(crate) fn end_of_rib(&mut self, family: Family, rib: &mut Rib) {
+        self.inbound.sweep(&[family], rib);
+        let Some(live) = &mut self.live else { return };
+        live.awaited.retain(|awaited| *awaited != family);
+        if live.awaited.is_empty() {
+            self.inbound.stale_until = None;
+        }
+    }
+
+    /// Drops stale paths whose time is up.
+    pub(crate) fn expire_stale(&mut self, now: Instant, rib: &mut Rib) {
+        if self.inbound.stale_until.is_some_and(|until| until <= now) {
+            self.drop_stale(rib);
+        }
+    }
+
+    /// Drops all stale paths.
+    pub(crate) fn drop_stale(&mut self, rib: &mut Rib) {
+        self.inbound.sweep(&Family::ALL, rib);
+        self.inbound.stale_until = None;
+    }
+
+    /// Applies changed settings to the session as it stands: paths are judged and announced anew.
+    pub(crate) fn reapply(&mut self, local: &Config, rib: &mut Rib) {
+        let Some(live) = &mut self.live else { return };
+        live.neighbor = Arc::new(neighbor(local, &self.config, &live.session));
+        live.own = own_next_hops(&self.config, live.link);
+        if let Some(gate) = gate(&self.config, self.live.as_ref(), local) {
+            self.inbound.judge_again(gate, rib);
+        }
+        self.outbound.mark_all(rib);
+    }
+
+    /// Takes an UPDATE's routes in.
+    pub(crate) fn update(&mut self, update: Update, local: &Config, rib: &mut Rib) {
+        let end_of_rib = update.end_of_rib;
+        if let Some(gate) = gate(&self.config, self.live.as_ref(), local) {
+            self.inbound.update(update, gate, rib);
+        }
+        if let Some(family) = end_of_rib {
+            self.end_of_rib(family, rib);
+        }
+    }
+
+    /// The next messages with routes, if there are any to be sent.
+    pub(crate) fn next_messages(&mut self, local: &Config, rib: &mut Rib) -> Option<Vec<Bytes>> {
+        let Live { session, own, .. } = self.live.as_ref()?;
+        let target = Target { local, peer: &self.config, own: *own, families: session.families() };
+        self.outbound.next_messages(&target, &session.context, rib)
+    }
+
+    /// How far the peer's initial routes are.
+    pub(crate) fn awaited(&self) -> Awaited {
+        match &self.live {
+            Some(live) if live.awaited.is_empty() => Awaited::Nothing,
+            Some(live) if live.session.restart.as_ref().is_none_or(|it| it.restarting) => Awaited::EndOfRib,
+            Some(_) => Awaited::Routes,
+            None if self.peering.state() >= State::OpenSent || self.last_error.is_none() => Awaited::Routes,
+            None => Awaited::Session,
+        }
+    }
+
+    /// The peer as it stands.
+    pub(crate) fn snapshot(&self) -> PeerSnapshot {
+        let established = self.peering.established();
+        PeerSnapshot {
+            key: self.config.key,
+            asn: self.config.asn,
+            state: self.peering.state(),
+            established_since: established.map(|(_, _, since)| since),
+            received: self.inbound.received() as u64,
+            accepted: self.inbound.accepted(),
+            advertised: self.outbound.advertised() as u64,
+            hold_time: established.map_or(self.config.hold_time, |(_, session, _)| session.hold_time),
+            last_error: self.last_error.clone(),
+        }
+    }
+}
+
+fn gate<'a>(config: &'a PeerConfig, live: Option<&'a Live>, local: &'a Config) -> Option<Gate<'a>> {
+    let Live { session, neighbor, own, .. } = live?;
+    Some(Gate { local, own: *own, policy: &config.import, from: neighbor, families: session.families() })
+}
+
+fn neighbor(local: &Config, config: &PeerConfig, session: &Session) -> Neighbor {
+    Neighbor {
+        key: config.key,
+        router_id: session.router_id,
+        external: config.asn != local.asn,
+        client: config.route_reflector_client,
+    }
+}
+
+/// Our next hops: as configured, else our end of the connection.
+fn own_next_hops(config: &PeerConfig, link: Link) -> OwnNextHops {
+    let ends = [config.local_address, Some(link.local)];
+    let mut own = OwnNextHops {
+        v4: config.next_hop_v4.map(NextHop::V4),
+        v6: config.next_hop_v6.map(|global| NextHop::V6 { global, link_local: None }),
+    };
+    for end in ends.into_iter().flatten() {
+        match end {
+            IpAddr::V4(address) => own.v4.get_or_insert(NextHop::V4(address)),
+            IpAddr::V6(address) => own.v6.get_or_insert(next_hop_v6(address)),
+        };
+    }
+    own
+}
+
+fn next_hop_v6(address: Ipv6Addr) -> NextHop {
+    if address.is_unicast_link_local() {
+        NextHop::V6 { global: Ipv6Addr::UNSPECIFIED, link_local: Some(address) }
+    } else {
+        NextHop::V6 { global: address, link_local: None }
+    }
+}

@@ -1,0 +1,335 @@
+//! The routing table: every prefix with all its paths, of which some are selected (RFC 4271 §3.2).
+//!
+//! Adj-RIB-In and Loc-RIB are one table: a prefix's entry holds each peer's path, and the rank that the
+//! decision gave it. Prefixes have small numbers, so that the peers' books ([`Inbound`](crate::inbound::Inbound), which
+//! prefixes came, and [`Outbound`](crate::outbound::Outbound), which were announced) stay small, too.
+//!
+//! Changes are collected and decided later, once per prefix: [`Rib::next_change`].
+
+mod intern;
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+pub(crate) use intern::Route;
+
+use crate::decision::{self, Candidate, Source};
+use crate::import::Refusal;
+use crate::status::PathSnapshot;
+use crate::wire::NextHop;
+use crate::{PeerKey, Prefix};
+
+/// A prefix's number, while it has paths or is announced to somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PrefixId(u32);
+
+/// A peer as its paths know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Neighbor {
+    /// Who.
+    pub(crate) key: PeerKey,
+    /// Its BGP identifier.
+    pub(crate) router_id: Ipv4Addr,
+    /// It is of another AS.
+    pub(crate) external: bool,
+    /// We reflect for it.
+    pub(crate) client: bool,
+}
+
+/// A way to a prefix.
+#[derive(Clone, Debug)]
+pub(crate) struct Path {
+    /// From whom it came; from nobody for our own prefixes.
+    pub(crate) from: Option<Arc<Neighbor>>,
+    /// Where it leads.
+    pub(crate) route: Arc<Route>,
+    /// Why it cannot be selected.
+    pub(crate) refusal: Option<Refusal>,
+    /// The peer is restarting and has not announced it again yet (RFC 4724 §4.2).
+    pub(crate) stale: bool,
+    rank: Rank,
+}
+
+/// A path's place: 0 is the best, then those that are as good; `LOST` the others.
+type Rank = u8;
+const LOST: Rank = Rank::MAX;
+
+impl Path {
+    /// A path that has not been decided on.
+    pub(crate) fn new(from: Option<Arc<Neighbor>>, route: Arc<Route>, refusal: Option<Refusal>) -> Self {
+        Self { from, route, refusal, stale: false, rank: LOST }
+    }
+
+    fn key(&self) -> Option<PeerKey> {
+        self.from.as_ref().map(|from| from.key)
+    }
+
+    /// It carries traffic.
+    fn selected(&self, max_paths: usize) -> bool {
+        self.rank != LOST && usize::from(self.rank) < max_paths
+    }
+
+    fn candidate(&self) -> Candidate<'_> {
+        let source = self.from.as_ref().map_or(Source::Own, |from| Source::Peer {
+            key: from.key,
+            router_id: from.router_id,
+            external: from.external,
+        });
+        Candidate { attributes: &self.route.attributes, source }
+    }
+}
+
+/// Next hops, best first.
+type NextHops = SmallVec<[NextHop; 1]>;
+
+#[derive(Debug)]
+struct Entry {
+    prefix: Prefix,
+    paths: SmallVec<[Path; 1]>,
+    /// How many peers it is announced to.
+    holders: u32,
+}
+
+/// A prefix that was decided on again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    /// Which.
+    pub(crate) id: PrefixId,
+    /// Its next hops for the kernel, if they changed.
+    pub(crate) selected: Option<(Prefix, Vec<NextHop>)>,
+}
+
+/// The routing table.
+#[derive(Debug)]
+pub(crate) struct Rib {
+    interner: intern::Interner,
+    ids: HashMap<Prefix, PrefixId, FixedState>,
+    entries: Vec<Option<Entry>>,
+    free: Vec<PrefixId>,
+    /// What is to be decided on again, with what was selected before.
+    changed: BTreeMap<PrefixId, NextHops>,
+    max_paths: usize,
+}
+
+impl Rib {
+    /// An empty table that selects `max_paths` next hops per prefix, at most.
+    pub(crate) fn new(max_paths: usize, seed: u64) -> Self {
+        Self {
+            interner: intern::Interner::new(seed),
+            ids: HashMap::with_hasher(FixedState::with_seed(seed)),
+            entries: Vec::new(),
+            free: Vec::new(),
+            changed: BTreeMap::new(),
+            max_paths: max_paths.max(1),
+        }
+    }
+
+    /// The one value equal to `route`.
+    pub(crate) fn intern(&mut self, route: Route) -> Arc<Route> {
+        self.interner.intern(route)
+    }
+
+    /// The number of a prefix that has one.
+    pub(crate) fn id(&self, prefix: Prefix) -> Option<PrefixId> {
+        self.ids.get(&prefix).copied()
+    }
+
+    /// The prefix of a number that is in use.
+    pub(crate) fn prefix(&self, id: PrefixId) -> Option<Prefix> {
+        self.entry(id).map(|entry| entry.prefix)
+    }
+
+    /// All numbers in use.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = (PrefixId, Prefix)> {
+        self.entries
+            .iter()
+            .zip(0..)
+            .filter_map(|(entry, id)| entry.as_ref().map(|entry| (PrefixId(id), entry.prefix)))
+    }
+
+    /// Puts a path in: the prefix's number, and the source's earlier path.
+    pub(crate) fn insert(&mut self, prefix: Prefix, path: Path) -> (PrefixId, Option<Path>) {
+        let id = self.id(prefix).unwrap_or_else(|| self.number(prefix));
+        self.touch(id);
+        let Some(entry) = self.entry_mut(id) else { return (id, None) };
+        let earlier = match entry.paths.iter_mut().find(|it| it.key() == path.key()) {
+            Some(slot) => Some(std::mem::replace(slot, path)),
+            None => {
+                entry.paths.push(path);
+                None
+            }
+        };
+        (id, earlier)
+    }
+
+    /// Takes a source's path out.
+    pub(crate) fn remove(&mut self, id: PrefixId, source: Option<PeerKey>) -> Option<Path> {
+        let entry = self.entry(id)?;
+        let place = entry.paths.iter().position(|path| path.key() == source)?;
+        self.touch(id);
+        Some(self.entry_mut(id)?.paths.remove(place))
+    }
+
+    /// A source's path.
+    pub(crate) fn path(&self, id: PrefixId, source: Option<PeerKey>) -> Option<&Path> {
+        self.entry(id)?.paths.iter().find(|path| path.key() == source)
+    }
+
+    /// A source's path, to change what does not bear on the decision.
+    pub(crate) fn path_mut(&mut self, id: PrefixId, source: Option<PeerKey>) -> Option<&mut Path> {
+        self.entry_mut(id)?.paths.iter_mut().find(|path| path.key() == source)
+    }
+
+    /// The best path as of the last decision.
+    pub(crate) fn best(&self, id: PrefixId) -> Option<&Path> {
+        self.entry(id)?.paths.iter().find(|path| path.rank == 0)
+    }
+
+    /// One more peer has the prefix.
+    pub(crate) fn hold(&mut self, id: PrefixId) {
+        if let Some(entry) = self.entry_mut(id) {
+            entry.holders += 1;
+        }
+    }
+
+    /// One peer less has the prefix.
+    pub(crate) fn release(&mut self, id: PrefixId) {
+        if let Some(entry) = self.entry_mut(id) {
+            entry.holders -= 1;
+        }
+        self.forget_unused(id);
+    }
+
+    /// Decides on the next prefix that has changed.
+    pub(crate) fn next_change(&mut self) -> Option<Change> {
+        let (id, before) = self.changed.pop_first()?;
+        let max_paths = self.max_paths;
+        let entry = self.entry_mut(id)?;
+        entry.decide();
+        let after = entry.next_hops(max_paths);
+        let selected = (before != after).then(|| (entry.prefix, after.into_vec()));
+        self.forget_unused(id);
+        Some(Change { id, selected })
+    }
+
+    /// Every path, the best first within a prefix.
+    pub(crate) fn snapshot(&self) -> Vec<PathSnapshot> {
+        let mut entries: Vec<&Entry> = self.entries.iter().flatten().collect();
+        entries.sort_by_key(|entry| entry.prefix);
+        entries.into_iter().flat_map(|entry| entry.snapshot(self.max_paths)).collect()
+    }
+
+    /// Has a prefix decided on again.
+    fn touch(&mut self, id: PrefixId) {
+        let max_paths = self.max_paths;
+        let slot = self.entries.get(id.0 as usize).and_then(Option::as_ref);
+        if let Some(entry) = slot {
+            self.changed.entry(id).or_insert_with(|| entry.next_hops(max_paths));
+        }
+    }
+
+    fn number(&mut self, prefix: Prefix) -> PrefixId {
+        let entry = Some(Entry { prefix, paths: SmallVec::new(), holders: 0 });
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.entries[id.0 as usize] = entry;
+                id
+            }
+            None => {
+                self.entries.push(entry);
+                // 2³² prefixes do not fit in memory.
+                PrefixId(u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX))
+            }
+        };
+        self.ids.insert(prefix, id);
+        id
+    }
+
+    fn forget_unused(&mut self, id: PrefixId) {
+        let unused = |entry: &Entry| entry.paths.is_empty() && entry.holders == 0;
+        if self.entry(id).is_some_and(unused)
+            && !self.changed.contains_key(&id)
+            && let Some(entry) = self.entries[id.0 as usize].take()
+        {
+            self.ids.remove(&entry.prefix);
+            self.free.push(id);
+        }
+    }
+
+    fn entry(&self, id: PrefixId) -> Option<&Entry> {
+        self.entries.get(id.0 as usize)?.as_ref()
+    }
+
+    fn entry_mut(&mut self, id: PrefixId) -> Option<&mut Entry> {
+        self.entries.get_mut(id.0 as usize)?.as_mut()
+    }
+}
+
+impl Entry {
+    /// Gives every path its rank.
+    fn decide(&mut self) {
+        let ranking = self.ranking();
+        for path in &mut self.paths {
+            path.rank = LOST;
+        }
+        for (rank, place) in (0..LOST).zip(ranking) {
+            self.paths[place].rank = rank;
+        }
+    }
+
+    /// The places of the best path and of those that are as good, in order.
+    fn ranking(&self) -> SmallVec<[usize; 4]> {
+        let eligible = || self.paths.iter().enumerate().filter(|(_, path)| path.refusal.is_none());
+        let places: SmallVec<[usize; 4]> = eligible().map(|(place, _)| place).collect();
+        let candidates: SmallVec<[Candidate<'_>; 4]> = eligible().map(|(_, path)| path.candidate()).collect();
+        decision::decide(&candidates).ranked.into_iter().map(|candidate| places[candidate]).collect()
+    }
+
+    /// What the kernel gets: the next hops of the best paths, each once; none for our own prefixes.
+    fn next_hops(&self, max_paths: usize) -> NextHops {
+        let mut selected: SmallVec<[&Path; 4]> =
+            self.paths.iter().filter(|path| path.selected(max_paths)).collect();
+        selected.sort_by_key(|path| path.rank);
+        let mut next_hops = NextHops::new();
+        for next_hop in selected.iter().filter_map(|path| path.route.next_hop) {
+            if !next_hops.contains(&next_hop) {
+                next_hops.push(next_hop);
+            }
+        }
+        next_hops
+    }
+
+    /// Every path, the best first, with the reason why it is not the best.
+    fn snapshot(&self, max_paths: usize) -> Vec<PathSnapshot> {
+        let mut paths: Vec<&Path> = self.paths.iter().collect();
+        paths.sort_by_key(|path| (path.rank, path.key()));
+        let (eligible, refused): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| path.refusal.is_none());
+        let candidates: Vec<Candidate<'_>> = eligible.iter().map(|path| path.candidate()).collect();
+        let lost = decision::explain(&candidates).into_iter().map(|reason| reason.map(|it| it.to_string()));
+        let refusal = |path: &Path| path.refusal.map(|it| it.to_string());
+        eligible
+            .into_iter()
+            .zip(lost)
+            .chain(refused.into_iter().map(|path| (path, refusal(path))))
+            .map(|(path, reason)| self.show(path, reason, max_paths))
+            .collect()
+    }
+
+    fn show(&self, path: &Path, reason: Option<String>, max_paths: usize) -> PathSnapshot {
+        PathSnapshot {
+            prefix: self.prefix,
+            next_hop: path.route.next_hop,
+            peer: path.key(),
+            attributes: path.route.attributes.clone(),
+            best: path.rank == 0,
+            multipath: path.rank != 0 && path.selected(max_paths),
+            stale: path.stale,
+            reason,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What unit tests share.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use crate::session::negotiate::{Restarted, negotiate, offer};
+use crate::session::Session;
+use crate::{Config, Family, NextHopMode, PeerConfig, PeerKey, Policy};
+
+/// Some instant.
+#[expect(clippy::disallowed_methods, reason = "there is no other way to make an Instant")]
+pub(crate) fn epoch() -> Instant {
+    Instant::now()
+}
+
+/// The address and router id of speaker number `id`.
+pub(crate) fn address(id: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 0, id)
+}
+
+/// The settings of speaker number `id`, all of one AS.
+pub(crate) fn config(id: u8) -> Config {
+    Config {
+        asn: 64_512,
+        router_id: address(id),
+        cluster_id: None,
+        restarted: false,
+        deferral: Duration::from_secs(10),
+        seed: id.into(),
+        max_paths: 8,
+    }
+}
+
+/// The settings for speaker number `id` as a peer.
+pub(crate) fn peer(id: u8) -> PeerConfig {
+    PeerConfig {
+        key: PeerKey { address: IpAddr::V4(address(id)), scope: 0 },
+        port: 179,
+        asn: 64_512,
+        local_address: None,
+        next_hop_v4: None,
+        next_hop_v6: None,
+        passive: false,
+        hold_time: Duration::from_secs(90),
+        families: Family::ALL.to_vec(),
+        route_reflector_client: false,
+        graceful_restart: Some(Duration::from_secs(120)),
+        next_hop: NextHopMode::Auto,
+        import: Policy::Accept,
+        export: Policy::Accept,
+    }
+}
+
+/// A session without graceful restart.
+pub(crate) fn session() -> Session {
+    let without = |id| PeerConfig { graceful_restart: None, ..peer(id) };
+    let first_boot = Restarted { recovering: false, forwarding: false };
+    negotiate(&config(1), &without(2), &offer(&config(2), &without(1), first_boot)).unwrap()
+}

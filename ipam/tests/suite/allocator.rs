@@ -1,0 +1,668 @@
+//! The allocator, beside a model that only knows who holds what since when.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use manx_api::ipam::{Allocation, AttachmentId, IpBlock};
+use manx_ipam::journal::Record;
+use manx_ipam::{Allocator, ApplyError, AssignError, BlockError, Family, HoldError, RemoveError, Request};
+use proptest::prelude::*;
+
+use crate::{allocation, attachment, block, cases, net};
+
+fn with(blocks: &[IpBlock]) -> Allocator {
+    let mut allocator = Allocator::new();
+    for block in blocks {
+        allocator.add_block(block).map(drop).unwrap();
+    }
+    allocator
+}
+
+fn assign(
+    allocator: &mut Allocator,
+    owner: usize,
+    families: &[Family],
+    pools: &[&str],
+) -> Result<Vec<String>, AssignError> {
+    let pools: Vec<String> = pools.iter().map(|pool| (*pool).to_owned()).collect();
+    let request = Request {
+        owner: &attachment(owner),
+        families,
+        pools: &pools,
+    };
+    let assignment = allocator.assign(&request)?;
+    Ok(assignment
+        .allocations
+        .iter()
+        .map(|allocation| allocation.address.to_string())
+        .collect())
+}
+
+fn release(allocator: &mut Allocator, owner: usize) -> Option<Vec<String>> {
+    let owner = attachment(owner);
+    let release = allocator.release(&owner.container_id, &owner.ifname)?;
+    Some(
+        release
+            .allocations
+            .iter()
+            .map(|allocation| allocation.address.to_string())
+            .collect(),
+    )
+}
+
+fn small() -> IpBlock {
+    block("blue", "10.0.0.0/24", "10.0.0.0/30")
+}
+
+fn small_v6() -> IpBlock {
+    block("six", "fd00::/112", "fd00::4/126")
+}
+
+const V4: &[Family] = &[Family::V4];
+const DUAL: &[Family] = &[Family::V4, Family::V6];
+
+#[test]
+fn every_address_of_a_block_is_given_out_the_first_and_the_last_too() {
+    let mut allocator = with(&[block("blue", "10.0.0.0/24", "10.0.0.64/26")]);
+    let given: Vec<_> = (0..64)
+        .map(|n| assign(&mut allocator, n, V4, &["blue"]).unwrap().remove(0))
+        .collect();
+    assert_eq!(given.first().map(String::as_str), Some("10.0.0.64"));
+    assert_eq!(given.last().map(String::as_str), Some("10.0.0.127"));
+    assert_eq!(
+        assign(&mut allocator, 64, V4, &["blue"]),
+        Err(AssignError::NoRoom {
+            family: Family::V4,
+            pools: vec!["blue".to_owned()]
+        })
+    );
+}
+
+#[test]
+fn asking_again_gives_the_same_addresses_and_nothing_to_journal() {
+    let mut allocator = with(&[small(), small_v6()]);
+    let pools = ["blue".to_owned(), "six".to_owned()];
+    let owner = attachment(1);
+    let request = Request {
+        owner: &owner,
+        families: DUAL,
+        pools: &pools,
+    };
+    let first = allocator.assign(&request).unwrap();
+    assert!(first.record.is_some());
+    let again = allocator.assign(&request).unwrap();
+    assert_eq!(again.allocations, first.allocations);
+    assert_eq!(again.record, None);
+}
+
+#[test]
+fn an_attachment_is_known_by_container_and_interface_whatever_the_pod_is_called() {
+    let mut allocator = with(&[small()]);
+    let pools = ["blue".to_owned()];
+    let named = attachment(1);
+    let unnamed = AttachmentId {
+        pod: named.container_id.clone(),
+        ..named.clone()
+    };
+    let first = allocator
+        .assign(&Request {
+            owner: &named,
+            families: V4,
+            pools: &pools,
+        })
+        .unwrap();
+    let again = allocator
+        .assign(&Request {
+            owner: &unnamed,
+            families: V4,
+            pools: &pools,
+        })
+        .unwrap();
+    assert_eq!(again.allocations, first.allocations);
+    let second = AttachmentId {
+        ifname: "eth1".to_owned(),
+        ..named
+    };
+    let other = allocator
+        .assign(&Request {
+            owner: &second,
+            families: V4,
+            pools: &pools,
+        })
+        .unwrap();
+    assert_ne!(other.allocations[0].address, first.allocations[0].address);
+}
+
+#[test]
+fn both_families_come_in_one_answer_in_the_order_asked_for() {
+    let mut allocator = with(&[small(), small_v6()]);
+    let pools = &["blue", "six"];
+    assert_eq!(
+        assign(&mut allocator, 1, DUAL, pools).unwrap(),
+        ["10.0.0.0", "fd00::4"]
+    );
+    let reversed = &[Family::V6, Family::V4, Family::V6];
+    assert_eq!(
+        assign(&mut allocator, 2, reversed, pools).unwrap(),
+        ["fd00::5", "10.0.0.1"]
+    );
+}
+
+#[test]
+fn half_an_answer_is_none_and_takes_nothing() {
+    let mut allocator = with(&[small()]);
+    let before = allocator.clone();
+    assert_eq!(
+        assign(&mut allocator, 1, DUAL, &["blue", "six"])
+            .unwrap_err()
+            .to_string(),
+        "no free IPv6 address in this node's blocks of the pools [blue, six]"
+    );
+    assert_eq!(allocator, before);
+}
+
+#[test]
+fn a_second_family_joins_the_first() {
+    let mut allocator = with(&[small(), small_v6()]);
+    let first = assign(&mut allocator, 1, V4, &["blue"]).unwrap();
+    let both = assign(&mut allocator, 1, DUAL, &["blue", "six"]).unwrap();
+    assert_eq!(both, [first[0].as_str(), "fd00::4"]);
+    assert_eq!(release(&mut allocator, 1).unwrap(), both);
+}
+
+#[test]
+fn pools_are_tried_in_the_order_given_and_no_other() {
+    let mut allocator = with(&[small(), block("red", "10.9.0.0/24", "10.9.0.0/32")]);
+    assert_eq!(
+        assign(&mut allocator, 1, V4, &["red", "blue"]).unwrap(),
+        ["10.9.0.0"]
+    );
+    assert_eq!(
+        assign(&mut allocator, 2, V4, &["red", "blue"]).unwrap(),
+        ["10.0.0.0"]
+    );
+    assert!(assign(&mut allocator, 3, V4, &["red"]).is_err());
+    assert!(assign(&mut allocator, 3, V4, &[]).is_err());
+}
+
+#[test]
+fn releasing_the_unknown_is_no_change() {
+    let mut allocator = with(&[small()]);
+    assert_eq!(release(&mut allocator, 1), None);
+}
+
+#[test]
+fn the_address_free_for_the_longest_time_is_used_first() {
+    let mut allocator = with(&[small()]);
+    for owner in 0..4 {
+        assign(&mut allocator, owner, V4, &["blue"]).unwrap();
+    }
+    for owner in [2, 0, 3] {
+        release(&mut allocator, owner).unwrap();
+    }
+    let reused: Vec<_> = (4..7)
+        .flat_map(|owner| assign(&mut allocator, owner, V4, &["blue"]).unwrap())
+        .collect();
+    assert_eq!(reused, ["10.0.0.2", "10.0.0.0", "10.0.0.3"]);
+}
+
+#[test]
+fn a_stale_release_does_not_free_a_later_holders_address() {
+    let mut allocator = with(&[block("blue", "10.0.0.0/24", "10.0.0.0/32")]);
+    let address: IpAddr = "10.0.0.0".parse().unwrap();
+    let holder = |allocator: &Allocator| allocator.allocations().next().unwrap();
+    assign(&mut allocator, 1, V4, &["blue"]).unwrap();
+    let stale = holder(&allocator);
+    release(&mut allocator, 1).unwrap();
+    assign(&mut allocator, 2, V4, &["blue"]).unwrap();
+    assert_eq!(allocator.release_address(address, stale.sequence), None);
+    let current = holder(&allocator);
+    assert_eq!(
+        allocator
+            .release_address(address, current.sequence)
+            .unwrap()
+            .allocations,
+        [current]
+    );
+    assert_eq!(allocator.allocations().count(), 0);
+}
+
+#[test]
+fn the_next_owners_sequence_numbers_are_above_all_that_were_given() {
+    let mut first = with(&[small()]);
+    for owner in 0..4 {
+        assign(&mut first, owner, V4, &["blue"]).unwrap();
+    }
+    let last = first
+        .allocations()
+        .map(|allocation| allocation.sequence)
+        .max()
+        .unwrap();
+    let mut later = small();
+    later.spec.generation += 2;
+    let mut second = with(&[later]);
+    assign(&mut second, 9, V4, &["blue"]).unwrap();
+    assert!(second.allocations().all(|allocation| allocation.sequence > last));
+}
+
+#[test]
+fn a_given_address_is_held_for_its_owner_only() {
+    let mut allocator = with(&[small()]);
+    let address: IpAddr = "10.0.0.2".parse().unwrap();
+    let held = allocator.hold(&attachment(1), address).unwrap();
+    assert_eq!(
+        (held.allocations[0].address, held.record.is_some()),
+        (address, true)
+    );
+    let again = allocator.hold(&attachment(1), address).unwrap();
+    assert_eq!((again.allocations, again.record), (held.allocations, None));
+    assert_eq!(
+        allocator.hold(&attachment(2), address).unwrap_err().to_string(),
+        "10.0.0.2 is held by eth0 of container container-1"
+    );
+    let outside = "10.0.0.4".parse().unwrap();
+    assert_eq!(
+        allocator.hold(&attachment(1), outside),
+        Err(HoldError::Outside { address: outside })
+    );
+    assert_eq!(assign(&mut allocator, 1, V4, &["blue"]).unwrap(), ["10.0.0.2"]);
+}
+
+#[test]
+fn a_block_in_use_stays_and_an_empty_one_goes() {
+    let mut allocator = with(&[small()]);
+    let cidr = small().spec.cidr;
+    assign(&mut allocator, 1, V4, &["blue"]).unwrap();
+    let in_use = ApplyError::Remove(RemoveError::InUse { cidr, held: 1 });
+    assert_eq!(allocator.remove_block(cidr), Err(in_use));
+    release(&mut allocator, 1).unwrap();
+    assert_eq!(allocator.remove_block(cidr), Ok(Record::BlockRemoved { cidr }));
+    assert_eq!(
+        allocator.remove_block(cidr),
+        Err(ApplyError::Remove(RemoveError::Unknown { cidr }))
+    );
+}
+
+#[test]
+fn what_a_blocks_checkpoint_lists_is_held() {
+    let mut resource = small();
+    let sequence = (resource.spec.generation << 32) + 7;
+    resource.spec.allocations = vec![allocation("10.0.0.0", sequence, 5)];
+    let mut allocator = with(&[resource]);
+    assert_eq!(assign(&mut allocator, 5, V4, &["blue"]).unwrap(), ["10.0.0.0"]);
+    assert_eq!(assign(&mut allocator, 6, V4, &["blue"]).unwrap(), ["10.0.0.1"]);
+    assert_eq!(allocator.allocations().last().unwrap().sequence, sequence + 1);
+}
+
+#[test]
+fn a_malformed_block_is_refused_and_changes_nothing() {
+    let mut allocator = with(&[small()]);
+    let before = allocator.clone();
+    let cidr = net("10.0.1.0/30");
+    let good = block("blue", "10.0.0.0/16", "10.0.1.0/30");
+    let broken = |change: &dyn Fn(&mut IpBlock)| {
+        let mut resource = good.clone();
+        change(&mut resource);
+        resource
+    };
+    let table: [(IpBlock, &str); 7] = [
+        (
+            small(),
+            "block 10.0.0.0/30 overlaps 10.0.0.0/30, which this node has",
+        ),
+        (
+            block("blue", "10.0.0.0/16", "10.0.0.0/26"),
+            "block 10.0.0.0/26 overlaps 10.0.0.0/30, which this node has",
+        ),
+        (
+            broken(&|block| block.spec.cidr = net("10.0.0.0/8")),
+            "block 10.0.0.0/8 is too large: a block is a /20 (IPv4) or a /116 (IPv6) at most",
+        ),
+        (
+            broken(&|block| block.spec.cidr = net("10.0.1.1/30")),
+            "block 10.0.1.1/30 has host bits set: the block is 10.0.1.0/30",
+        ),
+        (
+            broken(&|block| block.spec.generation = 1 << 32),
+            "block 10.0.1.0/30 has generation 4294967296, which no cluster reaches: its resource is damaged",
+        ),
+        (
+            broken(&|block| block.spec.allocations = vec![allocation("10.0.9.9", 1, 1)]),
+            "block 10.0.1.0/30 does not account for each of its addresses once: see 10.0.9.9",
+        ),
+        (
+            broken(&|block| block.spec.allocations = vec![allocation("10.0.1.1", u64::MAX, 1)]),
+            "block 10.0.1.0/30: 10.0.1.0 has sequence 18446744073709551615, which the block has not reached",
+        ),
+    ];
+    for (resource, message) in table {
+        assert_eq!(allocator.add_block(&resource).unwrap_err().to_string(), message);
+        assert_eq!(allocator, before);
+    }
+    let twice = broken(&|block| block.spec.allocations = vec![allocation("10.0.1.1", 1, 1); 2]);
+    let address = "10.0.1.1".parse().unwrap();
+    assert_eq!(
+        allocator.add_block(&twice),
+        Err(ApplyError::Block(BlockError::Accounts { cidr, address }))
+    );
+}
+
+#[test]
+fn a_record_that_does_not_follow_is_refused_and_changes_nothing() {
+    let mut allocator = with(&[small(), small_v6()]);
+    assign(&mut allocator, 1, V4, &["blue"]).unwrap();
+    let held = allocator.allocations().next().unwrap();
+    let before = allocator.clone();
+    let next = allocation("fd00::4", (1 << 32) + 1, 2);
+    let stale = manx_ipam::journal::Freed {
+        address: held.address,
+        sequence: held.sequence + 1,
+    };
+    let current = manx_ipam::journal::Freed {
+        address: held.address,
+        sequence: held.sequence,
+    };
+    for record in [
+        Record::Assigned(vec![next.clone(), held.clone()]),
+        Record::Assigned(vec![next.clone(), next]),
+        Record::Assigned(vec![allocation("10.0.0.2", held.sequence, 2)]),
+        Record::Assigned(vec![allocation("10.7.7.7", held.sequence + 1, 2)]),
+        Record::Released(vec![stale]),
+        Record::Released(vec![current, current]),
+        Record::BlockRemoved {
+            cidr: net("10.7.7.0/30"),
+        },
+    ] {
+        assert!(allocator.apply(&record).is_err(), "{record:?}");
+        assert_eq!(allocator, before);
+    }
+}
+
+/// What can happen to an allocator; numbers are reduced to what there is.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    Add(usize),
+    Remove(usize),
+    Assign {
+        owner: usize,
+        families: &'static [Family],
+        pools: Vec<&'static str>,
+    },
+    Hold {
+        owner: usize,
+        address: usize,
+    },
+    Release(usize),
+    ReleaseAddress {
+        held: usize,
+        stale: bool,
+    },
+}
+
+/// The blocks that come and go: two pools of IPv4, one of IPv6.
+fn blocks() -> Vec<IpBlock> {
+    vec![
+        small(),
+        block("blue", "10.0.0.0/24", "10.0.0.8/30"),
+        block("red", "10.9.0.0/24", "10.9.0.4/31"),
+        small_v6(),
+        block("six", "fd00::/112", "fd00::1000/127"),
+    ]
+}
+
+pub(crate) fn events(most: usize) -> impl Strategy<Value = Vec<Event>> {
+    let families = prop::sample::select(vec![V4, &[Family::V6], DUAL]);
+    let pools = prop::sample::subsequence(vec!["blue", "red", "six"], 1..=3);
+    let event = prop_oneof![
+        3 => (0..5usize).prop_map(Event::Add),
+        1 => (0..5usize).prop_map(Event::Remove),
+        8 => (0..12usize, families, pools)
+            .prop_map(|(owner, families, pools)| Event::Assign { owner, families, pools }),
+        1 => (0..12usize, 0..16usize).prop_map(|(owner, address)| Event::Hold { owner, address }),
+        5 => (0..12usize).prop_map(Event::Release),
+        1 => (0..8usize, any::<bool>()).prop_map(|(held, stale)| Event::ReleaseAddress { held, stale }),
+    ];
+    prop::collection::vec(event, 0..most)
+}
+
+/// Who holds what, and what each block gave out last; nothing of how the allocator works.
+#[derive(Default)]
+struct Model {
+    holders: BTreeMap<IpAddr, Allocation>,
+    freed: BTreeMap<IpAddr, usize>,
+    sequences: BTreeMap<IpNetwork, u64>,
+    step: usize,
+}
+
+impl Model {
+    fn free<'a>(&'a self, cidr: IpNetwork) -> impl Iterator<Item = IpAddr> + 'a {
+        cidr.iter().filter(|address| !self.holders.contains_key(address))
+    }
+
+    /// Takes over a fresh allocation from a block, in which it has to be the right one.
+    fn take(&mut self, cidr: IpNetwork, allocation: &Allocation, oldest: bool) {
+        assert!(
+            !self.holders.contains_key(&allocation.address),
+            "{} is held",
+            allocation.address
+        );
+        let last = self
+            .sequences
+            .insert(cidr, allocation.sequence)
+            .unwrap_or_default();
+        assert!(allocation.sequence > last, "{} after {last}", allocation.sequence);
+        if oldest {
+            let age = |address: &IpAddr| (self.freed.get(address).copied().unwrap_or(0), *address);
+            assert_eq!(self.free(cidr).min_by_key(age), Some(allocation.address));
+        }
+        self.holders.insert(allocation.address, allocation.clone());
+    }
+
+    fn give_back(&mut self, address: IpAddr) {
+        self.step += 1;
+        self.freed.insert(address, self.step);
+        self.holders.remove(&address);
+    }
+
+    fn held_by(&self, owner: usize) -> Vec<Allocation> {
+        self.holders
+            .values()
+            .filter(|held| held.owner == attachment(owner))
+            .cloned()
+            .collect()
+    }
+}
+
+/// An allocator beside its model, and every record it gave.
+#[derive(Default)]
+pub(crate) struct Pair {
+    pub(crate) allocator: Allocator,
+    pub(crate) records: Vec<Record>,
+    model: Model,
+    generations: BTreeMap<IpNetwork, u64>,
+}
+
+impl Pair {
+    pub(crate) fn run(events: &[Event]) -> Self {
+        let mut pair = Self::default();
+        for event in events {
+            let before = pair.allocator.clone();
+            let records = pair.records.len();
+            pair.step(event);
+            if pair.records.len() == records {
+                assert_eq!(pair.allocator, before, "no record, no change: {event:?}");
+            }
+            let held: Vec<_> = pair.allocator.allocations().collect();
+            assert_eq!(held, pair.model.holders.values().cloned().collect::<Vec<_>>());
+            for owner in 0..12 {
+                let id = attachment(owner);
+                let held: Vec<_> = pair.allocator.held_by(&id.container_id, &id.ifname).collect();
+                assert_eq!(held, pair.model.held_by(owner));
+            }
+        }
+        pair
+    }
+
+    fn cidrs(&self) -> Vec<(IpNetwork, String)> {
+        self.allocator
+            .blocks()
+            .map(|block| (block.cidr(), block.pool().to_owned()))
+            .collect()
+    }
+
+    fn block_of(&self, address: IpAddr) -> IpNetwork {
+        self.cidrs()
+            .into_iter()
+            .find(|(cidr, _)| cidr.contains(address))
+            .unwrap()
+            .0
+    }
+
+    fn step(&mut self, event: &Event) {
+        match event {
+            Event::Add(n) => self.add(*n),
+            Event::Remove(n) => self.remove(*n),
+            Event::Assign {
+                owner,
+                families,
+                pools,
+            } => self.assign(*owner, families, pools),
+            Event::Hold { owner, address } => self.hold(*owner, *address),
+            Event::Release(owner) => self.release(*owner),
+            Event::ReleaseAddress { held, stale } => self.release_address(*held, *stale),
+        }
+    }
+
+    fn add(&mut self, n: usize) {
+        let mut resource = blocks().remove(n);
+        let cidr = resource.spec.cidr;
+        if self.allocator.block(cidr).is_some() {
+            assert!(self.allocator.add_block(&resource).is_err());
+            return;
+        }
+        // What happened to the block in other hands since.
+        let generation = self.generations.entry(cidr).or_default();
+        *generation += 1;
+        resource.spec.generation = *generation;
+        self.model.freed.retain(|address, _| !cidr.contains(*address));
+        self.records.push(self.allocator.add_block(&resource).unwrap());
+    }
+
+    fn remove(&mut self, n: usize) {
+        let cidr = blocks().remove(n).spec.cidr;
+        let used = self.model.holders.keys().any(|address| cidr.contains(*address));
+        let known = self.allocator.block(cidr).is_some();
+        match self.allocator.remove_block(cidr) {
+            Ok(record) => {
+                assert!(known && !used);
+                self.records.push(record);
+            }
+            Err(_) => assert!(used || !known),
+        }
+    }
+
+    fn assign(&mut self, owner: usize, families: &[Family], pools: &[&str]) {
+        let pools: Vec<String> = pools.iter().map(|pool| (*pool).to_owned()).collect();
+        let held = self.model.held_by(owner);
+        let lacks = |family: Family| !held.iter().any(|held| Family::of(held.address) == family);
+        let room = |family: Family| {
+            self.cidrs().iter().any(|(cidr, pool)| {
+                Family::of_network(*cidr) == family
+                    && pools.contains(pool)
+                    && self.model.free(*cidr).count() > 0
+            })
+        };
+        let possible = families.iter().all(|family| !lacks(*family) || room(*family));
+        let request = Request {
+            owner: &attachment(owner),
+            families,
+            pools: &pools,
+        };
+        let Ok(assignment) = self.allocator.assign(&request) else {
+            assert!(!possible);
+            return;
+        };
+        assert!(possible);
+        let given: Vec<_> = assignment
+            .allocations
+            .iter()
+            .map(|a| Family::of(a.address))
+            .collect();
+        assert_eq!(given, families);
+        for allocation in assignment
+            .allocations
+            .iter()
+            .filter(|a| lacks(Family::of(a.address)))
+        {
+            self.model
+                .take(self.block_of(allocation.address), allocation, true);
+        }
+        self.records.extend(assignment.record);
+    }
+
+    fn hold(&mut self, owner: usize, n: usize) {
+        let known: Vec<IpAddr> = self.cidrs().iter().flat_map(|(cidr, _)| cidr.iter()).collect();
+        let Some(&address) = known.get(n) else { return };
+        let holder = self.model.holders.get(&address).map(|held| held.owner.clone());
+        match self.allocator.hold(&attachment(owner), address) {
+            Ok(assignment) if assignment.record.is_some() => {
+                self.model
+                    .take(self.block_of(address), &assignment.allocations[0], false);
+                self.records.extend(assignment.record);
+            }
+            Ok(_) => assert_eq!(holder, Some(attachment(owner))),
+            Err(_) => assert!(holder.is_some_and(|holder| holder != attachment(owner))),
+        }
+    }
+
+    fn release(&mut self, owner: usize) {
+        let held = self.model.held_by(owner);
+        let id = attachment(owner);
+        let Some(release) = self.allocator.release(&id.container_id, &id.ifname) else {
+            assert!(held.is_empty());
+            return;
+        };
+        assert_eq!(release.allocations, held);
+        self.records.push(release.record);
+        held.iter().for_each(|held| self.model.give_back(held.address));
+    }
+
+    fn release_address(&mut self, n: usize, stale: bool) {
+        let Some(held) = self.model.holders.values().nth(n).cloned() else {
+            return;
+        };
+        let sequence = if stale { held.sequence - 1 } else { held.sequence };
+        let release = self.allocator.release_address(held.address, sequence);
+        assert_eq!(release.is_none(), stale);
+        if let Some(release) = release {
+            self.records.push(release.record);
+            self.model.give_back(held.address);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(256))]
+
+    #[test]
+    fn no_address_is_held_twice_and_the_oldest_free_one_is_next(events in events(120)) {
+        Pair::run(&events);
+    }
+
+    #[test]
+    fn the_records_folded_are_the_allocator(events in events(120)) {
+        let pair = Pair::run(&events);
+        let mut folded = Allocator::new();
+        for record in &pair.records {
+            folded.apply(record).unwrap();
+        }
+        prop_assert_eq!(folded, pair.allocator);
+    }
+
+    #[test]
+    fn blocks_may_come_in_any_order(order in Just((0..5usize).collect::<Vec<_>>()).prop_shuffle()) {
+        let shuffled: Vec<_> = order.iter().map(|n| blocks().remove(*n)).collect();
+        prop_assert_eq!(with(&shuffled), with(&blocks()));
+    }
+}

@@ -1,0 +1,71 @@
+//! The invariants of IPAM: tables, properties and models.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod allocator;
+mod blocks;
+mod journal;
+mod ownership;
+mod reconcile;
+
+use ipnetwork::IpNetwork;
+use manx_api::Metadata;
+use manx_api::ipam::{Allocation, AttachmentId, IpBlock, IpPool, IpPoolSpec};
+use manx_ipam::claim;
+use proptest::test_runner::{Config, RngSeed};
+
+/// The node that the tests' blocks belong to.
+const NODE: &str = "node-1";
+
+/// So many cases, the same in every run.
+fn cases(cases: u32) -> Config {
+    Config {
+        cases,
+        rng_seed: RngSeed::Fixed(20_260),
+        failure_persistence: None,
+        ..Config::default()
+    }
+}
+
+fn net(text: &str) -> IpNetwork {
+    text.parse().unwrap()
+}
+
+fn pool(name: &str, cidr: &str, block_size: Option<u8>) -> IpPool {
+    IpPool {
+        metadata: Metadata {
+            name: name.to_owned(),
+            ..Metadata::default()
+        },
+        spec: IpPoolSpec {
+            cidr: net(cidr),
+            block_size,
+            node_selector: Default::default(),
+            disabled: false,
+            disable_bgp_export: false,
+        },
+    }
+}
+
+/// A block of a pool that is cut into such blocks, owned by [`NODE`].
+fn block(pool_name: &str, pool_cidr: &str, cidr: &str) -> IpBlock {
+    let cidr = net(cidr);
+    claim(None, &pool(pool_name, pool_cidr, Some(cidr.prefix())), cidr, NODE).unwrap()
+}
+
+fn attachment(number: usize) -> AttachmentId {
+    AttachmentId {
+        container_id: format!("container-{number}"),
+        ifname: "eth0".to_owned(),
+        namespace: "default".to_owned(),
+        pod: format!("pod-{number}"),
+    }
+}
+
+fn allocation(address: &str, sequence: u64, owner: usize) -> Allocation {
+    Allocation {
+        address: address.parse().unwrap(),
+        sequence,
+        owner: attachment(owner),
+    }
+}

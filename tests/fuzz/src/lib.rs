@@ -1,0 +1,3 @@
+//! What the fuzz targets check, as plain functions.
+
+pub mod wire;

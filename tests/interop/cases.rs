@@ -1,0 +1,311 @@
+//! What must hold with every program, and the table that applies it to each.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use manx_linux::Netns;
+
+use crate::net::{Cable, SOON, always, eventually, run};
+use crate::ours::Ours;
+use crate::router::{Router, Session};
+
+/// Starts a program in a namespace.
+type Start = fn(&Netns, Session) -> Box<dyn Router>;
+
+const OUR_PREFIXES: [&str; 4] = [
+    "10.1.0.0/24",
+    "10.1.1.0/24",
+    "2001:db8:1::/64",
+    "2001:db8:1:1::/64",
+];
+const THEIR_PREFIXES: [&str; 4] = [
+    "10.2.0.0/24",
+    "10.2.1.0/24",
+    "2001:db8:2::/64",
+    "2001:db8:2:1::/64",
+];
+
+/// How often both sides dial at once.
+const COLLISIONS: usize = 20;
+
+const EXTERNAL: Session = Session {
+    our_asn: 65001,
+    their_asn: 65002,
+    we_wait: false,
+    they_wait: false,
+    hold_time: 9,
+    graceful_restart: None,
+};
+
+const INTERNAL: Session = Session {
+    their_asn: 65001,
+    ..EXTERNAL
+};
+
+fn set(prefixes: &[&str]) -> BTreeSet<String> {
+    prefixes.iter().map(|prefix| (*prefix).to_owned()).collect()
+}
+
+/// Both sides with their prefixes announced, in session, and each holding the other's.
+fn meet(cable: &Cable, start: Start, session: Session) -> (Ours, Box<dyn Router>) {
+    let mut router = start(&cable.theirs, session);
+    let ours = Ours::start(cable, session, false, &OUR_PREFIXES);
+    eventually(&format!("a session with {}", router.name()), SOON, || {
+        ours.established() && router.established()
+    });
+    for prefix in THEIR_PREFIXES {
+        router.announce(prefix);
+    }
+    eventually("they hold our prefixes", SOON, || {
+        router.learned() == set(&OUR_PREFIXES)
+    });
+    eventually("we hold their prefixes", SOON, || {
+        ours.learned() == set(&THEIR_PREFIXES)
+    });
+    (ours, router)
+}
+
+fn routes_come_and_go_both_ways(start: Start, session: Session) {
+    let cable = Cable::new();
+    let (ours, mut router) = meet(&cable, start, session);
+    assert_eq!(cable.connections(), 1, "both families share one connection");
+    for index in [0, 2] {
+        ours.withdraw(OUR_PREFIXES[index]);
+        router.withdraw(THEIR_PREFIXES[index]);
+    }
+    let rest = |prefixes: [&str; 4]| set(&[prefixes[1], prefixes[3]]);
+    eventually("they forget what we withdrew", SOON, || {
+        router.learned() == rest(OUR_PREFIXES)
+    });
+    eventually("we forget what they withdrew", SOON, || {
+        ours.learned() == rest(THEIR_PREFIXES)
+    });
+    ours.announce(OUR_PREFIXES[0]);
+    router.announce(THEIR_PREFIXES[0]);
+    eventually("they learn it again", SOON, || {
+        router.learned().contains(OUR_PREFIXES[0])
+    });
+    eventually("we learn it again", SOON, || {
+        ours.learned().contains(THEIR_PREFIXES[0])
+    });
+}
+
+fn a_dead_peers_routes_go_at_hold_expiry(start: Start) {
+    let cable = Cable::new();
+    let (ours, router) = meet(
+        &cable,
+        start,
+        Session {
+            hold_time: 3,
+            ..EXTERNAL
+        },
+    );
+    router.freeze();
+    always("a silent peer has its hold time", Duration::from_secs(1), || {
+        !ours.learned().is_empty()
+    });
+    eventually("its routes are gone", SOON, || ours.learned().is_empty());
+    assert!(!ours.established());
+}
+
+/// RFC 4724 §4.1, we restart: the kept prefixes never leave the peer, the others leave with our End-of-RIB.
+fn our_crash_leaves_our_routes_with_the_peer(start: Start) {
+    let session = Session {
+        graceful_restart: Some(30),
+        ..EXTERNAL
+    };
+    let cable = Cable::new();
+    let (ours, router) = meet(&cable, start, session);
+    let kept = [OUR_PREFIXES[0], OUR_PREFIXES[2]];
+    let keeps_all = || router.learned() == set(&OUR_PREFIXES);
+    let keeps = || router.learned().is_superset(&set(&kept));
+    ours.crash();
+    always("they keep our routes", Duration::from_secs(1), keeps_all);
+    let ours = Ours::start(&cable, session, true, &kept);
+    eventually("our End-of-RIB ends what we no longer announce", SOON, || {
+        assert!(keeps(), "a route that we announce again was withdrawn meanwhile");
+        router.learned() == set(&kept)
+    });
+    eventually("we have their routes again", SOON, || {
+        ours.learned() == set(&THEIR_PREFIXES)
+    });
+    always("nothing flaps afterwards", Duration::from_millis(500), || {
+        keeps() && ours.established()
+    });
+}
+
+/// RFC 4724 §4.2, the peer restarts.
+fn the_peers_crash_leaves_its_routes_with_us(start: Start) {
+    let session = Session {
+        graceful_restart: Some(30),
+        ..EXTERNAL
+    };
+    let cable = Cable::new();
+    let (ours, mut router) = meet(&cable, start, session);
+    router.kill();
+    eventually("we notice", SOON, || ours.stale() == set(&THEIR_PREFIXES));
+    always("we keep its routes", Duration::from_secs(1), || {
+        ours.learned() == set(&THEIR_PREFIXES)
+    });
+    let kept = [THEIR_PREFIXES[0], THEIR_PREFIXES[2]];
+    router.restart(&kept);
+    eventually("its End-of-RIB ends what it no longer announces", SOON, || {
+        let learned = ours.learned();
+        assert!(
+            learned.is_superset(&set(&kept)),
+            "a route that it announces again was withdrawn meanwhile"
+        );
+        learned == set(&kept) && ours.stale().is_empty()
+    });
+    eventually("it has our routes again", SOON, || {
+        router.learned() == set(&OUR_PREFIXES)
+    });
+}
+
+/// RFC 4271 §6.8. OPENs are held back on the wire until both connections stand, so that they do collide.
+fn simultaneous_dials_end_in_one_session(start: Start, collides: bool) {
+    let session = EXTERNAL;
+    let cable = Cable::new();
+    let router = start(&cable.theirs, session);
+    let mut collisions = 0;
+    for round in 0..COLLISIONS {
+        data(&cable, "-I");
+        let ours = Ours::start(&cable, session, false, &OUR_PREFIXES);
+        let deadline = std::time::Instant::now() + Duration::from_secs(2);
+        while cable.connections() < 2 && std::time::Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        collisions += usize::from(cable.connections() >= 2);
+        data(&cable, "-D");
+        let one = || ours.established() && router.established() && cable.connections() == 1;
+        eventually(&format!("one session in round {round}"), SOON, one);
+        eventually("routes flow in it", SOON, || {
+            router.learned() == set(&OUR_PREFIXES)
+        });
+        assert!(one(), "the session was lost in round {round}");
+        ours.crash();
+    }
+    eprintln!(
+        "{}: {collisions} of {COLLISIONS} rounds had two connections at once",
+        router.name()
+    );
+    assert!(
+        !collides || collisions > 0,
+        "nothing collided, so nothing was tested"
+    );
+}
+
+/// Drops (`-I`) or lets pass again (`-D`) what carries data; handshakes pass.
+fn data(cable: &Cable, action: &str) {
+    for chain in ["INPUT", "OUTPUT"] {
+        let mut command = cable.ours.command("iptables");
+        run(command.args([
+            "-w",
+            action,
+            chain,
+            "-p",
+            "tcp",
+            "--tcp-flags",
+            "PSH",
+            "PSH",
+            "-j",
+            "DROP",
+        ]));
+    }
+}
+
+/// RFC 4486.
+fn an_ended_session_says_why(start: Start) {
+    let cable = Cable::new();
+    let (ours, router) = meet(&cable, start, EXTERNAL);
+    ours.remove_peer();
+    eventually("peer de-configured", SOON, || {
+        router.last_notification().as_deref() == Some("6/3")
+    });
+    eventually("their side is down", SOON, || !router.established());
+    eventually("they drop our routes", SOON, || router.learned().is_empty());
+    ours.crash();
+    let ours = Ours::start(&cable, EXTERNAL, false, &OUR_PREFIXES);
+    eventually("a new session", SOON, || {
+        ours.established() && router.established()
+    });
+    ours.shutdown();
+    eventually("administrative shutdown", SOON, || {
+        router.last_notification().as_deref() == Some("6/2")
+    });
+}
+
+/// The cases, once per program.
+macro_rules! with {
+    ($module:ident, $router:path, $program:expr, $package:literal, collides: $collides:literal) => {
+        mod $module {
+            use manx_linux::Netns;
+
+            use super::{EXTERNAL, INTERNAL, Session, Start};
+            use crate::router::{Router, installed};
+
+            fn check(case: impl FnOnce(Start)) {
+                if installed($program, $package) {
+                    case(|namespace: &Netns, session| -> Box<dyn Router> {
+                        Box::new(<$router>::start(namespace, session))
+                    });
+                }
+            }
+
+            #[test]
+            fn routes_come_and_go_within_an_as() {
+                check(|start| {
+                    super::routes_come_and_go_both_ways(
+                        start,
+                        Session {
+                            we_wait: true,
+                            ..INTERNAL
+                        },
+                    )
+                });
+            }
+
+            #[test]
+            fn routes_come_and_go_between_ases() {
+                check(|start| {
+                    super::routes_come_and_go_both_ways(
+                        start,
+                        Session {
+                            they_wait: true,
+                            ..EXTERNAL
+                        },
+                    )
+                });
+            }
+
+            #[test]
+            fn a_dead_peers_routes_go_at_hold_expiry() {
+                check(super::a_dead_peers_routes_go_at_hold_expiry);
+            }
+
+            #[test]
+            fn our_crash_leaves_our_routes_with_the_peer() {
+                check(super::our_crash_leaves_our_routes_with_the_peer);
+            }
+
+            #[test]
+            fn the_peers_crash_leaves_its_routes_with_us() {
+                check(super::the_peers_crash_leaves_its_routes_with_us);
+            }
+
+            #[test]
+            fn simultaneous_dials_end_in_one_session() {
+                check(|start| super::simultaneous_dials_end_in_one_session(start, $collides));
+            }
+
+            #[test]
+            fn an_ended_session_says_why() {
+                check(super::an_ended_session_says_why);
+            }
+        }
+    };
+}
+
+with!(bird, crate::bird::Bird, crate::bird::PROGRAM, "bird2", collides: true);
+with!(frr, crate::frr::Frr, crate::frr::PROGRAM, "frr", collides: true);
+with!(gobgp, crate::gobgp::Gobgp, crate::gobgp::PROGRAM, "gobgpd", collides: false);

@@ -1,0 +1,520 @@
+//! A network of speakers under a virtual clock.
+//!
+//! Connections carry octets: what a speaker sends is framed and decoded on the other side as a driver would do
+//! it. Latency, the order of simultaneous events and losses come from one seed, which is printed when a test
+//! fails: `MANX_SIM_SEED=<seed>` runs the same again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use manx_bgp::wire::{self, Context, NextHop, Notification};
+use manx_bgp::{
+    Config, ConnId, Family, Input, NextHopMode, Output, PeerConfig, PeerKey, Policy, Prefix, Speaker, State,
+};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// A speaker's place in the network.
+pub type Node = usize;
+
+/// The AS that everybody is of, unless a test says otherwise.
+pub const ASN: u32 = 64_512;
+
+/// One end of a connection.
+type End = (Node, ConnId);
+
+/// What happens at an instant.
+#[derive(Debug)]
+enum Event {
+    /// A dial arrives.
+    Syn { from: End, to: Node },
+    /// The answer to a dial arrives: the other end, or none.
+    Answer { at: End, other: Option<End> },
+    /// Octets arrive.
+    Octets { at: End, bytes: Bytes },
+    /// The other end has closed.
+    Fin { at: End },
+}
+
+/// An open connection as one end sees it.
+#[derive(Debug)]
+struct Socket {
+    other: End,
+    received: BytesMut,
+    context: Context,
+    /// Writes that have not been read.
+    queued: usize,
+    /// Octets were lost on the way: nothing arrives any more.
+    hung: bool,
+    /// When the last octet sent arrives: what is sent later arrives no earlier.
+    arrives: Instant,
+}
+
+/// A speaker and its surroundings.
+#[derive(Debug)]
+pub struct Host {
+    /// The speaker; none while the process is down.
+    pub speaker: Option<Speaker>,
+    /// What the kernel was told.
+    pub selected: BTreeMap<Prefix, Vec<NextHop>>,
+    /// How often it was told something.
+    pub changes: usize,
+    /// Whether the speaker has said that it converged.
+    pub converged: bool,
+    /// Sessions that came up and went down.
+    pub flaps: usize,
+    /// Dials, with their instants.
+    pub dials: Vec<Instant>,
+    /// Reads nothing.
+    pub stuck: bool,
+    powered: bool,
+    sockets: BTreeMap<ConnId, Socket>,
+    dialling: BTreeSet<ConnId>,
+    accepted: u64,
+    deadline: Option<Instant>,
+}
+
+/// The network.
+#[derive(Debug)]
+pub struct Network {
+    /// The time.
+    pub now: Instant,
+    /// What everything random comes from.
+    pub rng: StdRng,
+    /// The hosts.
+    pub hosts: Vec<Host>,
+    /// The slowest that octets travel.
+    pub latency: Duration,
+    seed: u64,
+    events: BTreeMap<(Instant, u64), Event>,
+    count: u64,
+    deadlines: BTreeSet<(Instant, Node)>,
+    /// Pairs that cannot reach each other.
+    cuts: BTreeSet<(Node, Node)>,
+    start: Instant,
+}
+
+/// Seeds for a test: the one from the environment, or as many as the test wants.
+pub fn seeds(count: u64) -> impl Iterator<Item = u64> {
+    let replayed = std::env::var("MANX_SIM_SEED").ok().map(|seed| seed.parse().expect("MANX_SIM_SEED is a number"));
+    replayed.map_or(0..count, |seed: u64| seed..seed + 1)
+}
+
+/// Where speaker `node` is.
+pub fn address(node: Node) -> Ipv4Addr {
+    Ipv4Addr::from(0x0a00_0001 + u32::try_from(node).unwrap())
+}
+
+/// What speaker `node` originates: a block of pod addresses.
+pub fn block(node: Node) -> Prefix {
+    let first = 0x0a80_0000 + (u32::try_from(node).unwrap() << 6);
+    Prefix::v4(Ipv4Addr::from(first), 26).unwrap()
+}
+
+/// How `node` is known to its peers.
+pub fn key(node: Node) -> PeerKey {
+    PeerKey { address: IpAddr::V4(address(node)), scope: 0 }
+}
+
+/// Settings that tests vary.
+pub fn config(node: Node, seed: u64) -> Config {
+    Config {
+        asn: ASN,
+        router_id: address(node),
+        cluster_id: None,
+        restarted: false,
+        deferral: Duration::from_secs(10),
+        seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(node as u64),
+        max_paths: 4,
+    }
+}
+
+/// Settings for a peer that tests vary.
+pub fn peer(node: Node) -> PeerConfig {
+    PeerConfig {
+        key: key(node),
+        port: 179,
+        asn: ASN,
+        local_address: None,
+        next_hop_v4: None,
+        next_hop_v6: None,
+        passive: false,
+        hold_time: Duration::from_secs(90),
+        families: vec![Family::Ipv4Unicast],
+        route_reflector_client: false,
+        graceful_restart: Some(Duration::from_secs(120)),
+        next_hop: NextHopMode::Auto,
+        import: Policy::Accept,
+        export: Policy::Accept,
+    }
+}
+
+impl Network {
+    /// `count` hosts on which nothing runs.
+    pub fn new(count: usize, seed: u64) -> Self {
+        let now = Instant::now();
+        Self {
+            now,
+            start: now,
+            rng: StdRng::seed_from_u64(seed),
+            hosts: (0..count).map(|_| Host::new()).collect(),
+            latency: Duration::from_millis(5),
+            seed,
+            events: BTreeMap::new(),
+            count: 0,
+            deadlines: BTreeSet::new(),
+            cuts: BTreeSet::new(),
+        }
+    }
+
+    /// Starts a speaker.
+    pub fn start(&mut self, node: Node, config: Config) {
+        let host = &mut self.hosts[node];
+        host.speaker = Some(Speaker::new(config));
+        host.powered = true;
+        host.converged = false;
+    }
+
+    /// Starts a speaker that originates its block.
+    pub fn boot(&mut self, node: Node) {
+        self.start(node, config(node, self.seed));
+        self.input(node, Input::Originate(block(node)));
+    }
+
+    /// Makes two speakers each other's peers.
+    pub fn join(&mut self, a: Node, b: Node) {
+        self.input(a, Input::SetPeer(Box::new(peer(b))));
+        self.input(b, Input::SetPeer(Box::new(peer(a))));
+    }
+
+    /// The process dies: its connections close, and what the kernel was told stays.
+    pub fn kill(&mut self, node: Node) {
+        let conns: Vec<ConnId> = self.hosts[node].sockets.keys().copied().collect();
+        for conn in conns {
+            self.close(node, conn);
+        }
+        self.stop_clock(node);
+        self.hosts[node].dialling.clear();
+        self.hosts[node].speaker = None;
+    }
+
+    /// The host loses power: nobody hears of it.
+    pub fn lose_power(&mut self, node: Node) {
+        self.stop_clock(node);
+        self.hosts[node] = Host { powered: false, accepted: self.hosts[node].accepted, ..Host::new() };
+    }
+
+    /// Two hosts cannot reach each other any more; open connections hang.
+    pub fn cut(&mut self, a: Node, b: Node) {
+        self.cuts.extend([(a, b), (b, a)]);
+    }
+
+    /// They can again.
+    pub fn mend(&mut self, a: Node, b: Node) {
+        self.cuts.remove(&(a, b));
+        self.cuts.remove(&(b, a));
+    }
+
+    /// Both ends of every connection between two hosts are reset.
+    pub fn reset(&mut self, a: Node, b: Node) {
+        let broken: Vec<(ConnId, End)> = self.hosts[a]
+            .sockets
+            .iter()
+            .filter(|(_, socket)| socket.other.0 == b)
+            .map(|(conn, socket)| (*conn, socket.other))
+            .collect();
+        for (conn, other) in broken {
+            self.hosts[a].sockets.remove(&conn);
+            self.hosts[b].sockets.remove(&other.1);
+            self.input(a, Input::Closed { conn });
+            self.input(b, Input::Closed { conn: other.1 });
+        }
+    }
+
+    /// Gives a speaker one input, and performs what it asks for.
+    pub fn input(&mut self, node: Node, input: Input) {
+        if let Some(speaker) = &mut self.hosts[node].speaker {
+            speaker.handle(self.now, input);
+            self.perform(node);
+        }
+    }
+
+    /// Lets time pass.
+    pub fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    /// Lets time pass until `done`; panics when `limit` is over.
+    pub fn run_until(&mut self, limit: Duration, what: &str, done: impl Fn(&Self) -> bool) {
+        let end = self.now + limit;
+        while !done(self) {
+            assert!(self.step(end), "not within {limit:?}: {what}\n{}", self.describe());
+        }
+    }
+
+    /// Asserts, and says how to replay the run.
+    #[track_caller]
+    pub fn check(&self, holds: bool, what: &str) {
+        assert!(holds, "{what}\n{}", self.describe());
+    }
+
+    /// How far the session that `node` has with `with` is.
+    pub fn state(&self, node: Node, with: Node) -> State {
+        let peers = self.hosts[node].speaker.as_ref().map(Speaker::peers).unwrap_or_default();
+        peers.iter().find(|peer| peer.key == key(with)).map_or(State::Idle, |peer| peer.state)
+    }
+
+    /// The number of Established sessions of a host.
+    pub fn sessions(&self, node: Node) -> usize {
+        let peers = self.hosts[node].speaker.as_ref().map(Speaker::peers).unwrap_or_default();
+        peers.iter().filter(|peer| peer.state == State::Established).count()
+    }
+
+    /// The number of open connections of a host.
+    pub fn connections(&self, node: Node) -> usize {
+        self.hosts[node].sockets.len()
+    }
+
+    /// Time since the start.
+    pub fn elapsed(&self) -> Duration {
+        self.now - self.start
+    }
+
+    fn describe(&self) -> String {
+        format!("seed {}, at {:?}; replay with MANX_SIM_SEED={}", self.seed, self.elapsed(), self.seed)
+    }
+
+    fn stop_clock(&mut self, node: Node) {
+        if let Some(at) = self.hosts[node].deadline.take() {
+            self.deadlines.remove(&(at, node));
+        }
+    }
+
+    /// Lets the next thing happen, if it does before `end`.
+    fn step(&mut self, end: Instant) -> bool {
+        let event = self.events.first_key_value().map(|(&(at, _), _)| at);
+        let tick = self.deadlines.first().copied();
+        let next = event.into_iter().chain(tick.map(|(at, _)| at)).min();
+        let Some(at) = next.filter(|at| *at <= end) else { return false };
+        self.now = self.now.max(at);
+        if event == Some(at) {
+            if let Some((_, event)) = self.events.pop_first() {
+                self.happen(event);
+            }
+        } else if let Some((_, node)) = tick {
+            self.input(node, Input::Tick);
+        }
+        true
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Syn { from, to } => self.answer(from, to),
+            Event::Answer { at: (node, conn), other } => self.answered(node, conn, other),
+            Event::Octets { at, bytes } => self.deliver(at, bytes),
+            Event::Fin { at: (node, conn) } => {
+                if self.hosts[node].sockets.remove(&conn).is_some() {
+                    self.input(node, Input::Closed { conn });
+                }
+            }
+        }
+    }
+
+    /// A dial reaches a host: its kernel answers.
+    fn answer(&mut self, from: End, to: Node) {
+        let gone = self.cuts.contains(&(from.0, to)) || !self.hosts[to].powered;
+        if gone || !self.hosts[from.0].dialling.contains(&from.1) {
+            return;
+        }
+        let later = self.later();
+        if self.hosts[to].speaker.is_none() {
+            return self.at(later, Event::Answer { at: from, other: None });
+        }
+        let host = &mut self.hosts[to];
+        host.accepted += 1;
+        let conn = ConnId(1 << 63 | host.accepted);
+        // What this end sends arrives after the answer.
+        host.sockets.insert(conn, Socket::new(from, later));
+        self.at(later, Event::Answer { at: from, other: Some((to, conn)) });
+        let local = SocketAddr::new(address(to).into(), 179);
+        let remote = SocketAddr::new(address(from.0).into(), 40_000);
+        self.input(to, Input::Accepted { conn, local, remote, scope: 0 });
+    }
+
+    fn answered(&mut self, node: Node, conn: ConnId, other: Option<End>) {
+        let wanted = self.hosts[node].dialling.remove(&conn);
+        match other {
+            Some(other) if wanted => {
+                self.hosts[node].sockets.insert(conn, Socket::new(other, self.now));
+                let local = SocketAddr::new(address(node).into(), 40_000);
+                self.input(node, Input::Connected { conn, local });
+            }
+            // The dial has been given up.
+            Some(other) => {
+                let later = self.later();
+                self.at(later, Event::Fin { at: other });
+            }
+            None if wanted => self.input(node, Input::ConnectFailed { conn }),
+            None => {}
+        }
+    }
+
+    /// Octets arrive at a host: they are read, unless the process is stuck, and the sender's queue is shorter.
+    fn deliver(&mut self, (node, conn): End, bytes: Bytes) {
+        let host = &mut self.hosts[node];
+        let Some(socket) = host.sockets.get_mut(&conn) else { return };
+        let (from, from_conn) = socket.other;
+        if socket.hung || self.cuts.contains(&(from, node)) {
+            socket.hung = true;
+            return;
+        }
+        socket.received.extend_from_slice(&bytes);
+        if host.stuck {
+            return;
+        }
+        self.read(node, conn);
+        if let Some(sender) = self.hosts[from].sockets.get_mut(&from_conn) {
+            sender.queued -= 1;
+            if sender.queued == 0 {
+                self.input(from, Input::Drained { conn: from_conn });
+            }
+        }
+    }
+
+    /// Frames and decodes what has arrived.
+    fn read(&mut self, node: Node, conn: ConnId) {
+        while let Some(socket) = self.hosts[node].sockets.get_mut(&conn) {
+            let message = match wire::frame(&mut socket.received, socket.context.max_message) {
+                Ok(Some(frame)) => wire::decode(&frame, &socket.context),
+                Ok(None) => return,
+                Err(error) => Err(error),
+            };
+            let broken = message.is_err();
+            self.input(node, Input::Received { conn, message: message.map_err(Notification::from) });
+            if broken {
+                return;
+            }
+        }
+    }
+
+    /// Does what a speaker asks for.
+    fn perform(&mut self, node: Node) {
+        while let Some(output) = self.hosts[node].speaker.as_mut().and_then(Speaker::poll) {
+            let host = &mut self.hosts[node];
+            match output {
+                Output::Dial { conn, remote, .. } => self.dial((node, conn), remote),
+                Output::Decode { conn, context } => {
+                    if let Some(socket) = host.sockets.get_mut(&conn) {
+                        socket.context = context;
+                    }
+                }
+                Output::Send { conn, bytes } => self.send((node, conn), bytes),
+                Output::Close { conn } => self.close(node, conn),
+                Output::Selected { prefix, next_hops } => {
+                    host.changes += 1;
+                    if next_hops.is_empty() {
+                        host.selected.remove(&prefix);
+                    } else {
+                        host.selected.insert(prefix, next_hops);
+                    }
+                }
+                Output::Converged => {
+                    assert!(!host.converged, "converged twice\n{}", self.describe());
+                    self.hosts[node].converged = true;
+                }
+                Output::Session { .. } => host.flaps += 1,
+            }
+        }
+        self.wind(node);
+    }
+
+    /// Sets a host's alarm to its speaker's deadline.
+    fn wind(&mut self, node: Node) {
+        let deadline = self.hosts[node].speaker.as_ref().and_then(Speaker::deadline);
+        if self.hosts[node].deadline != deadline {
+            self.stop_clock(node);
+            self.hosts[node].deadline = deadline;
+            self.deadlines.extend(deadline.map(|at| (at, node)));
+        }
+    }
+
+    fn dial(&mut self, from: End, remote: SocketAddr) {
+        self.hosts[from.0].dialling.insert(from.1);
+        self.hosts[from.0].dials.push(self.now);
+        let later = self.later();
+        let to = (0..self.hosts.len()).find(|&node| IpAddr::V4(address(node)) == remote.ip());
+        match to {
+            Some(to) => self.at(later, Event::Syn { from, to }),
+            None => self.at(later, Event::Answer { at: from, other: None }),
+        }
+    }
+
+    fn send(&mut self, (node, conn): End, bytes: Bytes) {
+        let later = self.later();
+        let Some(socket) = self.hosts[node].sockets.get_mut(&conn) else { return };
+        socket.queued += 1;
+        socket.arrives = socket.arrives.max(later);
+        let (at, arrives) = (socket.other, socket.arrives);
+        self.at(arrives, Event::Octets { at, bytes });
+        // A host that knows nothing of the connection resets it.
+        let stranger = self.hosts[at.0].powered && !self.hosts[at.0].sockets.contains_key(&at.1);
+        if stranger && !self.dialled_by(at) && !self.cuts.contains(&(node, at.0)) {
+            self.at(arrives, Event::Fin { at: (node, conn) });
+        }
+    }
+
+    /// Whether an end is waiting for the answer to its dial.
+    fn dialled_by(&self, (node, conn): End) -> bool {
+        self.hosts[node].dialling.contains(&conn)
+    }
+
+    fn close(&mut self, node: Node, conn: ConnId) {
+        self.hosts[node].dialling.remove(&conn);
+        let later = self.later();
+        if let Some(socket) = self.hosts[node].sockets.remove(&conn)
+            && !self.cuts.contains(&(node, socket.other.0))
+        {
+            self.at(socket.arrives.max(later), Event::Fin { at: socket.other });
+        }
+    }
+
+    /// Some time from now, as long as a packet may take.
+    fn later(&mut self) -> Instant {
+        let micros = u64::try_from(self.latency.as_micros()).unwrap();
+        self.now + Duration::from_micros(self.rng.random_range(micros / 10..=micros))
+    }
+
+    fn at(&mut self, at: Instant, event: Event) {
+        self.count += 1;
+        self.events.insert((at, self.count), event);
+    }
+}
+
+impl Host {
+    fn new() -> Self {
+        Self {
+            speaker: None,
+            selected: BTreeMap::new(),
+            changes: 0,
+            converged: false,
+            flaps: 0,
+            dials: Vec::new(),
+            powered: true,
+            stuck: false,
+            sockets: BTreeMap::new(),
+            dialling: BTreeSet::new(),
+            accepted: 0,
+            deadline: None,
+        }
+    }
+}
+
+impl Socket {
+    fn new(other: End, arrives: Instant) -> Self {
+        Self { other, received: BytesMut::new(), context: Context::default(), queued: 0, hung: false, arrives }
+    }
+}
