@@ -11,35 +11,41 @@ use crate::output::Format;
 /// Operates Manx: resources, sessions, routes, addresses, and labs on one machine.
 #[derive(Debug, Parser)]
 #[command(name = "manxctl", version, arg_required_else_help = true)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// Where to look.
     #[command(flatten)]
-    pub target: TargetArgs,
+    pub(crate) target: TargetArgs,
     /// When to colour.
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
-    pub color: Color,
+    pub(crate) color: Color,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// Which cluster a command is about.
 #[derive(Clone, Debug, Args)]
-pub struct TargetArgs {
+pub(crate) struct TargetArgs {
     /// The lab that the command is about.
-    #[arg(long, visible_alias = "name", global = true, value_name = "NAME", env = "MANX_LAB")]
-    pub lab: Option<Name>,
+    #[arg(
+        long,
+        visible_alias = "name",
+        global = true,
+        value_name = "NAME",
+        env = "MANX_LAB"
+    )]
+    pub(crate) lab: Option<Name>,
     /// The datastore's file.
     #[arg(long, global = true, value_name = "PATH", env = "MANX_STORE")]
-    pub store: Option<PathBuf>,
+    pub(crate) store: Option<PathBuf>,
     /// The agent's control socket.
     #[arg(long, global = true, value_name = "PATH", env = "MANX_SOCKET")]
-    pub socket: Option<PathBuf>,
+    pub(crate) socket: Option<PathBuf>,
 }
 
 /// When to colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Color {
+pub(crate) enum Color {
     /// On a terminal, unless NO_COLOR is set.
     Auto,
     /// Always.
@@ -50,23 +56,23 @@ pub enum Color {
 
 /// How to print.
 #[derive(Clone, Copy, Debug, Args)]
-pub struct OutputArgs {
+pub(crate) struct OutputArgs {
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-    pub output: Format,
+    pub(crate) output: Format,
 }
 
 /// Which namespace.
 #[derive(Clone, Debug, Args)]
-pub struct NamespaceArgs {
+pub(crate) struct NamespaceArgs {
     /// The Kubernetes namespace.
     #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
-    pub namespace: String,
+    pub(crate) namespace: String,
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Show resources: `manxctl get ippools`, `manxctl get node node1 -o yaml`.
     Get(GetArgs),
     /// Create resources, or replace those that exist.
@@ -105,59 +111,59 @@ pub enum Command {
 
 /// `get`.
 #[derive(Debug, Args)]
-pub struct GetArgs {
+pub(crate) struct GetArgs {
     /// A kind of resource: ippools, nodes, bgppeers, bgpconfigurations, ipblocks, workloadendpoints.
     #[arg(required_unless_present = "file")]
-    pub kind: Option<String>,
+    pub(crate) kind: Option<String>,
     /// Only those of these names.
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// Those that a file names: a path, a folder or `-` for standard input.
     #[arg(short, long, value_name = "FILE", conflicts_with = "kind")]
-    pub file: Vec<PathBuf>,
+    pub(crate) file: Vec<PathBuf>,
     /// The namespace of namespaced kinds.
     #[command(flatten)]
-    pub namespace: NamespaceArgs,
+    pub(crate) namespace: NamespaceArgs,
     /// All namespaces.
     #[arg(short = 'A', long)]
-    pub all_namespaces: bool,
+    pub(crate) all_namespaces: bool,
     /// How to print.
     #[command(flatten)]
-    pub output: OutputArgs,
+    pub(crate) output: OutputArgs,
 }
 
 /// `apply`, `create`, `replace`.
 #[derive(Debug, Args)]
-pub struct FileArgs {
+pub(crate) struct FileArgs {
     /// A file, a folder of .yaml, .yml and .json files, or `-` for standard input; may be given again.
     #[arg(short, long, value_name = "FILE", required = true)]
-    pub file: Vec<PathBuf>,
+    pub(crate) file: Vec<PathBuf>,
     /// The namespace of namespaced resources that name none.
     #[command(flatten)]
-    pub namespace: NamespaceArgs,
+    pub(crate) namespace: NamespaceArgs,
 }
 
 /// `delete`.
 #[derive(Debug, Args)]
-pub struct DeleteArgs {
+pub(crate) struct DeleteArgs {
     /// The kind of resource.
     #[arg(required_unless_present = "file", requires = "names")]
-    pub kind: Option<String>,
+    pub(crate) kind: Option<String>,
     /// Their names.
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// Those that a file names: a path, a folder or `-` for standard input.
     #[arg(short, long, value_name = "FILE", conflicts_with = "kind")]
-    pub file: Vec<PathBuf>,
+    pub(crate) file: Vec<PathBuf>,
     /// What does not exist is no error.
     #[arg(short, long)]
-    pub skip_not_exists: bool,
+    pub(crate) skip_not_exists: bool,
     /// The namespace of namespaced kinds.
     #[command(flatten)]
-    pub namespace: NamespaceArgs,
+    pub(crate) namespace: NamespaceArgs,
 }
 
 /// `node …`.
 #[derive(Debug, Subcommand)]
-pub enum NodeCommand {
+pub(crate) enum NodeCommand {
     /// The agent's health and its sessions: of this machine's agent or, of a lab, every node's.
     Status {
         /// Only this node of a lab.
@@ -174,17 +180,17 @@ pub enum NodeCommand {
 
 /// Which nodes, and how to print.
 #[derive(Debug, Args)]
-pub struct NodesArgs {
+pub(crate) struct NodesArgs {
     /// Only these nodes.
-    pub nodes: Vec<String>,
+    pub(crate) nodes: Vec<String>,
     /// How to print.
     #[command(flatten)]
-    pub output: OutputArgs,
+    pub(crate) output: OutputArgs,
 }
 
 /// `bgp …`.
 #[derive(Debug, Subcommand)]
-pub enum BgpCommand {
+pub(crate) enum BgpCommand {
     /// Every session.
     Peers(NodesArgs),
     /// Every path, the best ones marked.
@@ -193,14 +199,14 @@ pub enum BgpCommand {
 
 /// `route …`.
 #[derive(Debug, Subcommand)]
-pub enum RouteCommand {
+pub(crate) enum RouteCommand {
     /// The routes that Manx wants in the kernel, and whether they are there.
     Show(NodesArgs),
 }
 
 /// `ipam …`.
 #[derive(Debug, Subcommand)]
-pub enum IpamCommand {
+pub(crate) enum IpamCommand {
     /// How full pools are.
     Show {
         /// Blocks, too, with their nodes.
@@ -217,15 +223,15 @@ pub enum IpamCommand {
 
 /// `topology`.
 #[derive(Debug, Args)]
-pub struct TopologyArgs {
+pub(crate) struct TopologyArgs {
     /// How to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    pub output: PictureFormat,
+    pub(crate) output: PictureFormat,
 }
 
 /// How to print a topology.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum PictureFormat {
+pub(crate) enum PictureFormat {
     /// Boxes and lines.
     Text,
     /// Scalable vector graphics.
@@ -238,7 +244,7 @@ pub enum PictureFormat {
 
 /// `lab …`.
 #[derive(Debug, Subcommand)]
-pub enum LabCommand {
+pub(crate) enum LabCommand {
     /// Build a cluster, and wait until every session and every route is there.
     Up(UpArgs),
     /// Take a lab down; nothing of it stays.
@@ -262,36 +268,36 @@ pub enum LabCommand {
 
 /// `lab up`.
 #[derive(Debug, Args)]
-pub struct UpArgs {
+pub(crate) struct UpArgs {
     /// How many nodes.
     #[arg(long, default_value_t = 3)]
-    pub nodes: u16,
+    pub(crate) nodes: u16,
     /// Who peers with whom.
     #[arg(long, default_value = "mesh")]
-    pub topology: TopologyKind,
+    pub(crate) topology: TopologyKind,
     /// What routers run; with `--topology tor`.
     #[arg(long, default_value = "manx")]
-    pub tor: Router,
+    pub(crate) tor: Router,
     /// How many racks; with `--topology tor`. Default 2, or 1 for a single node.
     #[arg(long)]
-    pub racks: Option<u16>,
+    pub(crate) racks: Option<u16>,
     /// How many reflectors; with `--topology rr`.
     #[arg(long, default_value_t = 2)]
-    pub reflectors: u16,
+    pub(crate) reflectors: u16,
     /// How many pods each node gets.
     #[arg(long, default_value_t = 1)]
-    pub pods_per_node: u16,
+    pub(crate) pods_per_node: u16,
     /// IPv6 beside IPv4.
     #[arg(long)]
-    pub dual_stack: bool,
+    pub(crate) dual_stack: bool,
     /// Seconds to wait for agents, for sessions and for routes.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    pub timeout: u64,
+    pub(crate) timeout: u64,
 }
 
 /// Who peers with whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum TopologyKind {
+pub(crate) enum TopologyKind {
     /// Every node with every other.
     Mesh,
     /// Every node with its rack's router only.
@@ -302,7 +308,7 @@ pub enum TopologyKind {
 
 /// What routers run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Router {
+pub(crate) enum Router {
     /// manx-bgpd.
     Manx,
     /// BIRD 2.
@@ -326,7 +332,7 @@ impl From<Router> for Software {
 
 /// `lab pod …`.
 #[derive(Debug, Subcommand)]
-pub enum PodCommand {
+pub(crate) enum PodCommand {
     /// Add a pod, through the CNI plugin.
     Add {
         /// Its name.

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use manx_api::manifest::ManifestError;
 
 /// A result of a command.
-pub type Result<T> = std::result::Result<T, CtlError>;
+pub(crate) type Result<T> = std::result::Result<T, CtlError>;
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
-pub enum CtlError {
+pub(crate) enum CtlError {
     /// The lab, or an agent.
     #[error(transparent)]
     Lab(#[from] manx_lab::LabError),

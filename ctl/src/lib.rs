@@ -8,14 +8,14 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 use serde::Serialize;
 
-pub mod cli;
+mod cli;
 mod error;
 mod lab;
 mod observe;
-pub mod output;
-pub mod picture;
+mod output;
+mod picture;
 mod resources;
-pub mod rows;
+mod rows;
 mod target;
 mod topology;
 
@@ -46,7 +46,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
     runtime.map_err(CtlError::Start)?.block_on(execute(cli))
 }
 
@@ -81,7 +84,9 @@ struct Version {
 }
 
 impl Version {
-    const OURS: Self = Self { client: env!("CARGO_PKG_VERSION") };
+    const OURS: Self = Self {
+        client: env!("CARGO_PKG_VERSION"),
+    };
 }
 
 impl Row for Version {

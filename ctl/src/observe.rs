@@ -14,7 +14,7 @@ use crate::rows::{Holder, PeerLine, Usage};
 use crate::target::{Agent, Target, ask, ask_all};
 
 /// `bgp …`.
-pub fn bgp(target: &Target, command: &BgpCommand) -> Result<()> {
+pub(crate) fn bgp(target: &Target, command: &BgpCommand) -> Result<()> {
     match command {
         BgpCommand::Peers(args) => list::<PeerStatus>(target, args, Method::BgpPeers),
         BgpCommand::Routes(args) => list::<BgpRoute>(target, args, Method::BgpRoutes),
@@ -22,7 +22,7 @@ pub fn bgp(target: &Target, command: &BgpCommand) -> Result<()> {
 }
 
 /// `route …`.
-pub fn route(target: &Target, command: &RouteCommand) -> Result<()> {
+pub(crate) fn route(target: &Target, command: &RouteCommand) -> Result<()> {
     let RouteCommand::Show(args) = command;
     list::<KernelRoute>(target, args, Method::RouteShow)
 }
@@ -43,8 +43,12 @@ struct Health {
 }
 
 /// `node …`.
-pub fn node(target: &Target, command: &NodeCommand) -> Result<()> {
-    let NodeCommand::Status { node, all: _, output: OutputArgs { output } } = command;
+pub(crate) fn node(target: &Target, command: &NodeCommand) -> Result<()> {
+    let NodeCommand::Status {
+        node,
+        all: _,
+        output: OutputArgs { output },
+    } = command;
     let agents = target.agents(node.as_slice())?;
     let mut found = Vec::new();
     let mut failed = 0;
@@ -59,21 +63,35 @@ pub fn node(target: &Target, command: &NodeCommand) -> Result<()> {
         }
     }
     output::emit(&health_text(&found, *output)?)?;
-    if failed == 0 { Ok(()) } else { Err(CtlError::Partly { failed, all: agents.len() }) }
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(CtlError::Partly {
+            failed,
+            all: agents.len(),
+        })
+    }
 }
 
 fn health(agent: &Agent) -> Result<Health> {
     let status = ask(&agent.socket, Method::NodeStatus)?;
     let peers: Vec<PeerStatus> = ask(&agent.socket, Method::BgpPeers)?;
-    Ok(Health { status, peers: peers.into_iter().map(PeerLine).collect() })
+    Ok(Health {
+        status,
+        peers: peers.into_iter().map(PeerLine).collect(),
+    })
 }
 
 fn health_text(found: &[Health], format: Format) -> Result<String> {
     match format {
         Format::Table => Ok(found.iter().map(paragraph).collect::<Vec<_>>().join("\n")),
-        Format::Wide | Format::Name => {
-            output::text(&found.iter().map(|health| health.status.clone()).collect::<Vec<_>>(), format)
-        }
+        Format::Wide | Format::Name => output::text(
+            &found
+                .iter()
+                .map(|health| health.status.clone())
+                .collect::<Vec<_>>(),
+            format,
+        ),
         Format::Yaml => output::yaml(&found),
         Format::Json => output::json(&found),
     }
@@ -81,7 +99,15 @@ fn health_text(found: &[Health], format: Format) -> Result<String> {
 
 /// A node as calicoctl shows it, and what it does not show: routes, pods, what is waited for.
 fn paragraph(health: &Health) -> String {
-    let NodeStatus { node, version, uptime_seconds, ready, asn, router_id, .. } = &health.status;
+    let NodeStatus {
+        node,
+        version,
+        uptime_seconds,
+        ready,
+        asn,
+        router_id,
+        ..
+    } = &health.status;
     let status = &health.status;
     let uptime = output::duration(*uptime_seconds);
     let readiness = if *ready {
@@ -95,26 +121,51 @@ fn paragraph(health: &Health) -> String {
         status.routes_installed, status.routes_wanted, status.pods,
     );
     for (family, is_v4) in [("IPv4", true), ("IPv6", false)] {
-        let peers: Vec<&PeerLine> = health.peers.iter().filter(|peer| peer.0.address.is_ipv4() == is_v4).collect();
+        let peers: Vec<&PeerLine> = health
+            .peers
+            .iter()
+            .filter(|peer| peer.0.address.is_ipv4() == is_v4)
+            .collect();
         if peers.is_empty() {
             text += &format!("\nNo {family} peers found.\n");
         } else {
             let lines = peers.iter().map(|peer| (peer.cells(), peer.is_well()));
-            text += &format!("\n{family} BGP status\n{}", output::table(PeerLine::COLUMNS.0, lines));
+            text += &format!(
+                "\n{family} BGP status\n{}",
+                output::table(PeerLine::COLUMNS.0, lines)
+            );
         }
     }
     text
 }
 
 /// `ipam …`.
-pub async fn ipam(target: &Target, command: &IpamCommand) -> Result<()> {
-    let IpamCommand::Show { show_blocks, ip, output: OutputArgs { output } } = command;
+pub(crate) async fn ipam(target: &Target, command: &IpamCommand) -> Result<()> {
+    let IpamCommand::Show {
+        show_blocks,
+        ip,
+        output: OutputArgs { output },
+    } = command;
     let (blocks, outcome) = ask_all::<BlockStatus>(&target.agents(&[])?, Method::IpamShow);
     if let Some(ip) = ip {
-        let block = blocks.iter().find(|block| block.cidr.contains(*ip)).ok_or(CtlError::NoBlock(*ip))?;
-        let holder = block.allocations.iter().find(|allocation| allocation.address == *ip);
+        let block = blocks
+            .iter()
+            .find(|block| block.cidr.contains(*ip))
+            .ok_or(CtlError::NoBlock(*ip))?;
+        let holder = block
+            .allocations
+            .iter()
+            .find(|allocation| allocation.address == *ip);
         let pod = holder.map(|held| format!("{}/{}", held.owner.namespace, held.owner.pod));
-        return output::print(&[Holder { ip: *ip, block: block.cidr, node: block.node.clone(), pod }], *output);
+        return output::print(
+            &[Holder {
+                ip: *ip,
+                block: block.cidr,
+                node: block.node.clone(),
+                pod,
+            }],
+            *output,
+        );
     }
     let pools = target.store().await?.list(Kind::IpPool, None).await?.items;
     let mut usage = Vec::new();
@@ -171,8 +222,14 @@ mod tests {
 
     #[test]
     fn a_nodes_status_reads_as_calicoctls() {
-        let peers = [peer("192.168.1.12", "Established", None), peer("192.168.1.13", "Active", Some("hold timer expired"))];
-        let health = Health { status: status(), peers: peers.into_iter().map(PeerLine).collect() };
+        let peers = [
+            peer("192.168.1.12", "Established", None),
+            peer("192.168.1.13", "Active", Some("hold timer expired")),
+        ];
+        let health = Health {
+            status: status(),
+            peers: peers.into_iter().map(PeerLine).collect(),
+        };
         insta::assert_snapshot!(plain(&health_text(&[health], Format::Table).unwrap()), @r"
         Manx agent 0.1.0 is running on node1 for 1m20s: ready.
         AS 64512, router id 192.168.1.11; 4 of 4 routes in the kernel; 2 pods.
@@ -190,14 +247,26 @@ mod tests {
     fn scripts_find_the_promised_fields_of_a_session() {
         let text = output::text(&[peer("192.168.1.12", "Established", None)], Format::Json).unwrap();
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-        for field in ["node", "address", "asn", "state", "uptimeSeconds", "received", "accepted", "advertised"] {
+        for field in [
+            "node",
+            "address",
+            "asn",
+            "state",
+            "uptimeSeconds",
+            "received",
+            "accepted",
+            "advertised",
+        ] {
             assert!(json[0].get(field).is_some(), "{field} is missing in {text}");
         }
     }
 
     #[test]
     fn sessions_in_a_table() {
-        let peers = [peer("192.168.1.12", "Established", None), peer("192.168.1.13", "Active", Some("hold timer expired"))];
+        let peers = [
+            peer("192.168.1.12", "Established", None),
+            peer("192.168.1.13", "Active", Some("hold timer expired")),
+        ];
         insta::assert_snapshot!(plain(&output::text(&peers, Format::Table).unwrap()), @r"
         NODE   PEER ADDRESS  ASN    STATE        UPTIME  RECEIVED  ACCEPTED  ADVERTISED
         node1  192.168.1.12  64512  Established  1m15s   1         1         2
@@ -213,8 +282,11 @@ mod tests {
             namespace: "default".into(),
             pod: "p".into(),
         };
-        let allocation =
-            manx_api::ipam::Allocation { address: "10.244.0.1".parse().unwrap(), sequence: 1, owner };
+        let allocation = manx_api::ipam::Allocation {
+            address: "10.244.0.1".parse().unwrap(),
+            sequence: 1,
+            owner,
+        };
         let block = BlockStatus {
             node: "node1".into(),
             cidr: "10.244.0.0/26".parse().unwrap(),
@@ -222,8 +294,16 @@ mod tests {
             capacity: 64,
             allocations: vec![allocation],
         };
-        let pool = Usage::of_pool("default", "10.244.0.0/24".parse().unwrap(), std::slice::from_ref(&block));
-        let other = Usage::of_pool("other", "10.245.0.0/24".parse().unwrap(), std::slice::from_ref(&block));
+        let pool = Usage::of_pool(
+            "default",
+            "10.244.0.0/24".parse().unwrap(),
+            std::slice::from_ref(&block),
+        );
+        let other = Usage::of_pool(
+            "other",
+            "10.245.0.0/24".parse().unwrap(),
+            std::slice::from_ref(&block),
+        );
         let text = output::text(&[pool, Usage::of_block(&block), other], Format::Table).unwrap();
         insta::assert_snapshot!(plain(&text), @r"
         GROUPING  CIDR           IPS TOTAL  IPS IN USE  IPS FREE    NODE

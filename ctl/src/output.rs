@@ -11,7 +11,7 @@ use crate::error::{CtlError, Result};
 
 /// How to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// A table.
     Table,
     /// A table with more columns.
@@ -25,7 +25,7 @@ pub enum Format {
 }
 
 /// Something that lists have one line for.
-pub trait Row: Serialize {
+pub(crate) trait Row: Serialize {
     /// The columns of a table, and how many of them a narrow one has.
     const COLUMNS: (&'static [&'static str], usize);
 
@@ -42,12 +42,12 @@ pub trait Row: Serialize {
 }
 
 /// Prints a list.
-pub fn print<T: Row>(items: &[T], format: Format) -> Result<()> {
+pub(crate) fn print<T: Row>(items: &[T], format: Format) -> Result<()> {
     emit(&text(items, format)?)
 }
 
 /// A list as text, as [`print`] prints it.
-pub fn text<T: Row>(items: &[T], format: Format) -> Result<String> {
+pub(crate) fn text<T: Row>(items: &[T], format: Format) -> Result<String> {
     let (columns, narrow) = T::COLUMNS;
     let lines = || items.iter().map(|item| (item.cells(), item.is_well()));
     match format {
@@ -60,19 +60,23 @@ pub fn text<T: Row>(items: &[T], format: Format) -> Result<String> {
 }
 
 /// A value as indented JSON, with a newline.
-pub fn json<T: Serialize>(value: &T) -> Result<String> {
-    serde_json::to_string_pretty(value).map(|text| text + "\n").map_err(CtlError::json)
+pub(crate) fn json<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string_pretty(value)
+        .map(|text| text + "\n")
+        .map_err(CtlError::json)
 }
 
 /// A value as YAML.
-pub fn yaml<T: Serialize>(value: &T) -> Result<String> {
+pub(crate) fn yaml<T: Serialize>(value: &T) -> Result<String> {
     serde_saphyr::to_string(value).map_err(|error| CtlError::Output(io::Error::other(error.to_string())))
 }
 
 /// A table without borders; lines that are not well are red, on a terminal.
-pub fn table(columns: &[&str], lines: impl Iterator<Item = (Vec<String>, bool)>) -> String {
+pub(crate) fn table(columns: &[&str], lines: impl Iterator<Item = (Vec<String>, bool)>) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(columns);
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -81,9 +85,16 @@ pub fn table(columns: &[&str], lines: impl Iterator<Item = (Vec<String>, bool)>)
     for (mut cells, well) in lines {
         cells.truncate(columns.len());
         // What is empty reads better with something in it, and `awk` counts it.
-        cells.iter_mut().filter(|cell| cell.is_empty()).for_each(|cell| cell.push('-'));
+        cells
+            .iter_mut()
+            .filter(|cell| cell.is_empty())
+            .for_each(|cell| cell.push('-'));
         table.add_row(cells);
-        styles.push(if well { Style::new() } else { AnsiColor::Red.on_default() });
+        styles.push(if well {
+            Style::new()
+        } else {
+            AnsiColor::Red.on_default()
+        });
     }
     let mut text = String::new();
     for (line, style) in table.lines().zip(styles) {
@@ -99,7 +110,7 @@ pub fn table(columns: &[&str], lines: impl Iterator<Item = (Vec<String>, bool)>)
 }
 
 /// Writes to standard output; a reader that has seen enough is no error.
-pub fn emit(text: &str) -> Result<()> {
+pub(crate) fn emit(text: &str) -> Result<()> {
     let mut out = anstream::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -109,7 +120,7 @@ pub fn emit(text: &str) -> Result<()> {
 
 /// A duration as people say it: `59s`, `3m5s`, `2h10m`, `4d3h`.
 #[must_use]
-pub fn duration(seconds: u64) -> String {
+pub(crate) fn duration(seconds: u64) -> String {
     const MINUTE: u64 = 60;
     const HOUR: u64 = 60 * MINUTE;
     const DAY: u64 = 24 * HOUR;
@@ -135,7 +146,10 @@ mod tests {
         const COLUMNS: (&'static [&'static str], usize) = (&["NAME", "TAIL"], 1);
 
         fn cells(&self) -> Vec<String> {
-            vec![self.name.clone(), if self.tail { "long".into() } else { String::new() }]
+            vec![
+                self.name.clone(),
+                if self.tail { "long".into() } else { String::new() },
+            ]
         }
 
         fn name(&self) -> String {
@@ -148,7 +162,16 @@ mod tests {
     }
 
     fn cats() -> Vec<Cat> {
-        vec![Cat { name: "felix the first".into(), tail: true }, Cat { name: "stubbin".into(), tail: false }]
+        vec![
+            Cat {
+                name: "felix the first".into(),
+                tail: true,
+            },
+            Cat {
+                name: "stubbin".into(),
+                tail: false,
+            },
+        ]
     }
 
     fn plain(format: Format) -> String {
@@ -158,9 +181,15 @@ mod tests {
     #[test]
     fn every_format_shows_the_same_list() {
         assert_eq!(plain(Format::Table), "NAME\nfelix the first\nstubbin\n");
-        assert_eq!(plain(Format::Wide), "NAME             TAIL\nfelix the first  long\nstubbin          -\n");
+        assert_eq!(
+            plain(Format::Wide),
+            "NAME             TAIL\nfelix the first  long\nstubbin          -\n"
+        );
         assert_eq!(plain(Format::Name), "cat/felix the first\ncat/stubbin\n");
-        assert_eq!(plain(Format::Yaml), "- name: felix the first\n  tail: true\n- name: stubbin\n  tail: false\n");
+        assert_eq!(
+            plain(Format::Yaml),
+            "- name: felix the first\n  tail: true\n- name: stubbin\n  tail: false\n"
+        );
         let json: serde_json::Value = serde_json::from_str(&plain(Format::Json)).unwrap();
         assert_eq!(json[1]["name"], "stubbin");
     }

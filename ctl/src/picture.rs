@@ -14,7 +14,7 @@ type Card = (Vec<String>, Vec<String>);
 
 /// A lab with its pods.
 #[must_use]
-pub fn of_lab(plan: &Plan, pods: &[Pod]) -> String {
+pub(crate) fn of_lab(plan: &Plan, pods: &[Pod]) -> String {
     let node = |host: &Host| node_card(host, pods);
     let dual_stack = plan.options.dual_stack;
     match plan.options.topology {
@@ -35,13 +35,20 @@ fn racks(plan: &Plan, pods: &[Pod]) -> String {
     let is_router = |host: &&Host| matches!(host.role, Role::Router(_));
     let routers: Vec<&Host> = plan.hosts.iter().filter(is_router).collect();
     let spine = networks(address::SPINE, plan.options.dual_stack);
-    let cards: Vec<Card> = routers.iter().map(|router| (machine(router, &router.interfaces[0].addresses), Vec::new())).collect();
+    let cards: Vec<Card> = routers
+        .iter()
+        .map(|router| (machine(router, &router.interfaces[0].addresses), Vec::new()))
+        .collect();
     let mut text = segment(&format!("spine {spine}; routers peer with each other"), &cards);
     for router in routers {
         let nodes = plan.nodes().filter(|node| node.asn == router.asn);
         let cards: Vec<Card> = nodes.map(|node| node_card(node, pods)).collect();
         let own: Vec<String> = router.bridge.iter().flatten().map(ToString::to_string).collect();
-        let label = format!("rack of {} at {}; its nodes peer with it only", router.name, own.join(", "));
+        let label = format!(
+            "rack of {} at {}; its nodes peer with it only",
+            router.name,
+            own.join(", ")
+        );
         text.push('\n');
         text.push_str(&segment(&label, &cards));
     }
@@ -50,7 +57,11 @@ fn racks(plan: &Plan, pods: &[Pod]) -> String {
 
 fn networks(segment: u8, dual_stack: bool) -> String {
     let prefixes = address::prefixes(segment, dual_stack);
-    prefixes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    prefixes
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn machine(host: &Host, addresses: &[IpNetwork]) -> Vec<String> {
@@ -82,7 +93,12 @@ fn node_card(host: &Host, pods: &[Pod]) -> Card {
 
 /// A segment with its label, and the machines on it, as many to a row as fit.
 fn segment(label: &str, cards: &[Card]) -> String {
-    let width = cards.iter().flat_map(|(a, b)| a.iter().chain(b)).map(|line| line.chars().count()).max().unwrap_or(0);
+    let width = cards
+        .iter()
+        .flat_map(|(a, b)| a.iter().chain(b))
+        .map(|line| line.chars().count())
+        .max()
+        .unwrap_or(0);
     let outer = width + 4;
     let per_row = (WIDTH / (outer + 1)).max(1);
     let mut text = format!("{label}\n");
@@ -108,7 +124,9 @@ fn shelf(row: &[Card], width: usize) -> String {
         row.iter().map(|_| one()).collect::<Vec<_>>().join("═")
     };
     let mut lines = vec![bus("╤")];
-    lines.push(across(&|| format!("┌{}┴{}┐", "─".repeat(tap - 1), "─".repeat(width + 2 - tap))));
+    lines.push(across(&|| {
+        format!("┌{}┴{}┐", "─".repeat(tap - 1), "─".repeat(width + 2 - tap))
+    }));
     lines.extend((0..upper).map(|index| inside(|(machine, _)| machine, index)));
     if lower > 0 {
         lines.push(across(&|| format!("├{}┤", "─".repeat(width + 2))));
@@ -127,7 +145,13 @@ mod tests {
     use super::*;
 
     fn picture(topology: Topology, nodes: u16, dual_stack: bool) -> String {
-        let options = Options { name: "x".parse().unwrap(), nodes, topology, pods_per_node: 1, dual_stack };
+        let options = Options {
+            name: "x".parse().unwrap(),
+            nodes,
+            topology,
+            pods_per_node: 1,
+            dual_stack,
+        };
         let plan = Plan::new(&options, Path::new("/run/manx-lab")).unwrap();
         let pod = |(index, pod): (usize, &manx_lab::plan::PodPlan)| Pod {
             namespace: pod.namespace.clone(),
@@ -135,7 +159,7 @@ mod tests {
             node: pod.node.clone(),
             netns: plan.pod_netns(&pod.namespace, &pod.name),
             container_id: "c".into(),
-            addresses: vec![format!("10.244.0.{}", index * 64).parse().unwrap()],
+            addresses: vec![format!("10.244.{}.{}", index / 4, index % 4 * 64).parse().unwrap()],
         };
         of_lab(&plan, &plan.pods.iter().enumerate().map(pod).collect::<Vec<_>>())
     }
@@ -147,7 +171,14 @@ mod tests {
 
     #[test]
     fn racks_hang_below_their_routers() {
-        insta::assert_snapshot!(picture(Topology::Tor { software: Software::Bird, racks: 2 }, 3, true));
+        insta::assert_snapshot!(picture(
+            Topology::Tor {
+                software: Software::Bird,
+                racks: 2
+            },
+            3,
+            true
+        ));
     }
 
     #[test]
@@ -158,6 +189,9 @@ mod tests {
     #[test]
     fn no_line_is_too_long() {
         let picture = picture(Topology::Mesh, 40, true);
-        assert!(picture.lines().all(|line| line.chars().count() <= WIDTH), "{picture}");
+        assert!(
+            picture.lines().all(|line| line.chars().count() <= WIDTH),
+            "{picture}"
+        );
     }
 }

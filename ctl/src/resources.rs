@@ -20,7 +20,7 @@ const ATTEMPTS: u32 = 5;
 
 /// What to do with resources that a file names.
 #[derive(Clone, Copy, Debug)]
-pub enum Write {
+pub(crate) enum Write {
     /// Create or replace.
     Apply,
     /// Create only.
@@ -39,7 +39,7 @@ struct List<'a> {
 }
 
 /// `get`.
-pub async fn get(target: &Target, args: &GetArgs) -> Result<()> {
+pub(crate) async fn get(target: &Target, args: &GetArgs) -> Result<()> {
     let store = target.store().await?;
     let namespace = args.namespace.namespace.as_str();
     let mut found = Vec::new();
@@ -65,13 +65,20 @@ pub async fn get(target: &Target, args: &GetArgs) -> Result<()> {
 }
 
 fn text(found: &[Resource], kinds: &[Kind], single: bool, format: Format) -> Result<String> {
-    let list = List { api_version: "v1", kind: "List", items: found };
+    let list = List {
+        api_version: "v1",
+        kind: "List",
+        items: found,
+    };
     match (format, found) {
         (Format::Json, [resource]) if single => output::json(resource),
         (Format::Json, _) => output::json(&list),
         (Format::Yaml, [resource]) if single => output::yaml(resource),
         (Format::Yaml, _) => output::yaml(&list),
-        (Format::Name, _) => Ok(found.iter().map(|resource| resource.key().to_string() + "\n").collect()),
+        (Format::Name, _) => Ok(found
+            .iter()
+            .map(|resource| resource.key().to_string() + "\n")
+            .collect()),
         (Format::Table | Format::Wide, _) => Ok(tables(found, kinds, format == Format::Wide)),
     }
 }
@@ -83,14 +90,17 @@ fn tables(found: &[Resource], kinds: &[Kind], wide: bool) -> String {
         let (columns, narrow) = rows::columns(*kind);
         let shown = if wide { columns } else { &columns[..narrow] };
         let of_kind = found.iter().filter(|resource| resource.kind() == *kind);
-        tables.push(output::table(shown, of_kind.map(|resource| (rows::cells(resource), true))));
+        tables.push(output::table(
+            shown,
+            of_kind.map(|resource| (rows::cells(resource), true)),
+        ));
     }
     tables.join("\n")
 }
 
 /// `apply`, `create`, `replace`. Nothing is written unless every file is right; then one resource that is
 /// refused does not keep the others from being written.
-pub async fn write(target: &Target, args: &FileArgs, how: Write) -> Result<()> {
+pub(crate) async fn write(target: &Target, args: &FileArgs, how: Write) -> Result<()> {
     let resources = read(&args.file, &args.namespace.namespace)?;
     let store = target.store().await?;
     let all = resources.len();
@@ -115,7 +125,10 @@ pub async fn write(target: &Target, args: &FileArgs, how: Write) -> Result<()> {
 }
 
 /// Creates, or replaces whatever is there; what the file does not know, such as the revision, is read anew.
-async fn apply(store: &SqliteStore, resource: Resource) -> std::result::Result<&'static str, manx_store::Error> {
+async fn apply(
+    store: &SqliteStore,
+    resource: Resource,
+) -> std::result::Result<&'static str, manx_store::Error> {
     let mut fresh = resource.clone();
     fresh.metadata_mut().resource_version = None;
     match store.create(fresh).await {
@@ -125,7 +138,10 @@ async fn apply(store: &SqliteStore, resource: Resource) -> std::result::Result<&
     }
 }
 
-async fn replace(store: &SqliteStore, mut resource: Resource) -> std::result::Result<&'static str, manx_store::Error> {
+async fn replace(
+    store: &SqliteStore,
+    mut resource: Resource,
+) -> std::result::Result<&'static str, manx_store::Error> {
     let named = resource.metadata().resource_version.clone();
     let mut attempt = 1;
     loop {
@@ -144,7 +160,7 @@ async fn replace(store: &SqliteStore, mut resource: Resource) -> std::result::Re
 }
 
 /// `delete`.
-pub async fn delete(target: &Target, args: &DeleteArgs) -> Result<()> {
+pub(crate) async fn delete(target: &Target, args: &DeleteArgs) -> Result<()> {
     let namespace = args.namespace.namespace.as_str();
     let keys: Vec<Key> = match &args.kind {
         Some(word) => {
@@ -170,11 +186,19 @@ pub async fn delete(target: &Target, args: &DeleteArgs) -> Result<()> {
 }
 
 fn partly(failed: usize, all: usize) -> Result<()> {
-    if failed == 0 { Ok(()) } else { Err(CtlError::Partly { failed, all }) }
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(CtlError::Partly { failed, all })
+    }
 }
 
 fn key(kind: Kind, namespace: &str, name: &str) -> Key {
-    if kind.is_namespaced() { Key::namespaced(kind, namespace, name) } else { Key::cluster(kind, name) }
+    if kind.is_namespaced() {
+        Key::namespaced(kind, namespace, name)
+    } else {
+        Key::cluster(kind, name)
+    }
 }
 
 /// The resources of files, folders and standard input, those without a namespace put into `namespace`.
@@ -195,7 +219,8 @@ fn read(files: &[PathBuf], namespace: &str) -> Result<Vec<Resource>> {
     if !errors.is_empty() {
         return Err(CtlError::Manifest { errors });
     }
-    let bare = |resource: &&mut Resource| resource.kind().is_namespaced() && resource.metadata().namespace.is_none();
+    let bare =
+        |resource: &&mut Resource| resource.kind().is_namespaced() && resource.metadata().namespace.is_none();
     resources
         .iter_mut()
         .filter(bare)
@@ -217,7 +242,10 @@ fn texts(path: &Path) -> Result<Vec<(String, String)>> {
     let mut files = vec![path.to_owned()];
     if path.is_dir() {
         let entries = std::fs::read_dir(path).map_err(failed(path))?;
-        files = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|file| is_manifest(file)).collect();
+        files = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|file| is_manifest(file))
+            .collect();
         files.sort();
     }
     let read = |file: &PathBuf| {
@@ -228,16 +256,19 @@ fn texts(path: &Path) -> Result<Vec<(String, String)>> {
 }
 
 fn is_manifest(file: &Path) -> bool {
-    file.is_file() && file.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
+    file.is_file()
+        && file
+            .extension()
+            .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const POOL: &str = "apiVersion: manx.network/v1\nkind: IPPool\nmetadata: {name: p}\nspec: {cidr: 10.1.0.0/16}\n";
-    const PEER: &str =
-        "apiVersion: manx.network/v1\nkind: BGPPeer\nmetadata: {name: r}\nspec: {peerIP: 192.0.2.1, asNumber: 65001}\n";
+    const POOL: &str =
+        "apiVersion: manx.network/v1\nkind: IPPool\nmetadata: {name: p}\nspec: {cidr: 10.1.0.0/16}\n";
+    const PEER: &str = "apiVersion: manx.network/v1\nkind: BGPPeer\nmetadata: {name: r}\nspec: {peerIP: 192.0.2.1, asNumber: 65001}\n";
 
     fn resources() -> Vec<Resource> {
         manifest::load("test", &format!("{POOL}---\n{PEER}")).unwrap()
@@ -280,8 +311,11 @@ mod tests {
         std::fs::write(folder.path().join("b.yaml"), POOL).unwrap();
         std::fs::write(folder.path().join("a.yml"), PEER).unwrap();
         std::fs::write(folder.path().join("README"), "no manifest").unwrap();
-        let names: Vec<String> =
-            read(&[folder.path().to_owned()], "default").unwrap().iter().map(|r| r.key().to_string()).collect();
+        let names: Vec<String> = read(&[folder.path().to_owned()], "default")
+            .unwrap()
+            .iter()
+            .map(|r| r.key().to_string())
+            .collect();
         assert_eq!(names, ["BGPPeer/r", "IPPool/p"]);
     }
 
@@ -290,9 +324,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.yaml"), POOL.replace("cidr", "cidrr")).unwrap();
         std::fs::write(folder.path().join("b.yaml"), POOL.replace("/16", "/8")).unwrap();
-        let error = read(&[folder.path().to_owned()], "default").unwrap_err().to_string();
+        let error = read(&[folder.path().to_owned()], "default")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("a.yaml") && error.contains("cidrr"), "{error}");
-        assert!(error.contains("b.yaml") && error.contains("10.1.0.0/8"), "{error}");
+        assert!(
+            error.contains("b.yaml") && error.contains("10.1.0.0/8"),
+            "{error}"
+        );
     }
 
     #[test]

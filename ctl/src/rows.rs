@@ -18,7 +18,11 @@ fn optional(value: Option<impl ToString>) -> String {
 }
 
 fn joined<T: ToString>(values: &[T]) -> String {
-    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    values
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 fn yes_no(value: bool) -> String {
@@ -28,7 +32,16 @@ fn yes_no(value: bool) -> String {
 impl Row for PeerStatus {
     const COLUMNS: (&'static [&'static str], usize) = (
         &[
-            "NODE", "PEER ADDRESS", "ASN", "STATE", "UPTIME", "RECEIVED", "ACCEPTED", "ADVERTISED", "ORIGIN", "HOLD TIME",
+            "NODE",
+            "PEER ADDRESS",
+            "ASN",
+            "STATE",
+            "UPTIME",
+            "RECEIVED",
+            "ACCEPTED",
+            "ADVERTISED",
+            "ORIGIN",
+            "HOLD TIME",
             "LAST ERROR",
         ],
         8,
@@ -40,7 +53,11 @@ impl Row for PeerStatus {
             self.address.to_string(),
             self.asn.to_string(),
             self.state.clone(),
-            if self.state == ESTABLISHED { duration(self.uptime_seconds) } else { String::new() },
+            if self.state == ESTABLISHED {
+                duration(self.uptime_seconds)
+            } else {
+                String::new()
+            },
             self.received.to_string(),
             self.accepted.to_string(),
             self.advertised.to_string(),
@@ -62,7 +79,17 @@ impl Row for PeerStatus {
 impl Row for BgpRoute {
     const COLUMNS: (&'static [&'static str], usize) = (
         &[
-            "NODE", "PREFIX", "BEST", "NEXT HOP", "AS PATH", "PEER", "LOCAL PREF", "MED", "ORIGIN", "COMMUNITIES", "STALE",
+            "NODE",
+            "PREFIX",
+            "BEST",
+            "NEXT HOP",
+            "AS PATH",
+            "PEER",
+            "LOCAL PREF",
+            "MED",
+            "ORIGIN",
+            "COMMUNITIES",
+            "STALE",
             "REASON",
         ],
         5,
@@ -91,7 +118,8 @@ impl Row for BgpRoute {
 }
 
 impl Row for KernelRoute {
-    const COLUMNS: (&'static [&'static str], usize) = (&["NODE", "PREFIX", "TARGET", "SOURCE", "STATE", "ERROR"], 5);
+    const COLUMNS: (&'static [&'static str], usize) =
+        (&["NODE", "PREFIX", "TARGET", "SOURCE", "STATE", "ERROR"], 5);
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -115,7 +143,18 @@ impl Row for KernelRoute {
 
 impl Row for NodeStatus {
     const COLUMNS: (&'static [&'static str], usize) = (
-        &["NODE", "READY", "PEERS", "ROUTES", "PODS", "UPTIME", "ASN", "ROUTER ID", "VERSION", "WAITING FOR"],
+        &[
+            "NODE",
+            "READY",
+            "PEERS",
+            "ROUTES",
+            "PODS",
+            "UPTIME",
+            "ASN",
+            "ROUTER ID",
+            "VERSION",
+            "WAITING FOR",
+        ],
         6,
     );
 
@@ -146,15 +185,20 @@ impl Row for NodeStatus {
 /// A session, as `node status` shows it: calicoctl's columns.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
-pub struct PeerLine(pub PeerStatus);
+pub(crate) struct PeerLine(pub PeerStatus);
 
 impl Row for PeerLine {
-    const COLUMNS: (&'static [&'static str], usize) = (&["PEER ADDRESS", "PEER TYPE", "STATE", "SINCE", "INFO"], 5);
+    const COLUMNS: (&'static [&'static str], usize) =
+        (&["PEER ADDRESS", "PEER TYPE", "STATE", "SINCE", "INFO"], 5);
 
     fn cells(&self) -> Vec<String> {
         let peer = &self.0;
         let up = peer.state == ESTABLISHED;
-        let kind = if peer.origin == "mesh" { "node-to-node mesh".to_owned() } else { format!("BGPPeer {}", peer.origin) };
+        let kind = if peer.origin == "mesh" {
+            "node-to-node mesh".to_owned()
+        } else {
+            format!("BGPPeer {}", peer.origin)
+        };
         let info = match &peer.last_error {
             Some(error) if !up => format!("{}: {error}", peer.state),
             Some(_) | None => peer.state.clone(),
@@ -163,7 +207,11 @@ impl Row for PeerLine {
             peer.address.to_string(),
             kind,
             if up { "up" } else { "down" }.to_owned(),
-            if up { format!("{} ago", duration(peer.uptime_seconds)) } else { String::new() },
+            if up {
+                format!("{} ago", duration(peer.uptime_seconds))
+            } else {
+                String::new()
+            },
             info,
         ]
     }
@@ -180,25 +228,27 @@ impl Row for PeerLine {
 /// How full a pool or a block is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Usage {
+pub(crate) struct Usage {
     /// `IP Pool` or `Block`.
-    pub grouping: &'static str,
+    pub(crate) grouping: &'static str,
     /// Which addresses.
-    pub cidr: IpNetwork,
+    pub(crate) cidr: IpNetwork,
     /// How many there are.
-    pub total: u128,
+    pub(crate) total: u128,
     /// How many pods have.
-    pub in_use: u64,
+    pub(crate) in_use: u64,
     /// How many are left.
-    pub free: u128,
+    pub(crate) free: u128,
     /// The block's owner.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
+    pub(crate) node: Option<String>,
 }
 
 impl Row for Usage {
-    const COLUMNS: (&'static [&'static str], usize) =
-        (&["GROUPING", "CIDR", "IPS TOTAL", "IPS IN USE", "IPS FREE", "NODE"], 6);
+    const COLUMNS: (&'static [&'static str], usize) = (
+        &["GROUPING", "CIDR", "IPS TOTAL", "IPS IN USE", "IPS FREE", "NODE"],
+        6,
+    );
 
     fn cells(&self) -> Vec<String> {
         // calicoctl says how much that is of the whole, too.
@@ -222,7 +272,7 @@ impl Row for Usage {
 impl Usage {
     /// A block's.
     #[must_use]
-    pub fn of_block(block: &BlockStatus) -> Self {
+    pub(crate) fn of_block(block: &BlockStatus) -> Self {
         let (total, in_use) = (u128::from(block.capacity), block.allocations.len() as u64);
         Self {
             grouping: "Block",
@@ -236,36 +286,48 @@ impl Usage {
 
     /// A pool's, from all its blocks.
     #[must_use]
-    pub fn of_pool(pool: &str, cidr: IpNetwork, blocks: &[BlockStatus]) -> Self {
+    pub(crate) fn of_pool(pool: &str, cidr: IpNetwork, blocks: &[BlockStatus]) -> Self {
         let total = match cidr {
             IpNetwork::V4(network) => network.size().into(),
             IpNetwork::V6(network) => network.size(),
         };
         let of_pool = blocks.iter().filter(|block| block.pool == pool);
         let in_use = of_pool.map(|block| block.allocations.len() as u64).sum::<u64>();
-        Self { grouping: "IP Pool", cidr, total, in_use, free: total.saturating_sub(in_use.into()), node: None }
+        Self {
+            grouping: "IP Pool",
+            cidr,
+            total,
+            in_use,
+            free: total.saturating_sub(in_use.into()),
+            node: None,
+        }
     }
 }
 
 /// Who holds an address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Holder {
+pub(crate) struct Holder {
     /// The address.
-    pub ip: IpAddr,
+    pub(crate) ip: IpAddr,
     /// The block that it is in.
-    pub block: IpNetwork,
+    pub(crate) block: IpNetwork,
     /// The block's owner.
-    pub node: String,
+    pub(crate) node: String,
     /// `namespace/pod`; none while the address is free.
-    pub pod: Option<String>,
+    pub(crate) pod: Option<String>,
 }
 
 impl Row for Holder {
     const COLUMNS: (&'static [&'static str], usize) = (&["IP", "BLOCK", "NODE", "POD"], 4);
 
     fn cells(&self) -> Vec<String> {
-        vec![self.ip.to_string(), self.block.to_string(), self.node.clone(), optional(self.pod.as_ref())]
+        vec![
+            self.ip.to_string(),
+            self.block.to_string(),
+            self.node.clone(),
+            optional(self.pod.as_ref()),
+        ]
     }
 
     fn name(&self) -> String {
@@ -274,8 +336,10 @@ impl Row for Holder {
 }
 
 impl Row for Pod {
-    const COLUMNS: (&'static [&'static str], usize) =
-        (&["NAMESPACE", "NAME", "NODE", "ADDRESSES", "NETNS", "CONTAINER ID"], 4);
+    const COLUMNS: (&'static [&'static str], usize) = (
+        &["NAMESPACE", "NAME", "NODE", "ADDRESSES", "NETNS", "CONTAINER ID"],
+        4,
+    );
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -298,8 +362,18 @@ impl Row for Pod {
 }
 
 impl Row for NodeView {
-    const COLUMNS: (&'static [&'static str], usize) =
-        (&["NODE", "ADDRESSES", "ASN", "AGENT", "NETNS", "CNI CONFIGURATION", "CNI PLUGINS"], 5);
+    const COLUMNS: (&'static [&'static str], usize) = (
+        &[
+            "NODE",
+            "ADDRESSES",
+            "ASN",
+            "AGENT",
+            "NETNS",
+            "CNI CONFIGURATION",
+            "CNI PLUGINS",
+        ],
+        5,
+    );
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -323,10 +397,17 @@ impl Row for NodeView {
 }
 
 impl Row for RouterView {
-    const COLUMNS: (&'static [&'static str], usize) = (&["ROUTER", "ADDRESSES", "ASN", "SOFTWARE", "NETNS"], 5);
+    const COLUMNS: (&'static [&'static str], usize) =
+        (&["ROUTER", "ADDRESSES", "ASN", "SOFTWARE", "NETNS"], 5);
 
     fn cells(&self) -> Vec<String> {
-        vec![self.name.clone(), joined(&self.addresses), optional(self.asn), self.software.clone(), self.netns.clone()]
+        vec![
+            self.name.clone(),
+            joined(&self.addresses),
+            optional(self.asn),
+            self.software.clone(),
+            self.netns.clone(),
+        ]
     }
 
     fn name(&self) -> String {
@@ -340,29 +421,64 @@ impl Row for RouterView {
 
 /// The names of everything in a lab, one a line.
 #[must_use]
-pub fn names(status: &LabStatus) -> String {
-    let hosts = status.nodes.iter().map(Row::name).chain(status.routers.iter().map(Row::name));
-    hosts.chain(status.pods.iter().map(Row::name)).map(|name| name + "\n").collect()
+pub(crate) fn names(status: &LabStatus) -> String {
+    let hosts = status
+        .nodes
+        .iter()
+        .map(Row::name)
+        .chain(status.routers.iter().map(Row::name));
+    hosts
+        .chain(status.pods.iter().map(Row::name))
+        .map(|name| name + "\n")
+        .collect()
 }
 
 /// The columns for resources of a kind, and how many of them a narrow table has.
 #[must_use]
-pub fn columns(kind: Kind) -> (&'static [&'static str], usize) {
+pub(crate) fn columns(kind: Kind) -> (&'static [&'static str], usize) {
     match kind {
-        Kind::IpPool => (&["NAME", "CIDR", "SELECTOR", "BLOCKSIZE", "DISABLED", "DISABLEBGPEXPORT"], 3),
+        Kind::IpPool => (
+            &[
+                "NAME",
+                "CIDR",
+                "SELECTOR",
+                "BLOCKSIZE",
+                "DISABLED",
+                "DISABLEBGPEXPORT",
+            ],
+            3,
+        ),
         Kind::IpBlock => (&["NAME", "CIDR", "NODE", "POOL", "GENERATION", "ALLOCATIONS"], 3),
         Kind::Node => (&["NAME", "ASN", "IPV4", "IPV6"], 1),
-        Kind::BgpConfiguration => {
-            (&["NAME", "MESHENABLED", "ASNUMBER", "LISTENPORT", "HOLDTIME", "MESHMAXRESTARTTIME"], 3)
-        }
+        Kind::BgpConfiguration => (
+            &[
+                "NAME",
+                "MESHENABLED",
+                "ASNUMBER",
+                "LISTENPORT",
+                "HOLDTIME",
+                "MESHMAXRESTARTTIME",
+            ],
+            3,
+        ),
         Kind::BgpPeer => (&["NAME", "PEERIP", "NODE", "ASN", "NEXTHOPMODE", "HOLDTIME"], 4),
-        Kind::WorkloadEndpoint => (&["NAMESPACE", "WORKLOAD", "NODE", "NETWORKS", "INTERFACE", "CONTAINERID"], 5),
+        Kind::WorkloadEndpoint => (
+            &[
+                "NAMESPACE",
+                "WORKLOAD",
+                "NODE",
+                "NETWORKS",
+                "INTERFACE",
+                "CONTAINERID",
+            ],
+            5,
+        ),
     }
 }
 
 /// A resource's cells.
 #[must_use]
-pub fn cells(resource: &Resource) -> Vec<String> {
+pub(crate) fn cells(resource: &Resource) -> Vec<String> {
     let name = resource.metadata().name.clone();
     match resource {
         Resource::IpPool(pool) => vec![
@@ -383,7 +499,12 @@ pub fn cells(resource: &Resource) -> Vec<String> {
         ],
         Resource::Node(node) => {
             let bgp = node.spec.bgp.clone().unwrap_or_default();
-            vec![name, optional(bgp.as_number), optional(bgp.ipv4_address), optional(bgp.ipv6_address)]
+            vec![
+                name,
+                optional(bgp.as_number),
+                optional(bgp.ipv4_address),
+                optional(bgp.ipv6_address),
+            ]
         }
         Resource::BgpConfiguration(configuration) => {
             let spec = &configuration.spec;
@@ -398,7 +519,10 @@ pub fn cells(resource: &Resource) -> Vec<String> {
         }
         Resource::BgpPeer(peer) => {
             let spec = &peer.spec;
-            let nodes = spec.node.clone().or_else(|| spec.node_selector.as_ref().map(ToString::to_string));
+            let nodes = spec
+                .node
+                .clone()
+                .or_else(|| spec.node_selector.as_ref().map(ToString::to_string));
             vec![
                 name,
                 spec.peer_ip.ip().to_string(),

@@ -19,34 +19,34 @@ const LAB: &str = "manx";
 
 /// Where to look, with what the user said.
 #[derive(Debug)]
-pub struct Target {
+pub(crate) struct Target {
     args: TargetArgs,
     settings: Settings,
 }
 
 /// An agent that can be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Agent {
+pub(crate) struct Agent {
     /// Its node; none when only the socket is known.
-    pub node: Option<String>,
+    pub(crate) node: Option<String>,
     /// Its control socket.
-    pub socket: PathBuf,
+    pub(crate) socket: PathBuf,
 }
 
 impl Target {
     /// What the user said.
-    pub fn new(args: TargetArgs) -> Result<Self> {
+    pub(crate) fn new(args: TargetArgs) -> Result<Self> {
         let settings = Settings::usual().map_err(CtlError::Start)?;
         Ok(Self { args, settings })
     }
 
     /// How labs are made here.
-    pub fn settings(&self) -> &Settings {
+    pub(crate) fn settings(&self) -> &Settings {
         &self.settings
     }
 
     /// The lab's name for the verbs of `manxctl lab`.
-    pub fn lab_name(&self) -> Result<Name> {
+    pub(crate) fn lab_name(&self) -> Result<Name> {
         match &self.args.lab {
             Some(name) => Ok(name.clone()),
             None => Ok(LAB.parse().map_err(LabError::from)?),
@@ -54,7 +54,7 @@ impl Target {
     }
 
     /// The lab, for the verbs of `manxctl lab`.
-    pub fn lab(&self) -> Result<Lab> {
+    pub(crate) fn lab(&self) -> Result<Lab> {
         Ok(Lab::open(&self.settings.base, &self.lab_name()?)?)
     }
 
@@ -65,7 +65,7 @@ impl Target {
     }
 
     /// The datastore.
-    pub async fn store(&self) -> Result<SqliteStore> {
+    pub(crate) async fn store(&self) -> Result<SqliteStore> {
         let path = match (&self.args.store, self.named_lab()?) {
             (Some(path), _) => path.clone(),
             (None, Some(lab)) => lab.plan().layout.store(),
@@ -79,18 +79,27 @@ impl Target {
     }
 
     /// The agents that `nodes` name, or all that can be reached from here.
-    pub fn agents(&self, nodes: &[String]) -> Result<Vec<Agent>> {
+    pub(crate) fn agents(&self, nodes: &[String]) -> Result<Vec<Agent>> {
         let all = match (&self.args.socket, self.named_lab()?) {
-            (Some(socket), _) => vec![Agent { node: None, socket: socket.clone() }],
+            (Some(socket), _) => vec![Agent {
+                node: None,
+                socket: socket.clone(),
+            }],
             (None, Some(lab)) => agents_of(&lab),
             (None, None) => vec![self.own_agent()?],
         };
-        let Some(unknown) = nodes.iter().find(|name| !all.iter().any(|agent| agent.is_of(name))) else {
+        let Some(unknown) = nodes
+            .iter()
+            .find(|name| !all.iter().any(|agent| agent.is_of(name)))
+        else {
             let wanted = |agent: &Agent| nodes.is_empty() || nodes.iter().any(|name| agent.is_of(name));
             return Ok(all.into_iter().filter(wanted).collect());
         };
         let known = all.into_iter().filter_map(|agent| agent.node).collect();
-        Err(CtlError::NoNode { name: unknown.clone(), known })
+        Err(CtlError::NoNode {
+            name: unknown.clone(),
+            known,
+        })
     }
 
     fn own_agent(&self) -> Result<Agent> {
@@ -112,7 +121,12 @@ impl Target {
 
 fn agents_of(lab: &Lab) -> Vec<Agent> {
     let nodes = lab.status().nodes.into_iter();
-    nodes.map(|node| Agent { node: Some(node.name), socket: node.socket }).collect()
+    nodes
+        .map(|node| Agent {
+            node: Some(node.name),
+            socket: node.socket,
+        })
+        .collect()
 }
 
 impl Agent {
@@ -122,14 +136,18 @@ impl Agent {
     }
 
     fn label(&self) -> String {
-        self.node.clone().unwrap_or_else(|| self.socket.display().to_string())
+        self.node
+            .clone()
+            .unwrap_or_else(|| self.socket.display().to_string())
     }
 }
 
 /// Asks every agent for a list and joins the answers. Those that do not answer are told of on standard error;
 /// the second value says whether all did.
-pub fn ask_all<T: DeserializeOwned>(agents: &[Agent], method: Method) -> (Vec<T>, Result<()>) {
-    let answers = agents.iter().map(|agent| (agent, ask::<Vec<T>>(&agent.socket, method)));
+pub(crate) fn ask_all<T: DeserializeOwned>(agents: &[Agent], method: Method) -> (Vec<T>, Result<()>) {
+    let answers = agents
+        .iter()
+        .map(|agent| (agent, ask::<Vec<T>>(&agent.socket, method)));
     let (mut all, mut failed) = (Vec::new(), 0);
     for (agent, answer) in answers {
         match answer {
@@ -140,11 +158,18 @@ pub fn ask_all<T: DeserializeOwned>(agents: &[Agent], method: Method) -> (Vec<T>
             }
         }
     }
-    let outcome = if failed == 0 { Ok(()) } else { Err(CtlError::Partly { failed, all: agents.len() }) };
+    let outcome = if failed == 0 {
+        Ok(())
+    } else {
+        Err(CtlError::Partly {
+            failed,
+            all: agents.len(),
+        })
+    };
     (all, outcome)
 }
 
 /// Asks one agent.
-pub fn ask<T: DeserializeOwned>(socket: &Path, method: Method) -> Result<T> {
+pub(crate) fn ask<T: DeserializeOwned>(socket: &Path, method: Method) -> Result<T> {
     Ok(manx_lab::ask(socket, method)?)
 }

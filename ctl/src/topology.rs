@@ -46,7 +46,7 @@ struct Session {
 }
 
 /// `topology`.
-pub async fn show(target: &Target, format: PictureFormat) -> Result<()> {
+pub(crate) async fn show(target: &Target, format: PictureFormat) -> Result<()> {
     let nodes = target.store().await?.list(Kind::Node, None).await?.items;
     let (peers, outcome) = ask_all::<PeerStatus>(&target.agents(&[])?, Method::BgpPeers);
     let graph = graph(&nodes, &peers);
@@ -63,45 +63,77 @@ fn graph(nodes: &[Resource], peers: &[PeerStatus]) -> Graph {
     let mut vertices: Vec<Vertex> = nodes.iter().filter_map(member).collect();
     let mut names: BTreeMap<IpAddr, String> = BTreeMap::new();
     for vertex in &vertices {
-        names.extend(vertex.addresses.iter().map(|address| (*address, vertex.name.clone())));
+        names.extend(
+            vertex
+                .addresses
+                .iter()
+                .map(|address| (*address, vertex.name.clone())),
+        );
     }
     let mut sessions: BTreeMap<([String; 2], IpAddr), Session> = BTreeMap::new();
     for peer in peers {
         let other = names.entry(peer.address).or_insert_with(|| {
             let name = peer.address.to_string();
-            vertices.push(Vertex { name: name.clone(), member: false, asn: Some(peer.asn), addresses: vec![peer.address] });
+            vertices.push(Vertex {
+                name: name.clone(),
+                member: false,
+                asn: Some(peer.asn),
+                addresses: vec![peer.address],
+            });
             name
         });
         let mut ends = [peer.node.clone(), other.clone()];
         ends.sort();
         // Between two members there is one session a family, told of by both; between others, one an address.
-        let member = vertices.iter().any(|vertex| vertex.member && vertex.name == *other);
-        let address = if member { IpAddr::from([0, 0, 0, 0]) } else { peer.address };
-        let session = Session { ends: ends.clone(), origin: peer.origin.clone(), state: peer.state.clone() };
+        let member = vertices
+            .iter()
+            .any(|vertex| vertex.member && vertex.name == *other);
+        let address = if member {
+            IpAddr::from([0, 0, 0, 0])
+        } else {
+            peer.address
+        };
+        let session = Session {
+            ends: ends.clone(),
+            origin: peer.origin.clone(),
+            state: peer.state.clone(),
+        };
         let known = sessions.entry((ends, address)).or_insert(session);
         if peer.state != ESTABLISHED {
             known.state.clone_from(&peer.state);
         }
     }
-    Graph { vertices, sessions: sessions.into_values().collect() }
+    Graph {
+        vertices,
+        sessions: sessions.into_values().collect(),
+    }
 }
 
 fn member(resource: &Resource) -> Option<Vertex> {
-    let Resource::Node(node) = resource else { return None };
+    let Resource::Node(node) = resource else {
+        return None;
+    };
     let bgp = node.spec.bgp.clone().unwrap_or_default();
     let v4 = bgp.ipv4_address.map(|network| IpAddr::from(network.ip()));
     let v6 = bgp.ipv6_address.map(|network| IpAddr::from(network.ip()));
     let addresses = v4.into_iter().chain(v6).collect();
-    Some(Vertex { name: node.metadata.name.clone(), member: true, asn: bgp.as_number, addresses })
+    Some(Vertex {
+        name: node.metadata.name.clone(),
+        member: true,
+        asn: bgp.as_number,
+        addresses,
+    })
 }
 
 impl Graph {
     fn sessions_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, &'a Session)> {
-        self.sessions.iter().filter_map(move |session| match &session.ends {
-            [one, other] if one == name => Some((other.as_str(), session)),
-            [one, other] if other == name => Some((one.as_str(), session)),
-            [..] => None,
-        })
+        self.sessions
+            .iter()
+            .filter_map(move |session| match &session.ends {
+                [one, other] if one == name => Some((other.as_str(), session)),
+                [one, other] if other == name => Some((one.as_str(), session)),
+                [..] => None,
+            })
     }
 }
 
@@ -110,11 +142,21 @@ fn text(graph: &Graph) -> String {
     let mut text = String::new();
     for vertex in &graph.vertices {
         let mut facts: Vec<String> = vertex.asn.map(|asn| format!("AS {asn}")).into_iter().collect();
-        facts.extend(vertex.addresses.iter().map(ToString::to_string).filter(|address| *address != vertex.name));
+        facts.extend(
+            vertex
+                .addresses
+                .iter()
+                .map(ToString::to_string)
+                .filter(|address| *address != vertex.name),
+        );
         let _infallible = writeln!(text, "{} ({})", vertex.name, facts.join(", "));
         let sessions: Vec<_> = graph.sessions_of(&vertex.name).collect();
         for (index, (other, session)) in sessions.iter().enumerate() {
-            let branch = if index + 1 == sessions.len() { "└──" } else { "├──" };
+            let branch = if index + 1 == sessions.len() {
+                "└──"
+            } else {
+                "├──"
+            };
             let _infallible = writeln!(text, "{branch} {other}  {}  {}", session.origin, session.state);
         }
     }
@@ -123,7 +165,11 @@ fn text(graph: &Graph) -> String {
 
 /// A colour for a session, by name.
 fn colour(session: &Session) -> &'static str {
-    if session.state == ESTABLISHED { "seagreen" } else { "crimson" }
+    if session.state == ESTABLISHED {
+        "seagreen"
+    } else {
+        "crimson"
+    }
 }
 
 fn dot(graph: &Graph) -> String {
@@ -131,7 +177,11 @@ fn dot(graph: &Graph) -> String {
     for vertex in &graph.vertices {
         let asn = vertex.asn.map(|asn| format!("\\nAS {asn}")).unwrap_or_default();
         let shape = if vertex.member { "box" } else { "ellipse" };
-        let _infallible = writeln!(text, "  \"{0}\" [label=\"{0}{asn}\", shape={shape}];", vertex.name);
+        let _infallible = writeln!(
+            text,
+            "  \"{0}\" [label=\"{0}{asn}\", shape={shape}];",
+            vertex.name
+        );
     }
     for session in &graph.sessions {
         let [one, other] = &session.ends;
@@ -155,13 +205,18 @@ fn svg(graph: &Graph) -> String {
         let turn = TAU * index as f64 / graph.vertices.len().max(1) as f64;
         (SIZE / 2.0 + RADIUS * turn.sin(), SIZE / 2.0 - RADIUS * turn.cos())
     };
-    let places: BTreeMap<&str, (f64, f64)> =
-        graph.vertices.iter().enumerate().map(|(index, vertex)| (vertex.name.as_str(), place(index))).collect();
+    let places: BTreeMap<&str, (f64, f64)> = graph
+        .vertices
+        .iter()
+        .enumerate()
+        .map(|(index, vertex)| (vertex.name.as_str(), place(index)))
+        .collect();
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {SIZE} {SIZE}\" font-family=\"sans-serif\" font-size=\"14\">\n"
     );
     for session in &graph.sessions {
-        let [Some((x1, y1)), Some((x2, y2))] = session.ends.each_ref().map(|end| places.get(end.as_str())) else {
+        let [Some((x1, y1)), Some((x2, y2))] = session.ends.each_ref().map(|end| places.get(end.as_str()))
+        else {
             continue;
         };
         let _infallible = writeln!(
@@ -174,7 +229,9 @@ fn svg(graph: &Graph) -> String {
         );
     }
     for vertex in &graph.vertices {
-        let Some((x, y)) = places.get(vertex.name.as_str()) else { continue };
+        let Some((x, y)) = places.get(vertex.name.as_str()) else {
+            continue;
+        };
         let _infallible = writeln!(
             text,
             "  <circle cx=\"{x:.0}\" cy=\"{y:.0}\" r=\"34\" fill=\"{}\" stroke=\"black\"/>\n  \

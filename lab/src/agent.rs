@@ -19,10 +19,16 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// # Errors
 /// [`LabError::Agent`] if nobody answers in time, [`LabError::Refused`] with the agent's own error.
 pub fn ask<T: DeserializeOwned>(socket: &Path, method: Method) -> Result<T> {
-    let failed = |source| LabError::Agent { socket: socket.to_owned(), source };
+    let failed = |source| LabError::Agent {
+        socket: socket.to_owned(),
+        source,
+    };
     let answer = exchange(socket, method).map_err(failed)?;
     match answer.outcome() {
-        Err(source) => Err(LabError::Refused { socket: socket.to_owned(), source }),
+        Err(source) => Err(LabError::Refused {
+            socket: socket.to_owned(),
+            source,
+        }),
         Ok(result) => serde_json::from_value(result).map_err(|error| failed(error.into())),
     }
 }

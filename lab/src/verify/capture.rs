@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use manx_linux::{LinkSocket, Netns};
 use nix::sys::socket::sockopt::{RcvBuf, ReceiveTimeout};
-use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket};
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket,
+};
 use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use super::packet::Frame;
@@ -40,7 +42,10 @@ impl Capture {
             let doing = "listen on a segment";
             let ports = ports(netns).map_err(LabError::kernel(doing))?;
             let packets = netns.run(listen).map_err(LabError::kernel(doing))?;
-            let packets = packets.map_err(|errno| LabError::Probe { what: doing.to_owned(), source: errno.into() })?;
+            let packets = packets.map_err(|errno| LabError::Probe {
+                what: doing.to_owned(),
+                source: errno.into(),
+            })?;
             let stop = Arc::clone(&stop);
             readers.push(std::thread::spawn(move || read(&packets, &ports, &stop)));
         }
@@ -53,7 +58,9 @@ impl Capture {
         std::thread::sleep(Duration::from_millis(QUIET.unsigned_abs()));
         self.stop.store(true, Ordering::Relaxed);
         let frames = self.readers.into_iter().map(|reader| {
-            reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            reader
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
         frames.flatten().collect()
     }
@@ -62,14 +69,23 @@ impl Capture {
 /// The indices of the bridge's ports.
 fn ports(netns: &Netns) -> manx_linux::Result<Vec<usize>> {
     let mut socket = LinkSocket::open_in(netns)?;
-    let Some(bridge) = socket.get(BRIDGE)? else { return Ok(Vec::new()) };
+    let Some(bridge) = socket.get(BRIDGE)? else {
+        return Ok(Vec::new());
+    };
     let links = socket.list()?;
     let ports = links.iter().filter(|link| link.controller == Some(bridge.index));
-    Ok(ports.filter_map(|port| usize::try_from(port.index).ok()).collect())
+    Ok(ports
+        .filter_map(|port| usize::try_from(port.index).ok())
+        .collect())
 }
 
 fn listen() -> nix::Result<OwnedFd> {
-    let packets = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
+    let packets = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::EthAll,
+    )?;
     setsockopt(&packets, RcvBuf, &BUFFER)?;
     setsockopt(&packets, ReceiveTimeout, &TimeVal::milliseconds(QUIET))?;
     Ok(packets)
@@ -82,7 +98,9 @@ fn read(packets: &OwnedFd, ports: &[usize], stop: &AtomicBool) -> Vec<Frame> {
     let mut buffer = [0; SNAP];
     while !stop.load(Ordering::Relaxed) {
         // A timeout, or a frame of an interface that has just gone: look again.
-        let Ok((length, Some(from))) = recvfrom::<LinkAddr>(packets.as_raw_fd(), &mut buffer) else { continue };
+        let Ok((length, Some(from))) = recvfrom::<LinkAddr>(packets.as_raw_fd(), &mut buffer) else {
+            continue;
+        };
         let enters = ports.contains(&from.ifindex()) && from.pkttype() != OUTGOING;
         if enters {
             frames.push(buffer[..length.min(SNAP)].to_vec());

@@ -72,13 +72,26 @@ pub fn verify(lab: &Lab) -> Result<Proof> {
     let ends = ends(lab)?;
     let bridges = bridges(lab)?;
     let addresses = packet::Addresses {
-        pods: ends.iter().filter(|end| end.is_pod).flat_map(|end| end.addresses.clone()).collect(),
-        machines: lab.plan().hosts.iter().flat_map(|host| host.addresses()).map(|network| network.ip()).collect(),
+        pods: ends
+            .iter()
+            .filter(|end| end.is_pod)
+            .flat_map(|end| end.addresses.clone())
+            .collect(),
+        machines: lab
+            .plan()
+            .hosts
+            .iter()
+            .flat_map(|host| host.addresses())
+            .map(|network| network.ip())
+            .collect(),
     };
     let capture = capture::Capture::start(&bridges)?;
     let exchanges = probe::all(&ends);
     let frames = capture.stop();
-    let mut proof = Proof { exchanges: exchanges?, ..Proof::default() };
+    let mut proof = Proof {
+        exchanges: exchanges?,
+        ..Proof::default()
+    };
     for frame in frames {
         let class = packet::classify(&frame, &addresses);
         *proof.packets.entry(class).or_default() += 1;
@@ -88,7 +101,11 @@ pub fn verify(lab: &Lab) -> Result<Proof> {
     }
     let right = |exchange: &Exchange| exchange.problem.is_none();
     let clean = proof.packets.keys().all(|class| !class.is_wrong());
-    let nodes: BTreeSet<&String> = ends.iter().filter(|end| end.is_pod).map(|end| &end.node).collect();
+    let nodes: BTreeSet<&String> = ends
+        .iter()
+        .filter(|end| end.is_pod)
+        .map(|end| &end.node)
+        .collect();
     // Pods of one node talk past the wire; of several, they cannot.
     let crossed = nodes.len() < 2 || proof.packets.contains_key(&Class::PodToPod);
     proof.proved = proof.exchanges.iter().all(right) && clean && crossed;
@@ -99,7 +116,8 @@ pub fn verify(lab: &Lab) -> Result<Proof> {
 const MAX_OFFENDERS: usize = 5;
 
 fn ends(lab: &Lab) -> Result<Vec<End>> {
-    let open = |netns: &str| Netns::open(netns_path(netns)).map_err(LabError::kernel(format!("enter {netns}")));
+    let open =
+        |netns: &str| Netns::open(netns_path(netns)).map_err(LabError::kernel(format!("enter {netns}")));
     let mut ends = Vec::new();
     for pod in lab.pods() {
         ends.push(End {
@@ -124,7 +142,13 @@ fn ends(lab: &Lab) -> Result<Vec<End>> {
 
 /// The namespaces whose bridges are the segments between machines.
 fn bridges(lab: &Lab) -> Result<Vec<Netns>> {
-    let open = |netns: &str| Netns::open(netns_path(netns)).map_err(LabError::kernel(format!("enter {netns}")));
+    let open =
+        |netns: &str| Netns::open(netns_path(netns)).map_err(LabError::kernel(format!("enter {netns}")));
     let carries = |role: Role| matches!(role, Role::Fabric | Role::Router(_));
-    lab.plan().hosts.iter().filter(|host| carries(host.role)).map(|host| open(&host.netns)).collect()
+    lab.plan()
+        .hosts
+        .iter()
+        .filter(|host| carries(host.role))
+        .map(|host| open(&host.netns))
+        .collect()
 }

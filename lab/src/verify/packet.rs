@@ -93,7 +93,9 @@ pub(super) fn classify(frame: &[u8], addresses: &Addresses) -> Class {
         Some(IPV4 | IPV6) => {}
         Some(_) | None => return Class::Other,
     }
-    let Some(packet) = packet(frame) else { return Class::Other };
+    let Some(packet) = packet(frame) else {
+        return Class::Other;
+    };
     let is_tunnel_port = |port: u16| packet.protocol == UDP && TUNNEL_PORTS.contains(&port);
     if TUNNELS.contains(&packet.protocol) || packet.ports.is_some_and(|(_, to)| is_tunnel_port(to)) {
         return Class::Encapsulated;
@@ -118,7 +120,13 @@ pub(super) fn classify(frame: &[u8], addresses: &Addresses) -> Class {
 /// A frame, for people.
 pub(super) fn describe(frame: &[u8]) -> String {
     match packet(frame) {
-        Some(Packet { source, destination, protocol, ports, kind }) => {
+        Some(Packet {
+            source,
+            destination,
+            protocol,
+            ports,
+            kind,
+        }) => {
             let detail = match (ports, protocol) {
                 (Some((from, to)), _) => format!(", ports {from} to {to}"),
                 (None, ICMPV6) => format!(", type {kind}"),
@@ -126,7 +134,11 @@ pub(super) fn describe(frame: &[u8]) -> String {
             };
             format!("{source} to {destination}, protocol {protocol}{detail}")
         }
-        None => format!("ethertype {:#06x}, {} bytes", ethertype(frame).unwrap_or_default(), frame.len()),
+        None => format!(
+            "ethertype {:#06x}, {} bytes",
+            ethertype(frame).unwrap_or_default(),
+            frame.len()
+        ),
     }
 }
 
@@ -149,13 +161,21 @@ fn be16(bytes: &[u8], at: usize) -> Option<u16> {
 
 fn packet(frame: &[u8]) -> Option<Packet> {
     let bytes = frame.get(ETHERNET..)?;
-    let (source, destination, mut protocol, mut header): (IpAddr, IpAddr, u8, usize) = match ethertype(frame)? {
+    let (source, destination, mut protocol, mut header): (IpAddr, IpAddr, u8, usize) = match ethertype(frame)?
+    {
         IPV4 => {
-            let address = |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes.get(at..at + 4)?).ok()?).into());
-            (address(12)?, address(16)?, *bytes.get(9)?, usize::from(bytes.first()? & 0x0f) * 4)
+            let address =
+                |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes.get(at..at + 4)?).ok()?).into());
+            (
+                address(12)?,
+                address(16)?,
+                *bytes.get(9)?,
+                usize::from(bytes.first()? & 0x0f) * 4,
+            )
         }
         IPV6 => {
-            let address = |at: usize| Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes.get(at..at + 16)?).ok()?).into());
+            let address =
+                |at: usize| Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes.get(at..at + 16)?).ok()?).into());
             (address(8)?, address(24)?, *bytes.get(6)?, 40)
         }
         _ => return None,
@@ -166,9 +186,19 @@ fn packet(frame: &[u8]) -> Option<Packet> {
         header += (usize::from(*bytes.get(header + 1)?) + 1) * 8;
     }
     let has_ports = matches!(protocol, TCP | UDP);
-    let ports = if has_ports { be16(bytes, header).zip(be16(bytes, header + 2)) } else { None };
+    let ports = if has_ports {
+        be16(bytes, header).zip(be16(bytes, header + 2))
+    } else {
+        None
+    };
     let kind = bytes.get(header).copied().unwrap_or_default();
-    Some(Packet { source, destination, protocol, ports, kind })
+    Some(Packet {
+        source,
+        destination,
+        protocol,
+        ports,
+        kind,
+    })
 }
 
 #[cfg(test)]
@@ -211,26 +241,53 @@ mod tests {
     #[test]
     fn plain_packets_are_told_by_their_ends() {
         assert_eq!(class("10.244.0.1", "10.244.0.65", 1, &[8, 0]), Class::PodToPod);
-        assert_eq!(class("fd00:10:244::1", "fd00:10:244::41", TCP, &[0, 80, 0, 81]), Class::PodToPod);
-        assert_eq!(class("192.168.1.11", "10.244.0.65", TCP, &[0, 80, 0, 81]), Class::MachineToPod);
-        assert_eq!(class("10.244.0.65", "192.168.1.11", 1, &[0, 0]), Class::MachineToPod);
-        assert_eq!(class("192.168.1.11", "192.168.1.12", TCP, &[0, 179, 200, 0]), Class::Bgp);
+        assert_eq!(
+            class("fd00:10:244::1", "fd00:10:244::41", TCP, &[0, 80, 0, 81]),
+            Class::PodToPod
+        );
+        assert_eq!(
+            class("192.168.1.11", "10.244.0.65", TCP, &[0, 80, 0, 81]),
+            Class::MachineToPod
+        );
+        assert_eq!(
+            class("10.244.0.65", "192.168.1.11", 1, &[0, 0]),
+            Class::MachineToPod
+        );
+        assert_eq!(
+            class("192.168.1.11", "192.168.1.12", TCP, &[0, 179, 200, 0]),
+            Class::Bgp
+        );
     }
 
     #[test]
     fn a_packet_inside_a_packet_is_wrong_between_whomever() {
         for protocol in TUNNELS {
-            assert_eq!(class("192.168.1.11", "192.168.1.12", protocol, &[]), Class::Encapsulated);
+            assert_eq!(
+                class("192.168.1.11", "192.168.1.12", protocol, &[]),
+                Class::Encapsulated
+            );
         }
         let vxlan = [0xc0, 0, 0x12, 0xb5];
-        assert_eq!(class("192.168.1.11", "192.168.1.12", UDP, &vxlan), Class::Encapsulated);
-        assert_eq!(class("10.244.0.1", "10.244.0.65", UDP, &vxlan), Class::Encapsulated);
+        assert_eq!(
+            class("192.168.1.11", "192.168.1.12", UDP, &vxlan),
+            Class::Encapsulated
+        );
+        assert_eq!(
+            class("10.244.0.1", "10.244.0.65", UDP, &vxlan),
+            Class::Encapsulated
+        );
     }
 
     #[test]
     fn rewritten_addresses_are_wrong() {
-        assert_eq!(class("192.168.1.11", "192.168.1.12", TCP, &[0, 80, 0, 81]), Class::Other);
-        assert_eq!(class("10.9.9.9", "10.244.0.65", TCP, &[0, 80, 0, 81]), Class::Other);
+        assert_eq!(
+            class("192.168.1.11", "192.168.1.12", TCP, &[0, 80, 0, 81]),
+            Class::Other
+        );
+        assert_eq!(
+            class("10.9.9.9", "10.244.0.65", TCP, &[0, 80, 0, 81]),
+            Class::Other
+        );
     }
 
     #[test]
@@ -238,10 +295,19 @@ mod tests {
         let mut arp = vec![0; 12];
         arp.extend(ARP.to_be_bytes());
         assert_eq!(classify(&arp, &addresses()), Class::Neighbours);
-        assert_eq!(class("fe80::1", "ff02::1:ff00:1", ICMPV6, &[135, 0]), Class::Neighbours);
+        assert_eq!(
+            class("fe80::1", "ff02::1:ff00:1", ICMPV6, &[135, 0]),
+            Class::Neighbours
+        );
         let report = [ICMPV6, 0, 5, 2, 0, 0, 1, 0, 143, 0];
-        assert_eq!(class("fe80::1", "ff02::16", HOP_BY_HOP, &report), Class::Neighbours);
-        assert_eq!(class("fd00:10:244::1", "fd00:10:244::41", ICMPV6, &[128, 0]), Class::PodToPod);
+        assert_eq!(
+            class("fe80::1", "ff02::16", HOP_BY_HOP, &report),
+            Class::Neighbours
+        );
+        assert_eq!(
+            class("fd00:10:244::1", "fd00:10:244::41", ICMPV6, &[128, 0]),
+            Class::PodToPod
+        );
     }
 
     #[test]
@@ -249,7 +315,10 @@ mod tests {
         let whole = frame("10.244.0.1", "10.244.0.65", TCP, &[0, 80, 0, 81]);
         for length in 0..whole.len() {
             let class = classify(&whole[..length], &addresses());
-            assert!(matches!(class, Class::Other | Class::PodToPod), "{length} bytes: {class:?}");
+            assert!(
+                matches!(class, Class::Other | Class::PodToPod),
+                "{length} bytes: {class:?}"
+            );
             assert!(!describe(&whole[..length]).is_empty());
         }
     }

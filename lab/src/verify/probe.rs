@@ -46,24 +46,36 @@ pub(super) fn all(ends: &[End]) -> Result<Vec<Exchange>> {
                 receivers.push(scope.spawn(|| hear(socket, &stop)));
             }
         }
-        let senders: Vec<_> = ends.iter().map(|end| scope.spawn(|| probe_all(end, ends, &numbers))).collect();
+        let senders: Vec<_> = ends
+            .iter()
+            .map(|end| scope.spawn(|| probe_all(end, ends, &numbers)))
+            .collect();
         let tried: Vec<Result<Vec<Tried>>> = senders.into_iter().map(join).collect();
         stop.store(true, Ordering::Relaxed);
         let seen: HashMap<u32, IpAddr> = receivers.into_iter().flat_map(join).collect();
         (tried, seen)
     });
     let tried: Vec<Vec<Tried>> = tried.into_iter().collect::<Result<_>>()?;
-    let mut exchanges: Vec<Exchange> = tried.into_iter().flatten().map(|tried| tried.judged(&seen)).collect();
+    let mut exchanges: Vec<Exchange> = tried
+        .into_iter()
+        .flatten()
+        .map(|tried| tried.judged(&seen))
+        .collect();
     exchanges.sort();
     Ok(exchanges)
 }
 
 fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn failed(what: &str) -> impl Fn(io::Error) -> LabError {
-    move |source| LabError::Probe { what: what.to_owned(), source }
+    move |source| LabError::Probe {
+        what: what.to_owned(),
+        source,
+    }
 }
 
 fn serve(pod: &End) -> Result<Servers> {
@@ -75,11 +87,18 @@ fn serve(pod: &End) -> Result<Servers> {
         };
         Ok(Servers {
             tcp: pod.addresses.iter().map(listen).collect::<io::Result<_>>()?,
-            icmp: pod.addresses.iter().map(|address| EchoSocket::open(*address, QUIET)).collect::<io::Result<_>>()?,
+            icmp: pod
+                .addresses
+                .iter()
+                .map(|address| EchoSocket::open(*address, QUIET))
+                .collect::<io::Result<_>>()?,
         })
     };
     let what = format!("listen in pod {}", pod.name);
-    pod.netns.run(open).map_err(LabError::kernel(what.clone()))?.map_err(failed(&what))
+    pod.netns
+        .run(open)
+        .map_err(LabError::kernel(what.clone()))?
+        .map_err(failed(&what))
 }
 
 /// Tells every client which address it has.
@@ -88,7 +107,10 @@ fn answer(listener: &TcpListener, stop: &AtomicBool) {
         match listener.accept() {
             // A client that goes away meanwhile tells of it itself.
             Ok((mut stream, peer)) => {
-                stream.set_nonblocking(false).and_then(|()| writeln!(stream, "{}", peer.ip())).ok();
+                stream
+                    .set_nonblocking(false)
+                    .and_then(|()| writeln!(stream, "{}", peer.ip()))
+                    .ok();
             }
             Err(_) => thread::sleep(QUIET / 10),
         }
@@ -107,13 +129,20 @@ fn hear(socket: &EchoSocket, stop: &AtomicBool) -> Vec<(u32, IpAddr)> {
 }
 
 fn probe_all(from: &End, ends: &[End], numbers: &AtomicU32) -> Result<Vec<Tried>> {
-    let others: Vec<&End> = ends.iter().filter(|to| to.is_pod && to.name != from.name).collect();
+    let others: Vec<&End> = ends
+        .iter()
+        .filter(|to| to.is_pod && to.name != from.name)
+        .collect();
     let work = || {
         let mut tried = Vec::new();
         for to in others {
             for address in &to.addresses {
                 // A sender without the family has no way to speak to it.
-                if from.addresses.iter().any(|own| own.is_ipv4() == address.is_ipv4()) {
+                if from
+                    .addresses
+                    .iter()
+                    .any(|own| own.is_ipv4() == address.is_ipv4())
+                {
                     tried.push(tcp(from, to, *address));
                     tried.push(icmp(from, to, *address, numbers.fetch_add(1, Ordering::Relaxed)));
                 }
@@ -121,12 +150,21 @@ fn probe_all(from: &End, ends: &[End], numbers: &AtomicU32) -> Result<Vec<Tried>
         }
         tried
     };
-    from.netns.run(work).map_err(LabError::kernel(format!("enter {}", from.name)))
+    from.netns
+        .run(work)
+        .map_err(LabError::kernel(format!("enter {}", from.name)))
 }
 
 /// A [`Tried`] without a verdict yet.
 fn attempt(from: &End, to: &End, protocol: &'static str, address: IpAddr) -> Exchange {
-    Exchange { from: from.name.clone(), to: to.name.clone(), protocol, address, seen: None, problem: None }
+    Exchange {
+        from: from.name.clone(),
+        to: to.name.clone(),
+        protocol,
+        address,
+        seen: None,
+        problem: None,
+    }
 }
 
 fn tcp(from: &End, to: &End, address: IpAddr) -> Tried {
@@ -136,7 +174,10 @@ fn tcp(from: &End, to: &End, address: IpAddr) -> Tried {
         let own = stream.local_addr()?.ip();
         let mut answer = String::new();
         BufReader::new(stream).read_line(&mut answer)?;
-        let seen = answer.trim().parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("the answer is '{answer}'")))?;
+        let seen = answer
+            .trim()
+            .parse()
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("the answer is '{answer}'")))?;
         Ok((own, seen))
     };
     let mut exchange = attempt(from, to, "tcp", address);
@@ -148,7 +189,11 @@ fn tcp(from: &End, to: &End, address: IpAddr) -> Tried {
         }
         Err(error) => exchange.problem = Some(error.to_string()),
     }
-    Tried { exchange, number: 0, sender }
+    Tried {
+        exchange,
+        number: 0,
+        sender,
+    }
 }
 
 /// The address, if it is one of the end's own.
@@ -176,12 +221,20 @@ fn icmp(from: &End, to: &End, address: IpAddr, number: u32) -> Tried {
         Ok(own) => sender = own_of(from, own),
         Err(error) => exchange.problem = Some(error.to_string()),
     }
-    Tried { exchange, number, sender }
+    Tried {
+        exchange,
+        number,
+        sender,
+    }
 }
 
 /// The address that the kernel speaks to `address` from; nothing is sent.
 fn source_towards(address: IpAddr) -> io::Result<IpAddr> {
-    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let any: IpAddr = if address.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect((address, PORT))?;
     Ok(socket.local_addr()?.ip())
