@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::formats::as_number;
 use crate::{Metadata, Selector};
 
+/// The port that IANA gave BGP.
+pub const BGP_PORT: u16 = 179;
+
 /// Settings of every node's speaker. Only the name `default` is honoured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -115,7 +118,7 @@ mod peer_ip {
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer, Serializer};
 
-    const BGP_PORT: u16 = 179;
+    use super::BGP_PORT;
 
     pub(super) fn serialize<S: Serializer>(peer: &SocketAddr, serializer: S) -> Result<S::Ok, S::Error> {
         if peer.port() == BGP_PORT {

@@ -1,36 +1,47 @@
 //! One question to the agent over its control socket, under one deadline.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufReader};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use manx_api::rpc::{Method, Request, Response, RpcError};
+use manx_api::rpc::{self, FrameError, MAX_LINE, Method, Request, Response, RpcError};
 use serde_json::Value;
-
-/// The longest answer taken, in bytes.
-const MAX_ANSWER: u64 = 1 << 20;
 
 /// The id of the only request on a connection.
 const ID: u64 = 1;
 
-/// Why there is no answer.
+/// Why a call has no result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
+    /// The agent gave no answer.
+    #[error(transparent)]
+    Absent(#[from] Absence),
+    /// The agent refused.
+    #[error(transparent)]
+    Refused(#[from] RpcError),
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Absence {
     /// Nobody listens.
     #[error("nobody listens there: {0}")]
     Unreachable(io::Error),
     /// The connection ended before the answer, or what came is none.
-    #[error("the connection broke: {0}")]
-    Broken(io::Error),
+    #[error(transparent)]
+    Broken(#[from] FrameError),
+    /// The answer is to another question.
+    #[error("an answer to request {0} instead of {ID}")]
+    Misplaced(u64),
     /// The deadline has passed.
     #[error("no answer in {} seconds", .0.as_secs())]
     Timeout(Duration),
-    /// The agent refused.
-    #[error(transparent)]
-    Refused(#[from] RpcError),
+    /// There is no thread to ask in.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
 }
 
 /// Calls a method of the agent.
@@ -43,52 +54,31 @@ pub(crate) fn call(
     params: Value,
     timeout: Duration,
 ) -> Result<Value, CallError> {
-    let request = Request {
-        jsonrpc: "2.0".to_owned(),
-        id: ID,
-        method,
-        params,
-    };
-    let mut line = serde_json::to_vec(&request).map_err(|error| CallError::Broken(error.into()))?;
-    line.push(b'\n');
+    let request = Request::new(ID, method, params);
     let socket = socket.to_owned();
     let (answer, wait) = mpsc::channel();
     let exchange = move || {
         // The receiver is gone only after its timeout: nobody is left to tell.
-        answer.send(exchange(&socket, &line)).ok();
+        answer.send(exchange(&socket, &request)).ok();
     };
-    thread::Builder::new()
-        .spawn(exchange)
-        .map_err(CallError::Broken)?;
-    match wait.recv_timeout(timeout) {
-        Ok(answer) => answer,
-        Err(RecvTimeoutError::Timeout) => Err(CallError::Timeout(timeout)),
-        Err(RecvTimeoutError::Disconnected) => Err(CallError::Broken(io::ErrorKind::Other.into())),
+    thread::Builder::new().spawn(exchange).map_err(Absence::Thread)?;
+    let response = match wait.recv_timeout(timeout) {
+        Ok(response) => response?,
+        Err(RecvTimeoutError::Timeout) => return Err(Absence::Timeout(timeout).into()),
+        Err(RecvTimeoutError::Disconnected) => return Err(Absence::Broken(FrameError::Closed).into()),
+    };
+    let id = response.id;
+    // A request that the agent could not read is refused under no id.
+    let result = response.outcome()?;
+    if id == ID {
+        Ok(result)
+    } else {
+        Err(Absence::Misplaced(id).into())
     }
 }
 
-fn exchange(socket: &Path, line: &[u8]) -> Result<Value, CallError> {
-    let mut stream = UnixStream::connect(socket).map_err(CallError::Unreachable)?;
-    stream.write_all(line).map_err(CallError::Broken)?;
-    let mut answer = Vec::new();
-    BufReader::new(stream)
-        .take(MAX_ANSWER)
-        .read_until(b'\n', &mut answer)
-        .map_err(CallError::Broken)?;
-    if answer.is_empty() {
-        return Err(CallError::Broken(io::ErrorKind::UnexpectedEof.into()));
-    }
-    let answer: Response =
-        serde_json::from_slice(&answer).map_err(|error| CallError::Broken(error.into()))?;
-    if let Some(error) = answer.error {
-        return Err(CallError::Refused(error));
-    }
-    if answer.id != ID {
-        let problem = format!("an answer to request {} instead of {ID}", answer.id);
-        return Err(CallError::Broken(io::Error::new(
-            io::ErrorKind::InvalidData,
-            problem,
-        )));
-    }
-    Ok(answer.result.unwrap_or_default())
+fn exchange(socket: &Path, request: &Request) -> Result<Response, Absence> {
+    let mut stream = UnixStream::connect(socket).map_err(Absence::Unreachable)?;
+    rpc::write(&mut stream, request)?;
+    Ok(rpc::read(&mut BufReader::new(stream), MAX_LINE)?)
 }

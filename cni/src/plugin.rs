@@ -7,7 +7,7 @@ use manx_api::rpc::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::client::{self, CallError};
+use crate::client::{self, Absence, CallError};
 use crate::config::{self, Document};
 use crate::{Call, Code, Command, Error, NetConf, SpecVersion, Success, tombstone};
 
@@ -88,21 +88,16 @@ fn versions(input: &[u8]) -> Result<Value, Error> {
     }))
 }
 
-/// Requires what only some verbs' configurations have.
-fn require(command: Command, config: &NetConf) -> Result<(), Error> {
-    let (missing, field) = match command {
-        Command::Check => (config.prev_result.is_none(), "prevResult"),
-        Command::Gc => (config.valid_attachments.is_none(), "cni.dev/valid-attachments"),
-        Command::Add | Command::Del | Command::Status | Command::Version => return Ok(()),
-    };
-    if missing {
-        let message = format!(
-            "{} needs '{field}' in the network configuration",
-            command.as_str()
-        );
-        return Err(Error::new(Code::InvalidConfig, message));
+/// Requires a field that only some verbs' configurations have.
+fn require(present: bool, command: Command, field: &str) -> Result<(), Error> {
+    if present {
+        return Ok(());
     }
-    Ok(())
+    let message = format!(
+        "{} needs '{field}' in the network configuration",
+        command.as_str()
+    );
+    Err(Error::new(Code::InvalidConfig, message))
 }
 
 /// The configuration, as far as it is the verb's.
@@ -118,7 +113,17 @@ fn configuration(command: Command, input: &[u8], version: &mut SpecVersion) -> R
         return Err(Error::new(Code::IncompatibleVersion, message));
     }
     let config = NetConf::from_document(&document)?;
-    require(command, &config)?;
+    match command {
+        // Only what makes something: a DEL has to go through with whatever configuration there is.
+        Command::Add | Command::Status => document.refuse_unsupported()?,
+        Command::Check => require(config.prev_result.is_some(), command, "prevResult")?,
+        Command::Gc => require(
+            config.valid_attachments.is_some(),
+            command,
+            "cni.dev/valid-attachments",
+        )?,
+        Command::Del | Command::Version => {}
+    }
     Ok(config)
 }
 
@@ -137,10 +142,10 @@ fn add(call: &Call) -> Result<Value, Error> {
 
 /// Passes DEL on, or leaves it for the agent to find.
 fn del(call: &Call) -> Result<Option<Value>, Error> {
-    let absent = match ask(Method::CniDel, call, &call.config) {
+    let absence = match ask(Method::CniDel, call, &call.config) {
         Ok(_) => return Ok(None),
         Err(CallError::Refused(error)) => return Err(error.into()),
-        Err(absent @ (CallError::Unreachable(_) | CallError::Broken(_) | CallError::Timeout(_))) => absent,
+        Err(CallError::Absent(absence)) => absence,
     };
     tombstone::write(&call.config.state_dir, &call.attachment).map_err(|error| {
         let directory = tombstone::directory(&call.config.state_dir);
@@ -148,7 +153,7 @@ fn del(call: &Call) -> Result<Option<Value>, Error> {
             "the Manx agent is absent, and no tombstone can be left in {}",
             directory.display()
         );
-        Error::new(Code::Io, message).with_details(format!("{error}; agent: {absent}"))
+        Error::new(Code::Io, message).with_details(format!("{error}; agent: {absence}"))
     })?;
     Ok(None)
 }
@@ -167,7 +172,7 @@ fn confirm(
 }
 
 fn ask(method: Method, params: &impl Serialize, config: &NetConf) -> Result<Value, CallError> {
-    let params = serde_json::to_value(params).map_err(|error| CallError::Broken(error.into()))?;
+    let params = serde_json::to_value(params).map_err(|error| Absence::Broken(error.into()))?;
     client::call(
         &config.socket,
         method,
@@ -180,12 +185,12 @@ fn ask(method: Method, params: &impl Serialize, config: &NetConf) -> Result<Valu
 fn failure(problem: CallError, absent: Code, config: &NetConf) -> Error {
     match problem {
         CallError::Refused(error) => error.into(),
-        CallError::Unreachable(_) | CallError::Broken(_) | CallError::Timeout(_) => {
+        CallError::Absent(absence) => {
             let socket = config.socket.display();
             let message = format!(
                 "the Manx agent does not answer at {socket}: see that manxd runs on this node, and what its log says"
             );
-            Error::new(absent, message).with_details(problem)
+            Error::new(absent, message).with_details(absence)
         }
     }
 }

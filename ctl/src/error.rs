@@ -1,74 +1,105 @@
-//! What goes wrong, in words that say what to do next.
+//! What goes wrong at the command line, with what to do next.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
 
 use manx_api::manifest::ManifestError;
 
-/// Why a command failed.
+/// A result of a command.
+pub(crate) type Result<T> = std::result::Result<T, CtlError>;
+
+/// What went wrong.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    /// Manifests that cannot be used; nothing was changed.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Manifests(Vec<ManifestError>),
-    /// Resources that could not be written, or shown, each with its reason; the others were.
-    #[error("{}", .0.join("\n"))]
-    Resources(Vec<String>),
+pub(crate) enum CtlError {
+    /// The lab, or an agent.
+    #[error(transparent)]
+    Lab(#[from] manx_lab::LabError),
     /// The datastore.
-    #[error("the datastore {}: {source}", path.display())]
-    Store {
-        /// Its file.
-        path: PathBuf,
-        /// Why.
-        source: manx_store::Error,
+    #[error(transparent)]
+    Store(#[from] manx_store::Error),
+    /// Manifests with errors in them.
+    #[error("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Manifest {
+        /// All of them.
+        errors: Vec<ManifestError>,
     },
-    /// There is no datastore where one was looked for.
-    #[error(
-        "there is no datastore at {}; name another with --store FILE or a lab with --lab NAME, or start manxd, which makes one",
-        .0.display()
-    )]
-    NoStore(PathBuf),
-    /// Agents that gave no answer, each with the reason.
-    #[error("{}", .0.join("\n"))]
-    Agents(Vec<String>),
-    /// A node that is not in the cluster.
-    #[error("there is no node '{name}'; the nodes are {}", known.join(", "))]
-    UnknownNode {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A word that names no kind.
+    #[error(transparent)]
+    Kind(#[from] manx_api::meta::UnknownKind),
+    /// There is no such node.
+    #[error("there is no node '{name}' here: there is {}", .known.join(", "))]
+    NoNode {
         /// What was asked for.
         name: String,
         /// What there is.
         known: Vec<String>,
     },
-    /// A lab that does not run, or a name that no lab can have.
-    #[error("{0}")]
-    Lab(String),
-    /// A file that cannot be read, or an output that cannot be written.
-    #[error("{doing}: {source}")]
-    Io {
-        /// What was tried.
-        doing: String,
-        /// Why it failed.
+    /// No datastore at the default place.
+    #[error("there is no datastore at {}: {hint}", path.display())]
+    NoStore {
+        /// The place.
+        path: PathBuf,
+        /// What to do.
+        hint: String,
+    },
+    /// No agent at the default place.
+    #[error("no agent answers at {}: {hint}", path.display())]
+    NoAgent {
+        /// The place.
+        path: PathBuf,
+        /// What to do.
+        hint: String,
+    },
+    /// A file without a resource.
+    #[error("{} holds no resource: write at least apiVersion, kind and metadata.name", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Nobody holds the address.
+    #[error("{0} is in no block of a node that answers: `manxctl ipam show --show-blocks` lists them")]
+    NoBlock(std::net::IpAddr),
+    /// Some of several things went wrong, and were told of as they did.
+    #[error("{failed} of {all} failed")]
+    Partly {
+        /// How many.
+        failed: usize,
+        /// Of how many.
+        all: usize,
+    },
+    /// The proof failed.
+    #[error("the lab does not do what it should: see above, and the agents' logs in {}", logs.display())]
+    NotProved {
+        /// The lab's folder.
+        logs: PathBuf,
+    },
+    /// A command in the lab cannot be run.
+    #[error("cannot run {program}: {source}")]
+    Run {
+        /// Which.
+        program: String,
+        /// Why not.
         source: io::Error,
     },
+    /// Nothing can be written.
+    #[error("cannot write the output: {0}")]
+    Output(io::Error),
+    /// The async runtime.
+    #[error("cannot start: {0}")]
+    Start(io::Error),
 }
 
-impl Error {
-    pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let doing = doing.into();
-        move |source| Self::Io { doing, source }
-    }
-
-    pub(crate) fn runtime(source: io::Error) -> Self {
-        Self::Io { doing: "cannot start".to_owned(), source }
-    }
-
-    /// Prints it to standard error, a line each, `error:` before it.
-    pub(crate) fn report(&self) {
-        let red = anstyle::AnsiColor::Red.on_default().bold();
-        let mut stderr = anstream::stderr().lock();
-        for line in self.to_string().lines() {
-            // A closed standard error leaves nobody to tell.
-            drop(writeln!(stderr, "{red}error:{red:#} {line}"));
-        }
+impl CtlError {
+    /// For `map_err`: a value that JSON cannot hold.
+    pub(crate) fn json(error: serde_json::Error) -> Self {
+        Self::Output(error.into())
     }
 }

@@ -1,57 +1,102 @@
 //! The operator's command line manxctl.
 //!
-//! Two sources answer it: the datastore (`get`, `apply` and their like) and the agents' control sockets
-//! (`node status`, `bgp …`, `route …`). [`cluster::Cluster`] knows where both are: on this machine, or in a
-//! lab (`--lab`). Every list is rows that [`output`] prints as a table or as what scripts read.
+//! [`cli`] is the grammar, [`target`] finds the cluster that a command is about, [`resources`], [`observe`],
+//! [`topology`] and [`lab`] are the verbs, [`output`] and [`rows`] print what they find.
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
+use serde::Serialize;
 
-mod agent;
 mod cli;
-mod cluster;
-mod columns;
 mod error;
-mod ipam;
+mod lab;
+mod observe;
 mod output;
+mod picture;
 mod resources;
 mod rows;
+mod target;
+mod topology;
 
-use cli::{Cli, Command};
-use cluster::Cluster;
-use error::Error;
+use cli::{Cli, Color, Command};
+use error::{CtlError, Result};
+use output::Row;
+use resources::Write;
+use target::Target;
 
-/// Runs the command line; the exit code is 0 for success, 1 for failure, 2 for a usage error.
+/// Runs manxctl with the process's arguments: 0 when all went well, 1 when something failed, 2 when the
+/// arguments make no sense.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    cli.color.write_global();
+    match cli.color {
+        // `anstream` looks at the terminal and at NO_COLOR by itself.
+        Color::Auto => {}
+        Color::Always => anstream::ColorChoice::Always.write_global(),
+        Color::Never => anstream::ColorChoice::Never.write_global(),
+    }
     match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
-            error.report();
+            anstream::eprintln!("manxctl: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(cli: Cli) -> Result<(), Error> {
-    let cluster = Cluster::new(cli.location)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::runtime)?;
+fn run(cli: Cli) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    runtime.map_err(CtlError::Start)?.block_on(execute(cli))
+}
+
+async fn execute(cli: Cli) -> Result<ExitCode> {
+    let target = Target::new(cli.target)?;
     match cli.command {
-        Command::Get(arguments) => runtime.block_on(resources::get(&cluster, &arguments)),
-        Command::Create(arguments) => runtime.block_on(resources::create(&cluster, &arguments)),
-        Command::Apply(arguments) => runtime.block_on(resources::apply(&cluster, &arguments)),
-        Command::Replace(arguments) => runtime.block_on(resources::replace(&cluster, &arguments)),
-        Command::Delete(arguments) => runtime.block_on(resources::delete(&cluster, &arguments)),
-        Command::Validate(arguments) => resources::validate(&arguments),
-        Command::Node(cli::Node::Status(arguments)) => agent::node_status(&cluster, &arguments),
-        Command::Bgp(cli::Bgp::Peers(arguments)) => agent::peers(&cluster, &arguments),
-        Command::Bgp(cli::Bgp::Routes(arguments)) => agent::routes(&cluster, &arguments),
-        Command::Route(cli::Route::Show(arguments)) => agent::kernel_routes(&cluster, &arguments),
-        Command::Ipam(cli::Ipam::Show(arguments)) => runtime.block_on(ipam::show(&cluster, &arguments)),
-        Command::Completion { shell } => cli::completion(shell),
-        Command::Version => output::line(&format!("manxctl {}", env!("CARGO_PKG_VERSION"))),
+        Command::Get(args) => resources::get(&target, &args).await?,
+        Command::Apply(args) => resources::write(&target, &args, Write::Apply).await?,
+        Command::Create(args) => resources::write(&target, &args, Write::Create).await?,
+        Command::Replace(args) => resources::write(&target, &args, Write::Replace).await?,
+        Command::Delete(args) => resources::delete(&target, &args).await?,
+        Command::Node(command) => observe::node(&target, &command)?,
+        Command::Bgp(command) => observe::bgp(&target, &command)?,
+        Command::Route(command) => observe::route(&target, &command)?,
+        Command::Ipam(command) => observe::ipam(&target, &command).await?,
+        Command::Topology(args) => topology::show(&target, args.output).await?,
+        Command::Lab(command) => return lab::run(&target, command).await,
+        Command::Version(args) => output::print(&[Version::OURS], args.output)?,
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "manxctl", &mut script);
+            output::emit(&String::from_utf8_lossy(&script))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What `version` says.
+#[derive(Debug, Serialize)]
+struct Version {
+    client: &'static str,
+}
+
+impl Version {
+    const OURS: Self = Self {
+        client: env!("CARGO_PKG_VERSION"),
+    };
+}
+
+impl Row for Version {
+    const COLUMNS: (&'static [&'static str], usize) = (&["CLIENT VERSION"], 1);
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.client.to_owned()]
+    }
+
+    fn name(&self) -> String {
+        self.client.to_owned()
     }
 }

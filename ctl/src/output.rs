@@ -1,178 +1,218 @@
-//! Lists as tables for people, and as YAML, JSON and names for scripts.
+//! Lists, printed as a table, as YAML, as JSON or as names.
 
-use std::fmt;
 use std::io::{self, Write as _};
 
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
+use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
-use serde_json::{Value, json};
-use tabwriter::TabWriter;
 
-use crate::error::Error;
+use crate::error::{CtlError, Result};
 
-/// How a list is printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// The columns that people look at first.
-    #[default]
+    /// A table.
     Table,
-    /// All columns.
+    /// A table with more columns.
     Wide,
     /// YAML.
     Yaml,
     /// JSON.
     Json,
-    /// Names, one a line.
+    /// One name a line.
     Name,
 }
 
-/// A cell: text, and how good it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Cell {
-    text: String,
-    style: Style,
-}
+/// Something that lists have one line for.
+pub(crate) trait Row: Serialize {
+    /// The columns of a table, and how many of them a narrow one has.
+    const COLUMNS: (&'static [&'static str], usize);
 
-impl Cell {
-    /// Text in green where `good`, in red otherwise.
-    pub(crate) fn verdict(text: impl fmt::Display, good: bool) -> Self {
-        let color = if good { AnsiColor::Green } else { AnsiColor::Red };
-        Self { text: text.to_string(), style: color.on_default() }
-    }
+    /// One cell for each column.
+    fn cells(&self) -> Vec<String>;
 
-    /// Text, or a dash where there is none.
-    pub(crate) fn or_dash(text: Option<impl fmt::Display>) -> Self {
-        Self::from(text.map_or_else(|| "-".to_owned(), |text| text.to_string()))
-    }
-}
-
-impl<T: fmt::Display> From<T> for Cell {
-    fn from(text: T) -> Self {
-        Self { text: text.to_string(), style: Style::new() }
-    }
-}
-
-impl fmt::Display for Cell {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let style = self.style;
-        // A tab or a line end inside a cell would shift what follows.
-        write!(f, "{style}{}{style:#}", self.text.replace(['\t', '\n'], " "))
-    }
-}
-
-/// A row of a table.
-pub(crate) trait Row {
-    /// The columns' heads; the first `narrow` of them in [`Format::Table`], all in [`Format::Wide`].
-    fn heads() -> Heads;
-
-    /// The cells under the heads.
-    fn cells(&self) -> Vec<Cell>;
-
-    /// What [`Format::Name`] prints.
+    /// What to call it where only names are wanted.
     fn name(&self) -> String;
+
+    /// Whether all is well with it; what is not stands out.
+    fn is_well(&self) -> bool {
+        true
+    }
 }
 
-/// The heads of a table.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Heads {
-    /// Those that always show.
-    pub(crate) narrow: &'static [&'static str],
-    /// Those that only the wide table shows.
-    pub(crate) wide: &'static [&'static str],
+/// Prints a list.
+pub(crate) fn print<T: Row>(items: &[T], format: Format) -> Result<()> {
+    emit(&text(items, format)?)
 }
 
-/// Prints a list of rows that are themselves what scripts read.
-pub(crate) fn list<T: Row + Serialize>(rows: &[T], format: Format) -> Result<(), Error> {
+/// A list as text, as [`print`] prints it.
+pub(crate) fn text<T: Row>(items: &[T], format: Format) -> Result<String> {
+    let (columns, narrow) = T::COLUMNS;
+    let lines = || items.iter().map(|item| (item.cells(), item.is_well()));
     match format {
-        Format::Table | Format::Wide => table(T::heads(), rows.iter().map(Row::cells), format),
-        Format::Yaml => yaml(&rows),
-        Format::Json => json(&rows),
-        Format::Name => rows.iter().try_for_each(|row| line(&row.name())),
+        Format::Table => Ok(table(&columns[..narrow], lines())),
+        Format::Wide => Ok(table(columns, lines())),
+        Format::Name => Ok(items.iter().map(|item| item.name() + "\n").collect()),
+        Format::Yaml => yaml(&items),
+        Format::Json => json(&items),
     }
 }
 
-/// Prints a table; without rows, says so.
-pub(crate) fn table(heads: Heads, rows: impl IntoIterator<Item = Vec<Cell>>, format: Format) -> Result<(), Error> {
-    let text = layout(heads, rows, format == Format::Wide).map_err(written)?;
-    line(text.trim_end())
+/// A value as indented JSON, with a newline.
+pub(crate) fn json<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string_pretty(value)
+        .map(|text| text + "\n")
+        .map_err(CtlError::json)
 }
 
-fn layout(heads: Heads, rows: impl IntoIterator<Item = Vec<Cell>>, wide: bool) -> io::Result<String> {
-    let mut writer = TabWriter::new(Vec::new()).padding(3);
-    let columns = heads.narrow.len() + if wide { heads.wide.len() } else { 0 };
-    let heads: Vec<_> = heads.narrow.iter().chain(heads.wide).take(columns).copied().collect();
-    writeln!(writer, "{}", heads.join("\t"))?;
-    let mut any = false;
-    for row in rows {
-        any = true;
-        let cells: Vec<String> = row.iter().take(columns).map(ToString::to_string).collect();
-        writeln!(writer, "{}", cells.join("\t"))?;
+/// A value as YAML.
+pub(crate) fn yaml<T: Serialize>(value: &T) -> Result<String> {
+    serde_saphyr::to_string(value).map_err(|error| CtlError::Output(io::Error::other(error.to_string())))
+}
+
+/// A table without borders; lines that are not well are red, on a terminal.
+pub(crate) fn table(columns: &[&str], lines: impl Iterator<Item = (Vec<String>, bool)>) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(columns);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
     }
-    if !any {
-        return Ok("No resources found.".to_owned());
+    let mut styles = vec![Style::new().bold()];
+    for (mut cells, well) in lines {
+        cells.truncate(columns.len());
+        // What is empty reads better with something in it, and `awk` counts it.
+        cells
+            .iter_mut()
+            .filter(|cell| cell.is_empty())
+            .for_each(|cell| cell.push('-'));
+        table.add_row(cells);
+        styles.push(if well {
+            Style::new()
+        } else {
+            AnsiColor::Red.on_default()
+        });
     }
-    let bytes = writer.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
-    let text = String::from_utf8(bytes).map_err(io::Error::other)?;
-    Ok(text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n"))
+    let mut text = String::new();
+    for (line, style) in table.lines().zip(styles) {
+        let line = line.trim_end();
+        if style.is_plain() {
+            text.push_str(line);
+        } else {
+            text.push_str(&format!("{style}{line}{style:#}"));
+        }
+        text.push('\n');
+    }
+    text
 }
 
-/// Prints a value as YAML.
-pub(crate) fn yaml(value: &impl Serialize) -> Result<(), Error> {
-    let text = serde_saphyr::to_string(value).map_err(|error| written(io::Error::other(error.to_string())))?;
-    line(text.trim_end())
-}
-
-/// Prints a value as JSON.
-pub(crate) fn json(value: &impl Serialize) -> Result<(), Error> {
-    let text = serde_json::to_string_pretty(value).map_err(|error| written(error.into()))?;
-    line(&text)
-}
-
-/// A list as `kubectl` and `calicoctl` write one; what `apply` takes back.
-pub(crate) fn as_list(items: &[Value]) -> Value {
-    json!({ "apiVersion": manx_api::API_VERSION, "kind": "List", "items": items })
-}
-
-/// Prints a line. Whoever stops reading (`| head`) has what it wanted.
-pub(crate) fn line(text: &str) -> Result<(), Error> {
-    match writeln!(anstream::stdout().lock(), "{text}") {
+/// Writes to standard output; a reader that has seen enough is no error.
+pub(crate) fn emit(text: &str) -> Result<()> {
+    let mut out = anstream::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(written),
+        other => other.map_err(CtlError::Output),
     }
 }
 
-fn written(source: io::Error) -> Error {
-    Error::io("cannot write the output")(source)
+/// A duration as people say it: `59s`, `3m5s`, `2h10m`, `4d3h`.
+#[must_use]
+pub(crate) fn duration(seconds: u64) -> String {
+    const MINUTE: u64 = 60;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+    match seconds {
+        0..MINUTE => format!("{seconds}s"),
+        MINUTE..HOUR => format!("{}m{}s", seconds / MINUTE, seconds % MINUTE),
+        HOUR..DAY => format!("{}h{}m", seconds / HOUR, seconds % HOUR / MINUTE),
+        DAY.. => format!("{}d{}h", seconds / DAY, seconds % DAY / HOUR),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const HEADS: Heads = Heads { narrow: &["NAME", "STATE"], wide: &["WHY"] };
+    #[derive(Serialize)]
+    struct Cat {
+        name: String,
+        tail: bool,
+    }
 
-    fn row(name: &str, good: bool) -> Vec<Cell> {
-        vec![name.into(), Cell::verdict(if good { "up" } else { "down" }, good), "because\tso".into()]
+    impl Row for Cat {
+        const COLUMNS: (&'static [&'static str], usize) = (&["NAME", "TAIL"], 1);
+
+        fn cells(&self) -> Vec<String> {
+            vec![
+                self.name.clone(),
+                if self.tail { "long".into() } else { String::new() },
+            ]
+        }
+
+        fn name(&self) -> String {
+            format!("cat/{}", self.name)
+        }
+
+        fn is_well(&self) -> bool {
+            !self.tail
+        }
+    }
+
+    fn cats() -> Vec<Cat> {
+        vec![
+            Cat {
+                name: "felix the first".into(),
+                tail: true,
+            },
+            Cat {
+                name: "stubbin".into(),
+                tail: false,
+            },
+        ]
+    }
+
+    fn plain(format: Format) -> String {
+        anstream::adapter::strip_str(&text(&cats(), format).unwrap()).to_string()
     }
 
     #[test]
-    fn columns_stand_under_their_heads_whatever_their_colour() {
-        let text = layout(HEADS, [row("a", true), row("longer", false)], false).unwrap();
-        let plain = anstream::adapter::strip_str(&text).to_string();
-        assert_eq!(plain, "NAME     STATE\na        up\nlonger   down");
-        assert!(text.contains("\u{1b}[31mdown"));
+    fn every_format_shows_the_same_list() {
+        assert_eq!(plain(Format::Table), "NAME\nfelix the first\nstubbin\n");
+        assert_eq!(
+            plain(Format::Wide),
+            "NAME             TAIL\nfelix the first  long\nstubbin          -\n"
+        );
+        assert_eq!(plain(Format::Name), "cat/felix the first\ncat/stubbin\n");
+        assert_eq!(
+            plain(Format::Yaml),
+            "- name: felix the first\n  tail: true\n- name: stubbin\n  tail: false\n"
+        );
+        let json: serde_json::Value = serde_json::from_str(&plain(Format::Json)).unwrap();
+        assert_eq!(json[1]["name"], "stubbin");
     }
 
     #[test]
-    fn a_cell_keeps_to_its_cell() {
-        let text = layout(HEADS, [row("a", true)], true).unwrap();
-        let plain = anstream::adapter::strip_str(&text).to_string();
-        assert_eq!(plain, "NAME   STATE   WHY\na      up      because so");
+    fn an_empty_list_is_a_header_or_an_empty_list() {
+        let none: [Cat; 0] = [];
+        let plain = |format| anstream::adapter::strip_str(&text(&none, format).unwrap()).to_string();
+        assert_eq!(plain(Format::Table), "NAME\n");
+        assert_eq!(plain(Format::Json), "[]\n");
+        assert_eq!(plain(Format::Name), "");
     }
 
     #[test]
-    fn an_empty_list_says_so() {
-        assert_eq!(layout(HEADS, [], false).unwrap(), "No resources found.");
+    fn what_is_not_well_is_red() {
+        let text = text(&cats(), Format::Table).unwrap();
+        assert!(text.contains("\u{1b}[31mfelix the first\u{1b}[0m"), "{text:?}");
+        assert!(text.contains("\nstubbin\n"), "{text:?}");
+    }
+
+    #[test]
+    fn durations_are_short() {
+        let texts = [0, 59, 60, 3_599, 3_600, 86_399, 90_000].map(duration);
+        assert_eq!(texts, ["0s", "59s", "1m0s", "59m59s", "1h0m", "23h59m", "1d1h"]);
     }
 }

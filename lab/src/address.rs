@@ -35,9 +35,17 @@ pub fn reflector_host(index: u8) -> u8 {
 #[must_use]
 pub fn interface(segment: u8, host: u8, dual_stack: bool) -> Vec<IpNetwork> {
     let mut addresses = Vec::with_capacity(2);
-    addresses.extend(Ipv4Network::new(v4(segment, host), PREFIX_V4).ok().map(IpNetwork::V4));
+    addresses.extend(
+        Ipv4Network::new(v4(segment, host), PREFIX_V4)
+            .ok()
+            .map(IpNetwork::V4),
+    );
     if dual_stack {
-        addresses.extend(Ipv6Network::new(v6(segment, host), PREFIX_V6).ok().map(IpNetwork::V6));
+        addresses.extend(
+            Ipv6Network::new(v6(segment, host), PREFIX_V6)
+                .ok()
+                .map(IpNetwork::V6),
+        );
     }
     addresses
 }
@@ -46,7 +54,10 @@ pub fn interface(segment: u8, host: u8, dual_stack: bool) -> Vec<IpNetwork> {
 #[must_use]
 pub fn prefixes(segment: u8, dual_stack: bool) -> Vec<IpNetwork> {
     let networks = interface(segment, 0, dual_stack);
-    networks.iter().filter_map(|n| IpNetwork::new(n.network(), n.prefix()).ok()).collect()
+    networks
+        .iter()
+        .filter_map(|n| IpNetwork::new(n.network(), n.prefix()).ok())
+        .collect()
 }
 
 /// The bare addresses of `networks`.
@@ -79,7 +90,13 @@ mod tests {
     fn a_host_has_the_same_number_in_both_families() {
         let texts = |networks: Vec<IpNetwork>| networks.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(texts(interface(1, 11, false)), ["192.168.1.11/24"]);
-        assert_eq!(texts(interface(255, 210, true)), ["192.168.255.210/24", "fd00:192:168:255::210/64"]);
-        assert_eq!(texts(prefixes(12, true)), ["192.168.12.0/24", "fd00:192:168:12::/64"]);
+        assert_eq!(
+            texts(interface(255, 210, true)),
+            ["192.168.255.210/24", "fd00:192:168:255::210/64"]
+        );
+        assert_eq!(
+            texts(prefixes(12, true)),
+            ["192.168.12.0/24", "fd00:192:168:12::/64"]
+        );
     }
 }

@@ -19,7 +19,9 @@ impl Layout {
     /// The files of lab `name` under `base`, usually [`BASE`].
     #[must_use]
     pub fn new(base: &Path, name: &Name) -> Self {
-        Self { root: base.join(name.as_str()) }
+        Self {
+            root: base.join(name.as_str()),
+        }
     }
 
     /// The lab's folder.
@@ -50,6 +52,12 @@ impl Layout {
     #[must_use]
     pub fn socket(&self, node: &str) -> PathBuf {
         self.host(node).join("manxd.sock")
+    }
+
+    /// What must outlive a node's `manxd`.
+    #[must_use]
+    pub fn state_dir(&self, node: &str) -> PathBuf {
+        self.host(node).join("state")
     }
 
     /// The log of one of a host's processes.

@@ -79,7 +79,11 @@ pub struct Options {
 
 /// Who peers with whom.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase",
+    deny_unknown_fields
+)]
 pub enum Topology {
     /// Every node with every other, on one segment.
     Mesh,
@@ -162,7 +166,12 @@ fn in_range(what: &'static str, value: u16, min: u16, max: u16) -> Result<(), Op
     if (min..=max).contains(&value) {
         Ok(())
     } else {
-        Err(OptionsError::OutOfRange { what, value, min, max })
+        Err(OptionsError::OutOfRange {
+            what,
+            value,
+            min,
+            max,
+        })
     }
 }
 
@@ -194,7 +203,10 @@ mod tests {
         assert_eq!(error.to_string(), "nodes: 0 is out of range, write 1 to 200");
         assert!(mesh(3, 101).check().is_err());
         let racks = |racks| Options {
-            topology: Topology::Tor { software: Software::Bird, racks },
+            topology: Topology::Tor {
+                software: Software::Bird,
+                racks,
+            },
             ..mesh(3, 2)
         };
         assert_eq!(racks(3).check(), Ok(()));

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use ipnetwork::IpNetwork;
 use manx_api::bgp::{BgpConfiguration, BgpConfigurationSpec, BgpPeer, BgpPeerSpec, NextHopMode};
 use manx_api::ipam::{IpPool, IpPoolSpec};
-use manx_api::{Metadata, Resource};
+use manx_api::{Metadata, Resource, Selector};
 
 use crate::address::{self, ROUTER, SPINE};
 use crate::layout::Layout;
@@ -19,6 +19,7 @@ use crate::routers::{self, Router, Session, Setup};
 const CLUSTER_AS: u32 = 64512;
 /// The first rack's segment; a cluster without racks is one rack.
 const FIRST_SEGMENT: u8 = 1;
+const BGP_PORT: u16 = 179;
 /// The pods' Kubernetes namespace.
 const POD_NAMESPACE: &str = "default";
 /// The bridge of a host that has one.
@@ -106,12 +107,20 @@ pub struct File {
 impl File {
     /// Root's file.
     pub(crate) fn new(path: &str, text: String) -> Self {
-        Self { path: path.into(), text, owner: None }
+        Self {
+            path: path.into(),
+            text,
+            owner: None,
+        }
     }
 
     /// A file of `owner`, a user of the machine.
     pub(crate) fn owned(path: &str, text: String, owner: &'static str) -> Self {
-        Self { path: path.into(), text, owner: Some(owner) }
+        Self {
+            path: path.into(),
+            text,
+            owner: Some(owner),
+        }
     }
 }
 
@@ -132,7 +141,12 @@ impl Process {
     /// A process that can start at once.
     pub(crate) fn new(name: &str, program: Program, args: &[&str]) -> Self {
         let args = args.iter().copied().map(str::to_owned).collect();
-        Self { name: name.to_owned(), program, args, needs: None }
+        Self {
+            name: name.to_owned(),
+            program,
+            args,
+            needs: None,
+        }
     }
 }
 
@@ -168,7 +182,9 @@ impl Host {
     /// Its addresses, those of its bridge first.
     pub fn addresses(&self) -> impl Iterator<Item = IpNetwork> {
         let bridge = self.bridge.iter().flatten();
-        bridge.chain(self.interfaces.iter().flat_map(|i| &i.addresses)).copied()
+        bridge
+            .chain(self.interfaces.iter().flat_map(|i| &i.addresses))
+            .copied()
     }
 
     /// Its first address.
@@ -177,64 +193,35 @@ impl Host {
         self.addresses().next().map(|network| network.ip())
     }
 
-    /// The script for `ip -batch` that gives the host its bridge, links, addresses and routes. Ports of its
-    /// bridge come later, with the hosts that plug in: see [`Host::ports_script`].
-    #[must_use]
-    pub fn links_script(&self) -> String {
-        let mut script = "link set lo up\n".to_owned();
-        if let Some(addresses) = &self.bridge {
-            let _infallible = writeln!(script, "link add {BRIDGE} type bridge");
-            let _infallible = writeln!(script, "link set {BRIDGE} up");
-            write_addresses(&mut script, BRIDGE, addresses);
-        }
-        for Interface { name, addresses, bridge_netns, port } in &self.interfaces {
-            let peer = format!("peer name {port} netns {bridge_netns}");
-            let _infallible = writeln!(script, "link add {name} type veth {peer}");
-            let _infallible = writeln!(script, "link set {name} up");
-            write_addresses(&mut script, name, addresses);
-        }
-        for gateway in &self.gateways {
-            let _infallible = writeln!(script, "route add default via {gateway}");
-        }
-        script
-    }
-
-    /// The script for `ip -batch` that connects the bridge's ports, once they are there.
-    #[must_use]
-    pub fn ports_script(&self, hosts: &[Self]) -> String {
+    /// The ports of its bridge, among `hosts`.
+    pub fn ports<'a>(&'a self, hosts: &'a [Self]) -> impl Iterator<Item = &'a str> {
         let interfaces = hosts.iter().flat_map(|host| &host.interfaces);
-        let mut script = String::new();
-        for interface in interfaces.filter(|interface| interface.bridge_netns == self.netns) {
-            let _infallible = writeln!(script, "link set {} master {BRIDGE} up", interface.port);
-        }
-        script
+        interfaces
+            .filter(|interface| interface.bridge_netns == self.netns)
+            .map(|interface| interface.port.as_str())
     }
 
-    /// The kernel's settings before the first link: path below `/proc/sys`, value.
+    /// The kernel's settings before the first link: path below `/proc/sys/net`, value.
     #[must_use]
     pub fn sysctls(&self) -> &'static [(&'static str, &'static str)] {
         /// Addresses are ours to give: they work at once, without duplicate detection.
-        const PLAIN: [(&str, &str); 2] =
-            [("net/ipv6/conf/all/accept_dad", "0"), ("net/ipv6/conf/default/accept_dad", "0")];
+        const PLAIN: [(&str, &str); 2] = [
+            ("ipv6/conf/all/accept_dad", "0"),
+            ("ipv6/conf/default/accept_dad", "0"),
+        ];
         const ROUTER: [(&str, &str); 6] = [
             PLAIN[0],
             PLAIN[1],
-            ("net/ipv4/ip_forward", "1"),
-            ("net/ipv6/conf/all/forwarding", "1"),
+            ("ipv4/ip_forward", "1"),
+            ("ipv6/conf/all/forwarding", "1"),
             // A router that sends packets back where they came from does so because it was told to.
-            ("net/ipv4/conf/all/send_redirects", "0"),
-            ("net/ipv4/conf/default/send_redirects", "0"),
+            ("ipv4/conf/all/send_redirects", "0"),
+            ("ipv4/conf/default/send_redirects", "0"),
         ];
         match self.role {
             Role::Router(_) => &ROUTER,
             Role::Fabric | Role::Reflector | Role::Node => &PLAIN,
         }
-    }
-}
-
-fn write_addresses(script: &mut String, interface: &str, addresses: &[IpNetwork]) {
-    for address in addresses {
-        let _infallible = writeln!(script, "addr add {address} dev {interface}");
     }
 }
 
@@ -255,7 +242,10 @@ impl Plan {
         };
         plan.add_pools();
         let fabric = plan.host("fabric", Role::Fabric, None);
-        plan.hosts.push(Host { bridge: Some(Vec::new()), ..fabric });
+        plan.hosts.push(Host {
+            bridge: Some(Vec::new()),
+            ..fabric
+        });
         match options.topology {
             Topology::Mesh => plan.add_mesh(),
             Topology::Tor { software, racks } => plan.add_racks(software, racks),
@@ -300,8 +290,17 @@ impl Plan {
     fn add_pools(&mut self) {
         let mut add = |name: &str, cidr: &str| {
             let Ok(cidr) = cidr.parse() else { return };
-            let spec = IpPoolSpec { cidr, block_size: None, disabled: false, disable_bgp_export: false };
-            self.resources.push(Resource::IpPool(IpPool { metadata: named(name), spec }));
+            let spec = IpPoolSpec {
+                cidr,
+                block_size: None,
+                node_selector: Selector::all(),
+                disabled: false,
+                disable_bgp_export: false,
+            };
+            self.resources.push(Resource::IpPool(IpPool {
+                metadata: named(name),
+                spec,
+            }));
         };
         add("default-ipv4-ippool", address::POOL_V4);
         if self.options.dual_stack {
@@ -311,11 +310,12 @@ impl Plan {
 
     fn add_pods(&mut self) {
         for node in 1..=self.options.nodes {
-            self.pods.extend((1..=self.options.pods_per_node).map(|pod| PodPlan {
-                namespace: POD_NAMESPACE.to_owned(),
-                name: format!("pod{node}-{pod}"),
-                node: node_name(node),
-            }));
+            self.pods
+                .extend((1..=self.options.pods_per_node).map(|pod| PodPlan {
+                    namespace: POD_NAMESPACE.to_owned(),
+                    name: format!("pod{node}-{pod}"),
+                    node: node_name(node),
+                }));
         }
     }
 
@@ -325,18 +325,25 @@ impl Plan {
             as_number: CLUSTER_AS,
             ..BgpConfigurationSpec::default()
         };
-        let configuration = BgpConfiguration { metadata: named("default"), spec };
+        let configuration = BgpConfiguration {
+            metadata: named("default"),
+            spec,
+        };
         self.resources.push(Resource::BgpConfiguration(configuration));
     }
 
     fn add_mesh(&mut self) {
         self.set_mesh(true);
         let mut nodes: Vec<Host> = self.nodes_of_segment(CLUSTER_AS);
-        let addresses: Vec<(String, Option<IpAddr>)> =
-            nodes.iter().map(|node| (node.name.clone(), node.address())).collect();
+        let addresses: Vec<(String, Option<IpAddr>)> = nodes
+            .iter()
+            .map(|node| (node.name.clone(), node.address()))
+            .collect();
         for node in &mut nodes {
             let others = addresses.iter().filter(|(name, _)| *name != node.name);
-            node.peers = others.filter_map(|(name, address)| Some(((*address)?, name.clone()))).collect();
+            node.peers = others
+                .filter_map(|(name, address)| Some(((*address)?, name.clone())))
+                .collect();
         }
         self.hosts.append(&mut nodes);
     }
@@ -344,12 +351,19 @@ impl Plan {
     fn add_reflected(&mut self, reflectors: u16) {
         self.set_mesh(false);
         let mut nodes = self.nodes_of_segment(CLUSTER_AS);
-        let clients: Vec<Session> = nodes.iter().filter_map(|node| session(node, CLUSTER_AS)).collect();
+        let clients: Vec<Session> = nodes
+            .iter()
+            .filter_map(|node| session(node, CLUSTER_AS))
+            .collect();
         for index in 0..small(reflectors) {
             let name = format!("rr{}", index + 1);
             let host = address::reflector_host(index);
             let mut reflector = self.host(&name, Role::Reflector, Some(CLUSTER_AS));
-            self.plug(&mut reflector, UPLINK, address::interface(FIRST_SEGMENT, host, self.options.dual_stack));
+            self.plug(
+                &mut reflector,
+                UPLINK,
+                address::interface(FIRST_SEGMENT, host, self.options.dual_stack),
+            );
             let id = address::v4(FIRST_SEGMENT, host);
             let setup = routers::reflector(CLUSTER_AS, id, &clients, &self.layout.host(&name));
             reflector.install(setup);
@@ -364,9 +378,9 @@ impl Plan {
 
     fn add_racks(&mut self, software: Software, racks: u16) {
         self.set_mesh(false);
-        let nodes_of = |rack| (0..self.options.nodes).filter(move |node| node * racks / self.options.nodes == rack);
-        let members: Vec<Vec<u16>> = (0..racks).map(|rack| nodes_of(rack).collect()).collect();
-        for (rack, members) in members.into_iter().enumerate() {
+        let nodes = self.options.nodes;
+        for rack in 0..racks {
+            let members: Vec<u16> = (0..nodes).filter(|node| node * racks / nodes == rack).collect();
             self.add_rack(software, small(racks), small(rack), &members);
         }
     }
@@ -376,17 +390,28 @@ impl Plan {
         let (name, asn) = (router_name(rack), rack_as(rack));
         let own = address::interface(segment, ROUTER, dual_stack);
         let mut router = self.host(&name, Role::Router(software), Some(asn));
-        self.plug(&mut router, "spine", address::interface(SPINE, segment, dual_stack));
+        self.plug(
+            &mut router,
+            "spine",
+            address::interface(SPINE, segment, dual_stack),
+        );
         let mut sessions = Vec::new();
         let mut nodes = Vec::new();
         for index in members {
             let mut node = self.node(*index, segment, asn);
-            node.interfaces.iter_mut().for_each(|link| link.bridge_netns.clone_from(&router.netns));
+            node.interfaces
+                .iter_mut()
+                .for_each(|link| link.bridge_netns.clone_from(&router.netns));
             node.gateways = address::bare(&own);
             for gateway in address::bare(&own) {
                 let suffix = if gateway.is_ipv4() { "" } else { "-v6" };
                 node.peers.insert(gateway, name.clone());
-                self.add_peer(&format!("{}-{name}{suffix}", node.name), Some(&node.name), gateway, asn);
+                self.add_peer(
+                    &format!("{}-{name}{suffix}", node.name),
+                    Some(&node.name),
+                    gateway,
+                    asn,
+                );
             }
             sessions.extend(all_sessions(&node, asn));
             nodes.push(node);
@@ -417,25 +442,37 @@ impl Plan {
     }
 
     fn add_peer(&mut self, name: &str, node: Option<&str>, address: IpAddr, as_number: u32) {
-        let text = serde_json::json!({
-            "peerIP": address,
-            "asNumber": as_number,
-            "holdTime": BgpConfigurationSpec::default().hold_time,
-        });
-        let Ok(mut spec) = serde_json::from_value::<BgpPeerSpec>(text) else { return };
-        spec.node = node.map(str::to_owned);
-        self.resources.push(Resource::BgpPeer(BgpPeer { metadata: named(name), spec }));
+        let spec = BgpPeerSpec {
+            node: node.map(str::to_owned),
+            node_selector: None,
+            peer_ip: SocketAddr::new(address, BGP_PORT),
+            as_number,
+            next_hop_mode: NextHopMode::Auto,
+            passive: false,
+            hold_time: BgpConfigurationSpec::default().hold_time,
+            max_restart_time: BgpConfigurationSpec::default().node_mesh_max_restart_time,
+        };
+        self.resources.push(Resource::BgpPeer(BgpPeer {
+            metadata: named(name),
+            spec,
+        }));
     }
 
     fn nodes_of_segment(&self, asn: u32) -> Vec<Host> {
-        (0..self.options.nodes).map(|index| self.node(index, FIRST_SEGMENT, asn)).collect()
+        (0..self.options.nodes)
+            .map(|index| self.node(index, FIRST_SEGMENT, asn))
+            .collect()
     }
 
     fn node(&self, index: u16, segment: u8, asn: u32) -> Host {
         let name = node_name(index + 1);
         let mut node = self.host(&name, Role::Node, Some(asn));
         let host = address::node_host(small(index));
-        self.plug(&mut node, UPLINK, address::interface(segment, host, self.options.dual_stack));
+        self.plug(
+            &mut node,
+            UPLINK,
+            address::interface(segment, host, self.options.dual_stack),
+        );
         node.files = vec![
             File::new("manxd.yaml", self.agent_configuration(&node)),
             File::new("cni/net.d/10-manx.conflist", self.cni_configuration(&name)),
@@ -467,10 +504,14 @@ stateDir: {state}
             name = node.name,
             store = self.layout.store().display(),
             socket = self.layout.socket(&node.name).display(),
-            state = self.layout.host(&node.name).join("state").display(),
+            state = self.layout.state_dir(&node.name).display(),
         );
         for network in node.addresses() {
-            let family = if network.is_ipv4() { "ipv4Address" } else { "ipv6Address" };
+            let family = if network.is_ipv4() {
+                "ipv4Address"
+            } else {
+                "ipv6Address"
+            };
             let _infallible = writeln!(text, "{family}: {network}");
         }
         if let Some(asn) = node.asn.filter(|asn| *asn != CLUSTER_AS) {
@@ -483,7 +524,11 @@ stateDir: {state}
         let list = serde_json::json!({
             "cniVersion": "1.0.0",
             "name": "manx",
-            "plugins": [{ "type": "manx", "socket": self.layout.socket(node) }],
+            "plugins": [{
+                "type": "manx",
+                "socket": self.layout.socket(node),
+                "stateDir": self.layout.state_dir(node),
+            }],
         });
         format!("{list:#}\n")
     }
@@ -493,5 +538,233 @@ impl Host {
     fn install(&mut self, setup: Setup) {
         self.files.extend(setup.files);
         self.processes.extend(setup.processes);
+    }
+}
+
+/// The session that carries both families.
+fn session(node: &Host, asn: u32) -> Option<Session> {
+    all_sessions(node, asn).next()
+}
+
+/// One session per family.
+fn all_sessions(node: &Host, asn: u32) -> impl Iterator<Item = Session> {
+    node.addresses().map(move |network| Session {
+        name: node.name.clone(),
+        address: network.ip(),
+        asn,
+    })
+}
+
+fn named(name: &str) -> Metadata {
+    Metadata {
+        name: name.to_owned(),
+        ..Metadata::default()
+    }
+}
+
+fn node_name(number: u16) -> String {
+    format!("node{number}")
+}
+
+fn router_name(rack: u8) -> String {
+    format!("tor{}", rack + 1)
+}
+
+fn rack_as(rack: u8) -> u32 {
+    CLUSTER_AS + 1 + u32::from(rack)
+}
+
+/// A number of hosts or racks; [`Options::check`] has bounded it.
+fn small(number: u16) -> u8 {
+    u8::try_from(number).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(topology: Topology, nodes: u16, dual_stack: bool) -> Plan {
+        let options = Options {
+            name: "x".parse().unwrap(),
+            nodes,
+            topology,
+            pods_per_node: 1,
+            dual_stack,
+        };
+        Plan::new(&options, Path::new("/run/manx-lab")).unwrap()
+    }
+
+    fn racks(software: Software) -> Plan {
+        plan(Topology::Tor { software, racks: 2 }, 3, true)
+    }
+
+    /// Everything that a host is given, as text.
+    fn sheet(plan: &Plan, name: &str) -> String {
+        let host = plan.host_named(name).unwrap();
+        let mut text = format!(
+            "# {} ({:?}, AS {:?})\n## sysctl\n",
+            host.netns, host.role, host.asn
+        );
+        for (key, value) in host.sysctls() {
+            writeln!(text, "{key} = {value}").unwrap();
+        }
+        writeln!(
+            text,
+            "## bridge\n{:?} {:?}",
+            host.bridge,
+            host.ports(&plan.hosts).collect::<Vec<_>>()
+        )
+        .unwrap();
+        writeln!(
+            text,
+            "## links\n{:?}\n## gateways {:?}",
+            host.interfaces, host.gateways
+        )
+        .unwrap();
+        writeln!(text, "## peers\n{:?}", host.peers).unwrap();
+        for file in &host.files {
+            write!(
+                text,
+                "## {} ({:?})\n{}",
+                file.path.display(),
+                file.owner,
+                file.text
+            )
+            .unwrap();
+        }
+        for process in &host.processes {
+            writeln!(
+                text,
+                "## {} needs {:?}\n{:?} {}",
+                process.name,
+                process.needs,
+                process.program,
+                process.args.join(" ")
+            )
+            .unwrap();
+        }
+        text
+    }
+
+    #[test]
+    fn a_meshs_node_gets_a_link_an_agent_and_all_others_as_peers() {
+        let plan = plan(Topology::Mesh, 3, false);
+        insta::assert_snapshot!(sheet(&plan, "node2"));
+        insta::assert_snapshot!(sheet(&plan, "fabric"));
+    }
+
+    #[test]
+    fn a_racks_node_talks_to_its_router_in_both_families() {
+        insta::assert_snapshot!(sheet(&racks(Software::Bird), "node3"));
+    }
+
+    #[test]
+    fn every_software_is_told_the_same() {
+        insta::assert_snapshot!("tor1_bird", sheet(&racks(Software::Bird), "tor1"));
+        insta::assert_snapshot!("tor1_frr", sheet(&racks(Software::Frr), "tor1"));
+        insta::assert_snapshot!("tor1_gobgp", sheet(&racks(Software::Gobgp), "tor1"));
+        insta::assert_snapshot!("tor1_manx", sheet(&racks(Software::Manx), "tor1"));
+    }
+
+    #[test]
+    fn reflectors_know_every_node_as_a_client() {
+        let plan = plan(Topology::Rr { reflectors: 2 }, 2, true);
+        insta::assert_snapshot!(sheet(&plan, "rr2"));
+        let peers: Vec<&String> = plan.host_named("node1").unwrap().peers.values().collect();
+        assert_eq!(peers, ["rr1", "rr2"]);
+    }
+
+    #[test]
+    fn the_datastore_starts_with_pools_a_configuration_and_peers() {
+        let plan = racks(Software::Frr);
+        let keys: Vec<String> = plan.resources.iter().map(|r| r.key().to_string()).collect();
+        assert_eq!(
+            keys,
+            [
+                "IPPool/default-ipv4-ippool",
+                "IPPool/default-ipv6-ippool",
+                "BGPConfiguration/default",
+                "BGPPeer/node1-tor1",
+                "BGPPeer/node1-tor1-v6",
+                "BGPPeer/node2-tor1",
+                "BGPPeer/node2-tor1-v6",
+                "BGPPeer/node3-tor2",
+                "BGPPeer/node3-tor2-v6",
+            ]
+        );
+        for resource in &plan.resources {
+            assert_eq!(manx_api::validate(resource), Vec::new(), "{}", resource.key());
+        }
+    }
+
+    #[test]
+    fn every_address_and_every_name_is_given_once() {
+        for plan in [
+            plan(Topology::Mesh, 200, true),
+            plan(Topology::Rr { reflectors: 4 }, 200, true),
+            plan(
+                Topology::Tor {
+                    software: Software::Bird,
+                    racks: 200,
+                },
+                200,
+                true,
+            ),
+            plan(
+                Topology::Tor {
+                    software: Software::Bird,
+                    racks: 7,
+                },
+                20,
+                true,
+            ),
+        ] {
+            let mut addresses: Vec<IpNetwork> = plan.hosts.iter().flat_map(Host::addresses).collect();
+            let mut names: Vec<&String> = plan.hosts.iter().map(|host| &host.netns).collect();
+            let (all_addresses, all_names) = (addresses.len(), names.len());
+            addresses.sort();
+            addresses.dedup();
+            names.sort();
+            names.dedup();
+            assert_eq!((addresses.len(), names.len()), (all_addresses, all_names));
+            let longest = plan
+                .hosts
+                .iter()
+                .flat_map(|h| &h.interfaces)
+                .map(|i| i.port.len())
+                .max();
+            assert!(
+                longest < Some(16),
+                "the kernel's names of interfaces have 15 characters"
+            );
+        }
+    }
+
+    #[test]
+    fn every_rack_has_its_share_of_nodes() {
+        let plan = plan(
+            Topology::Tor {
+                software: Software::Bird,
+                racks: 3,
+            },
+            7,
+            false,
+        );
+        let mut sizes = BTreeMap::<IpAddr, u32>::new();
+        plan.nodes()
+            .for_each(|node| *sizes.entry(node.gateways[0]).or_default() += 1);
+        assert_eq!(sizes.into_values().collect::<Vec<_>>(), [3, 2, 2]);
+    }
+
+    #[test]
+    fn pods_are_spread_over_the_nodes() {
+        let plan = plan(Topology::Mesh, 2, false);
+        let pods: Vec<String> = plan
+            .pods
+            .iter()
+            .map(|p| format!("{}/{} on {}", p.namespace, p.name, p.node))
+            .collect();
+        assert_eq!(pods, ["default/pod1-1 on node1", "default/pod2-1 on node2"]);
+        assert_eq!(plan.pod_netns("default", "pod1-1"), "x-pod-default-pod1-1");
     }
 }

@@ -181,7 +181,13 @@ impl Reader {
     }
 
     /// Hands on message after message; returns when no further one counts, fails when none will come.
+    ///
+    /// The speaker gives a context when it sends its OPEN and another one when it has the peer's, and what is
+    /// to be read in it waits for it. None comes to a connection that is refused.
     async fn messages(&mut self) -> io::Result<()> {
+        if self.context.changed().await.is_err() {
+            return Ok(());
+        }
         loop {
             let context = self.context.borrow().clone();
             let message = match wire::frame(&mut self.buffer, context.max_message) {
@@ -203,7 +209,6 @@ impl Reader {
                 message,
             };
             tell(&self.inbox, received).await;
-            // What follows an OPEN means what both OPENs agree upon. No context comes when the OPEN was refused.
             if last || (opens && self.context.changed().await.is_err()) {
                 return Ok(());
             }
@@ -236,13 +241,21 @@ mod tests {
         (link, peer, jobs)
     }
 
+    async fn next(jobs: &mut mpsc::Receiver<Job>) -> Job {
+        timeout(Duration::from_secs(30), jobs.recv())
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
     #[tokio::test]
     async fn a_panic_over_input_closes_the_connection() {
-        let (_link, mut peer, mut jobs) = served(|_, _| panic!("hostile input")).await;
+        let (link, mut peer, mut jobs) = served(|_, _| panic!("hostile input")).await;
+        link.set_context(Context::default());
         peer.write_all(&wire::encode(&Message::Keepalive, &Context::default()))
             .await
             .unwrap();
-        let job = jobs.recv().await.unwrap();
+        let job = next(&mut jobs).await;
         assert!(
             matches!(job, Job::Input(Input::Closed { conn: ConnId(7) })),
             "{job:?}"
@@ -263,27 +276,36 @@ mod tests {
             _ => panic!("decoded without its context"),
         };
         let (link, mut peer, mut jobs) = served(decode).await;
+        link.set_context(Context::default());
         let open = [&[0xff; 16][..], &[0, 29, 1], &[0; 10]].concat();
         let keepalive = wire::encode(&Message::Keepalive, &Context::default());
         peer.write_all(&[&open[..], &keepalive].concat()).await.unwrap();
-        assert!(matches!(
-            jobs.recv().await,
-            Some(Job::Input(Input::Received {
-                message: Ok(Message::Open(_)),
-                ..
-            }))
-        ));
+        let job = next(&mut jobs).await;
+        assert!(
+            matches!(
+                job,
+                Job::Input(Input::Received {
+                    message: Ok(Message::Open(_)),
+                    ..
+                })
+            ),
+            "{job:?}"
+        );
         link.set_context(Context {
             four_octet_as: true,
             ..Context::default()
         });
-        assert!(matches!(
-            jobs.recv().await,
-            Some(Job::Input(Input::Received {
-                message: Ok(Message::Keepalive),
-                ..
-            }))
-        ));
+        let job = next(&mut jobs).await;
+        assert!(
+            matches!(
+                job,
+                Job::Input(Input::Received {
+                    message: Ok(Message::Keepalive),
+                    ..
+                })
+            ),
+            "{job:?}"
+        );
     }
 
     #[tokio::test]

@@ -185,14 +185,17 @@ fn del_fails_where_no_tombstone_can_be_left() {
 fn an_agent_that_answers_nonsense_or_dies_is_absent() {
     let long: &[u8] = Box::leak(vec![b' '; 2 << 20].into_boxed_slice());
     for (said, details) in [
-        (&b""[..], "unexpected end of file"),
-        (b"{\"jsonrpc\":\"2.0\",\"id\":1,\"res", "EOF while parsing"),
+        (&b""[..], "the other side closed the connection"),
+        (
+            b"{\"jsonrpc\":\"2.0\",\"id\":1,\"res",
+            "in the middle of a message",
+        ),
         (b"hello\n", "expected value"),
         (
             b"{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{}}\n",
             "an answer to request 2 instead of 1",
         ),
-        (long, "EOF while parsing"),
+        (long, "more than 1048576 bytes"),
     ] {
         let agent = Agent::answering(Reply::Raw(said));
         let config = agent.config("1.0.0", json!({}));

@@ -31,7 +31,15 @@ protocol kernel kernel6 {{ ipv6 {{ import none; export where source = RTS_BGP; }
 /// BIRD with this configuration.
 pub(super) fn finish(router: &Router<'_>, text: String) -> Setup {
     let file = |name: &str| router.dir.join(name).display().to_string();
-    let args = ["-f", "-c", &file("bird.conf"), "-s", &file("bird.ctl"), "-P", &file("bird.pid")];
+    let args = [
+        "-f",
+        "-c",
+        &file("bird.conf"),
+        "-s",
+        &file("bird.ctl"),
+        "-P",
+        &file("bird.pid"),
+    ];
     Setup {
         files: vec![File::new("bird.conf", text)],
         processes: vec![Process::new("bird", Program::Bird, &args)],
@@ -41,9 +49,16 @@ pub(super) fn finish(router: &Router<'_>, text: String) -> Setup {
 fn write_session(text: &mut String, router: &Router<'_>, session: &Session) {
     let Session { name, address, asn } = session;
     let suffix = if address.is_ipv4() { "" } else { "_v6" };
-    let rack = router.rack_of(*address).map(|(prefix, _)| prefix.to_string()).unwrap_or_default();
+    let rack = router
+        .rack_of(*address)
+        .map(|(prefix, _)| prefix.to_string())
+        .unwrap_or_default();
     let (role, next_hop, export) = if router.is_client(session) {
-        ("rr client; ", "next hop self ebgp; ", "source = RTS_BGP".to_owned())
+        (
+            "rr client; ",
+            "next hop self ebgp; ",
+            "source = RTS_BGP".to_owned(),
+        )
     } else {
         ("", "", format!("source = RTS_BGP || net = {rack}"))
     };

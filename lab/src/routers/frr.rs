@@ -13,7 +13,18 @@ pub(super) fn setup(router: &Router<'_>) -> Setup {
     let daemon = |name: &str, program| {
         let pid = file(&format!("{name}.pid"));
         let (conf, api) = (file("frr.conf"), file("zserv.api"));
-        let args = ["-f", &conf, "-i", &pid, "-z", &api, "--vty_socket", &dir, "-A", "127.0.0.1"];
+        let args = [
+            "-f",
+            &conf,
+            "-i",
+            &pid,
+            "-z",
+            &api,
+            "--vty_socket",
+            &dir,
+            "-A",
+            "127.0.0.1",
+        ];
         Process::new(name, program, &args)
     };
     let zebra = daemon("zebra", Program::Zebra);
@@ -57,7 +68,11 @@ router bgp {asn}
 
 fn write_family(text: &mut String, router: &Router<'_>, of: IpAddr, prefix: &str) {
     let _infallible = writeln!(text, " address-family {} unicast\n  network {prefix}", family(of));
-    for session in router.sessions.iter().filter(|s| s.address.is_ipv4() == of.is_ipv4()) {
+    for session in router
+        .sessions
+        .iter()
+        .filter(|s| s.address.is_ipv4() == of.is_ipv4())
+    {
         let address = session.address;
         let _infallible = writeln!(text, "  neighbor {address} activate");
         if router.is_client(session) {

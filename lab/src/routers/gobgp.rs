@@ -17,9 +17,20 @@ const HAND_PORT: u16 = 1790;
 pub(super) fn setup(router: &Router<'_>) -> Setup {
     let mut setup = bird::hand(router, HAND_PORT);
     let file = router.dir.join("gobgp.toml").display().to_string();
-    let args = ["-f", &file, "-t", "toml", "-l", "info", "--api-hosts", "127.0.0.1:50051"];
+    let args = [
+        "-f",
+        &file,
+        "-t",
+        "toml",
+        "-l",
+        "info",
+        "--api-hosts",
+        "127.0.0.1:50051",
+    ];
     setup.files.push(File::new("gobgp.toml", configuration(router)));
-    setup.processes.push(Process::new("gobgpd", Program::Gobgpd, &args));
+    setup
+        .processes
+        .push(Process::new("gobgpd", Program::Gobgpd, &args));
     setup
 }
 
@@ -87,7 +98,10 @@ fn write_policy(text: &mut String, router: &Router<'_>) {
 "
         );
     }
-    let _infallible = write!(text, "[[policy-definitions]]\n  name = \"to-nodes\"\n{statements}");
+    let _infallible = write!(
+        text,
+        "[[policy-definitions]]\n  name = \"to-nodes\"\n{statements}"
+    );
 }
 
 fn statement(name: &str, disposition: &str) -> String {

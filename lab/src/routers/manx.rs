@@ -9,7 +9,10 @@ use crate::plan::{File, Process, Program};
 
 /// A router that runs `manx-bgpd`.
 pub(super) fn router(router: &Router<'_>) -> Setup {
-    let mut text = format!("asn: {}\nrouterId: {}\nfib: true\nroutes:\n", router.asn, router.id);
+    let mut text = format!(
+        "asn: {}\nrouterId: {}\nfib: true\nroutes:\n",
+        router.asn, router.id
+    );
     for prefix in router.prefixes() {
         let _infallible = writeln!(text, "  - {prefix}");
     }

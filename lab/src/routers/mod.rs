@@ -53,7 +53,9 @@ pub(crate) struct Session {
 
 impl Router<'_> {
     fn prefixes(&self) -> impl Iterator<Item = IpNetwork> {
-        self.rack.iter().filter_map(|n| IpNetwork::new(n.network(), n.prefix()).ok())
+        self.rack
+            .iter()
+            .filter_map(|n| IpNetwork::new(n.network(), n.prefix()).ok())
     }
 
     /// Whether the session is with a node of the rack.
@@ -64,7 +66,10 @@ impl Router<'_> {
     /// The rack's prefix and our address in it, of a peer's family.
     fn rack_of(&self, peer: IpAddr) -> Option<(IpNetwork, IpAddr)> {
         let address = self.rack.iter().find(|n| n.is_ipv4() == peer.is_ipv4())?;
-        Some((IpNetwork::new(address.network(), address.prefix()).ok()?, address.ip()))
+        Some((
+            IpNetwork::new(address.network(), address.prefix()).ok()?,
+            address.ip(),
+        ))
     }
 }
 

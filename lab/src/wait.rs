@@ -1,0 +1,180 @@
+//! When a lab is whole: every session Established, every block's route in every other node's kernel.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use ipnetwork::IpNetwork;
+use manx_api::rpc::Method;
+use manx_api::status::{NodeStatus, PeerStatus};
+use manx_api::{Kind, Resource};
+use manx_linux::{Netns, RouteSocket};
+use manx_routes::Target;
+use manx_store::{SqliteStore, Store};
+
+use crate::agent::ask;
+use crate::error::{LabError, Result};
+use crate::layout::netns_path;
+use crate::plan::{Host, Plan};
+use crate::process;
+use crate::progress::Progress;
+use crate::state::State;
+
+const INTERVAL: Duration = Duration::from_millis(50);
+/// The state of a session that works.
+const ESTABLISHED: &str = "Established";
+
+/// Something that a whole lab has and this one has not yet.
+struct Missing {
+    host: String,
+    what: String,
+}
+
+/// Waits until every agent answers.
+pub(crate) fn for_agents(plan: &Plan, state: &State, timeout: Duration, progress: &Progress) -> Result<()> {
+    poll(
+        plan,
+        state,
+        timeout,
+        progress,
+        "agents",
+        plan.nodes().count(),
+        || {
+            let silent = plan.nodes().filter_map(|node| {
+                let answer = ask::<NodeStatus>(&plan.layout.socket(&node.name), Method::NodeStatus);
+                let error = answer.err()?;
+                Some(Missing {
+                    host: node.name.clone(),
+                    what: format!("agent of {}: {error}", node.name),
+                })
+            });
+            Ok(silent.collect())
+        },
+    )
+}
+
+/// Waits until every session is Established.
+pub(crate) fn for_sessions(plan: &Plan, state: &State, timeout: Duration, progress: &Progress) -> Result<()> {
+    let all = plan.nodes().map(|node| node.peers.len()).sum();
+    poll(plan, state, timeout, progress, "sessions", all, || {
+        Ok(plan
+            .nodes()
+            .flat_map(|node| missing_sessions(plan, node))
+            .collect())
+    })
+}
+
+fn missing_sessions(plan: &Plan, node: &Host) -> Vec<Missing> {
+    let missing = |what: String| Missing {
+        host: node.name.clone(),
+        what,
+    };
+    let peers: Vec<PeerStatus> = match ask(&plan.layout.socket(&node.name), Method::BgpPeers) {
+        Ok(peers) => peers,
+        Err(error) => return vec![missing(format!("sessions of {}: {error}", node.name))],
+    };
+    let found: BTreeMap<IpAddr, &PeerStatus> = peers.iter().map(|peer| (peer.address, peer)).collect();
+    let down = node.peers.iter().filter_map(|(address, name)| {
+        let state = found.get(address).map_or("unknown", |peer| peer.state.as_str());
+        (state != ESTABLISHED)
+            .then(|| missing(format!("session {} with {name} ({address}): {state}", node.name)))
+    });
+    down.collect()
+}
+
+/// Waits until every block's prefix is routed on every node but its owner.
+pub(crate) fn for_routes(
+    plan: &Plan,
+    state: &State,
+    store: (&tokio::runtime::Runtime, &SqliteStore),
+    timeout: Duration,
+    progress: &Progress,
+) -> Result<()> {
+    let (runtime, store) = store;
+    let blocks = runtime.block_on(blocks(store))?;
+    let all = blocks.len() * plan.nodes().count().saturating_sub(1);
+    poll(plan, state, timeout, progress, "routes", all, || {
+        let mut missing = Vec::new();
+        for node in plan.nodes() {
+            missing.extend(missing_routes(node, &blocks)?);
+        }
+        Ok(missing)
+    })
+}
+
+/// Every block that a node owns, with its owner.
+async fn blocks(store: &SqliteStore) -> Result<Vec<(IpNetwork, String)>> {
+    let listing = store.list(Kind::IpBlock, None).await?;
+    let blocks = listing.items.into_iter().filter_map(|resource| match resource {
+        Resource::IpBlock(block) => Some((block.spec.cidr, block.spec.node?)),
+        Resource::IpPool(_)
+        | Resource::Node(_)
+        | Resource::BgpConfiguration(_)
+        | Resource::BgpPeer(_)
+        | Resource::WorkloadEndpoint(_) => None,
+    });
+    Ok(blocks.collect())
+}
+
+fn missing_routes(node: &Host, blocks: &[(IpNetwork, String)]) -> Result<Vec<Missing>> {
+    let found = Netns::open(netns_path(&node.netns))
+        .and_then(|netns| RouteSocket::open_in(&netns)?.dump_all())
+        .map_err(LabError::kernel(format!("read the routes of {}", node.name)))?;
+    let routed = |block: &IpNetwork| {
+        found
+            .iter()
+            .any(|route| route.prefix == *block && matches!(route.target, Some(Target::Via(_))))
+    };
+    let missing = blocks
+        .iter()
+        .filter(|(block, owner)| *owner != node.name && !routed(block));
+    Ok(missing
+        .map(|(block, owner)| Missing {
+            host: node.name.clone(),
+            what: format!("route on {} to {block} of {owner}", node.name),
+        })
+        .collect())
+}
+
+/// Looks until nothing is missing.
+fn poll(
+    plan: &Plan,
+    state: &State,
+    timeout: Duration,
+    progress: &Progress,
+    noun: &str,
+    all: usize,
+    mut look: impl FnMut() -> Result<Vec<Missing>>,
+) -> Result<()> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        progress.check()?;
+        let missing = look()?;
+        let Some(first) = missing.first() else { break };
+        progress.doing(&format!("{noun}: {} of {all}", all.saturating_sub(missing.len())));
+        none_ended(plan, state)?;
+        if Instant::now() > deadline {
+            return Err(LabError::TimedOut {
+                seconds: timeout.as_secs(),
+                host: first.host.clone(),
+                log: process::tail(&plan.layout.log(&first.host, "manxd")),
+                missing: missing.into_iter().map(|missing| missing.what).collect(),
+            });
+        }
+        std::thread::sleep(INTERVAL);
+    }
+    progress.done(&format!("{noun}: {all} of {all}"));
+    Ok(())
+}
+
+/// A process that ended is a better reason than the timeout that would follow.
+fn none_ended(plan: &Plan, state: &State) -> Result<()> {
+    match state.processes.iter().find(|process| !process::is_alive(process)) {
+        None => Ok(()),
+        Some(ended) => Err(LabError::Ended {
+            host: ended.host.clone(),
+            process: ended.name.clone(),
+            log: process::tail(&plan.layout.log(&ended.host, &ended.name)),
+        }),
+    }
+}
