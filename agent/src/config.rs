@@ -133,7 +133,7 @@ pub enum ConfigError {
     },
     /// The text is no configuration.
     #[error(transparent)]
-    Parse(#[from] ManifestError),
+    Parse(#[from] Box<ManifestError>),
     /// A variable of the environment.
     #[error("MANX_LOG_LEVEL: '{0}' is no level: write error, warn, info, debug or trace")]
     Level(String),

@@ -93,8 +93,8 @@ pub fn load(file_name: &str, text: &str) -> Result<Vec<Resource>, Vec<ManifestEr
 ///
 /// # Errors
 /// The first thing wrong.
-pub fn load_settings<T: DeserializeOwned>(file_name: &str, text: &str) -> Result<T, ManifestError> {
-    let refuse = |fault| error(file_name, None, fault);
+pub fn load_settings<T: DeserializeOwned>(file_name: &str, text: &str) -> Result<T, Box<ManifestError>> {
+    let refuse = |fault| Box::new(error(file_name, None, fault));
     let documents = parse(text).map_err(refuse)?;
     let empty = Tree { line: 1, branch: Branch::Map(Vec::new()) };
     let document = match documents.as_slice() {
