@@ -32,24 +32,43 @@ struct Missing {
 
 /// Waits until every agent answers.
 pub(crate) fn for_agents(plan: &Plan, state: &State, timeout: Duration, progress: &Progress) -> Result<()> {
-    poll(plan, state, timeout, progress, "agents", plan.nodes().count(), || {
-        let silent = plan.nodes().filter_map(|node| {
-            let answer = ask::<NodeStatus>(&plan.layout.socket(&node.name), Method::NodeStatus);
-            let error = answer.err()?;
-            Some(Missing { host: node.name.clone(), what: format!("agent of {}: {error}", node.name) })
-        });
-        Ok(silent.collect())
-    })
+    poll(
+        plan,
+        state,
+        timeout,
+        progress,
+        "agents",
+        plan.nodes().count(),
+        || {
+            let silent = plan.nodes().filter_map(|node| {
+                let answer = ask::<NodeStatus>(&plan.layout.socket(&node.name), Method::NodeStatus);
+                let error = answer.err()?;
+                Some(Missing {
+                    host: node.name.clone(),
+                    what: format!("agent of {}: {error}", node.name),
+                })
+            });
+            Ok(silent.collect())
+        },
+    )
 }
 
 /// Waits until every session is Established.
 pub(crate) fn for_sessions(plan: &Plan, state: &State, timeout: Duration, progress: &Progress) -> Result<()> {
     let all = plan.nodes().map(|node| node.peers.len()).sum();
-    poll(plan, state, timeout, progress, "sessions", all, || Ok(plan.nodes().flat_map(|node| missing_sessions(plan, node)).collect()))
+    poll(plan, state, timeout, progress, "sessions", all, || {
+        Ok(plan
+            .nodes()
+            .flat_map(|node| missing_sessions(plan, node))
+            .collect())
+    })
 }
 
 fn missing_sessions(plan: &Plan, node: &Host) -> Vec<Missing> {
-    let missing = |what: String| Missing { host: node.name.clone(), what };
+    let missing = |what: String| Missing {
+        host: node.name.clone(),
+        what,
+    };
     let peers: Vec<PeerStatus> = match ask(&plan.layout.socket(&node.name), Method::BgpPeers) {
         Ok(peers) => peers,
         Err(error) => return vec![missing(format!("sessions of {}: {error}", node.name))],
@@ -57,7 +76,8 @@ fn missing_sessions(plan: &Plan, node: &Host) -> Vec<Missing> {
     let found: BTreeMap<IpAddr, &PeerStatus> = peers.iter().map(|peer| (peer.address, peer)).collect();
     let down = node.peers.iter().filter_map(|(address, name)| {
         let state = found.get(address).map_or("unknown", |peer| peer.state.as_str());
-        (state != ESTABLISHED).then(|| missing(format!("session {} with {name} ({address}): {state}", node.name)))
+        (state != ESTABLISHED)
+            .then(|| missing(format!("session {} with {name} ({address}): {state}", node.name)))
     });
     down.collect()
 }
@@ -101,11 +121,18 @@ fn missing_routes(node: &Host, blocks: &[(IpNetwork, String)]) -> Result<Vec<Mis
         .and_then(|netns| RouteSocket::open_in(&netns)?.dump_all())
         .map_err(LabError::kernel(format!("read the routes of {}", node.name)))?;
     let routed = |block: &IpNetwork| {
-        found.iter().any(|route| route.prefix == *block && matches!(route.target, Some(Target::Via(_))))
+        found
+            .iter()
+            .any(|route| route.prefix == *block && matches!(route.target, Some(Target::Via(_))))
     };
-    let missing = blocks.iter().filter(|(block, owner)| *owner != node.name && !routed(block));
+    let missing = blocks
+        .iter()
+        .filter(|(block, owner)| *owner != node.name && !routed(block));
     Ok(missing
-        .map(|(block, owner)| Missing { host: node.name.clone(), what: format!("route on {} to {block} of {owner}", node.name) })
+        .map(|(block, owner)| Missing {
+            host: node.name.clone(),
+            what: format!("route on {} to {block} of {owner}", node.name),
+        })
         .collect())
 }
 
