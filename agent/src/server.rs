@@ -115,9 +115,8 @@ pub struct Doors {
 pub async fn serve(listener: &UnixListener, doors: &Doors, calls: &TaskTracker) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                calls.spawn(converse(stream, doors.clone(), calls.clone()));
-            }
+            // Not among the calls: a connection that is idle holds nothing up.
+            Ok((stream, _)) => drop(tokio::spawn(converse(stream, doors.clone(), calls.clone()))),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept on the control socket");
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
