@@ -146,7 +146,7 @@ fn summary(lab: &Lab) -> Result<String> {
         .routers
         .first()
         .map(|router| &router.name)
-        .or(status.nodes.first().map(|node| &node.name));
+        .or_else(|| status.nodes.first().map(|node| &node.name));
     let host = host.map_or("node1", String::as_str);
     let pod = lab.pods().first().map_or("NAME", |pod| pod.name.as_str());
     Ok(format!(

@@ -45,7 +45,7 @@ impl Settings {
     /// When the running program's own path is unknown.
     pub fn usual() -> io::Result<Self> {
         let program = std::env::current_exe()?.canonicalize()?;
-        let bin_dir = program.parent().unwrap_or(Path::new("/")).to_owned();
+        let bin_dir = program.parent().map(Path::to_owned).unwrap_or_default();
         Ok(Self {
             base: BASE.into(),
             bin_dir,
