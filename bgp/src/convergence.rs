@@ -39,7 +39,12 @@ pub(crate) struct Convergence {
 impl Convergence {
     /// A start; one that `defers` announces nothing for a while, `deferral` at most.
     pub(crate) fn new(defers: bool, deferral: Duration) -> Self {
-        Self { started: None, deferral, announces: !defers, converged: false }
+        Self {
+            started: None,
+            deferral,
+            announces: !defers,
+            converged: false,
+        }
     }
 
     /// Whether announcements may leave.
@@ -51,7 +56,11 @@ impl Convergence {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let started = self.started.filter(|_| !self.converged)?;
         let settled = started + SETTLING.min(self.deferral);
-        Some(if self.announces { started + self.deferral } else { settled })
+        Some(if self.announces {
+            started + self.deferral
+        } else {
+            settled
+        })
     }
 
     /// Looks at the peers: whether the table is complete as of now, which is said once.

@@ -105,7 +105,10 @@ pub(crate) struct Decision {
 
 /// Decides among the paths of one prefix.
 pub(crate) fn decide(candidates: &[Candidate<'_>]) -> Decision {
-    let mut decision = Decision { ranked: (0..candidates.len()).collect(), lost: SmallVec::new() };
+    let mut decision = Decision {
+        ranked: (0..candidates.len()).collect(),
+        lost: SmallVec::new(),
+    };
     if candidates.len() > 1 {
         decision.keep_least(Reason::Own, |i| candidates[i].source != Source::Own);
         decision.keep_least(Reason::LocalPref, |i| Reverse(candidates[i].local_pref()));
@@ -144,7 +147,11 @@ impl Decision {
         let med = |i: usize| candidates[i].attributes.med.unwrap_or(0);
         let neighbor = |i: usize| candidates[i].attributes.as_path.neighbor();
         let left = self.ranked.clone();
-        self.keep(Reason::Med, |i| !left.iter().any(|&j| neighbor(j) == neighbor(i) && med(j) < med(i)));
+        self.keep(Reason::Med, |i| {
+            !left
+                .iter()
+                .any(|&j| neighbor(j) == neighbor(i) && med(j) < med(i))
+        });
     }
 
     fn keep(&mut self, reason: Reason, stays: impl Fn(usize) -> bool) {
@@ -186,6 +193,10 @@ impl Candidate<'_> {
             Source::Own => (None, None),
             Source::Peer { key, router_id, .. } => (Some(router_id), Some(key)),
         };
-        (self.attributes.originator_id.or(router_id), self.attributes.cluster_list.len(), key)
+        (
+            self.attributes.originator_id.or(router_id),
+            self.attributes.cluster_list.len(),
+            key,
+        )
     }
 }

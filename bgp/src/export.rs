@@ -48,7 +48,10 @@ impl Target<'_> {
         } else {
             self.internal_attributes(attributes, from)
         };
-        Some(Route { next_hop: Some(next_hop), attributes: Arc::new(attributes) })
+        Some(Route {
+            next_hop: Some(next_hop),
+            attributes: Arc::new(attributes),
+        })
     }
 
     fn external(&self) -> bool {

@@ -60,7 +60,11 @@ impl Outbound {
 
     /// The peer wants to hear all of a family again (RFC 2918).
     pub(crate) fn repeat(&mut self, family: Family, rib: &Rib) {
-        self.pending.extend(rib.prefixes().filter(|(_, prefix)| prefix.family() == family).map(|(id, _)| (id, true)));
+        self.pending.extend(
+            rib.prefixes()
+                .filter(|(_, prefix)| prefix.family() == family)
+                .map(|(id, _)| (id, true)),
+        );
     }
 
     /// How many prefixes the peer has.
@@ -90,11 +94,16 @@ impl Outbound {
     fn next_batch(&mut self, target: &Target<'_>, rib: &mut Rib) -> Batch {
         let mut batch = Batch::default();
         for _ in 0..BATCH {
-            let Some((id, repeat)) = self.pending.pop_first() else { break };
+            let Some((id, repeat)) = self.pending.pop_first() else {
+                break;
+            };
             let Some(prefix) = rib.prefix(id) else { continue };
             let wanted = rib.best(id).filter(|path| target.admits(prefix, path)).cloned();
             let route = wanted.and_then(|path| batch.route(target, prefix.family(), &path, rib));
-            let nlri = Nlri { path_id: None, prefix };
+            let nlri = Nlri {
+                path_id: None,
+                prefix,
+            };
             match route {
                 Some(route) if !repeat && self.sent.get(&id).is_some_and(|it| Arc::ptr_eq(it, &route)) => {}
                 Some(route) => {
@@ -173,15 +182,24 @@ impl Batch {
         self.translated
             .entry((Arc::as_ptr(&path.route), source, family))
             .or_insert_with(|| {
-                target.route(family, path.from.as_deref(), &path.route).map(|route| rib.intern(route))
+                target
+                    .route(family, path.from.as_deref(), &path.route)
+                    .map(|route| rib.intern(route))
             })
             .clone()
     }
 
     fn announce(&mut self, route: Arc<Route>, id: PrefixId, nlri: Nlri) {
-        let place = *self.places.entry(Arc::as_ptr(&route)).or_insert(self.announced.len());
+        let place = *self
+            .places
+            .entry(Arc::as_ptr(&route))
+            .or_insert(self.announced.len());
         if place == self.announced.len() {
-            self.announced.push(Announced { route, ids: Vec::new(), nlri: Vec::new() });
+            self.announced.push(Announced {
+                route,
+                ids: Vec::new(),
+                nlri: Vec::new(),
+            });
         }
         self.announced[place].ids.push(id);
         self.announced[place].nlri.push(nlri);

@@ -7,23 +7,29 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use manx_routes::Target;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
+use netlink_packet_route::route::RouteType;
 use nix::errno::Errno;
 
-#[cfg(doc)]
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::message;
 use crate::netns::Netns;
 use crate::nl;
+
+/// How long to wait between two looks at what the kernel does in its own time.
+const READY_PAUSE: Duration = Duration::from_micros(200);
+
+/// How often to look: two seconds.
+const READY_ATTEMPTS: u32 = 10_000;
 
 /// An Ethernet address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +54,8 @@ pub struct Link {
     pub kind: Option<String>,
     /// Whether it is set up.
     pub up: bool,
+    /// Whether packets pass: both ends are up, and the kernel has acted on it.
+    pub operational: bool,
     /// The largest packet, in bytes.
     pub mtu: u32,
     /// Its Ethernet address, if it has one.
@@ -228,7 +236,8 @@ impl LinkSocket {
             .request(&request, &format!("make interface {index} a port of {bridge:?}"))
     }
 
-    /// Gives an interface an address, if it has not got it; IPv6 ones are usable at once.
+    /// Gives an interface an address, if it has not got it. Nobody is asked whether an IPv6 one is free, so
+    /// it can be bound at once; it receives when the interface is ready (see [`Self::wait_until_ready`]).
     ///
     /// # Errors
     /// [`Error::Refused`] with the kernel's answer.
@@ -302,6 +311,56 @@ impl LinkSocket {
         )
     }
 
+    /// Waits until an interface that was set up passes packets, and receives what is sent to its addresses.
+    ///
+    /// The kernel turns on the end of a pair that was set up first, and takes in an IPv6 address even
+    /// without duplicate detection, in its own time: mostly within a millisecond. What is sent until then is
+    /// lost. Link-local addresses are not waited for: the kernel asks for duplicates of its own for a second.
+    ///
+    /// # Errors
+    /// [`Error::Broken`] if there is no such interface, or it is not ready after two seconds.
+    pub fn wait_until_ready(&mut self, name: &str) -> Result<()> {
+        let mut unready = Vec::new();
+        for _ in 0..READY_ATTEMPTS {
+            // Since Linux 6.8 being looked at also hurries the kernel.
+            let link = self
+                .get(name)?
+                .ok_or_else(|| Error::Broken(format!("there is no interface {name}")))?;
+            unready = self.unready(link.index)?;
+            if link.operational && unready.is_empty() {
+                return Ok(());
+            }
+            std::thread::sleep(READY_PAUSE);
+        }
+        Err(Error::Broken(format!(
+            "{name} is not ready, without carrier or without its addresses {unready:?}"
+        )))
+    }
+
+    /// The addresses of an interface that do not receive yet.
+    fn unready(&mut self, index: u32) -> Result<Vec<IpAddr>> {
+        let mut unready = Vec::new();
+        for address in self.addresses(index)? {
+            let IpNetwork::V6(v6) = address else { continue };
+            if !v6.ip().is_unicast_link_local() && !self.is_local(v6.ip().into())? {
+                unready.push(v6.ip().into());
+            }
+        }
+        Ok(unready)
+    }
+
+    /// Whether packets to this address are received here, on whichever interface has it.
+    fn is_local(&mut self, address: IpAddr) -> Result<bool> {
+        let answer = self.0.get(
+            message::get_route_to(address),
+            &format!("look up the route to {address}"),
+        )?;
+        let RouteNetlinkMessage::NewRoute(route) = answer else {
+            return Ok(false);
+        };
+        Ok(route.header.kind == RouteType::Local)
+    }
+
     /// The socket itself, for batches.
     pub(crate) const fn raw(&mut self) -> &mut nl::Socket {
         &mut self.0
@@ -318,6 +377,7 @@ pub(crate) fn read_link(message: &RouteNetlinkMessage) -> Option<Link> {
         name: String::new(),
         kind: None,
         up: message.header.flags.contains(LinkFlags::Up),
+        operational: false,
         mtu: 0,
         mac: None,
         peer: None,
@@ -326,6 +386,7 @@ pub(crate) fn read_link(message: &RouteNetlinkMessage) -> Option<Link> {
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::OperState(state) => link.operational = *state == State::Up,
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok().map(Mac),
             LinkAttribute::Link(index) => link.peer = Some(*index),

@@ -1,1 +1,12 @@
 //! The real kernel, in network namespaces that the tests make.
+//!
+//! Needs root, or a user namespace: `unshare -Urnm sh -c 'mount -t tmpfs none /run && cargo test --test netns'`.
+
+mod agent_harness;
+mod agent_node;
+mod agent_nodes;
+mod harness;
+mod links;
+mod namespaces;
+mod pods;
+mod routes;

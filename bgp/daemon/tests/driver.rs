@@ -38,6 +38,12 @@ fn speaker(address: Ipv4Addr, port: u16) -> (Handle, Events) {
     start(options).expect("the address is on loopback and the port free")
 }
 
+/// What a speaker gives as its next hop: an address outside loopback, which nobody accepts as one.
+fn next_hop(address: Ipv4Addr) -> Ipv4Addr {
+    let [_, _, network, host] = address.octets();
+    Ipv4Addr::new(198, 18, network, host)
+}
+
 fn peer(local: Ipv4Addr, remote: SocketAddr) -> PeerConfig {
     PeerConfig {
         key: PeerKey {
@@ -47,7 +53,7 @@ fn peer(local: Ipv4Addr, remote: SocketAddr) -> PeerConfig {
         port: remote.port(),
         asn: ASN,
         local_address: Some(IpAddr::V4(local)),
-        next_hop_v4: None,
+        next_hop_v4: Some(next_hop(local)),
         next_hop_v6: None,
         passive: false,
         hold_time: Duration::from_secs(90),
@@ -170,7 +176,10 @@ async fn two_speakers_exchange_routes() {
     theirs.originate(prefix(1, 0)).await;
     ours.set_peer(peer(a, theirs.listening()[0])).await;
     theirs.set_peer(peer(b, ours.listening()[0])).await;
-    assert_eq!(selected(&mut events, prefix(1, 0)).await, [NextHop::V4(b)]);
+    assert_eq!(
+        selected(&mut events, prefix(1, 0)).await,
+        [NextHop::V4(next_hop(b))]
+    );
     assert_eq!((established(&ours).await, established(&theirs).await), (1, 1));
 
     theirs.unoriginate(prefix(1, 0)).await;
@@ -210,7 +219,10 @@ async fn a_crash_within_the_restart_time_changes_no_path() {
     theirs.set_peer(graceful(peer(b, our_address))).await;
     let fresh = || async { ours.paths().await.iter().filter(|path| !path.stale).count() == 2 };
     eventually("the paths are fresh again", fresh).await;
-    assert_eq!(selected(&mut events, prefix(2, 1)).await, [NextHop::V4(b)]);
+    assert_eq!(
+        selected(&mut events, prefix(2, 1)).await,
+        [NextHop::V4(next_hop(b))]
+    );
     drop(ours);
     while let Some(event) = events.next().await {
         if let Event::Selected(paths) = event {
@@ -313,7 +325,10 @@ async fn a_peer_that_reads_nothing_delays_nobody() {
         }
     }
     ours.originate(prefix(99, 0)).await;
-    assert_eq!(selected(&mut their_events, prefix(99, 0)).await, [NextHop::V4(a)]);
+    assert_eq!(
+        selected(&mut their_events, prefix(99, 0)).await,
+        [NextHop::V4(next_hop(a))]
+    );
 }
 
 #[tokio::test]

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use super::timers::{Timer, Timers, jitter};
 use super::{Action, Cx, Link, Loss, Session, loss};
-use crate::{ConnId, Family};
 use crate::wire::{Message, Notification, Update, Waiting};
+use crate::{ConnId, Family};
 
 /// How long a peer may take to send its OPEN: "a large value", 4 min are suggested (RFC 4271 §8.2.2).
 const OPEN_HOLD: Duration = Duration::from_secs(240);
@@ -167,7 +167,11 @@ impl Fsm {
     /// Idle is left: by dialling, or by waiting for a passive peer.
     fn start(timers: &mut Timers, cx: &mut Cx<'_>) -> Self {
         timers.stop_all();
-        if cx.peer.passive { Self::Active } else { Self::dial(timers, cx) }
+        if cx.peer.passive {
+            Self::Active
+        } else {
+            Self::dial(timers, cx)
+        }
     }
 
     fn dial(timers: &mut Timers, cx: &mut Cx<'_>) -> Self {
@@ -216,7 +220,11 @@ impl Fsm {
             Self::OpenConfirm(..) => Waiting::OpenConfirm,
             Self::Established(..) => Waiting::Established,
         };
-        self.end(Loss::Sent(Notification::unexpected_message(waiting, kind)), timers, cx)
+        self.end(
+            Loss::Sent(Notification::unexpected_message(waiting, kind)),
+            timers,
+            cx,
+        )
     }
 
     /// Back to Idle: the peer is told why where it can be, and the connection closed where it is not.
@@ -224,7 +232,8 @@ impl Fsm {
         timers.stop_all();
         if let (Some(link), Some(notification)) = (self.link(), loss.notification()) {
             let notification = loss::on_the_wire(notification, self.session());
-            cx.out.push(Action::Send(link.conn, Message::Notification(notification)));
+            cx.out
+                .push(Action::Send(link.conn, Message::Notification(notification)));
         }
         if let Some(conn) = self.conn().filter(|_| loss != Loss::Closed) {
             cx.out.push(Action::Close(conn));
