@@ -11,7 +11,7 @@ use manx_lab::{Class, Exchange, Lab, Options, Progress, Proof, Settings, Topolog
 
 use crate::cli::{LabCommand, OutputArgs, PodCommand, TopologyKind, UpArgs};
 use crate::error::{CtlError, Result};
-use crate::output::{self, Format};
+use crate::output::{self, Format, Row};
 use crate::picture;
 use crate::target::{Agent, Target, ask_all};
 
@@ -143,8 +143,10 @@ fn summary(lab: &Lab) -> Result<String> {
         .collect();
     let (peers, outcome) = ask_all::<PeerStatus>(&agents, Method::BgpPeers);
     outcome?;
-    let peers = output::text(&peers, Format::Table)?;
-    let pods = output::text(lab.pods(), Format::Table)?;
+    let (peers, pods) = (
+        glimpse(&peers, "bgp peers")?,
+        glimpse(lab.pods(), "lab pod list")?,
+    );
     let name = &status.name;
     let host = status
         .routers
@@ -168,6 +170,18 @@ Take it down:
 ",
         picture = picture::of_lab(lab.plan(), lab.pods()),
     ))
+}
+
+/// The beginning of a list, and the command that shows all of it.
+fn glimpse<T: Row>(items: &[T], command: &str) -> Result<String> {
+    const SHOWN: usize = 12;
+    let text = output::text(&items[..items.len().min(SHOWN)], Format::Table)?;
+    let more = items.len().saturating_sub(SHOWN);
+    Ok(if more == 0 {
+        text
+    } else {
+        format!("{text}and {more} more: manxctl {command}\n")
+    })
 }
 
 fn status(lab: &Lab, format: Format) -> Result<()> {
