@@ -129,6 +129,7 @@ pub async fn run(inbox: Inbox) {
         let mut life = task.start(settings, restarted).await;
         let end = task.live(&mut life, &mut view, &mut owned, &mut questions).await;
         task.unconfirmed.append(&mut life.selected);
+        task.established.clear();
         life.handle.shutdown().await;
         if let End::Shutdown(done) = end {
             answer(done, ());
@@ -285,6 +286,7 @@ impl Task {
             // Nobody has routes to tell us.
             guard.done();
         }
+        self.established.retain(|peer| peers.contains_key(peer));
         life.peers = peers;
         life.originated = originated;
         life.origins = sessions

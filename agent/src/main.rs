@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use manx_agent::config::{Config, Datastore};
+use manx_agent::config::Config;
 use manx_agent::identity::Identity;
 use manx_agent::server::Claim;
 use manx_agent::startup;
@@ -90,8 +90,7 @@ async fn run(config: Config, bgp_runtime: Handle) -> Result<(), Box<dyn Error>> 
     let machine = startup::survey()?;
     let identity = Identity::new(&config, host_name.trim(), &machine.interfaces)?;
     manx_linux::sysctl::enable_forwarding()?;
-    let Datastore::Sqlite { path } = &config.datastore;
-    let store = SqliteStore::open(path).await?;
+    let store = SqliteStore::open(&config.datastore.sqlite.path).await?;
     tracing::info!(
         node = identity.name,
         ipv4 = identity.ipv4.map(|network| network.to_string()),

@@ -253,6 +253,11 @@ pub(crate) enum LabCommand {
     Status(OutputArgs),
     /// Prove it: TCP and ICMP between all pods and from all nodes, and what the wire carried.
     Verify(OutputArgs),
+    /// Start a node's agent, or a router's daemons, again; one that runs is ended first.
+    Restart {
+        /// The node or router.
+        host: String,
+    },
     /// Run a command on a node or a router.
     Exec {
         /// The node or router.

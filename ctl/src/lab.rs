@@ -26,6 +26,10 @@ pub(crate) async fn run(target: &Target, command: LabCommand) -> Result<ExitCode
         }
         LabCommand::Status(OutputArgs { output }) => status(&target.lab()?, output)?,
         LabCommand::Verify(OutputArgs { output }) => verify(&target.lab()?, output)?,
+        LabCommand::Restart { host } => {
+            target.lab()?.restart(&host, target.settings())?;
+            output::emit(&format!("{host} restarted\n"))?;
+        }
         LabCommand::Exec { host, command } => {
             return exec(&command, |program| {
                 target.lab()?.command_on(&host, program).map_err(CtlError::from)
@@ -146,7 +150,7 @@ fn summary(lab: &Lab) -> Result<String> {
         .routers
         .first()
         .map(|router| &router.name)
-        .or(status.nodes.first().map(|node| &node.name));
+        .or_else(|| status.nodes.first().map(|node| &node.name));
     let host = host.map_or("node1", String::as_str);
     let pod = lab.pods().first().map_or("NAME", |pod| pod.name.as_str());
     Ok(format!(
@@ -156,8 +160,9 @@ Look around:
   manxctl lab verify                        # prove it: TCP and ICMP between all pods, and what the wire carried
   manxctl bgp routes                        # or: bgp peers, route show, ipam show, node status, topology
   manxctl get ippools -o yaml               # or: nodes, bgppeers, bgpconfigurations, ipblocks
-  manxctl lab exec {host} -- ip route        # a command on a machine
+  manxctl lab exec {host} -- ip route         # a command on a machine
   manxctl lab pod exec {pod} -- ip address  # a command in a pod
+  manxctl lab restart node1                 # a new agent; routes and packets stay
 Take it down:
   manxctl lab down --name {name}
 ",

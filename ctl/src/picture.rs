@@ -159,7 +159,11 @@ mod tests {
             node: pod.node.clone(),
             netns: plan.pod_netns(&pod.namespace, &pod.name),
             container_id: "c".into(),
-            addresses: vec![format!("10.244.{}.{}", index / 4, index % 4 * 64).parse().unwrap()],
+            addresses: vec![
+                format!("10.244.{}.{}", index / 4, index % 4 * 64)
+                    .parse()
+                    .unwrap(),
+            ],
         };
         of_lab(&plan, &plan.pods.iter().enumerate().map(pod).collect::<Vec<_>>())
     }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use manx_api::bgp::BGP_PORT;
 use manx_api::status::{BgpRoute, BlockStatus, KernelRoute, NodeStatus, PeerStatus};
 use manx_api::{Kind, Resource};
 use manx_lab::{LabStatus, NodeView, Pod, RouterView};
@@ -525,7 +526,11 @@ pub(crate) fn cells(resource: &Resource) -> Vec<String> {
                 .or_else(|| spec.node_selector.as_ref().map(ToString::to_string));
             vec![
                 name,
-                spec.peer_ip.ip().to_string(),
+                if spec.peer_ip.port() == BGP_PORT {
+                    spec.peer_ip.ip().to_string()
+                } else {
+                    spec.peer_ip.to_string()
+                },
                 nodes.unwrap_or_else(|| "(global)".to_owned()),
                 spec.as_number.to_string(),
                 format!("{:?}", spec.next_hop_mode),

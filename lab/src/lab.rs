@@ -45,7 +45,7 @@ impl Settings {
     /// When the running program's own path is unknown.
     pub fn usual() -> io::Result<Self> {
         let program = std::env::current_exe()?.canonicalize()?;
-        let bin_dir = program.parent().unwrap_or(Path::new("/")).to_owned();
+        let bin_dir = program.parent().map(Path::to_owned).unwrap_or_default();
         Ok(Self {
             base: BASE.into(),
             bin_dir,
@@ -318,33 +318,40 @@ impl Lab {
         status
     }
 
-    /// Starts a process of the lab again after it has ended, with its log begun anew.
+    /// Starts a host's processes, those that run being ended first; the kernel's side of the host stays as it
+    /// is. Logs go on.
     ///
     /// # Errors
-    /// When there is no such process, or it runs.
-    pub fn restart(&mut self, host: &str, process: &str, settings: &Settings) -> Result<()> {
+    /// [`LabError::NoHost`], or when a process cannot be started.
+    pub fn restart(&mut self, host: &str, settings: &Settings) -> Result<()> {
         let _lock = Lock::take(&self.plan.layout, &self.plan.options.name)?;
-        let found = self.host(host)?;
-        let known = || {
-            found
-                .processes
-                .iter()
-                .map(|process| process.name.clone())
-                .collect()
-        };
-        let planned = found
+        self.reload()?;
+        let planned = self.host(host)?;
+        let of_host = |process: &Started| process.host == host;
+        let old: Vec<Started> = self
+            .state
             .processes
             .iter()
-            .find(|planned| planned.name == process)
-            .ok_or_else(|| LabError::NoHost {
-                name: format!("{host}/{process}"),
-                known: known(),
-            })?;
-        let started = build::start(&self.plan.layout, found, planned, &settings.bin_dir)?;
-        self.state
+            .filter(|process| of_host(process))
+            .cloned()
+            .collect();
+        process::stop(&old);
+        let mut processes: Vec<Started> = self
+            .state
             .processes
-            .retain(|old| (old.host.as_str(), old.name.as_str()) != (host, process));
-        self.state.processes.push(started);
+            .iter()
+            .filter(|process| !of_host(process))
+            .cloned()
+            .collect();
+        for process in &planned.processes {
+            processes.push(build::start(
+                &self.plan.layout,
+                planned,
+                process,
+                &settings.bin_dir,
+            )?);
+        }
+        self.state.processes = processes;
         self.save()
     }
 

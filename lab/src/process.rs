@@ -29,7 +29,11 @@ pub(crate) fn start(
     args: &[String],
     log: &Path,
 ) -> Result<Started> {
-    let output = File::create(log).map_err(LabError::file("make", log))?;
+    let output = File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .map_err(LabError::file("open", log))?;
     let errors = output.try_clone().map_err(LabError::file("open", log))?;
     let child = netns
         .command("setsid")
@@ -71,12 +75,16 @@ pub fn is_alive(process: &Started) -> bool {
     start_time(process.pid) == Some(process.start_time)
 }
 
-/// Ends the lab's processes, and then whatever else runs in its namespaces: shells, servers in pods.
-pub(crate) fn stop_all(processes: &[Started], namespaces: &[String]) {
+/// Ends processes: asks first.
+pub(crate) fn stop(processes: &[Started]) {
     signal_and_wait(processes, Signal::SIGTERM);
     signal_and_wait(processes, Signal::SIGKILL);
-    let strays = strays(namespaces);
-    signal_and_wait(&strays, Signal::SIGKILL);
+}
+
+/// Ends the lab's processes, and then whatever else runs in its namespaces: shells, servers in pods.
+pub(crate) fn stop_all(processes: &[Started], namespaces: &[String]) {
+    stop(processes);
+    signal_and_wait(&strays(namespaces), Signal::SIGKILL);
 }
 
 fn signal_and_wait(processes: &[Started], signal: Signal) {

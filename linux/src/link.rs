@@ -154,7 +154,7 @@ impl LinkSocket {
     /// [`Error::Refused`], with `EEXIST` when one of the names is taken in its namespace.
     pub fn create_veth(&mut self, veth: &Veth<'_>) -> Result<()> {
         self.0.request(
-            &message::new_veth(veth),
+            message::new_veth(veth),
             &format!("make interface {}", veth.end.name),
         )
     }
@@ -165,7 +165,7 @@ impl LinkSocket {
     /// [`Error::Refused`], with `EEXIST` when the name is taken.
     pub fn create_bridge(&mut self, name: &str) -> Result<()> {
         self.0
-            .request(&message::new_bridge(name), &format!("make bridge {name}"))
+            .request(message::new_bridge(name), &format!("make bridge {name}"))
     }
 
     /// Deletes an interface, and its other end; returns whether there was one.
@@ -178,7 +178,7 @@ impl LinkSocket {
             message: RouteNetlinkMessage::DelLink(message),
             flags: 0,
         };
-        match self.0.request(&request, &format!("delete interface {name}")) {
+        match self.0.request(request, &format!("delete interface {name}")) {
             Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(false),
             other => other.map(|()| true),
         }
@@ -189,10 +189,8 @@ impl LinkSocket {
     /// # Errors
     /// [`Error::Refused`] with the kernel's answer.
     pub fn set_up(&mut self, index: u32) -> Result<()> {
-        self.0.request(
-            &message::set_up(index, true),
-            &format!("set interface {index} up"),
-        )
+        self.0
+            .request(message::set_up(index, true), &format!("set interface {index} up"))
     }
 
     /// Sets an interface down; routes through it go without a word.
@@ -201,7 +199,7 @@ impl LinkSocket {
     /// [`Error::Refused`] with the kernel's answer.
     pub fn set_down(&mut self, index: u32) -> Result<()> {
         self.0.request(
-            &message::set_up(index, false),
+            message::set_up(index, false),
             &format!("set interface {index} down"),
         )
     }
@@ -213,7 +211,7 @@ impl LinkSocket {
     pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<()> {
         let request = message::set_link(index, vec![LinkAttribute::Mtu(mtu)]);
         self.0
-            .request(&request, &format!("set the MTU of interface {index} to {mtu}"))
+            .request(request, &format!("set the MTU of interface {index} to {mtu}"))
     }
 
     /// Sets an interface's Ethernet address.
@@ -223,7 +221,7 @@ impl LinkSocket {
     pub fn set_mac(&mut self, index: u32, mac: Mac) -> Result<()> {
         let request = message::set_link(index, vec![LinkAttribute::Address(mac.0.to_vec())]);
         self.0
-            .request(&request, &format!("set the MAC of interface {index} to {mac}"))
+            .request(request, &format!("set the MAC of interface {index} to {mac}"))
     }
 
     /// Makes an interface a port of a bridge, or of none.
@@ -233,7 +231,7 @@ impl LinkSocket {
     pub fn set_controller(&mut self, index: u32, bridge: Option<u32>) -> Result<()> {
         let request = message::set_link(index, vec![LinkAttribute::Controller(bridge.unwrap_or(0))]);
         self.0
-            .request(&request, &format!("make interface {index} a port of {bridge:?}"))
+            .request(request, &format!("make interface {index} a port of {bridge:?}"))
     }
 
     /// Gives an interface an address, if it has not got it. Nobody is asked whether an IPv6 one is free, so
@@ -243,7 +241,7 @@ impl LinkSocket {
     /// [`Error::Refused`] with the kernel's answer.
     pub fn add_address(&mut self, index: u32, address: IpNetwork) -> Result<()> {
         self.0.request(
-            &message::put_address(index, address),
+            message::put_address(index, address),
             &format!("add {address} to interface {index}"),
         )
     }
@@ -254,7 +252,7 @@ impl LinkSocket {
     /// [`Error::Refused`], with `EADDRNOTAVAIL` if it has no such address.
     pub fn delete_address(&mut self, index: u32, address: IpNetwork) -> Result<()> {
         let doing = format!("delete {address} from interface {index}");
-        self.0.request(&message::delete_address(index, address), &doing)
+        self.0.request(message::delete_address(index, address), &doing)
     }
 
     /// The addresses of an interface.
@@ -282,7 +280,7 @@ impl LinkSocket {
     pub fn add_neighbour(&mut self, index: u32, address: IpAddr, mac: Mac) -> Result<()> {
         let doing = format!("add neighbour {address} to interface {index}");
         self.0
-            .request(&message::put_neighbour(index, address, mac), &doing)
+            .request(message::put_neighbour(index, address, mac), &doing)
     }
 
     /// The permanent neighbours of an interface.
@@ -306,7 +304,7 @@ impl LinkSocket {
     /// [`Error::Refused`] with the kernel's answer.
     pub fn add_route(&mut self, prefix: IpNetwork, target: &Target) -> Result<()> {
         self.0.request(
-            &message::put_route(prefix, target),
+            message::put_route(prefix, target),
             &format!("add route {prefix} {target}"),
         )
     }

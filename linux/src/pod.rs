@@ -235,7 +235,7 @@ fn configure_host(host: &mut LinkSocket, link: &PodLink, attached: &Attached) ->
             .iter()
             .map(|address| message::put_neighbour(attached.host_ifindex, *address, attached.pod_mac)),
     );
-    all(host, &requests, &format!("set up {name}"))
+    all(host, requests, &format!("set up {name}"))
 }
 
 /// The pod's end; the calling thread is in the pod's namespace.
@@ -259,12 +259,12 @@ fn configure_pod(link: &PodLink, index: u32) -> Result<()> {
         requests.push(message::put_route(default_of(gateway), &via(gateway, index)));
     }
     let mut pod = LinkSocket::open()?;
-    all(&mut pod, &requests, &format!("set up {} in the pod", link.ifname))?;
+    all(&mut pod, requests, &format!("set up {} in the pod", link.ifname))?;
     pod.wait_until_ready(&link.ifname)
 }
 
 /// Sends a batch that is worth something only as a whole.
-fn all(socket: &mut LinkSocket, requests: &[Request], doing: &str) -> Result<()> {
+fn all(socket: &mut LinkSocket, requests: Vec<Request>, doing: &str) -> Result<()> {
     let refused = socket
         .raw()
         .batch(requests)?

@@ -56,21 +56,29 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// One with a pool of IPv4 and a pool of IPv6 addresses.
     pub(crate) fn new() -> Self {
+        let cluster = Self::empty();
+        cluster.create_pool("v4", &json!({"cidr": "10.64.0.0/16"}));
+        cluster.create_pool("v6", &json!({"cidr": "fd64::/64"}));
+        cluster
+    }
+
+    /// One without pools.
+    pub(crate) fn empty() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let cluster = Self { directory, runtime };
-        for (name, cidr) in [("v4", "10.64.0.0/16"), ("v6", "fd64::/64")] {
-            let pool = json!({
-                "apiVersion": "manx.network/v1", "kind": "IPPool",
-                "metadata": {"name": name}, "spec": {"cidr": cidr},
-            });
-            cluster.create(serde_json::from_value(pool).unwrap());
-        }
-        cluster
+        Self { directory, runtime }
+    }
+
+    /// Adds a pool.
+    pub(crate) fn create_pool(&self, name: &str, spec: &Value) {
+        let pool = json!({
+            "apiVersion": "manx.network/v1", "kind": "IPPool", "metadata": {"name": name}, "spec": spec,
+        });
+        self.create(serde_json::from_value(pool).unwrap());
     }
 
     fn database(&self) -> PathBuf {
@@ -81,6 +89,18 @@ impl Cluster {
         self.runtime.block_on(async {
             let store = SqliteStore::open(&self.database()).await.unwrap();
             store.create(resource).await.unwrap();
+        });
+    }
+
+    /// Deletes the resources of a kind whose names begin like this.
+    pub(crate) fn delete(&self, kind: Kind, beginning: &str) {
+        self.runtime.block_on(async {
+            let store = SqliteStore::open(&self.database()).await.unwrap();
+            for resource in store.list(kind, None).await.unwrap().items {
+                if resource.metadata().name.starts_with(beginning) {
+                    store.delete(&resource.key(), None).await.unwrap();
+                }
+            }
         });
     }
 
@@ -128,14 +148,19 @@ impl Node {
         command
     }
 
-    /// Starts the agent and waits until it is ready.
-    pub(crate) fn start(&mut self) {
+    /// Starts the agent.
+    pub(crate) fn launch(&mut self) {
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.directory.join("manxd.log"))
             .unwrap();
         self.agent = Some(self.command().stdin(Stdio::null()).stderr(log).spawn().unwrap());
+    }
+
+    /// Starts the agent and waits until it is ready.
+    pub(crate) fn start(&mut self) {
+        self.launch();
         let mut ended = false;
         let over = eventually(PATIENCE, || {
             ended = self

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use manx_api::Kind;
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 use crate::agent_harness::{Cluster, Node};
 use crate::harness::{TestNetns, eventually, exchange};
@@ -78,6 +79,55 @@ fn delete_frees_what_add_made_and_knows_no_error_for_the_unknown() {
     node.delete("never-seen", Path::new("/run/netns/no-such"));
     assert!(
         eventually(LATER, || cluster.count(Kind::WorkloadEndpoint) == 0),
+        "{}",
+        node.log()
+    );
+}
+
+#[test]
+fn adds_of_one_container_at_once_make_one_pod() {
+    let cluster = Cluster::new();
+    let (mut node, _outside) = node(&cluster);
+    node.start();
+    let pod = TestNetns::new("pod");
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| node.add("c", &pod))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    assert_eq!(node.held(), 2);
+}
+
+#[test]
+fn a_full_block_is_followed_by_another_until_the_pool_is_used_up() {
+    let cluster = Cluster::empty();
+    cluster.create_pool("small", &json!({"cidr": "10.64.0.0/29", "blockSize": 30}));
+    let (mut node, _outside) = node(&cluster);
+    node.start();
+    let pods: Vec<_> = (0..9).map(|_| TestNetns::new("pod")).collect();
+    let mut addresses: Vec<_> = (0..8)
+        .flat_map(|i| node.add(&format!("c{i}"), &pods[i]))
+        .collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 8, "{addresses:?}");
+    assert_eq!(cluster.count(Kind::IpBlock), 2);
+    let output = node.cni("ADD", "c8", pods[8].path());
+    let error: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(error["code"], 101, "{error}");
+    node.delete("c0", pods[0].path());
+    assert_eq!(node.add("c8", &pods[8]).len(), 1, "what is freed serves again");
+}
+
+#[test]
+fn a_block_that_somebody_deleted_is_there_again() {
+    let cluster = Cluster::new();
+    let (mut node, _outside) = node(&cluster);
+    node.start();
+    assert_eq!(cluster.count(Kind::IpBlock), 2);
+    cluster.delete(Kind::IpBlock, "");
+    assert!(
+        eventually(LATER, || cluster.count(Kind::IpBlock) == 2),
         "{}",
         node.log()
     );

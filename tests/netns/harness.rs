@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use manx_linux::link::{Veth, VethEnd};
 use manx_linux::{LinkSocket, Netns, netns};
@@ -128,6 +128,18 @@ pub(crate) fn exchange_as(
     receiver.send_to(b"answer", seen).ok()?;
     let (length, _) = sender.recv_from(&mut buffer).ok()?;
     (&buffer[..length] == b"answer").then(|| seen.ip())
+}
+
+/// Waits until the condition holds, for as long as `limit`; returns whether it came to hold.
+pub(crate) fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + limit;
+    while Instant::now() < end {
+        if condition() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    condition()
 }
 
 #[test]

@@ -222,11 +222,18 @@ fn what_is_half_made_or_spoilt_is_seen_and_made_anew() {
             "after {spoil}"
         );
     }
-    // An earlier life made the pair and no more.
+}
+
+#[test]
+fn a_pair_that_an_earlier_life_made_and_no_more_is_finished() {
+    let (node, pod) = (Node::new(), TestNetns::new("pod"));
+    let link = link(&pod, &["10.0.0.1", "fd10::1"]);
     node.0.ip(&format!(
-        "link add {host} type veth peer name eth0 netns {}",
+        "link add {} type veth peer name eth0 netns {}",
+        link.host_ifname,
         pod_name(&pod)
     ));
+    assert!(node.check(&link).is_err());
     node.attach(&link).unwrap();
     node.check(&link).unwrap();
 }

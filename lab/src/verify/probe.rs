@@ -107,9 +107,10 @@ fn answer(listener: &TcpListener, stop: &AtomicBool) {
         match listener.accept() {
             // A client that goes away meanwhile tells of it itself.
             Ok((mut stream, peer)) => {
+                let line = format!("{}\n", peer.ip());
                 stream
                     .set_nonblocking(false)
-                    .and_then(|()| writeln!(stream, "{}", peer.ip()))
+                    .and_then(|()| stream.write_all(line.as_bytes()))
                     .ok();
             }
             Err(_) => thread::sleep(QUIET / 10),
