@@ -129,6 +129,7 @@ pub async fn run(inbox: Inbox) {
         let mut life = task.start(settings, restarted).await;
         let end = task.live(&mut life, &mut view, &mut owned, &mut questions).await;
         task.unconfirmed.append(&mut life.selected);
+        task.established.clear();
         life.handle.shutdown().await;
         if let End::Shutdown(done) = end {
             answer(done, ());
@@ -252,7 +253,7 @@ impl Task {
     }
 
     /// Tells the speaker what differs from what it was told before.
-    async fn tell(&self, life: &mut Life, view: &View, owned: &Owned) {
+    async fn tell(&mut self, life: &mut Life, view: &View, owned: &Owned) {
         let sessions = peering::sessions(view, &self.identity.name);
         let within: Arc<[Prefix]> = peering::accepted(view).into_iter().map(Prefix::new).collect();
         let config = |session: &Session| convert::peer_config(session, &self.identity, &within);
@@ -279,6 +280,13 @@ impl Task {
         self.metrics
             .peers
             .set(i64::try_from(peers.len()).unwrap_or(i64::MAX));
+        if peers.is_empty()
+            && let Some(guard) = self.converged.take()
+        {
+            // Nobody has routes to tell us.
+            guard.done();
+        }
+        self.established.retain(|peer| peers.contains_key(peer));
         life.peers = peers;
         life.originated = originated;
         life.origins = sessions

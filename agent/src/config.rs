@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
+use manx_api::manifest::{ManifestError, load_settings};
 use serde::Deserialize;
 
 /// The node's settings, as the user writes them.
@@ -44,14 +45,19 @@ pub struct Config {
 }
 
 /// Where the cluster's resources are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Datastore {
+    /// The embedded store.
+    pub sqlite: Sqlite,
+}
+
+/// The embedded store: an SQLite file that all agents of the machine share.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub enum Datastore {
-    /// An SQLite file that all agents of the machine share.
-    Sqlite {
-        /// The file; created when absent.
-        path: PathBuf,
-    },
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Sqlite {
+    /// The file; made when there is none. Default `/var/lib/manx/store.db`.
+    pub path: PathBuf,
 }
 
 /// How much to log.
@@ -72,6 +78,8 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
+    const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+
     /// The level as a filter directive.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -85,9 +93,9 @@ impl LogLevel {
     }
 }
 
-impl Default for Datastore {
+impl Default for Sqlite {
     fn default() -> Self {
-        Self::Sqlite {
+        Self {
             path: PathBuf::from("/var/lib/manx/store.db"),
         }
     }
@@ -124,13 +132,11 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The text is no configuration.
-    #[error("{path}: {message}")]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// Where, what, and what would be right.
-        message: String,
-    },
+    #[error(transparent)]
+    Parse(#[from] Box<ManifestError>),
+    /// A variable of the environment.
+    #[error("MANX_LOG_LEVEL: '{0}' is no level: write error, warn, info, debug or trace")]
+    Level(String),
     /// A value that no node can use.
     #[error("{path}: {field}: {value} {problem}")]
     Value {
@@ -144,9 +150,6 @@ pub enum ConfigError {
         problem: &'static str,
     },
 }
-
-/// AS 0 (RFC 7607), AS_TRANS (RFC 6793) and the last of each space (RFC 7300) are nobody's.
-const RESERVED_AS: [u32; 4] = [0, 23456, 65535, u32::MAX];
 
 impl Config {
     /// The configuration in `path`, overridden by the environment as `variable` shows it.
@@ -170,23 +173,13 @@ impl Config {
         text: &str,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
-        let refuse = |message: String| ConfigError::Parse {
-            path: path.to_owned(),
-            message,
-        };
-        let mut config: Self = match text.trim() {
-            "" => Self::default(),
-            _ => serde_saphyr::from_str(text).map_err(|e| refuse(e.to_string()))?,
-        };
+        let mut config: Self = load_settings(&path.to_string_lossy(), text)?;
         if let Some(name) = variable("MANX_NODE_NAME") {
             config.node_name = Some(name);
         }
         if let Some(level) = variable("MANX_LOG_LEVEL") {
-            config.log_level = serde_saphyr::from_str(&level).map_err(|_| {
-                refuse(format!(
-                    "MANX_LOG_LEVEL={level}: write error, warn, info, debug or trace"
-                ))
-            })?;
+            let known = LogLevel::ALL.into_iter().find(|known| known.as_str() == level);
+            config.log_level = known.ok_or(ConfigError::Level(level))?;
         }
         config.check(path)?;
         Ok(config)
@@ -201,9 +194,6 @@ impl Config {
                 problem,
             })
         };
-        if let Some(asn) = self.as_number.filter(|asn| RESERVED_AS.contains(asn)) {
-            return refuse("asNumber", &asn, "is reserved; private ones are 64512 to 65534");
-        }
         if let Some(mtu) = self.mtu.filter(|mtu| !(576..=65535).contains(mtu)) {
             return refuse(
                 "mtu",
@@ -241,8 +231,10 @@ mod tests {
         );
         let expected = Config {
             node_name: Some("n1".into()),
-            datastore: Datastore::Sqlite {
-                path: "/x/s.db".into(),
+            datastore: Datastore {
+                sqlite: Sqlite {
+                    path: "/x/s.db".into(),
+                },
             },
             socket: "/x/s".into(),
             state_dir: "/x".into(),
@@ -261,18 +253,14 @@ mod tests {
     #[test]
     fn an_unknown_field_is_refused_with_its_place_and_the_nearest_known_one() {
         let error = parse("nodeName: n1\nsockett: /x\n").unwrap_err();
-        for part in ["manxd.yaml", "2", "sockett", "socket"] {
+        for part in ["manxd.yaml:2", "sockett", "did you mean 'socket'?"] {
             assert!(error.contains(part), "{error} lacks {part}");
         }
     }
 
     #[test]
     fn values_that_no_node_can_use_are_refused_by_name() {
-        for (text, part) in [
-            ("asNumber: 23456", "asNumber: 23456"),
-            ("mtu: 10", "mtu: 10"),
-            ("routerId: 0.0.0.0", "routerId"),
-        ] {
+        for (text, part) in [("mtu: 10", "mtu: 10"), ("routerId: 0.0.0.0", "routerId")] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(part), "{error} lacks {part}");
         }

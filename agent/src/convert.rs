@@ -310,3 +310,119 @@ pub fn workload_endpoint(
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(text: &str) -> Prefix {
+        Prefix::new(text.parse().unwrap())
+    }
+
+    #[test]
+    fn a_next_hop_becomes_a_gateway_and_none_a_withdrawal() {
+        let v4 = NextHop::V4(Ipv4Addr::new(192, 0, 2, 2));
+        let global = NextHop::V6 {
+            global: "2001:db8::2".parse().unwrap(),
+            link_local: "fe80::2".parse().ok(),
+        };
+        let local = NextHop::V6 {
+            global: Ipv6Addr::UNSPECIFIED,
+            link_local: "fe80::2".parse().ok(),
+        };
+        for (hop, expected) in [(v4, "192.0.2.2"), (global, "2001:db8::2"), (local, "fe80::2")] {
+            let hops = vec![Hop {
+                gateway: expected.parse().unwrap(),
+                device: None,
+            }];
+            let route = Route {
+                prefix: "10.0.0.0/26".parse().unwrap(),
+                target: Target::Via(hops),
+                source: Source::Bgp,
+            };
+            assert_eq!(learned(prefix("10.0.0.0/26"), &[hop]), Update::Set(route));
+        }
+        let gone = Update::Remove {
+            prefix: "10.0.0.0/26".parse().unwrap(),
+            source: Source::Bgp,
+        };
+        assert_eq!(learned(prefix("10.0.0.0/26"), &[]), gone);
+    }
+
+    #[test]
+    fn kernel_routes_read_as_ip_route_writes_them() {
+        let hop = |gateway: &str, device| Hop {
+            gateway: gateway.parse().unwrap(),
+            device,
+        };
+        let names = |index| (index == 7).then(|| "mx0".to_owned());
+        for (target, expected) in [
+            (Target::Unreachable, "unreachable"),
+            (Target::Device(7), "dev mx0"),
+            (Target::Device(8), "dev 8"),
+            (
+                Target::Via(vec![hop("192.0.2.1", None), hop("192.0.2.2", Some(7))]),
+                "via 192.0.2.1 via 192.0.2.2 dev mx0",
+            ),
+        ] {
+            let route = Route {
+                prefix: "10.0.0.0/26".parse().unwrap(),
+                target,
+                source: Source::Block,
+            };
+            assert_eq!(
+                kernel_route("n1", &route, State::Installed, names).target,
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn paths_and_communities_read_as_operators_write_them() {
+        let path = AsPath {
+            segments: vec![Segment::Sequence(vec![65001, 65002]), Segment::Set(vec![1, 2])],
+        };
+        assert_eq!(as_path(&path), "65001 65002 {1 2}");
+        let attributes = Attributes {
+            communities: vec![(65001 << 16) | 100],
+            extended_communities: vec![[0, 2, 0, 0, 0, 0, 0, 100]],
+            large_communities: vec![[65001, 1, 2]],
+            ..Attributes::default()
+        };
+        assert_eq!(
+            communities(&attributes),
+            ["65001:100", "0x0002000000000064", "65001:1:2"]
+        );
+    }
+
+    #[test]
+    fn an_answer_to_add_names_both_ends_and_a_default_route_per_family() {
+        let link = PodLink {
+            netns: "/run/netns/pod".into(),
+            ifname: "eth0".to_owned(),
+            host_ifname: "mx0".to_owned(),
+            addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+            mtu: Some(1500),
+        };
+        let mac = manx_linux::Mac([2, 0, 0, 0, 0, 1]);
+        let attached = Attached {
+            host_ifindex: 7,
+            host_mac: mac,
+            pod_ifindex: 2,
+            pod_mac: mac,
+            netns_inode: 1,
+            mtu: 1500,
+        };
+        let success = cni_success(&link, &attached, None);
+        let ips: Vec<_> = success.ips.iter().map(|ip| ip.address.to_string()).collect();
+        assert_eq!(ips, ["10.0.0.1/32", "fd00::1/128"]);
+        let routes: Vec<_> = success
+            .routes
+            .iter()
+            .map(|r| format!("{} {}", r.dst, r.gw.unwrap()))
+            .collect();
+        assert_eq!(routes, ["0.0.0.0/0 169.254.1.1", "::/0 fe80::1"]);
+        assert_eq!(success.interfaces[1].sandbox.as_deref(), Some("/run/netns/pod"));
+        assert!(success.ips.iter().all(|ip| ip.interface == Some(1)));
+    }
+}

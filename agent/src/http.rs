@@ -81,3 +81,46 @@ async fn metrics(State(sources): State<Sources>) -> impl IntoResponse {
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    async fn get(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn probes_and_prometheus_are_answered() {
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (readiness, (metrics, registry)) = (Readiness::default(), Metrics::new());
+        let guard = readiness.wait_for("datastore");
+        tokio::spawn(serve(listener, readiness, Arc::new(registry)));
+
+        assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
+        let waiting = get(address, "/readyz").await;
+        assert!(
+            waiting.starts_with("HTTP/1.1 503") && waiting.contains(r#""waitingFor":["datastore"]"#),
+            "{waiting}"
+        );
+        guard.done();
+        let ready = get(address, "/readyz").await;
+        assert!(
+            ready.starts_with("HTTP/1.1 200") && ready.contains(r#""ready":true"#),
+            "{ready}"
+        );
+        metrics.blocks.set(2);
+        let metrics = get(address, "/metrics").await;
+        assert!(metrics.contains("\nmanx_ipam_blocks 2\n"), "{metrics}");
+    }
+}

@@ -1,11 +1,12 @@
 //! `manxd`: the node daemon.
 
 use std::error::Error;
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use manx_agent::config::{Config, Datastore};
+use manx_agent::config::Config;
 use manx_agent::identity::Identity;
 use manx_agent::server::Claim;
 use manx_agent::startup;
@@ -45,6 +46,7 @@ fn start(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     // Netlink and SQLite libraries have little to say to an operator.
     let filter = EnvFilter::try_from_env("RUST_LOG").unwrap_or_else(|_| EnvFilter::new(level.as_str()));
     tracing_subscriber::fmt()
+        .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
@@ -88,8 +90,7 @@ async fn run(config: Config, bgp_runtime: Handle) -> Result<(), Box<dyn Error>> 
     let machine = startup::survey()?;
     let identity = Identity::new(&config, host_name.trim(), &machine.interfaces)?;
     manx_linux::sysctl::enable_forwarding()?;
-    let Datastore::Sqlite { path } = &config.datastore;
-    let store = SqliteStore::open(path).await?;
+    let store = SqliteStore::open(&config.datastore.sqlite.path).await?;
     tracing::info!(
         node = identity.name,
         ipv4 = identity.ipv4.map(|network| network.to_string()),

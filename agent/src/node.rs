@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use manx_api::Resource;
 use manx_store::{Error, Store};
-use tokio::sync::watch;
+use tokio::sync::watch::Receiver;
 
 use crate::identity::Identity;
 use crate::view::View;
-use crate::watch::pauses;
+use crate::watch;
 
 /// What the task works with.
 #[derive(Debug)]
@@ -18,12 +18,12 @@ pub struct Inbox<S> {
     /// The datastore.
     pub store: S,
     /// The cluster.
-    pub view: watch::Receiver<Arc<View>>,
+    pub view: Receiver<Arc<View>>,
 }
 
 /// Runs until the view ends.
 pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
-    let mut pauses = pauses();
+    let mut pauses = watch::pauses();
     while let Ok(view) = inbox
         .view
         .wait_for(|view| view.complete)
@@ -31,7 +31,7 @@ pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
         .map(|view| view.clone())
     {
         match write(inbox, &view).await {
-            Ok(()) => {}
+            Ok(()) => pauses = watch::pauses(),
             // Somebody was faster; the view will show it.
             Err(Error::Conflict { .. } | Error::AlreadyExists(_) | Error::NotFound(_)) => {}
             Err(error) => {

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use manx_api::rpc::{Method, Request, Response, RpcError};
+use manx_api::rpc::{MAX_LINE, Method, Request, Response, RpcError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
@@ -21,9 +21,6 @@ use tokio_util::task::TaskTracker;
 use crate::ask::Gone;
 use crate::status::Sources;
 use crate::{bgp, cni, ipam, route};
-
-/// The longest request, in bytes.
-const MAX_LINE: usize = 1 << 20;
 
 /// JSON-RPC's codes.
 const PARSE_ERROR: i64 = -32700;
@@ -118,9 +115,8 @@ pub struct Doors {
 pub async fn serve(listener: &UnixListener, doors: &Doors, calls: &TaskTracker) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                calls.spawn(converse(stream, doors.clone(), calls.clone()));
-            }
+            // Not among the calls: a connection that is idle holds nothing up.
+            Ok((stream, _)) => drop(tokio::spawn(converse(stream, doors.clone(), calls.clone()))),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept on the control socket");
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
@@ -154,20 +150,7 @@ async fn answer(line: &str, doors: &Doors) -> Response {
         Ok(request) => request,
         Err(response) => return *response,
     };
-    match dispatch(&request, doors).await {
-        Ok(result) => Response {
-            jsonrpc: "2.0".to_owned(),
-            id: request.id,
-            result: Some(result),
-            error: None,
-        },
-        Err(error) => Response {
-            jsonrpc: "2.0".to_owned(),
-            id: request.id,
-            result: None,
-            error: Some(error),
-        },
-    }
+    Response::new(request.id, dispatch(&request, doors).await)
 }
 
 /// The request of a line, or what to answer to one that is none.
@@ -257,12 +240,7 @@ fn error(code: i64, message: impl Into<String>) -> RpcError {
 }
 
 fn failed(id: u64, code: i64, message: impl Into<String>) -> Response {
-    Response {
-        jsonrpc: "2.0".to_owned(),
-        id,
-        result: None,
-        error: Some(error(code, message)),
-    }
+    Response::new(id, Err(error(code, message)))
 }
 
 #[cfg(test)]

@@ -20,6 +20,9 @@ use crate::view::{KINDS, View};
 /// Events taken into one new view, at most.
 const BATCH: usize = 1024;
 
+/// Pause before a watch that broke is resumed.
+const RESUME_PAUSE: Duration = Duration::from_millis(500);
+
 /// What the task works with.
 #[derive(Debug)]
 pub struct Inbox<S> {
@@ -41,7 +44,6 @@ pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
         if let Some(guard) = inbox.listed.take() {
             guard.done();
         }
-        let mut pauses = pauses();
         loop {
             let mut events = inbox.store.watch(&KINDS, revision.clone());
             match follow(inbox, &mut events, &mut view, &mut revision).await {
@@ -49,7 +51,7 @@ pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
                 Some(error) => tracing::warn!(%error, "the store's watch broke; resuming"),
                 None => tracing::warn!("the store's watch ended; resuming"),
             }
-            tokio::time::sleep(pauses.next().unwrap_or_default()).await;
+            tokio::time::sleep(RESUME_PAUSE).await;
         }
     }
 }

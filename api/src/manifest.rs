@@ -8,6 +8,8 @@
 
 use std::fmt;
 
+use serde::de::DeserializeOwned;
+
 use crate::meta::{nearest, suggestion};
 use crate::{API_VERSION, Kind, Resource, validate};
 
@@ -85,6 +87,23 @@ pub fn load(file_name: &str, text: &str) -> Result<Vec<Resource>, Vec<ManifestEr
     } else {
         Err(errors)
     }
+}
+
+/// Reads a file of one document that is no resource: a program's configuration. An empty file is an empty map.
+///
+/// # Errors
+/// The first thing wrong.
+pub fn load_settings<T: DeserializeOwned>(file_name: &str, text: &str) -> Result<T, Box<ManifestError>> {
+    let refuse = |fault| Box::new(error(file_name, None, fault));
+    let documents = parse(text).map_err(refuse)?;
+    let empty = Tree { line: 1, branch: Branch::Map(Vec::new()) };
+    let document = match documents.as_slice() {
+        [] => &empty,
+        [Tree { branch: Branch::Null, .. }] => &empty,
+        [document] => document,
+        [_, second, ..] => return Err(refuse(second.fault("", "a configuration is one document".to_owned()))),
+    };
+    T::deserialize(typed::Value(document)).map_err(|misfit| refuse(misfit.at(document)))
 }
 
 /// Writes a resource as a YAML document, without the `---` that would stand before the next.

@@ -245,7 +245,7 @@ fn block_update(old: &IpBlock, new: &IpBlock, problems: &mut Vec<Problem>) {
     unchanged("spec.cidr", &old.cidr, &new.cidr, problems);
     unchanged("spec.pool", &old.pool, &new.pool, problems);
     let claimed = new.node.is_some() && new.node != old.node;
-    let least = old.generation + u64::from(claimed);
+    let least = old.generation.saturating_add(u64::from(claimed));
     if new.generation < least {
         let message =
             format!("is behind: it never falls and grows when a node claims the block; write {least}");

@@ -55,6 +55,42 @@ fn no_part_of_a_manifest_makes_the_loader_panic() {
     }
 }
 
+/// The body of the fuzz target, over its corpus and ours.
+#[path = "../../tests/fuzz/src/manifest.rs"]
+#[expect(unreachable_pub, reason = "the fuzz package publishes it")]
+mod fuzz;
+
+#[test]
+fn the_fuzz_corpus_passes() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus/manifest");
+    let entries = fs::read_dir(folder).expect("the fuzz corpus");
+    let inputs: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    assert!(inputs.len() >= 10, "the corpus is here");
+    for input in inputs.into_iter().chain(corpus()) {
+        fuzz::manifest(&fs::read(input).unwrap());
+    }
+}
+
+#[test]
+fn every_good_seed_is_understood() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus/manifest");
+    for seed in [
+        "pool",
+        "pool6",
+        "block",
+        "node",
+        "config",
+        "peer",
+        "endpoint",
+        "list",
+        "json",
+        "documents",
+    ] {
+        let text = fs::read_to_string(folder.join(seed)).unwrap();
+        load(seed, &text).unwrap_or_else(|errors| panic!("{errors:?}"));
+    }
+}
+
 #[test]
 fn a_file_holds_documents_lists_and_nothing() {
     let node = "apiVersion: manx.network/v1\nkind: Node\nmetadata: {name: NAME}\n";

@@ -96,7 +96,10 @@ impl PeerKey {
     pub fn of(address: IpAddr, scope: u32) -> Self {
         let address = address.to_canonical();
         let on_link = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
-        Self { address, scope: if on_link { scope } else { 0 } }
+        Self {
+            address,
+            scope: if on_link { scope } else { 0 },
+        }
     }
 
     /// Where to reach a port of the peer.

@@ -31,6 +31,7 @@ pub(crate) enum Awaited {
 #[derive(Clone, Debug)]
 pub(crate) struct Convergence {
     started: Option<Instant>,
+    next: Option<Instant>,
     deferral: Duration,
     announces: bool,
     converged: bool,
@@ -39,7 +40,13 @@ pub(crate) struct Convergence {
 impl Convergence {
     /// A start; one that `defers` announces nothing for a while, `deferral` at most.
     pub(crate) fn new(defers: bool, deferral: Duration) -> Self {
-        Self { started: None, deferral, announces: !defers, converged: false }
+        Self {
+            started: None,
+            next: None,
+            deferral,
+            announces: !defers,
+            converged: false,
+        }
     }
 
     /// Whether announcements may leave.
@@ -49,9 +56,7 @@ impl Convergence {
 
     /// When to look again, at the latest.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let started = self.started.filter(|_| !self.converged)?;
-        let settled = started + SETTLING.min(self.deferral);
-        Some(if self.announces { started + self.deferral } else { settled })
+        self.next.filter(|_| !self.converged)
     }
 
     /// Looks at the peers: whether the table is complete as of now, which is said once.
@@ -59,8 +64,17 @@ impl Convergence {
         if self.converged {
             return false;
         }
-        let elapsed = now - *self.started.get_or_insert(now);
+        let started = *self.started.get_or_insert(now);
+        let elapsed = now - started;
         let (settled, over) = (elapsed >= SETTLING, elapsed >= self.deferral);
+        self.next = Some(
+            started
+                + if settled {
+                    self.deferral
+                } else {
+                    SETTLING.min(self.deferral)
+                },
+        );
         let complete = settled && peers.clone().all(|it| it == Awaited::Nothing);
         let heard_out = |it| match it {
             Awaited::Nothing | Awaited::EndOfRib => true,

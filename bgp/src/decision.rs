@@ -105,7 +105,10 @@ pub(crate) struct Decision {
 
 /// Decides among the paths of one prefix.
 pub(crate) fn decide(candidates: &[Candidate<'_>]) -> Decision {
-    let mut decision = Decision { ranked: (0..candidates.len()).collect(), lost: SmallVec::new() };
+    let mut decision = Decision {
+        ranked: (0..candidates.len()).collect(),
+        lost: SmallVec::new(),
+    };
     if candidates.len() > 1 {
         decision.keep_least(Reason::Own, |i| candidates[i].source != Source::Own);
         decision.keep_least(Reason::LocalPref, |i| Reverse(candidates[i].local_pref()));
@@ -144,7 +147,11 @@ impl Decision {
         let med = |i: usize| candidates[i].attributes.med.unwrap_or(0);
         let neighbor = |i: usize| candidates[i].attributes.as_path.neighbor();
         let left = self.ranked.clone();
-        self.keep(Reason::Med, |i| !left.iter().any(|&j| neighbor(j) == neighbor(i) && med(j) < med(i)));
+        self.keep(Reason::Med, |i| {
+            !left
+                .iter()
+                .any(|&j| neighbor(j) == neighbor(i) && med(j) < med(i))
+        });
     }
 
     fn keep(&mut self, reason: Reason, stays: impl Fn(usize) -> bool) {
@@ -186,6 +193,327 @@ impl Candidate<'_> {
             Source::Own => (None, None),
             Source::Peer { key, router_id, .. } => (Some(router_id), Some(key)),
         };
-        (self.attributes.originator_id.or(router_id), self.attributes.cluster_list.len(), key)
+        (
+            self.attributes.originator_id.or(router_id),
+            self.attributes.cluster_list.len(),
+            key,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cmp::Ordering;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{address, peer};
+    use crate::wire::{AsPath, Origin, Segment};
+
+    /// A path of peer number `id`, which is of another AS where `external`.
+    type Case = (u8, bool, Attributes);
+
+    fn candidate((id, external, attributes): &Case) -> Candidate<'_> {
+        let source = match id {
+            0 => Source::Own,
+            _ => Source::Peer {
+                key: peer(*id).key,
+                router_id: address(*id),
+                external: *external,
+            },
+        };
+        Candidate { attributes, source }
+    }
+
+    fn as_path(asns: &[u32]) -> AsPath {
+        AsPath {
+            segments: vec![Segment::Sequence(asns.to_vec())],
+        }
+    }
+
+    /// The rule as routers tell it: compare two paths at a time, first within each neighbouring AS, where MED
+    /// counts, then the winners of the ASes, where it does not.
+    mod model {
+        use super::*;
+
+        fn compare(a: &Candidate<'_>, b: &Candidate<'_>, with_med: bool, to_the_end: bool) -> Ordering {
+            let (x, y) = (a.attributes, b.attributes);
+            let pref = |it: &Attributes| it.local_pref.unwrap_or(100);
+            let med = |it: &Attributes| if with_med { it.med.unwrap_or(0) } else { 0 };
+            let own = |it: &Candidate<'_>| it.source == Source::Own;
+            let external = |it: &Candidate<'_>| matches!(it.source, Source::Peer { external: true, .. });
+            let id = |it: &Candidate<'_>| match it.source {
+                Source::Own => None,
+                Source::Peer { router_id, .. } => Some(it.attributes.originator_id.unwrap_or(router_id)),
+            };
+            let key = |it: &Candidate<'_>| match it.source {
+                Source::Own => None,
+                Source::Peer { key, .. } => Some(key),
+            };
+            let equal_so_far = own(b)
+                .cmp(&own(a))
+                .then(pref(y).cmp(&pref(x)))
+                .then(x.as_path.hops().cmp(&y.as_path.hops()))
+                .then(x.origin.cmp(&y.origin))
+                .then(med(x).cmp(&med(y)))
+                .then(external(b).cmp(&external(a)));
+            if !to_the_end {
+                return equal_so_far;
+            }
+            equal_so_far
+                .then(id(a).cmp(&id(b)))
+                .then(x.cluster_list.len().cmp(&y.cluster_list.len()))
+                .then(key(a).cmp(&key(b)))
+        }
+
+        pub(super) fn best(paths: &[Candidate<'_>]) -> Option<usize> {
+            let neighbor = |i: usize| paths[i].attributes.as_path.neighbor();
+            let winner = |group: Vec<usize>, med| {
+                group
+                    .into_iter()
+                    .min_by(|&a, &b| compare(&paths[a], &paths[b], med, true))
+            };
+            let group = |of| (0..paths.len()).filter(|&i| neighbor(i) == of).collect();
+            let winners = (0..paths.len())
+                .filter_map(|i| winner(group(neighbor(i)), true))
+                .collect();
+            winner(winners, false)
+        }
+
+        /// As good as the best: nothing but the tie-breaks tells them apart, nor a better MED next to it.
+        pub(super) fn equal(paths: &[Candidate<'_>], best: usize) -> Vec<usize> {
+            let same = |a: usize, b: usize, med| compare(&paths[a], &paths[b], med, false) == Ordering::Equal;
+            let neighbor = |i: usize| paths[i].attributes.as_path.neighbor();
+            let med = |i: usize| paths[i].attributes.med.unwrap_or(0);
+            let rest = |i: usize, j: usize| neighbor(i) == neighbor(j) && same(j, best, false);
+            let beaten = |i: usize| (0..paths.len()).any(|j| rest(i, j) && med(j) < med(i));
+            (0..paths.len())
+                .filter(|&i| same(i, best, false) && !beaten(i))
+                .collect()
+        }
+    }
+
+    fn any_case(id: u8) -> impl Strategy<Value = Case> {
+        let optional = || proptest::option::of(0..2_u32);
+        let path = proptest::collection::vec(1..3_u32, 0..3);
+        let origin = prop_oneof![Just(Origin::Igp), Just(Origin::Incomplete)];
+        let reflected = (proptest::option::of(1..4_u8), 0..2_u8);
+        (any::<bool>(), optional(), path, origin, optional(), reflected).prop_map(
+            move |(external, pref, path, origin, med, (originator, clusters))| {
+                let attributes = Attributes {
+                    local_pref: pref.map(|it| it + 100),
+                    as_path: as_path(&path),
+                    origin,
+                    med,
+                    originator_id: originator.map(address),
+                    cluster_list: (0..clusters).map(address).collect(),
+                    ..Attributes::default()
+                };
+                (id, external, attributes)
+            },
+        )
+    }
+
+    fn any_cases() -> impl Strategy<Value = Vec<Case>> {
+        (0..2_u8, 1..6_u8)
+            .prop_flat_map(|(first, count)| (first..first + count).map(any_case).collect::<Vec<_>>())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+        #[test]
+        fn agrees_with_the_model_in_every_order(cases in any_cases().prop_shuffle()) {
+            let candidates: Vec<_> = cases.iter().map(candidate).collect();
+            let Decision { ranked, lost } = decide(&candidates);
+            prop_assert_eq!(Some(ranked[0]), model::best(&candidates));
+            prop_assert_eq!(ranked.len() + lost.len(), cases.len());
+        }
+
+        #[test]
+        fn paths_that_share_traffic_differ_in_tie_breaks_only(cases in any_cases(), external: bool) {
+            let cases: Vec<Case> = cases.into_iter().map(|(id, _, it)| (id, external, it)).collect();
+            let candidates: Vec<_> = cases.iter().map(candidate).collect();
+            let mut ranked = decide(&candidates).ranked.into_vec();
+            let best = ranked[0];
+            ranked.sort_unstable();
+            prop_assert_eq!(ranked, model::equal(&candidates, best));
+        }
+    }
+
+    #[test]
+    fn every_step_decides_and_is_named() {
+        let plain = || Attributes {
+            as_path: as_path(&[1]),
+            ..Attributes::default()
+        };
+        let table: [(Case, Case, Reason); 9] = [
+            (
+                (0, false, plain()),
+                (
+                    1,
+                    true,
+                    Attributes {
+                        local_pref: Some(500),
+                        ..plain()
+                    },
+                ),
+                Reason::Own,
+            ),
+            (
+                (
+                    2,
+                    false,
+                    Attributes {
+                        local_pref: Some(101),
+                        as_path: as_path(&[1, 2]),
+                        ..plain()
+                    },
+                ),
+                (1, true, plain()),
+                Reason::LocalPref,
+            ),
+            (
+                (
+                    2,
+                    false,
+                    Attributes {
+                        origin: Origin::Egp,
+                        ..plain()
+                    },
+                ),
+                (
+                    1,
+                    true,
+                    Attributes {
+                        as_path: as_path(&[1, 2]),
+                        ..plain()
+                    },
+                ),
+                Reason::AsPathLength,
+            ),
+            (
+                (
+                    2,
+                    false,
+                    Attributes {
+                        med: Some(1),
+                        ..plain()
+                    },
+                ),
+                (
+                    1,
+                    true,
+                    Attributes {
+                        origin: Origin::Egp,
+                        ..plain()
+                    },
+                ),
+                Reason::Origin,
+            ),
+            (
+                (2, false, plain()),
+                (
+                    1,
+                    true,
+                    Attributes {
+                        med: Some(1),
+                        ..plain()
+                    },
+                ),
+                Reason::Med,
+            ),
+            ((2, true, plain()), (1, false, plain()), Reason::Internal),
+            (
+                (
+                    2,
+                    false,
+                    Attributes {
+                        originator_id: Some(address(1)),
+                        ..plain()
+                    },
+                ),
+                (
+                    3,
+                    false,
+                    Attributes {
+                        originator_id: Some(address(9)),
+                        ..plain()
+                    },
+                ),
+                Reason::RouterId,
+            ),
+            (
+                (
+                    3,
+                    false,
+                    Attributes {
+                        originator_id: Some(address(9)),
+                        ..plain()
+                    },
+                ),
+                (
+                    2,
+                    false,
+                    Attributes {
+                        originator_id: Some(address(9)),
+                        cluster_list: vec![address(8)],
+                        ..plain()
+                    },
+                ),
+                Reason::ClusterListLength,
+            ),
+            (
+                (
+                    2,
+                    false,
+                    Attributes {
+                        originator_id: Some(address(9)),
+                        ..plain()
+                    },
+                ),
+                (
+                    3,
+                    false,
+                    Attributes {
+                        originator_id: Some(address(9)),
+                        ..plain()
+                    },
+                ),
+                Reason::PeerAddress,
+            ),
+        ];
+        for (winner, loser, reason) in table {
+            assert_eq!(
+                explain(&[candidate(&winner), candidate(&loser)]),
+                [None, Some(reason)],
+                "{reason:?}"
+            );
+            assert_eq!(
+                explain(&[candidate(&loser), candidate(&winner)]),
+                [Some(reason), None],
+                "{reason:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn med_does_not_count_across_ases() {
+        let through = |asn, med| Attributes {
+            as_path: as_path(&[asn]),
+            med: Some(med),
+            ..Attributes::default()
+        };
+        let cases = [
+            (1, true, through(1, 9)),
+            (2, true, through(2, 1)),
+            (3, true, through(2, 2)),
+        ];
+        let candidates = cases.each_ref().map(candidate);
+        assert_eq!(
+            explain(&candidates),
+            [None, Some(Reason::RouterId), Some(Reason::Med)]
+        );
     }
 }

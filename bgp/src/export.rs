@@ -48,7 +48,10 @@ impl Target<'_> {
         } else {
             self.internal_attributes(attributes, from)
         };
-        Some(Route { next_hop: Some(next_hop), attributes: Arc::new(attributes) })
+        Some(Route {
+            next_hop: Some(next_hop),
+            attributes: Arc::new(attributes),
+        })
     }
 
     fn external(&self) -> bool {
@@ -102,5 +105,235 @@ impl Target<'_> {
             attributes.cluster_list.insert(0, cluster);
         }
         attributes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{address, config, peer};
+    use crate::wire::{AsPath, Segment};
+
+    const EXTERNAL: u32 = 65_000;
+
+    fn external(id: u8) -> PeerConfig {
+        PeerConfig {
+            asn: EXTERNAL,
+            ..peer(id)
+        }
+    }
+
+    fn client(id: u8) -> PeerConfig {
+        PeerConfig {
+            route_reflector_client: true,
+            ..peer(id)
+        }
+    }
+
+    fn from(peer: &PeerConfig, id: u8) -> Neighbor {
+        Neighbor {
+            key: peer.key,
+            router_id: address(id),
+            external: peer.asn == EXTERNAL,
+            client: peer.route_reflector_client,
+        }
+    }
+
+    fn prefix() -> Prefix {
+        "10.1.0.0/24".parse().unwrap()
+    }
+
+    fn learned(attributes: Attributes) -> Route {
+        Route {
+            next_hop: Some(NextHop::V4(address(77))),
+            attributes: Arc::new(attributes),
+        }
+    }
+
+    fn target<'a>(local: &'a Config, peer: &'a PeerConfig) -> Target<'a> {
+        let own = OwnNextHops {
+            v4: Some(NextHop::V4(address(1))),
+            v6: None,
+        };
+        Target {
+            local,
+            peer,
+            own,
+            families: &Family::ALL,
+        }
+    }
+
+    fn admits(to: &PeerConfig, source: Option<&PeerConfig>, attributes: Attributes) -> bool {
+        let source = source.map(|peer| Arc::new(from(peer, 9)));
+        let path = Path::new(source, Arc::new(learned(attributes)), None);
+        target(&config(1), to).admits(prefix(), &path)
+    }
+
+    #[test]
+    fn follows_the_rules_of_who_hears_whose_routes() {
+        // From whom, to whom, whether.
+        let table = [
+            (None, peer(2), true),
+            (None, external(2), true),
+            (Some(peer(3)), peer(2), false),
+            (Some(peer(3)), client(2), true),
+            (Some(client(3)), peer(2), true),
+            (Some(client(3)), client(2), true),
+            (Some(peer(3)), external(2), true),
+            (Some(external(3)), peer(2), true),
+            (Some(external(3)), external(2), true),
+            (Some(external(2)), external(2), false),
+            (Some(client(2)), client(2), false),
+        ];
+        for (source, to, hears) in table {
+            assert_eq!(
+                admits(&to, source.as_ref(), Attributes::default()),
+                hears,
+                "{source:?} to {to:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn honours_the_well_known_communities() {
+        let table = [
+            (NO_EXPORT, true, false),
+            (NO_EXPORT_SUBCONFED, true, false),
+            (NO_ADVERTISE, false, false),
+            (0xffff_0000, true, true),
+        ];
+        for (community, internal, abroad) in table {
+            let attributes = Attributes {
+                communities: vec![1, community],
+                ..Attributes::default()
+            };
+            let source = external(3);
+            assert_eq!(
+                admits(&peer(2), Some(&source), attributes.clone()),
+                internal,
+                "{community:x}"
+            );
+            assert_eq!(
+                admits(&external(2), Some(&source), attributes),
+                abroad,
+                "{community:x}"
+            );
+        }
+    }
+
+    #[test]
+    fn keeps_to_the_policy_and_the_families() {
+        let only = |policy| PeerConfig {
+            export: policy,
+            ..peer(2)
+        };
+        let within = |range: &str| only(crate::Policy::Within([range.parse().unwrap()].into()));
+        assert!(admits(&within("10.1.0.0/16"), None, Attributes::default()));
+        assert!(!admits(&within("10.2.0.0/16"), None, Attributes::default()));
+        assert!(!admits(&only(crate::Policy::Reject), None, Attributes::default()));
+        let (local, to) = (config(1), peer(2));
+        let deaf = Target {
+            families: &[Family::Ipv6Unicast],
+            ..target(&local, &to)
+        };
+        assert!(!deaf.admits(
+            prefix(),
+            &Path::new(None, Arc::new(learned(Attributes::default())), None)
+        ));
+    }
+
+    #[test]
+    fn states_the_next_hop_that_the_mode_asks_for() {
+        let own = Some(NextHop::V4(address(1)));
+        let theirs = Some(NextHop::V4(address(77)));
+        let table = [
+            (NextHopMode::Auto, None, peer(2), own),
+            (NextHopMode::Auto, Some(external(3)), peer(2), theirs),
+            (NextHopMode::Auto, Some(client(3)), peer(2), theirs),
+            (NextHopMode::Auto, Some(peer(3)), external(2), own),
+            (NextHopMode::SelfAddress, Some(external(3)), peer(2), own),
+            (NextHopMode::Keep, Some(peer(3)), external(2), theirs),
+            (NextHopMode::Keep, None, external(2), own),
+        ];
+        for (mode, source, to, expected) in table {
+            let (local, to) = (config(1), PeerConfig { next_hop: mode, ..to });
+            let next_hop = source.as_ref().and(theirs);
+            let route = Route {
+                next_hop,
+                attributes: Arc::default(),
+            };
+            let source = source.map(|peer| from(&peer, 3));
+            let sent = target(&local, &to)
+                .route(Family::Ipv4Unicast, source.as_ref(), &route)
+                .unwrap();
+            assert_eq!(sent.next_hop, expected, "{mode:?} {source:?}");
+        }
+        let (local, to) = (config(1), peer(2));
+        let route = Route {
+            next_hop: None,
+            attributes: Arc::default(),
+        };
+        assert_eq!(
+            target(&local, &to).route(Family::Ipv6Unicast, None, &route),
+            None,
+            "no address, no route"
+        );
+    }
+
+    #[test]
+    fn tells_each_side_what_is_for_it() {
+        let attributes = Attributes {
+            as_path: AsPath {
+                segments: vec![Segment::Sequence(vec![7])],
+            },
+            med: Some(5),
+            ..Attributes::default()
+        };
+        let sent = |to: &PeerConfig, source: &PeerConfig, attributes: &Attributes| {
+            let route = learned(attributes.clone());
+            let sent = target(&config(1), to).route(Family::Ipv4Unicast, Some(&from(source, 9)), &route);
+            (*sent.unwrap().attributes).clone()
+        };
+        let abroad = sent(
+            &external(2),
+            &peer(3),
+            &Attributes {
+                local_pref: Some(7),
+                ..attributes.clone()
+            },
+        );
+        let path = AsPath {
+            segments: vec![Segment::Sequence(vec![64_512, 7])],
+        };
+        assert_eq!(
+            abroad,
+            Attributes {
+                as_path: path,
+                ..Attributes::default()
+            }
+        );
+
+        let inside = sent(&peer(2), &external(3), &attributes);
+        assert_eq!(
+            inside,
+            Attributes {
+                local_pref: Some(100),
+                ..attributes.clone()
+            }
+        );
+
+        let once = sent(&peer(2), &client(3), &attributes);
+        assert_eq!(
+            (once.originator_id, once.cluster_list.as_slice()),
+            (Some(address(9)), &[address(1)][..])
+        );
+        let reflected = Attributes {
+            originator_id: Some(address(8)),
+            cluster_list: vec![address(6)],
+            ..attributes
+        };
+        let twice = sent(&peer(2), &client(3), &reflected);
+        assert_eq!(twice.originator_id, Some(address(8)));
+        assert_eq!(twice.cluster_list, [address(1), address(6)]);
     }
 }

@@ -69,7 +69,11 @@ pub(crate) fn loops(
         Some(Refusal::OwnOriginator)
     } else if attributes.cluster_list.contains(&local.cluster()) {
         Some(Refusal::OwnCluster)
-    } else if [own.v4, own.v6].into_iter().flatten().any(|it| address(it) == address(next_hop)) {
+    } else if [own.v4, own.v6]
+        .into_iter()
+        .flatten()
+        .any(|it| address(it) == address(next_hop))
+    {
         Some(Refusal::OwnNextHop)
     } else {
         None
@@ -85,7 +89,10 @@ pub(crate) fn refused(policy: &Policy, prefix: Prefix) -> Option<Refusal> {
 fn address(next_hop: NextHop) -> IpAddr {
     match next_hop {
         NextHop::V4(address) => address.into(),
-        NextHop::V6 { global, link_local: Some(link_local) } if global.is_unspecified() => link_local.into(),
+        NextHop::V6 {
+            global,
+            link_local: Some(link_local),
+        } if global.is_unspecified() => link_local.into(),
         NextHop::V6 { global, .. } => global.into(),
     }
 }

@@ -42,7 +42,12 @@ pub(crate) struct Gate<'a> {
 impl Inbound {
     /// An empty one.
     pub(crate) fn new(key: PeerKey) -> Self {
-        Self { key, prefixes: BTreeSet::new(), accepted: 0, stale_until: None }
+        Self {
+            key,
+            prefixes: BTreeSet::new(),
+            accepted: 0,
+            stale_until: None,
+        }
     }
 
     /// How many prefixes the peer announces.
@@ -57,18 +62,30 @@ impl Inbound {
 
     /// Takes an UPDATE's routes in. An end mark is [`sweep`](Self::sweep)'s.
     pub(crate) fn update(&mut self, update: Update, gate: Gate<'_>, rib: &mut Rib) {
-        for id in update.withdrawn.iter().filter_map(|nlri| rib.id(nlri.prefix)).collect::<Vec<_>>() {
+        for id in update
+            .withdrawn
+            .iter()
+            .filter_map(|nlri| rib.id(nlri.prefix))
+            .collect::<Vec<_>>()
+        {
             self.remove(id, rib);
         }
         let attributes = Arc::new(update.attributes);
         for reach in update.reach {
             let looped = import::loops(gate.local, gate.own, &attributes, reach.next_hop);
-            let route = Route { next_hop: Some(reach.next_hop), attributes: attributes.clone() };
+            let route = Route {
+                next_hop: Some(reach.next_hop),
+                attributes: attributes.clone(),
+            };
             let route = rib.intern(route);
             for prefix in reach.nlri.into_iter().map(|nlri| nlri.prefix) {
                 if gate.families.contains(&prefix.family()) {
                     let refusal = looped.or_else(|| import::refused(gate.policy, prefix));
-                    self.insert(prefix, Path::new(Some(gate.from.clone()), route.clone(), refusal), rib);
+                    self.insert(
+                        prefix,
+                        Path::new(Some(gate.from.clone()), route.clone(), refusal),
+                        rib,
+                    );
                 }
             }
         }
@@ -78,7 +95,9 @@ impl Inbound {
     /// others (RFC 4724 §4.2).
     pub(crate) fn lose(&mut self, kept: &[Family], rib: &mut Rib) {
         for id in self.prefixes.clone() {
-            let keeps = rib.prefix(id).is_some_and(|prefix| kept.contains(&prefix.family()));
+            let keeps = rib
+                .prefix(id)
+                .is_some_and(|prefix| kept.contains(&prefix.family()));
             match rib.path_mut(id, Some(self.key)) {
                 Some(path) if keeps && !path.stale => path.stale = true,
                 Some(_) | None => self.remove(id, rib),
@@ -92,7 +111,9 @@ impl Inbound {
             return;
         }
         for id in self.prefixes.clone() {
-            let swept = rib.prefix(id).is_some_and(|prefix| families.contains(&prefix.family()));
+            let swept = rib
+                .prefix(id)
+                .is_some_and(|prefix| families.contains(&prefix.family()));
             if swept && rib.path(id, Some(self.key)).is_some_and(|path| path.stale) {
                 self.remove(id, rib);
             }
@@ -103,8 +124,16 @@ impl Inbound {
     pub(crate) fn judge_again(&mut self, gate: Gate<'_>, rib: &mut Rib) {
         for id in self.prefixes.clone() {
             let Some(prefix) = rib.prefix(id) else { continue };
-            let Some(path) = rib.path(id, Some(self.key)) else { continue };
-            let Route { next_hop: Some(next_hop), ref attributes } = *path.route else { continue };
+            let Some(path) = rib.path(id, Some(self.key)) else {
+                continue;
+            };
+            let Route {
+                next_hop: Some(next_hop),
+                ref attributes,
+            } = *path.route
+            else {
+                continue;
+            };
             let refusal = import::loops(gate.local, gate.own, attributes, next_hop)
                 .or_else(|| import::refused(gate.policy, prefix));
             let mut judged = Path::new(Some(gate.from.clone()), path.route.clone(), refusal);

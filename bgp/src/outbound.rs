@@ -13,7 +13,7 @@ use hashbrown::HashMap;
 
 use crate::Family;
 use crate::export::Target;
-use crate::rib::{Path, PrefixId, Rib, Route};
+use crate::rib::{Neighbor, Path, PrefixId, Rib, Route};
 use crate::wire::{Context, Nlri, update};
 
 /// Prefixes looked at per step: enough to fill messages, few enough to notice soon that a peer is slow.
@@ -60,7 +60,11 @@ impl Outbound {
 
     /// The peer wants to hear all of a family again (RFC 2918).
     pub(crate) fn repeat(&mut self, family: Family, rib: &Rib) {
-        self.pending.extend(rib.prefixes().filter(|(_, prefix)| prefix.family() == family).map(|(id, _)| (id, true)));
+        self.pending.extend(
+            rib.prefixes()
+                .filter(|(_, prefix)| prefix.family() == family)
+                .map(|(id, _)| (id, true)),
+        );
     }
 
     /// How many prefixes the peer has.
@@ -90,11 +94,16 @@ impl Outbound {
     fn next_batch(&mut self, target: &Target<'_>, rib: &mut Rib) -> Batch {
         let mut batch = Batch::default();
         for _ in 0..BATCH {
-            let Some((id, repeat)) = self.pending.pop_first() else { break };
+            let Some((id, repeat)) = self.pending.pop_first() else {
+                break;
+            };
             let Some(prefix) = rib.prefix(id) else { continue };
             let wanted = rib.best(id).filter(|path| target.admits(prefix, path)).cloned();
             let route = wanted.and_then(|path| batch.route(target, prefix.family(), &path, rib));
-            let nlri = Nlri { path_id: None, prefix };
+            let nlri = Nlri {
+                path_id: None,
+                prefix,
+            };
             match route {
                 Some(route) if !repeat && self.sent.get(&id).is_some_and(|it| Arc::ptr_eq(it, &route)) => {}
                 Some(route) => {
@@ -148,10 +157,11 @@ struct Batch {
     /// Where in `announced` a route is.
     places: HashMap<*const Route, usize, FixedState>,
     /// What becomes of a route from a source on the way out: it is the same for all prefixes of a family.
-    translated: HashMap<(*const Route, Option<Source>, Family), Option<Arc<Route>>, FixedState>,
+    translated: HashMap<(Learned, Family), Option<Arc<Route>>, FixedState>,
 }
 
-type Source = *const crate::rib::Neighbor;
+/// A route and its source, by their places in memory: the table keeps them there meanwhile.
+type Learned = (*const Route, Option<*const Neighbor>);
 
 #[derive(Debug)]
 struct Announced {
@@ -169,19 +179,28 @@ impl Batch {
         path: &Path,
         rib: &mut Rib,
     ) -> Option<Arc<Route>> {
-        let source = path.from.as_ref().map(Arc::as_ptr);
+        let learned = (Arc::as_ptr(&path.route), path.from.as_ref().map(Arc::as_ptr));
         self.translated
-            .entry((Arc::as_ptr(&path.route), source, family))
+            .entry((learned, family))
             .or_insert_with(|| {
-                target.route(family, path.from.as_deref(), &path.route).map(|route| rib.intern(route))
+                target
+                    .route(family, path.from.as_deref(), &path.route)
+                    .map(|route| rib.intern(route))
             })
             .clone()
     }
 
     fn announce(&mut self, route: Arc<Route>, id: PrefixId, nlri: Nlri) {
-        let place = *self.places.entry(Arc::as_ptr(&route)).or_insert(self.announced.len());
+        let place = *self
+            .places
+            .entry(Arc::as_ptr(&route))
+            .or_insert(self.announced.len());
         if place == self.announced.len() {
-            self.announced.push(Announced { route, ids: Vec::new(), nlri: Vec::new() });
+            self.announced.push(Announced {
+                route,
+                ids: Vec::new(),
+                nlri: Vec::new(),
+            });
         }
         self.announced[place].ids.push(id);
         self.announced[place].nlri.push(nlri);

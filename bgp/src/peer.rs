@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::Family;
 use crate::config::{Config, PeerConfig};
 use crate::convergence::Awaited;
 use crate::export::Target;
@@ -18,7 +19,6 @@ use crate::session::peering::Peering;
 use crate::session::{Link, Loss, Session};
 use crate::status::{PeerSnapshot, State};
 use crate::wire::{NextHop, Update};
-use crate::Family;
 
 /// How long stale paths wait for a peer that is back but does not say End-of-RIB.
 const STALE_LIMIT: Duration = Duration::from_secs(360);
@@ -75,20 +75,40 @@ impl Peer {
 
     /// When something of the peer is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.peering.deadline().into_iter().chain(self.inbound.stale_until).min()
+        self.peering
+            .deadline()
+            .into_iter()
+            .chain(self.inbound.stale_until)
+            .min()
     }
 
     /// What the next OPEN says of restarts. Forwarding state outlives our sessions; whether it outlived the
     /// process before us, the settings know.
     pub(crate) fn restarted(&self, local: &Config, recovering: bool) -> Restarted {
-        Restarted { recovering, forwarding: local.restarted || self.met }
+        Restarted {
+            recovering,
+            forwarding: local.restarted || self.met,
+        }
     }
 
     /// A session is Established.
-    pub(crate) fn up(&mut self, link: Link, session: Box<Session>, now: Instant, local: &Config, rib: &mut Rib) {
+    pub(crate) fn up(
+        &mut self,
+        link: Link,
+        session: Box<Session>,
+        now: Instant,
+        local: &Config,
+        rib: &mut Rib,
+    ) {
         let kept = session.restart.iter().flat_map(|it| &it.families);
-        let kept: Vec<Family> = kept.filter(|(_, forwarding)| *forwarding).map(|(family, _)| *family).collect();
-        let dropped: Vec<Family> = Family::ALL.into_iter().filter(|family| !kept.contains(family)).collect();
+        let kept: Vec<Family> = kept
+            .filter(|(_, forwarding)| *forwarding)
+            .map(|(family, _)| *family)
+            .collect();
+        let dropped: Vec<Family> = Family::ALL
+            .into_iter()
+            .filter(|family| !kept.contains(family))
+            .collect();
         self.inbound.sweep(&dropped, rib);
         self.inbound.stale_until = self.inbound.stale_until.map(|_| now + STALE_LIMIT);
         self.outbound.start(session.families(), rib);
@@ -108,7 +128,11 @@ impl Peer {
         self.live = None;
         self.outbound.clear(rib);
         let restart = session.restart.as_ref().filter(|_| loss.keeps_routes(session));
-        let kept: Vec<Family> = restart.iter().flat_map(|it| &it.families).map(|(family, _)| *family).collect();
+        let kept: Vec<Family> = restart
+            .iter()
+            .flat_map(|it| &it.families)
+            .map(|(family, _)| *family)
+            .collect();
         self.inbound.lose(&kept, rib);
         self.inbound.stale_until = restart.map(|it| now + Duration::from_secs(it.restart_time.into()));
     }
@@ -168,7 +192,12 @@ impl Peer {
     /// The next messages with routes, if there are any to be sent.
     pub(crate) fn next_messages(&mut self, local: &Config, rib: &mut Rib) -> Option<Vec<Bytes>> {
         let Live { session, own, .. } = self.live.as_ref()?;
-        let target = Target { local, peer: &self.config, own: *own, families: session.families() };
+        let target = Target {
+            local,
+            peer: &self.config,
+            own: *own,
+            families: session.families(),
+        };
         self.outbound.next_messages(&target, &session.context, rib)
     }
 
@@ -201,8 +230,19 @@ impl Peer {
 }
 
 fn gate<'a>(config: &'a PeerConfig, live: Option<&'a Live>, local: &'a Config) -> Option<Gate<'a>> {
-    let Live { session, neighbor, own, .. } = live?;
-    Some(Gate { local, own: *own, policy: &config.import, from: neighbor, families: session.families() })
+    let Live {
+        session,
+        neighbor,
+        own,
+        ..
+    } = live?;
+    Some(Gate {
+        local,
+        own: *own,
+        policy: &config.import,
+        from: neighbor,
+        families: session.families(),
+    })
 }
 
 fn neighbor(local: &Config, config: &PeerConfig, session: &Session) -> Neighbor {
@@ -219,12 +259,15 @@ fn own_next_hops(config: &PeerConfig, link: Link) -> OwnNextHops {
     let ends = [config.local_address, Some(link.local)];
     let mut own = OwnNextHops {
         v4: config.next_hop_v4.map(NextHop::V4),
-        v6: config.next_hop_v6.map(|global| NextHop::V6 { global, link_local: None }),
+        v6: config.next_hop_v6.map(|global| NextHop::V6 {
+            global,
+            link_local: None,
+        }),
     };
     for end in ends.into_iter().flatten() {
         match end {
             IpAddr::V4(address) => own.v4.get_or_insert(NextHop::V4(address)),
-            IpAddr::V6(address) => own.v6.get_or_insert(next_hop_v6(address)),
+            IpAddr::V6(address) => own.v6.get_or_insert_with(|| next_hop_v6(address)),
         };
     }
     own
@@ -232,8 +275,14 @@ fn own_next_hops(config: &PeerConfig, link: Link) -> OwnNextHops {
 
 fn next_hop_v6(address: Ipv6Addr) -> NextHop {
     if address.is_unicast_link_local() {
-        NextHop::V6 { global: Ipv6Addr::UNSPECIFIED, link_local: Some(address) }
+        NextHop::V6 {
+            global: Ipv6Addr::UNSPECIFIED,
+            link_local: Some(address),
+        }
     } else {
-        NextHop::V6 { global: address, link_local: None }
+        NextHop::V6 {
+            global: address,
+            link_local: None,
+        }
     }
 }

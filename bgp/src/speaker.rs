@@ -15,6 +15,7 @@ use std::time::Instant;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use crate::Prefix;
 pub use crate::config::{Config, NextHopMode, PeerConfig, PeerKey, Policy};
 use crate::convergence::Convergence;
 use crate::peer::Peer;
@@ -23,7 +24,6 @@ pub use crate::seam::{ConnId, Input, Output};
 use crate::session::{Link, Loss};
 pub use crate::status::{PathSnapshot, PeerSnapshot, State};
 use crate::wire::{Attributes, Cease};
-use crate::Prefix;
 
 /// Bytes under way to one peer beyond which its announcements wait for `Drained`.
 pub const SEND_BUDGET: usize = 256 * 1024;
@@ -82,10 +82,19 @@ impl Speaker {
             Input::Originate(prefix) => self.originate(prefix),
             Input::Unoriginate(prefix) => self.unoriginate(prefix),
             Input::Connected { conn, local } => {
-                let link = Link { conn, dialled: true, local: local.ip().to_canonical() };
+                let link = Link {
+                    conn,
+                    dialled: true,
+                    local: local.ip().to_canonical(),
+                };
                 self.on_connection(now, conn, |peering, cx| peering.connected(link, cx));
             }
-            Input::Accepted { conn, local, remote, scope } => self.accept(now, conn, local, remote, scope),
+            Input::Accepted {
+                conn,
+                local,
+                remote,
+                scope,
+            } => self.accept(now, conn, local, remote, scope),
             Input::ConnectFailed { conn } | Input::Closed { conn } => {
                 self.on_connection(now, conn, |peering, cx| peering.disconnected(conn, cx));
                 self.connections.remove(&conn);
@@ -112,7 +121,11 @@ impl Speaker {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let peers = self.deadlines.first().map(|(at, _)| *at);
-        peers.into_iter().chain(self.convergence.deadline()).min().filter(|_| !self.stopped)
+        peers
+            .into_iter()
+            .chain(self.convergence.deadline())
+            .min()
+            .filter(|_| !self.stopped)
     }
 
     /// Every configured peer as it stands, in order of key.
@@ -136,16 +149,27 @@ impl Speaker {
         if old == peer.config {
             return;
         }
-        if old.asn != peer.config.asn {
-            peer.drop_stale(&mut self.rib);
-        }
         if old.needs_new_session(&peer.config) {
-            let loss = Loss::cease(Cease::OtherConfigurationChange);
+            let (loss, moved) = (
+                Loss::cease(Cease::OtherConfigurationChange),
+                old.asn != peer.config.asn,
+            );
             self.on_peer(now, key, |peering, cx| peering.reset(&loss, cx));
+            if moved {
+                self.forget_routes(key);
+            }
         } else {
             peer.reapply(&self.config, &mut self.rib);
             self.unsent.insert(key);
             self.on_peer(now, key, |peering, cx| peering.settle(cx));
+        }
+    }
+
+    /// What a peer of another AS announced is not this one's.
+    fn forget_routes(&mut self, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.drop_stale(&mut self.rib);
+            self.reschedule(key);
         }
     }
 
@@ -160,7 +184,10 @@ impl Speaker {
     }
 
     fn originate(&mut self, prefix: Prefix) {
-        let route = Route { next_hop: None, attributes: Arc::new(Attributes::default()) };
+        let route = Route {
+            next_hop: None,
+            attributes: Arc::new(Attributes::default()),
+        };
         let route = self.rib.intern(route);
         self.rib.insert(prefix, Path::new(None, route, None));
     }
@@ -176,7 +203,11 @@ impl Speaker {
         let key = PeerKey::of(remote.ip(), scope);
         if self.peers.contains_key(&key) {
             self.connections.insert(conn, key);
-            let link = Link { conn, dialled: false, local: local.ip().to_canonical() };
+            let link = Link {
+                conn,
+                dialled: false,
+                local: local.ip().to_canonical(),
+            };
             self.on_peer(now, key, |peering, cx| peering.accepted(link, cx));
         } else {
             self.outputs.push_back(Output::Close { conn });

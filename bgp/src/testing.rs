@@ -3,12 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use crate::session::negotiate::{Restarted, negotiate, offer};
 use crate::session::Session;
+use crate::session::negotiate::{Restarted, negotiate, offer};
 use crate::{Config, Family, NextHopMode, PeerConfig, PeerKey, Policy};
 
 /// Some instant.
-#[expect(clippy::disallowed_methods, reason = "there is no other way to make an Instant")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "there is no other way to make an Instant"
+)]
 pub(crate) fn epoch() -> Instant {
     Instant::now()
 }
@@ -34,7 +37,10 @@ pub(crate) fn config(id: u8) -> Config {
 /// The settings for speaker number `id` as a peer.
 pub(crate) fn peer(id: u8) -> PeerConfig {
     PeerConfig {
-        key: PeerKey { address: IpAddr::V4(address(id)), scope: 0 },
+        key: PeerKey {
+            address: IpAddr::V4(address(id)),
+            scope: 0,
+        },
         port: 179,
         asn: 64_512,
         local_address: None,
@@ -53,7 +59,18 @@ pub(crate) fn peer(id: u8) -> PeerConfig {
 
 /// A session without graceful restart.
 pub(crate) fn session() -> Session {
-    let without = |id| PeerConfig { graceful_restart: None, ..peer(id) };
-    let first_boot = Restarted { recovering: false, forwarding: false };
-    negotiate(&config(1), &without(2), &offer(&config(2), &without(1), first_boot)).unwrap()
+    let without = |id| PeerConfig {
+        graceful_restart: None,
+        ..peer(id)
+    };
+    let first_boot = Restarted {
+        recovering: false,
+        forwarding: false,
+    };
+    negotiate(
+        &config(1),
+        &without(2),
+        &offer(&config(2), &without(1), first_boot),
+    )
+    .unwrap()
 }

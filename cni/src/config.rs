@@ -71,6 +71,28 @@ impl Document {
             None => Err(incompatible(format!("has cniVersion '{version}'"))),
         }
     }
+
+    /// Refuses what would change a pod's network if it were obeyed, and is not.
+    ///
+    /// # Errors
+    /// [`Code::UnsupportedField`], naming the field.
+    pub(crate) fn refuse_unsupported(&self) -> Result<(), Error> {
+        let ipam = self
+            .fields
+            .get("ipam")
+            .and_then(|ipam| ipam.get("type"))
+            .and_then(Value::as_str);
+        if let Some(plugin) = ipam.filter(|plugin| !plugin.is_empty()) {
+            let message =
+                format!("ipam.type '{plugin}': Manx assigns addresses from its IPPools; remove 'ipam'");
+            return Err(Error::new(Code::UnsupportedField, message));
+        }
+        if self.fields.get("ipMasq").and_then(Value::as_bool) == Some(true) {
+            let message = "ipMasq: Manx does not rewrite pods' addresses; remove 'ipMasq'";
+            return Err(Error::new(Code::UnsupportedField, message));
+        }
+        Ok(())
+    }
 }
 
 /// The JSON object on standard input.
@@ -88,10 +110,9 @@ impl NetConf {
     /// The configuration that a document holds.
     ///
     /// # Errors
-    /// [`Code::InvalidConfig`] or [`Code::UnsupportedField`], naming the field.
+    /// [`Code::InvalidConfig`], naming the field.
     pub(crate) fn from_document(document: &Document) -> Result<Self, Error> {
         let fields = &document.fields;
-        refuse_unsupported(fields)?;
         let name = field::<String>(fields, "name")?.unwrap_or_default();
         if !is_cni_name(&name) {
             let rule = "a letter or digit, then these, '_', '.' and '-'";
@@ -118,23 +139,6 @@ impl NetConf {
             valid_attachments,
         })
     }
-}
-
-/// Refuses what would change the pod's network if it were obeyed, and is not.
-fn refuse_unsupported(fields: &Map<String, Value>) -> Result<(), Error> {
-    let ipam = fields
-        .get("ipam")
-        .and_then(|ipam| ipam.get("type"))
-        .and_then(Value::as_str);
-    if let Some(plugin) = ipam.filter(|plugin| !plugin.is_empty()) {
-        let message = format!("ipam.type '{plugin}': Manx assigns addresses from its IPPools; remove 'ipam'");
-        return Err(Error::new(Code::UnsupportedField, message));
-    }
-    if fields.get("ipMasq").and_then(Value::as_bool) == Some(true) {
-        let message = "ipMasq: Manx does not rewrite pods' addresses; remove 'ipMasq'";
-        return Err(Error::new(Code::UnsupportedField, message));
-    }
-    Ok(())
 }
 
 /// A field's value; none where it is absent or null.

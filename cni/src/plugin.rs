@@ -88,21 +88,16 @@ fn versions(input: &[u8]) -> Result<Value, Error> {
     }))
 }
 
-/// Requires what only some verbs' configurations have.
-fn require(command: Command, config: &NetConf) -> Result<(), Error> {
-    let (missing, field) = match command {
-        Command::Check => (config.prev_result.is_none(), "prevResult"),
-        Command::Gc => (config.valid_attachments.is_none(), "cni.dev/valid-attachments"),
-        Command::Add | Command::Del | Command::Status | Command::Version => return Ok(()),
-    };
-    if missing {
-        let message = format!(
-            "{} needs '{field}' in the network configuration",
-            command.as_str()
-        );
-        return Err(Error::new(Code::InvalidConfig, message));
+/// Requires a field that only some verbs' configurations have.
+fn require(present: bool, command: Command, field: &str) -> Result<(), Error> {
+    if present {
+        return Ok(());
     }
-    Ok(())
+    let message = format!(
+        "{} needs '{field}' in the network configuration",
+        command.as_str()
+    );
+    Err(Error::new(Code::InvalidConfig, message))
 }
 
 /// The configuration, as far as it is the verb's.
@@ -118,7 +113,17 @@ fn configuration(command: Command, input: &[u8], version: &mut SpecVersion) -> R
         return Err(Error::new(Code::IncompatibleVersion, message));
     }
     let config = NetConf::from_document(&document)?;
-    require(command, &config)?;
+    match command {
+        // Only what makes something: a DEL has to go through with whatever configuration there is.
+        Command::Add | Command::Status => document.refuse_unsupported()?,
+        Command::Check => require(config.prev_result.is_some(), command, "prevResult")?,
+        Command::Gc => require(
+            config.valid_attachments.is_some(),
+            command,
+            "cni.dev/valid-attachments",
+        )?,
+        Command::Del | Command::Version => {}
+    }
     Ok(config)
 }
 

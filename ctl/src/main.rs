@@ -1,3 +1,7 @@
 //! `manxctl`: the operator's command line.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    manx_ctl::main()
+}

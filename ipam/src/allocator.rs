@@ -12,8 +12,8 @@ use crate::{Block, BlockError, Family};
 /// A node's blocks and allocations.
 ///
 /// Every method that changes something plans a [`Record`], applies it, and returns it for the journal; so
-/// the records folded give the allocator. Where the journal cannot be written, the caller undoes the change
-/// (a fresh assignment by [`Self::release`]) and begins a new journal file with [`crate::journal::compact`].
+/// the records folded give the allocator. Where the journal cannot be written, the caller takes back what was
+/// assigned ([`Self::release_address`]) and begins a new file with [`crate::journal::compact`].
 ///
 /// An attachment is known by container id and interface name, as in CNI: the runtime may name the pod at
 /// ADD and not at DEL.
@@ -278,8 +278,10 @@ impl Allocator {
             .filter_map(|&address| self.block_of(address)?.allocation(address))
     }
 
-    /// The block that has the address: blocks are disjoint, so only the last one that begins at or below it can.
-    fn block_of(&self, address: IpAddr) -> Option<&Block> {
+    /// The block that has the address.
+    #[must_use]
+    pub fn block_of(&self, address: IpAddr) -> Option<&Block> {
+        // Blocks are disjoint: only the last one that begins at or below the address can have it.
         let (cidr, block) = self.blocks.range(..=IpNetwork::from(address)).next_back()?;
         cidr.contains(address).then_some(block)
     }

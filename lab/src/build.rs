@@ -37,20 +37,28 @@ pub(crate) fn network(plan: &Plan) -> Result<()> {
     for host in &plan.hosts {
         seats.push(seat(host).map_err(LabError::kernel(format!("make namespace {}", host.netns)))?);
     }
-    let namespaces: Vec<(String, Netns)> =
-        seats.iter().map(|seat| (seat.host.netns.clone(), seat.netns.clone())).collect();
+    let namespaces: Vec<(String, Netns)> = seats
+        .iter()
+        .map(|seat| (seat.host.netns.clone(), seat.netns.clone()))
+        .collect();
     for seat in &mut seats {
-        seat.connect(&namespaces).map_err(LabError::kernel(format!("connect {}", seat.host.name)))?;
+        seat.connect(&namespaces)
+            .map_err(LabError::kernel(format!("connect {}", seat.host.name)))?;
     }
     for seat in &mut seats {
-        seat.join_ports(&plan.hosts).map_err(LabError::kernel(format!("bridge {}", seat.host.name)))?;
+        seat.join_ports(&plan.hosts)
+            .map_err(LabError::kernel(format!("bridge {}", seat.host.name)))?;
     }
     Ok(())
 }
 
 fn seat(host: &Host) -> manx_linux::Result<Seat<'_>> {
     let netns = Netns::create(netns_path(&host.netns))?;
-    netns.run(|| host.sysctls().iter().try_for_each(|(name, value)| sysctl::set(name, value)))??;
+    netns.run(|| {
+        host.sysctls()
+            .iter()
+            .try_for_each(|(name, value)| sysctl::set(name, value))
+    })??;
     let mut socket = LinkSocket::open_in(&netns)?;
     if let Some(addresses) = &host.bridge {
         socket.create_bridge(BRIDGE)?;
@@ -62,9 +70,14 @@ fn seat(host: &Host) -> manx_linux::Result<Seat<'_>> {
 impl Seat<'_> {
     fn connect(&mut self, namespaces: &[(String, Netns)]) -> manx_linux::Result<()> {
         for interface in &self.host.interfaces {
-            let bridge = namespaces.iter().find(|(name, _)| *name == interface.bridge_netns);
+            let bridge = namespaces
+                .iter()
+                .find(|(name, _)| *name == interface.bridge_netns);
             let end = VethEnd::named(&interface.name);
-            let peer = VethEnd { netns: bridge.map(|(_, netns)| netns), ..VethEnd::named(&interface.port) };
+            let peer = VethEnd {
+                netns: bridge.map(|(_, netns)| netns),
+                ..VethEnd::named(&interface.port)
+            };
             self.socket.create_veth(&Veth { end, peer })?;
             configure(&mut self.socket, &interface.name, &interface.addresses)?;
         }
@@ -73,14 +86,24 @@ impl Seat<'_> {
                 IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
                 IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
             };
-            let Ok(default) = IpNetwork::new(everywhere, 0) else { continue };
-            self.socket.add_route(default, &Target::Via(vec![Hop { gateway: *gateway, device: None }]))?;
+            let Ok(default) = IpNetwork::new(everywhere, 0) else {
+                continue;
+            };
+            self.socket.add_route(
+                default,
+                &Target::Via(vec![Hop {
+                    gateway: *gateway,
+                    device: None,
+                }]),
+            )?;
         }
         Ok(())
     }
 
     fn join_ports(&mut self, hosts: &[Host]) -> manx_linux::Result<()> {
-        let Some(bridge) = self.socket.get(BRIDGE)? else { return Ok(()) };
+        let Some(bridge) = self.socket.get(BRIDGE)? else {
+            return Ok(());
+        };
         for port in self.host.ports(hosts) {
             if let Some(port) = self.socket.get(port)? {
                 self.socket.set_controller(port.index, Some(bridge.index))?;
@@ -92,9 +115,13 @@ impl Seat<'_> {
 }
 
 fn configure(socket: &mut LinkSocket, name: &str, addresses: &[IpNetwork]) -> manx_linux::Result<()> {
-    let Some(link) = socket.get(name)? else { return Ok(()) };
+    let Some(link) = socket.get(name)? else {
+        return Ok(());
+    };
     socket.set_up(link.index)?;
-    addresses.iter().try_for_each(|address| socket.add_address(link.index, *address))
+    addresses
+        .iter()
+        .try_for_each(|address| socket.add_address(link.index, *address))
 }
 
 /// Writes every host's files, and where nodes' container runtimes find the CNI plugin.
@@ -124,12 +151,16 @@ fn write(folder: &Path, file: &File) -> Result<()> {
     path.parent().map_or(Ok(()), make)?;
     fs::write(&path, &file.text).map_err(LabError::file("write", &path))?;
     let Some(owner) = file.owner else { return Ok(()) };
-    let user = User::from_name(owner).ok().flatten().ok_or_else(|| LabError::NoProgram {
-        program: owner,
-        hint: format!("the machine has no user '{owner}'; `apt-get install {owner}`, or `make deps`"),
-    })?;
+    let user = User::from_name(owner)
+        .ok()
+        .flatten()
+        .ok_or_else(|| LabError::NoProgram {
+            program: owner,
+            hint: format!("the machine has no user '{owner}'; `apt-get install {owner}`, or `make deps`"),
+        })?;
     for path in [&path, folder] {
-        chown(path, Some(user.uid), Some(user.gid)).map_err(|errno| LabError::file("give away", path)(errno.into()))?;
+        chown(path, Some(user.uid), Some(user.gid))
+            .map_err(|errno| LabError::file("give away", path)(errno.into()))?;
     }
     Ok(())
 }
@@ -158,7 +189,8 @@ pub(crate) fn start(layout: &Layout, host: &Host, process: &Process, bin_dir: &P
     if let Some(needed) = &process.needs {
         await_file(needed);
     }
-    let netns = Netns::open(netns_path(&host.netns)).map_err(LabError::kernel(format!("enter {}", host.netns)))?;
+    let netns =
+        Netns::open(netns_path(&host.netns)).map_err(LabError::kernel(format!("enter {}", host.netns)))?;
     let log = layout.log(&host.name, &process.name);
     process::start(&netns, (&host.name, &process.name), &program, &process.args, &log)
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use manx_api::rpc::RpcError;
+use manx_api::rpc::{FrameError, RpcError};
 
 use crate::options::{Name, OptionsError};
 
@@ -99,7 +99,7 @@ pub enum LabError {
         /// Its socket.
         socket: PathBuf,
         /// Why not.
-        source: std::io::Error,
+        source: FrameError,
     },
     /// An agent answered with an error.
     #[error("{} says: {source}", socket.display())]
@@ -138,14 +138,26 @@ pub enum LabError {
         pod: String,
     },
     /// A pod of this name is there.
-    #[error("pod '{pod}' exists already: delete it first with `manxctl lab pod delete`, or choose another name")]
+    #[error(
+        "pod '{pod}' exists already: delete it first with `manxctl lab pod delete`, or choose another name"
+    )]
     PodExists {
         /// What was asked for, `namespace/name`.
         pod: String,
     },
     /// A name that Kubernetes would not take either.
-    #[error("'{0}' is no name for a pod or a namespace: write 1 to 63 lower-case letters, digits and inner hyphens")]
+    #[error(
+        "'{0}' is no name for a pod or a namespace: write 1 to 63 lower-case letters, digits and inner hyphens"
+    )]
     PodName(String),
+    /// A probe could not be made.
+    #[error("cannot {what}: {source}")]
+    Probe {
+        /// What was tried.
+        what: String,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// The user changed their mind.
     #[error("interrupted")]
     Interrupted,
@@ -154,12 +166,19 @@ pub enum LabError {
 impl LabError {
     /// For `map_err`: the kernel refused what `doing` says.
     pub(crate) fn kernel(doing: impl Into<String>) -> impl FnOnce(manx_linux::Error) -> Self {
-        move |source| Self::Kernel { doing: doing.into(), source }
+        move |source| Self::Kernel {
+            doing: doing.into(),
+            source,
+        }
     }
 
     /// For `map_err`: `path` could not be used.
     pub(crate) fn file(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
-        move |source| Self::File { doing, path: path.to_owned(), source }
+        move |source| Self::File {
+            doing,
+            path: path.to_owned(),
+            source,
+        }
     }
 }
 
@@ -177,7 +196,11 @@ fn hint(others: &[Name]) -> String {
 /// One thing a line, a dozen at most.
 fn lines(missing: &[String]) -> String {
     const SHOWN: usize = 12;
-    let mut text: String = missing.iter().take(SHOWN).map(|line| format!("\n  {line}")).collect();
+    let mut text: String = missing
+        .iter()
+        .take(SHOWN)
+        .map(|line| format!("\n  {line}"))
+        .collect();
     if missing.len() > SHOWN {
         text += &format!("\n  and {} more", missing.len() - SHOWN);
     }

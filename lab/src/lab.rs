@@ -1,5 +1,6 @@
 //! A lab that runs: up, down, its pods, commands in it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -44,8 +45,12 @@ impl Settings {
     /// When the running program's own path is unknown.
     pub fn usual() -> io::Result<Self> {
         let program = std::env::current_exe()?.canonicalize()?;
-        let bin_dir = program.parent().unwrap_or(Path::new("/")).to_owned();
-        Ok(Self { base: BASE.into(), bin_dir, timeout: Duration::from_secs(60) })
+        let bin_dir = program.parent().map(Path::to_owned).unwrap_or_default();
+        Ok(Self {
+            base: BASE.into(),
+            bin_dir,
+            timeout: Duration::from_secs(60),
+        })
     }
 }
 
@@ -113,7 +118,9 @@ pub struct RouterView {
 /// The labs that are there, up or not.
 #[must_use]
 pub fn names(base: &Path) -> Vec<Name> {
-    let Ok(folder) = fs::read_dir(base) else { return Vec::new() };
+    let Ok(folder) = fs::read_dir(base) else {
+        return Vec::new();
+    };
     let name = |entry: io::Result<fs::DirEntry>| entry.ok()?.file_name().to_str()?.parse().ok();
     let mut names: Vec<Name> = folder.filter_map(name).collect();
     names.sort();
@@ -142,7 +149,10 @@ impl Lab {
             progress.done("removed what an earlier attempt left behind");
         }
         let namespaces = plan.hosts.iter().map(|host| host.netns.clone()).collect();
-        let mut lab = Self { state: State::new(options, namespaces), plan };
+        let mut lab = Self {
+            state: State::new(options, namespaces),
+            plan,
+        };
         let made = lab.make(settings, progress);
         if made.is_err() {
             progress.doing("taking down what was made");
@@ -166,7 +176,13 @@ impl Lab {
         self.add_planned_pods(progress)?;
         wait::for_sessions(&self.plan, &self.state, settings.timeout, progress)?;
         let store = runtime.block_on(SqliteStore::open(&self.plan.layout.store()))?;
-        wait::for_routes(&self.plan, &self.state, (&runtime, &store), settings.timeout, progress)?;
+        wait::for_routes(
+            &self.plan,
+            &self.state,
+            (&runtime, &store),
+            settings.timeout,
+            progress,
+        )?;
         self.state.phase = Phase::Up;
         self.save()
     }
@@ -207,8 +223,14 @@ impl Lab {
     pub fn open(base: &Path, name: &Name) -> Result<Self> {
         let layout = Layout::new(base, name);
         match State::load(&layout)? {
-            Some(state) => Ok(Self { plan: Plan::new(&state.options, base)?, state }),
-            None => Err(LabError::NotRunning { name: name.clone(), others: names(base) }),
+            Some(state) => Ok(Self {
+                plan: Plan::new(&state.options, base)?,
+                state,
+            }),
+            None => Err(LabError::NotRunning {
+                name: name.clone(),
+                others: names(base),
+            }),
         }
     }
 
@@ -219,7 +241,10 @@ impl Lab {
     pub fn down(base: &Path, name: &Name) -> Result<()> {
         let layout = Layout::new(base, name);
         if !layout.root().exists() {
-            return Err(LabError::NotRunning { name: name.clone(), others: names(base) });
+            return Err(LabError::NotRunning {
+                name: name.clone(),
+                others: names(base),
+            });
         }
         let _lock = Lock::take(&layout, name)?;
         match State::load(&layout)? {
@@ -250,7 +275,8 @@ impl Lab {
     #[must_use]
     pub fn status(&self) -> LabStatus {
         let layout = &self.plan.layout;
-        let addresses = |networks: &mut dyn Iterator<Item = IpNetwork>| networks.map(|network| network.ip()).collect();
+        let addresses =
+            |networks: &mut dyn Iterator<Item = IpNetwork>| networks.map(|network| network.ip()).collect();
         let mut status = LabStatus {
             name: self.plan.options.name.to_string(),
             nodes: Vec::new(),
@@ -259,7 +285,12 @@ impl Lab {
         };
         for host in &self.plan.hosts {
             let (name, netns, asn) = (host.name.clone(), host.netns.clone(), host.asn);
-            let running = self.state.processes.iter().filter(|p| p.host == name).all(process::is_alive);
+            let running = self
+                .state
+                .processes
+                .iter()
+                .filter(|p| p.host == name)
+                .all(process::is_alive);
             let router = |software: String| RouterView {
                 name: name.clone(),
                 netns: netns.clone(),
@@ -287,21 +318,40 @@ impl Lab {
         status
     }
 
-    /// Starts a process of the lab again after it has ended, with its log begun anew.
+    /// Starts a host's processes, those that run being ended first; the kernel's side of the host stays as it
+    /// is. Logs go on.
     ///
     /// # Errors
-    /// When there is no such process, or it runs.
-    pub fn restart(&mut self, host: &str, process: &str, settings: &Settings) -> Result<()> {
+    /// [`LabError::NoHost`], or when a process cannot be started.
+    pub fn restart(&mut self, host: &str, settings: &Settings) -> Result<()> {
         let _lock = Lock::take(&self.plan.layout, &self.plan.options.name)?;
-        let found = self.host(host)?;
-        let known = || found.processes.iter().map(|process| process.name.clone()).collect();
-        let planned = found.processes.iter().find(|planned| planned.name == process).ok_or_else(|| LabError::NoHost {
-            name: format!("{host}/{process}"),
-            known: known(),
-        })?;
-        let started = build::start(&self.plan.layout, found, planned, &settings.bin_dir)?;
-        self.state.processes.retain(|old| (old.host.as_str(), old.name.as_str()) != (host, process));
-        self.state.processes.push(started);
+        self.reload()?;
+        let planned = self.host(host)?;
+        let of_host = |process: &Started| process.host == host;
+        let old: Vec<Started> = self
+            .state
+            .processes
+            .iter()
+            .filter(|process| of_host(process))
+            .cloned()
+            .collect();
+        process::stop(&old);
+        let mut processes: Vec<Started> = self
+            .state
+            .processes
+            .iter()
+            .filter(|process| !of_host(process))
+            .cloned()
+            .collect();
+        for process in &planned.processes {
+            processes.push(build::start(
+                &self.plan.layout,
+                planned,
+                process,
+                &settings.bin_dir,
+            )?);
+        }
+        self.state.processes = processes;
         self.save()
     }
 
@@ -322,7 +372,9 @@ impl Lab {
             check_name(text)?;
         }
         if self.pod(namespace, name).is_ok() {
-            return Err(LabError::PodExists { pod: format!("{namespace}/{name}") });
+            return Err(LabError::PodExists {
+                pod: format!("{namespace}/{name}"),
+            });
         }
         let node_netns = self.node(node)?;
         let pod = Pod {
@@ -335,14 +387,20 @@ impl Lab {
         };
         self.state.pods.push(pod.clone());
         self.save()?;
-        let added = pods::create(&pod).and_then(|()| add_patiently(&self.plan.layout, &node_netns, &pod, progress));
+        let added =
+            pods::create(&pod).and_then(|()| add_patiently(&self.plan.layout, &node_netns, &pod, progress));
         match added {
             Ok(addresses) => {
-                self.state.pods.iter_mut().filter(|known| known.netns == pod.netns).for_each(|known| known.addresses.clone_from(&addresses));
+                self.state
+                    .pods
+                    .iter_mut()
+                    .filter(|known| known.netns == pod.netns)
+                    .for_each(|known| known.addresses.clone_from(&addresses));
                 self.save()
             }
             Err(error) => {
-                Netns::delete(netns_path(&pod.netns)).map_err(LabError::kernel(format!("delete namespace {}", pod.netns)))?;
+                Netns::delete(netns_path(&pod.netns))
+                    .map_err(LabError::kernel(format!("delete namespace {}", pod.netns)))?;
                 self.state.pods.retain(|known| known.netns != pod.netns);
                 self.save()?;
                 Err(error)
@@ -368,15 +426,21 @@ impl Lab {
     /// # Errors
     /// [`LabError::NoPod`].
     pub fn pod(&self, namespace: &str, name: &str) -> Result<&Pod> {
-        let found = self.state.pods.iter().find(|pod| pod.namespace == namespace && pod.name == name);
-        found.ok_or_else(|| LabError::NoPod { pod: format!("{namespace}/{name}") })
+        let found = self
+            .state
+            .pods
+            .iter()
+            .find(|pod| pod.namespace == namespace && pod.name == name);
+        found.ok_or_else(|| LabError::NoPod {
+            pod: format!("{namespace}/{name}"),
+        })
     }
 
     /// A command that will run in the namespace of a node, a router or the fabric.
     ///
     /// # Errors
     /// [`LabError::NoHost`] with the hosts that there are.
-    pub fn command_on(&self, host: &str, program: &str) -> Result<Command> {
+    pub fn command_on(&self, host: &str, program: impl AsRef<OsStr>) -> Result<Command> {
         command(&self.host(host)?.netns, program)
     }
 
@@ -384,14 +448,17 @@ impl Lab {
     ///
     /// # Errors
     /// [`LabError::NoPod`].
-    pub fn command_in(&self, namespace: &str, pod: &str, program: &str) -> Result<Command> {
+    pub fn command_in(&self, namespace: &str, pod: &str, program: impl AsRef<OsStr>) -> Result<Command> {
         command(&self.pod(namespace, pod)?.netns, program)
     }
 
     /// Other processes may have added pods since this one looked.
     fn reload(&mut self) -> Result<()> {
         let name = &self.plan.options.name;
-        let gone = || LabError::NotRunning { name: name.clone(), others: Vec::new() };
+        let gone = || LabError::NotRunning {
+            name: name.clone(),
+            others: Vec::new(),
+        };
         self.state = State::load(&self.plan.layout)?.ok_or_else(gone)?;
         Ok(())
     }
@@ -405,15 +472,19 @@ impl Lab {
 
     /// The namespace of a node.
     fn node(&self, name: &str) -> Result<String> {
-        let node = self.plan.nodes().find(|node| node.name == name).ok_or_else(|| LabError::NoHost {
-            name: name.to_owned(),
-            known: self.plan.nodes().map(|node| node.name.clone()).collect(),
-        })?;
+        let node = self
+            .plan
+            .nodes()
+            .find(|node| node.name == name)
+            .ok_or_else(|| LabError::NoHost {
+                name: name.to_owned(),
+                known: self.plan.nodes().map(|node| node.name.clone()).collect(),
+            })?;
         Ok(node.netns.clone())
     }
 }
 
-fn command(netns: &str, program: &str) -> Result<Command> {
+fn command(netns: &str, program: impl AsRef<OsStr>) -> Result<Command> {
     let netns = Netns::open(netns_path(netns)).map_err(LabError::kernel(format!("enter {netns}")))?;
     Ok(netns.command(program))
 }
@@ -424,7 +495,9 @@ fn add_patiently(layout: &Layout, node_netns: &str, pod: &Pod, progress: &Progre
     loop {
         progress.check()?;
         match pods::add(layout, node_netns, pod) {
-            Err(error) if error.is_temporary() && Instant::now() < deadline => std::thread::sleep(ADD_INTERVAL),
+            Err(error) if error.is_temporary() && Instant::now() < deadline => {
+                std::thread::sleep(ADD_INTERVAL)
+            }
             other => return other,
         }
     }
@@ -433,7 +506,11 @@ fn add_patiently(layout: &Layout, node_netns: &str, pod: &Pod, progress: &Progre
 fn check_name(text: &str) -> Result<()> {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let right = !text.is_empty() && text.len() <= MAX_POD_NAME && text.chars().all(inner);
-    if right && !text.starts_with('-') && !text.ends_with('-') { Ok(()) } else { Err(LabError::PodName(text.to_owned())) }
+    if right && !text.starts_with('-') && !text.ends_with('-') {
+        Ok(())
+    } else {
+        Err(LabError::PodName(text.to_owned()))
+    }
 }
 
 fn remove(layout: &Layout, state: &State) -> Result<()> {
@@ -456,6 +533,9 @@ fn remove_files(layout: &Layout) -> Result<()> {
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
     runtime.map_err(LabError::file("start a runtime for", Path::new("the datastore")))
 }

@@ -21,6 +21,7 @@ mod programs;
 mod progress;
 mod routers;
 mod state;
+mod verify;
 mod wait;
 
 pub use agent::ask;
@@ -31,3 +32,4 @@ pub use plan::Plan;
 pub use process::is_alive;
 pub use progress::Progress;
 pub use state::{Pod, Started};
+pub use verify::{Class, Exchange, Proof, verify};

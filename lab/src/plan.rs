@@ -187,6 +187,12 @@ impl Host {
             .copied()
     }
 
+    /// The prefixes of its bridge: of a router, its rack's.
+    pub fn prefixes(&self) -> impl Iterator<Item = IpNetwork> {
+        let addresses = self.bridge.iter().flatten();
+        addresses.filter_map(|network| IpNetwork::new(network.network(), network.prefix()).ok())
+    }
+
     /// Its first address.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {

@@ -44,20 +44,28 @@ struct CniError {
 impl LabError {
     /// Whether the plugin asks to be called again.
     pub(crate) fn is_temporary(&self) -> bool {
-        matches!(self, Self::Cni { code: Some(TRY_AGAIN_LATER), .. })
+        matches!(
+            self,
+            Self::Cni {
+                code: Some(TRY_AGAIN_LATER),
+                ..
+            }
+        )
     }
 }
 
 /// Gives the pod its namespace.
 pub(crate) fn create(pod: &Pod) -> Result<()> {
-    Netns::create(netns_path(&pod.netns)).map_err(LabError::kernel(format!("make namespace {}", pod.netns)))?;
+    Netns::create(netns_path(&pod.netns))
+        .map_err(LabError::kernel(format!("make namespace {}", pod.netns)))?;
     Ok(())
 }
 
 /// CNI ADD; the pod's addresses.
 pub(crate) fn add(layout: &Layout, node_netns: &str, pod: &Pod) -> Result<Vec<IpAddr>> {
     let answer = call(layout, node_netns, pod, "ADD")?;
-    let result: CniResult = serde_json::from_slice(&answer).map_err(|error| cni_error("ADD", pod, None, error.to_string()))?;
+    let result: CniResult =
+        serde_json::from_slice(&answer).map_err(|error| cni_error("ADD", pod, None, error.to_string()))?;
     Ok(result.ips.iter().map(|ip| ip.address.ip()).collect())
 }
 
@@ -71,7 +79,8 @@ fn call(layout: &Layout, node_netns: &str, pod: &Pod, verb: &'static str) -> Res
     let configuration = configuration(&layout.cni_conf_dir(&pod.node))?;
     let plugins = layout.cni_bin_dir(&pod.node);
     let program = plugins.join(programs::PLUGIN);
-    let netns = Netns::open(netns_path(node_netns)).map_err(LabError::kernel(format!("enter {node_netns}")))?;
+    let netns =
+        Netns::open(netns_path(node_netns)).map_err(LabError::kernel(format!("enter {node_netns}")))?;
     let mut child = netns
         .command(&program)
         .env_clear()
@@ -90,29 +99,54 @@ fn call(layout: &Layout, node_netns: &str, pod: &Pod, verb: &'static str) -> Res
         // A plugin that refuses before it has read says so on its standard output.
         input.write_all(configuration.to_string().as_bytes()).ok();
     }
-    let output = child.wait_with_output().map_err(LabError::file("run", &program))?;
+    let output = child
+        .wait_with_output()
+        .map_err(LabError::file("run", &program))?;
     if output.status.success() {
         return Ok(output.stdout);
     }
     Err(match serde_json::from_slice::<CniError>(&output.stdout) {
         Ok(error) => {
             let separator = if error.details.is_empty() { "" } else { ": " };
-            cni_error(verb, pod, Some(error.code), format!("{}{separator}{}", error.msg, error.details))
+            cni_error(
+                verb,
+                pod,
+                Some(error.code),
+                format!("{}{separator}{}", error.msg, error.details),
+            )
         }
         Err(_) => {
             let said = String::from_utf8_lossy(&output.stderr);
-            cni_error(verb, pod, None, format!("the plugin ended with {}: {}", output.status, said.trim()))
+            cni_error(
+                verb,
+                pod,
+                None,
+                format!("the plugin ended with {}: {}", output.status, said.trim()),
+            )
         }
     })
 }
 
 fn arguments(pod: &Pod) -> String {
-    let Pod { namespace, name, container_id, .. } = pod;
-    format!("IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={container_id}")
+    let Pod {
+        namespace,
+        name,
+        container_id,
+        ..
+    } = pod;
+    format!(
+        "IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={container_id}"
+    )
 }
 
 fn cni_error(verb: &'static str, pod: &Pod, code: Option<u32>, message: String) -> LabError {
-    LabError::Cni { verb, pod: format!("{}/{}", pod.namespace, pod.name), node: pod.node.clone(), code, message }
+    LabError::Cni {
+        verb,
+        pod: format!("{}/{}", pod.namespace, pod.name),
+        node: pod.node.clone(),
+        code,
+        message,
+    }
 }
 
 /// What a runtime makes of the node's configuration list for its first plugin.
@@ -125,7 +159,9 @@ fn configuration(folder: &Path) -> Result<Value> {
     };
     let list: Value = serde_json::from_slice(&text).map_err(|error| wrong(&error.to_string()))?;
     let mut plugin = list["plugins"][0].clone();
-    let fields = plugin.as_object_mut().ok_or_else(|| wrong("it lists no plugin"))?;
+    let fields = plugin
+        .as_object_mut()
+        .ok_or_else(|| wrong("it lists no plugin"))?;
     for key in ["cniVersion", "name"] {
         fields.insert(key.to_owned(), list[key].clone());
     }
@@ -148,10 +184,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let list = r#"{"cniVersion": "1.0.0", "name": "n", "plugins": [{"type": "manx", "socket": "/s"}]}"#;
         std::fs::write(folder.path().join("10-manx.conflist"), list).unwrap();
-        let expected = serde_json::json!({"cniVersion": "1.0.0", "name": "n", "type": "manx", "socket": "/s"});
+        let expected =
+            serde_json::json!({"cniVersion": "1.0.0", "name": "n", "type": "manx", "socket": "/s"});
         assert_eq!(configuration(folder.path()).unwrap(), expected);
         std::fs::write(folder.path().join("10-manx.conflist"), r#"{"plugins": []}"#).unwrap();
-        assert!(configuration(folder.path()).unwrap_err().to_string().contains("it lists no plugin"));
+        assert!(
+            configuration(folder.path())
+                .unwrap_err()
+                .to_string()
+                .contains("it lists no plugin")
+        );
     }
 
     #[test]

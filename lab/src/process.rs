@@ -29,7 +29,11 @@ pub(crate) fn start(
     args: &[String],
     log: &Path,
 ) -> Result<Started> {
-    let output = File::create(log).map_err(LabError::file("make", log))?;
+    let output = File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .map_err(LabError::file("open", log))?;
     let errors = output.try_clone().map_err(LabError::file("open", log))?;
     let child = netns
         .command("setsid")
@@ -45,7 +49,12 @@ pub(crate) fn start(
         .map_err(LabError::file("start", program))?;
     let pid = i32::try_from(child.id()).unwrap_or(i32::MAX);
     let start_time = start_time(pid).unwrap_or(0);
-    Ok(Started { host: host.to_owned(), name: name.to_owned(), pid, start_time })
+    Ok(Started {
+        host: host.to_owned(),
+        name: name.to_owned(),
+        pid,
+        start_time,
+    })
 }
 
 /// When a living process started; none once it has ended, even if nobody has asked how.
@@ -66,12 +75,16 @@ pub fn is_alive(process: &Started) -> bool {
     start_time(process.pid) == Some(process.start_time)
 }
 
-/// Ends the lab's processes, and then whatever else runs in its namespaces: shells, servers in pods.
-pub(crate) fn stop_all(processes: &[Started], namespaces: &[String]) {
+/// Ends processes: asks first.
+pub(crate) fn stop(processes: &[Started]) {
     signal_and_wait(processes, Signal::SIGTERM);
     signal_and_wait(processes, Signal::SIGKILL);
-    let strays = strays(namespaces);
-    signal_and_wait(&strays, Signal::SIGKILL);
+}
+
+/// Ends the lab's processes, and then whatever else runs in its namespaces: shells, servers in pods.
+pub(crate) fn stop_all(processes: &[Started], namespaces: &[String]) {
+    stop(processes);
+    signal_and_wait(&strays(namespaces), Signal::SIGKILL);
 }
 
 fn signal_and_wait(processes: &[Started], signal: Signal) {
@@ -94,7 +107,9 @@ fn strays(namespaces: &[String]) -> Vec<Started> {
     if let Ok(own) = Netns::current().and_then(|netns| netns.inode()) {
         inodes.remove(&own);
     }
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     processes
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|pid: &i32| {
@@ -102,7 +117,12 @@ fn strays(namespaces: &[String]) -> Vec<Started> {
         })
         .filter_map(|pid| {
             let start_time = start_time(pid)?;
-            Some(Started { host: String::new(), name: String::new(), pid, start_time })
+            Some(Started {
+                host: String::new(),
+                name: String::new(),
+                pid,
+                start_time,
+            })
         })
         .collect()
 }
@@ -110,8 +130,14 @@ fn strays(namespaces: &[String]) -> Vec<Started> {
 /// The end of a log.
 pub(crate) fn tail(log: &Path) -> String {
     const LINES: usize = 15;
-    let text = fs::read(log).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
+    let text = fs::read(log)
+        .map(|text| String::from_utf8_lossy(&text).into_owned())
+        .unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     let from = lines.len().saturating_sub(LINES);
-    if lines.is_empty() { format!("(nothing in {})", log.display()) } else { lines[from..].join("\n") }
+    if lines.is_empty() {
+        format!("(nothing in {})", log.display())
+    } else {
+        lines[from..].join("\n")
+    }
 }

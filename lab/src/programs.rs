@@ -37,13 +37,21 @@ impl Program {
 
     /// The program's file; our own are in `bin_dir`.
     pub(crate) fn find(self, bin_dir: &Path) -> Result<PathBuf> {
-        let Some(package) = self.package() else { return own(self.name(), bin_dir) };
+        let Some(package) = self.package() else {
+            return own(self.name(), bin_dir);
+        };
         // OpenBGPD has a `bgpd`, too: FRR's are looked for where FRR keeps them.
-        let found = if package == "frr" { Some(Path::new(FRR).join(self.name())) } else { on_path(self.name()) };
-        found.filter(|path| path.exists()).ok_or_else(|| LabError::NoProgram {
-            program: self.name(),
-            hint: format!("`apt-get install {package}`, or `make deps`"),
-        })
+        let found = if package == "frr" {
+            Some(Path::new(FRR).join(self.name()))
+        } else {
+            on_path(self.name())
+        };
+        found
+            .filter(|path| path.exists())
+            .ok_or_else(|| LabError::NoProgram {
+                program: self.name(),
+                hint: format!("`apt-get install {package}`, or `make deps`"),
+            })
     }
 }
 
@@ -55,12 +63,17 @@ pub(crate) fn own(name: &'static str, bin_dir: &Path) -> Result<PathBuf> {
     }
     Err(LabError::NoProgram {
         program: name,
-        hint: format!("it should be beside manxctl in {}; `cargo build --workspace --bins` makes it", bin_dir.display()),
+        hint: format!(
+            "it should be beside manxctl in {}; `cargo build --workspace --bins` makes it",
+            bin_dir.display()
+        ),
     })
 }
 
 fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(ROOTS_FOLDERS.map(PathBuf::from));
-    folders.map(|folder| folder.join(name)).find(|file| file.is_file())
+    folders
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
 }

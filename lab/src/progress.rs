@@ -30,13 +30,22 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        Self { bar, plain: !terminal, ..Self::silent() }
+        Self {
+            bar,
+            plain: !terminal,
+            ..Self::silent()
+        }
     }
 
     /// Progress that nobody sees.
     #[must_use]
     pub fn silent() -> Self {
-        Self { bar: None, plain: false, started: Instant::now(), cancelled: Arc::default() }
+        Self {
+            bar: None,
+            plain: false,
+            started: Instant::now(),
+            cancelled: Arc::default(),
+        }
     }
 
     /// Says what is under way.
@@ -71,6 +80,10 @@ impl Progress {
 
     /// Whether to go on.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.cancelled.load(Ordering::Relaxed) { Err(LabError::Interrupted) } else { Ok(()) }
+        if self.cancelled.load(Ordering::Relaxed) {
+            Err(LabError::Interrupted)
+        } else {
+            Ok(())
+        }
     }
 }

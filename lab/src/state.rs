@@ -91,14 +91,17 @@ impl State {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(LabError::file("read", &path))?,
         };
-        serde_json::from_slice(&text).map(Some).map_err(|source| LabError::State { path, source })
+        serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|source| LabError::State { path, source })
     }
 
     /// Remembers; whoever reads meanwhile sees the old or the new, never half of it.
     pub(crate) fn save(&self, layout: &Layout) -> Result<()> {
         let path = layout.state();
         let fresh = path.with_extension("new");
-        let text = serde_json::to_vec_pretty(self).map_err(|error| LabError::file("write", &path)(error.into()))?;
+        let text =
+            serde_json::to_vec_pretty(self).map_err(|error| LabError::file("write", &path)(error.into()))?;
         fs::write(&fresh, text).map_err(LabError::file("write", &fresh))?;
         fs::rename(&fresh, &path).map_err(LabError::file("write", &path))
     }
@@ -118,12 +121,17 @@ impl Lock {
         for _ in 0..ATTEMPTS {
             fs::create_dir_all(root).map_err(LabError::file("make", root))?;
             let directory = File::open(root).map_err(LabError::file("open", root))?;
-            let inode = directory.metadata().map_err(LabError::file("look at", root))?.ino();
+            let inode = directory
+                .metadata()
+                .map_err(LabError::file("look at", root))?
+                .ino();
             let directory = Flock::lock(directory, FlockArg::LockExclusiveNonblock)
                 .map_err(|_| LabError::Busy(name.clone()))?;
             // Whoever held the lock before may have removed the folder: then the lock is on nothing.
             if is_inode(root, inode) {
-                return Ok(Self { _directory: directory });
+                return Ok(Self {
+                    _directory: directory,
+                });
             }
         }
         Err(LabError::Busy(name.clone()))

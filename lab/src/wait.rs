@@ -15,7 +15,7 @@ use manx_store::{SqliteStore, Store};
 use crate::agent::ask;
 use crate::error::{LabError, Result};
 use crate::layout::netns_path;
-use crate::plan::{Host, Plan};
+use crate::plan::{Host, Plan, Role};
 use crate::process;
 use crate::progress::Progress;
 use crate::state::State;
@@ -32,24 +32,43 @@ struct Missing {
 
 /// Waits until every agent answers.
 pub(crate) fn for_agents(plan: &Plan, state: &State, timeout: Duration, progress: &Progress) -> Result<()> {
-    poll(plan, state, timeout, progress, "agents", plan.nodes().count(), || {
-        let silent = plan.nodes().filter_map(|node| {
-            let answer = ask::<NodeStatus>(&plan.layout.socket(&node.name), Method::NodeStatus);
-            let error = answer.err()?;
-            Some(Missing { host: node.name.clone(), what: format!("agent of {}: {error}", node.name) })
-        });
-        Ok(silent.collect())
-    })
+    poll(
+        plan,
+        state,
+        timeout,
+        progress,
+        "agents",
+        plan.nodes().count(),
+        || {
+            let silent = plan.nodes().filter_map(|node| {
+                let answer = ask::<NodeStatus>(&plan.layout.socket(&node.name), Method::NodeStatus);
+                let error = answer.err()?;
+                Some(Missing {
+                    host: node.name.clone(),
+                    what: format!("agent of {}: {error}", node.name),
+                })
+            });
+            Ok(silent.collect())
+        },
+    )
 }
 
 /// Waits until every session is Established.
 pub(crate) fn for_sessions(plan: &Plan, state: &State, timeout: Duration, progress: &Progress) -> Result<()> {
     let all = plan.nodes().map(|node| node.peers.len()).sum();
-    poll(plan, state, timeout, progress, "sessions", all, || Ok(plan.nodes().flat_map(|node| missing_sessions(plan, node)).collect()))
+    poll(plan, state, timeout, progress, "sessions", all, || {
+        Ok(plan
+            .nodes()
+            .flat_map(|node| missing_sessions(plan, node))
+            .collect())
+    })
 }
 
 fn missing_sessions(plan: &Plan, node: &Host) -> Vec<Missing> {
-    let missing = |what: String| Missing { host: node.name.clone(), what };
+    let missing = |what: String| Missing {
+        host: node.name.clone(),
+        what,
+    };
     let peers: Vec<PeerStatus> = match ask(&plan.layout.socket(&node.name), Method::BgpPeers) {
         Ok(peers) => peers,
         Err(error) => return vec![missing(format!("sessions of {}: {error}", node.name))],
@@ -57,33 +76,58 @@ fn missing_sessions(plan: &Plan, node: &Host) -> Vec<Missing> {
     let found: BTreeMap<IpAddr, &PeerStatus> = peers.iter().map(|peer| (peer.address, peer)).collect();
     let down = node.peers.iter().filter_map(|(address, name)| {
         let state = found.get(address).map_or("unknown", |peer| peer.state.as_str());
-        (state != ESTABLISHED).then(|| missing(format!("session {} with {name} ({address}): {state}", node.name)))
+        (state != ESTABLISHED)
+            .then(|| missing(format!("session {} with {name} ({address}): {state}", node.name)))
     });
     down.collect()
 }
 
-/// Waits until every block's prefix is routed on every node but its owner.
+/// Waits until every machine that forwards has a route to every block that is not its own, and routers to each
+/// other's racks: nodes may know the way before the routers on it do.
 pub(crate) fn for_routes(
     plan: &Plan,
     state: &State,
-    store: (&tokio::runtime::Runtime, &SqliteStore),
+    (runtime, store): (&tokio::runtime::Runtime, &SqliteStore),
     timeout: Duration,
     progress: &Progress,
 ) -> Result<()> {
-    let (runtime, store) = store;
     let blocks = runtime.block_on(blocks(store))?;
-    let all = blocks.len() * plan.nodes().count().saturating_sub(1);
+    let wanted: Vec<(&Host, Vec<Wanted>)> = plan
+        .hosts
+        .iter()
+        .map(|host| (host, wanted(plan, host, &blocks)))
+        .collect();
+    let all = wanted.iter().map(|(_, routes)| routes.len()).sum();
     poll(plan, state, timeout, progress, "routes", all, || {
         let mut missing = Vec::new();
-        for node in plan.nodes() {
-            missing.extend(missing_routes(node, &blocks)?);
+        for (host, routes) in &wanted {
+            missing.extend(missing_routes(host, routes)?);
         }
         Ok(missing)
     })
 }
 
+/// A prefix that a host must have a route to, and whose it is.
+type Wanted = (IpNetwork, String);
+
+fn wanted(plan: &Plan, host: &Host, blocks: &[Wanted]) -> Vec<Wanted> {
+    let is_router = |host: &Host| matches!(host.role, Role::Router(_));
+    let of_others = blocks.iter().filter(|(_, owner)| *owner != host.name).cloned();
+    let routers = || {
+        plan.hosts
+            .iter()
+            .filter(|other| is_router(other) && other.name != host.name)
+    };
+    let racks = routers().flat_map(|router| router.prefixes().map(|prefix| (prefix, router.name.clone())));
+    match host.role {
+        Role::Node => of_others.collect(),
+        Role::Router(_) => of_others.chain(racks).collect(),
+        Role::Fabric | Role::Reflector => Vec::new(),
+    }
+}
+
 /// Every block that a node owns, with its owner.
-async fn blocks(store: &SqliteStore) -> Result<Vec<(IpNetwork, String)>> {
+async fn blocks(store: &SqliteStore) -> Result<Vec<Wanted>> {
     let listing = store.list(Kind::IpBlock, None).await?;
     let blocks = listing.items.into_iter().filter_map(|resource| match resource {
         Resource::IpBlock(block) => Some((block.spec.cidr, block.spec.node?)),
@@ -96,17 +140,22 @@ async fn blocks(store: &SqliteStore) -> Result<Vec<(IpNetwork, String)>> {
     Ok(blocks.collect())
 }
 
-fn missing_routes(node: &Host, blocks: &[(IpNetwork, String)]) -> Result<Vec<Missing>> {
-    let found = Netns::open(netns_path(&node.netns))
+fn missing_routes(host: &Host, wanted: &[Wanted]) -> Result<Vec<Missing>> {
+    let found = Netns::open(netns_path(&host.netns))
         .and_then(|netns| RouteSocket::open_in(&netns)?.dump_all())
-        .map_err(LabError::kernel(format!("read the routes of {}", node.name)))?;
-    let routed = |block: &IpNetwork| {
-        found.iter().any(|route| route.prefix == *block && matches!(route.target, Some(Target::Via(_))))
+        .map_err(LabError::kernel(format!("read the routes of {}", host.name)))?;
+    let is_routed = |prefix: &IpNetwork| {
+        found
+            .iter()
+            .any(|route| route.prefix == *prefix && matches!(route.target, Some(Target::Via(_))))
     };
-    let missing = blocks.iter().filter(|(block, owner)| *owner != node.name && !routed(block));
-    Ok(missing
-        .map(|(block, owner)| Missing { host: node.name.clone(), what: format!("route on {} to {block} of {owner}", node.name) })
-        .collect())
+    let missing = wanted.iter().filter(|(prefix, _)| !is_routed(prefix));
+    let name = &host.name;
+    let told = missing.map(|(prefix, owner)| Missing {
+        host: name.clone(),
+        what: format!("route on {name} to {prefix} of {owner}"),
+    });
+    Ok(told.collect())
 }
 
 /// Looks until nothing is missing.
@@ -130,7 +179,7 @@ fn poll(
             return Err(LabError::TimedOut {
                 seconds: timeout.as_secs(),
                 host: first.host.clone(),
-                log: process::tail(&plan.layout.log(&first.host, "manxd")),
+                log: log_of(plan, &first.host),
                 missing: missing.into_iter().map(|missing| missing.what).collect(),
             });
         }
@@ -138,6 +187,14 @@ fn poll(
     }
     progress.done(&format!("{noun}: {all} of {all}"));
     Ok(())
+}
+
+/// The end of the log of a host's first process.
+fn log_of(plan: &Plan, host: &str) -> String {
+    let process = plan.host_named(host).and_then(|host| host.processes.first());
+    process
+        .map(|process| process::tail(&plan.layout.log(host, &process.name)))
+        .unwrap_or_default()
 }
 
 /// A process that ended is a better reason than the timeout that would follow.

@@ -45,8 +45,8 @@ pub enum Error {
         /// The name.
         ifname: String,
     },
-    /// The pod's link is not as it was made.
-    #[error("the pod's link is not as it should be: {0}")]
+    /// A link is not as it was made.
+    #[error("the link is not as it should be: {0}")]
     Broken(String),
 }
 

@@ -7,23 +7,29 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use manx_routes::Target;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
+use netlink_packet_route::route::RouteType;
 use nix::errno::Errno;
 
-#[cfg(doc)]
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::message;
 use crate::netns::Netns;
 use crate::nl;
+
+/// How long to wait between two looks at what the kernel does in its own time.
+const READY_PAUSE: Duration = Duration::from_micros(200);
+
+/// How often to look: two seconds.
+const READY_ATTEMPTS: u32 = 10_000;
 
 /// An Ethernet address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +54,8 @@ pub struct Link {
     pub kind: Option<String>,
     /// Whether it is set up.
     pub up: bool,
+    /// Whether packets pass: both ends are up, and the kernel has acted on it.
+    pub operational: bool,
     /// The largest packet, in bytes.
     pub mtu: u32,
     /// Its Ethernet address, if it has one.
@@ -146,7 +154,7 @@ impl LinkSocket {
     /// [`Error::Refused`], with `EEXIST` when one of the names is taken in its namespace.
     pub fn create_veth(&mut self, veth: &Veth<'_>) -> Result<()> {
         self.0.request(
-            &message::new_veth(veth),
+            message::new_veth(veth),
             &format!("make interface {}", veth.end.name),
         )
     }
@@ -157,7 +165,7 @@ impl LinkSocket {
     /// [`Error::Refused`], with `EEXIST` when the name is taken.
     pub fn create_bridge(&mut self, name: &str) -> Result<()> {
         self.0
-            .request(&message::new_bridge(name), &format!("make bridge {name}"))
+            .request(message::new_bridge(name), &format!("make bridge {name}"))
     }
 
     /// Deletes an interface, and its other end; returns whether there was one.
@@ -170,7 +178,7 @@ impl LinkSocket {
             message: RouteNetlinkMessage::DelLink(message),
             flags: 0,
         };
-        match self.0.request(&request, &format!("delete interface {name}")) {
+        match self.0.request(request, &format!("delete interface {name}")) {
             Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(false),
             other => other.map(|()| true),
         }
@@ -181,10 +189,8 @@ impl LinkSocket {
     /// # Errors
     /// [`Error::Refused`] with the kernel's answer.
     pub fn set_up(&mut self, index: u32) -> Result<()> {
-        self.0.request(
-            &message::set_up(index, true),
-            &format!("set interface {index} up"),
-        )
+        self.0
+            .request(message::set_up(index, true), &format!("set interface {index} up"))
     }
 
     /// Sets an interface down; routes through it go without a word.
@@ -193,7 +199,7 @@ impl LinkSocket {
     /// [`Error::Refused`] with the kernel's answer.
     pub fn set_down(&mut self, index: u32) -> Result<()> {
         self.0.request(
-            &message::set_up(index, false),
+            message::set_up(index, false),
             &format!("set interface {index} down"),
         )
     }
@@ -205,7 +211,7 @@ impl LinkSocket {
     pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<()> {
         let request = message::set_link(index, vec![LinkAttribute::Mtu(mtu)]);
         self.0
-            .request(&request, &format!("set the MTU of interface {index} to {mtu}"))
+            .request(request, &format!("set the MTU of interface {index} to {mtu}"))
     }
 
     /// Sets an interface's Ethernet address.
@@ -215,7 +221,7 @@ impl LinkSocket {
     pub fn set_mac(&mut self, index: u32, mac: Mac) -> Result<()> {
         let request = message::set_link(index, vec![LinkAttribute::Address(mac.0.to_vec())]);
         self.0
-            .request(&request, &format!("set the MAC of interface {index} to {mac}"))
+            .request(request, &format!("set the MAC of interface {index} to {mac}"))
     }
 
     /// Makes an interface a port of a bridge, or of none.
@@ -225,16 +231,17 @@ impl LinkSocket {
     pub fn set_controller(&mut self, index: u32, bridge: Option<u32>) -> Result<()> {
         let request = message::set_link(index, vec![LinkAttribute::Controller(bridge.unwrap_or(0))]);
         self.0
-            .request(&request, &format!("make interface {index} a port of {bridge:?}"))
+            .request(request, &format!("make interface {index} a port of {bridge:?}"))
     }
 
-    /// Gives an interface an address, if it has not got it; IPv6 ones are usable at once.
+    /// Gives an interface an address, if it has not got it. Nobody is asked whether an IPv6 one is free, so
+    /// it can be bound at once; it receives when the interface is ready (see [`Self::wait_until_ready`]).
     ///
     /// # Errors
     /// [`Error::Refused`] with the kernel's answer.
     pub fn add_address(&mut self, index: u32, address: IpNetwork) -> Result<()> {
         self.0.request(
-            &message::put_address(index, address),
+            message::put_address(index, address),
             &format!("add {address} to interface {index}"),
         )
     }
@@ -245,7 +252,7 @@ impl LinkSocket {
     /// [`Error::Refused`], with `EADDRNOTAVAIL` if it has no such address.
     pub fn delete_address(&mut self, index: u32, address: IpNetwork) -> Result<()> {
         let doing = format!("delete {address} from interface {index}");
-        self.0.request(&message::delete_address(index, address), &doing)
+        self.0.request(message::delete_address(index, address), &doing)
     }
 
     /// The addresses of an interface.
@@ -273,7 +280,7 @@ impl LinkSocket {
     pub fn add_neighbour(&mut self, index: u32, address: IpAddr, mac: Mac) -> Result<()> {
         let doing = format!("add neighbour {address} to interface {index}");
         self.0
-            .request(&message::put_neighbour(index, address, mac), &doing)
+            .request(message::put_neighbour(index, address, mac), &doing)
     }
 
     /// The permanent neighbours of an interface.
@@ -297,9 +304,59 @@ impl LinkSocket {
     /// [`Error::Refused`] with the kernel's answer.
     pub fn add_route(&mut self, prefix: IpNetwork, target: &Target) -> Result<()> {
         self.0.request(
-            &message::put_route(prefix, target),
+            message::put_route(prefix, target),
             &format!("add route {prefix} {target}"),
         )
+    }
+
+    /// Waits until an interface that was set up passes packets, and receives what is sent to its addresses.
+    ///
+    /// The kernel turns on the end of a pair that was set up first, and takes in an IPv6 address even
+    /// without duplicate detection, in its own time: mostly within a millisecond. What is sent until then is
+    /// lost. Link-local addresses are not waited for: the kernel asks for duplicates of its own for a second.
+    ///
+    /// # Errors
+    /// [`Error::Broken`] if there is no such interface, or it is not ready after two seconds.
+    pub fn wait_until_ready(&mut self, name: &str) -> Result<()> {
+        let mut unready = Vec::new();
+        for _ in 0..READY_ATTEMPTS {
+            // Since Linux 6.8 being looked at also hurries the kernel.
+            let link = self
+                .get(name)?
+                .ok_or_else(|| Error::Broken(format!("there is no interface {name}")))?;
+            unready = self.unready(link.index)?;
+            if link.operational && unready.is_empty() {
+                return Ok(());
+            }
+            std::thread::sleep(READY_PAUSE);
+        }
+        Err(Error::Broken(format!(
+            "{name} is not ready, without carrier or without its addresses {unready:?}"
+        )))
+    }
+
+    /// The addresses of an interface that do not receive yet.
+    fn unready(&mut self, index: u32) -> Result<Vec<IpAddr>> {
+        let mut unready = Vec::new();
+        for address in self.addresses(index)? {
+            let IpNetwork::V6(v6) = address else { continue };
+            if !v6.ip().is_unicast_link_local() && !self.is_local(v6.ip().into())? {
+                unready.push(v6.ip().into());
+            }
+        }
+        Ok(unready)
+    }
+
+    /// Whether packets to this address are received here, on whichever interface has it.
+    fn is_local(&mut self, address: IpAddr) -> Result<bool> {
+        let answer = self.0.get(
+            message::get_route_to(address),
+            &format!("look up the route to {address}"),
+        )?;
+        let RouteNetlinkMessage::NewRoute(route) = answer else {
+            return Ok(false);
+        };
+        Ok(route.header.kind == RouteType::Local)
     }
 
     /// The socket itself, for batches.
@@ -318,6 +375,7 @@ pub(crate) fn read_link(message: &RouteNetlinkMessage) -> Option<Link> {
         name: String::new(),
         kind: None,
         up: message.header.flags.contains(LinkFlags::Up),
+        operational: false,
         mtu: 0,
         mac: None,
         peer: None,
@@ -326,6 +384,7 @@ pub(crate) fn read_link(message: &RouteNetlinkMessage) -> Option<Link> {
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::OperState(state) => link.operational = *state == State::Up,
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok().map(Mac),
             LinkAttribute::Link(index) => link.peer = Some(*index),

@@ -212,6 +212,13 @@ pub(crate) fn get_table_routes(family: AddressFamily, protocol: u8) -> RouteNetl
     RouteNetlinkMessage::GetRoute(message)
 }
 
+/// Asks which route a packet to this address would take.
+pub(crate) fn get_route_to(address: IpAddr) -> RouteNetlinkMessage {
+    let mut message = route_to(address.into());
+    message.header.table = RouteHeader::RT_TABLE_UNSPEC;
+    RouteNetlinkMessage::GetRoute(message)
+}
+
 fn route_to(prefix: IpNetwork) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family(prefix.ip());

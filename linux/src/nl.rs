@@ -8,6 +8,7 @@
 //! success, and hundreds of messages cost two system calls.
 
 use std::io;
+use std::iter::Peekable;
 use std::num::NonZeroI32;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -89,8 +90,8 @@ impl Socket {
     ///
     /// # Errors
     /// [`Error::Refused`] with the kernel's answer.
-    pub fn request(&mut self, request: &Request, doing: &str) -> Result<()> {
-        self.batch(std::slice::from_ref(request))?
+    pub fn request(&mut self, request: Request, doing: &str) -> Result<()> {
+        self.batch([request])?
             .pop()
             .unwrap_or(Ok(()))
             .map_err(|refusal| Error::Refused {
@@ -104,15 +105,14 @@ impl Socket {
     ///
     /// # Errors
     /// [`Error::Overrun`] or [`Error::Os`] when it is not known what became of them.
-    pub fn batch(&mut self, requests: &[Request]) -> Result<Vec<Result<(), Refusal>>> {
-        let mut outcomes = Vec::with_capacity(requests.len());
+    pub fn batch(&mut self, requests: impl IntoIterator<Item = Request>) -> Result<Vec<Result<(), Refusal>>> {
+        let mut requests = requests.into_iter().peekable();
+        let mut outcomes = Vec::with_capacity(requests.size_hint().0);
         let mut datagram = Vec::with_capacity(DATAGRAM);
-        let mut rest = requests;
-        while !rest.is_empty() {
+        while requests.peek().is_some() {
             datagram.clear();
             let first = self.sequence.wrapping_add(1);
-            let taken = self.pack(rest, &mut datagram);
-            rest = &rest[taken..];
+            let taken = self.pack(&mut requests, &mut datagram);
             self.send(&datagram)?;
             outcomes.extend(self.acknowledged(first, taken)?);
         }
@@ -144,15 +144,17 @@ impl Socket {
         Err(Error::Interrupted)
     }
 
-    /// Appends as many requests as fit, the last one with an acknowledgement; returns how many.
-    fn pack(&mut self, requests: &[Request], datagram: &mut Vec<u8>) -> usize {
-        let mut last = 0;
-        let mut taken = 0;
-        for request in requests {
-            let length = HEADER + request.message.buffer_len();
-            if taken > 0 && datagram.len() + length > DATAGRAM {
-                break;
-            }
+    /// Appends as many requests as fit, one at least, the last with an acknowledgement; returns how many.
+    fn pack(
+        &mut self,
+        requests: &mut Peekable<impl Iterator<Item = Request>>,
+        datagram: &mut Vec<u8>,
+    ) -> usize {
+        let (mut taken, mut last) = (0, 0);
+        let fits = |request: &Request, filled: usize| {
+            filled == 0 || filled + HEADER + request.message.buffer_len() <= DATAGRAM
+        };
+        while let Some(request) = requests.next_if(|request| fits(request, datagram.len())) {
             last = datagram.len();
             self.encode(&request.message, request.flags, datagram);
             taken += 1;

@@ -108,7 +108,7 @@ pub fn pod_mac(host_ifname: &str) -> Mac {
     Mac(mac)
 }
 
-/// Makes a pod's link. The same call again finds it made and answers the same; what a call that was cut
+/// Makes a pod's link, and answers once packets pass. The same call again finds it made and answers the same; what a call that was cut
 /// short left behind is made anew.
 ///
 /// # Errors
@@ -203,6 +203,7 @@ fn configure(host: &mut LinkSocket, netns: &Netns, link: &PodLink) -> Result<Att
     };
     configure_host(host, link, &attached)?;
     netns.run(|| configure_pod(link, pod_ifindex))??;
+    host.wait_until_ready(&link.host_ifname)?;
     Ok(attached)
 }
 
@@ -234,7 +235,7 @@ fn configure_host(host: &mut LinkSocket, link: &PodLink, attached: &Attached) ->
             .iter()
             .map(|address| message::put_neighbour(attached.host_ifindex, *address, attached.pod_mac)),
     );
-    all(host, &requests, &format!("set up {name}"))
+    all(host, requests, &format!("set up {name}"))
 }
 
 /// The pod's end; the calling thread is in the pod's namespace.
@@ -257,15 +258,13 @@ fn configure_pod(link: &PodLink, index: u32) -> Result<()> {
         }
         requests.push(message::put_route(default_of(gateway), &via(gateway, index)));
     }
-    all(
-        &mut LinkSocket::open()?,
-        &requests,
-        &format!("set up {} in the pod", link.ifname),
-    )
+    let mut pod = LinkSocket::open()?;
+    all(&mut pod, requests, &format!("set up {} in the pod", link.ifname))?;
+    pod.wait_until_ready(&link.ifname)
 }
 
 /// Sends a batch that is worth something only as a whole.
-fn all(socket: &mut LinkSocket, requests: &[Request], doing: &str) -> Result<()> {
+fn all(socket: &mut LinkSocket, requests: Vec<Request>, doing: &str) -> Result<()> {
     let refused = socket
         .raw()
         .batch(requests)?

@@ -95,8 +95,7 @@ impl RouteSocket {
     /// [`crate::Error::Overrun`] or [`crate::Error::Os`] when it is not known what became of them: read the
     /// table again.
     pub fn commit(&mut self, changes: &[Change]) -> Result<Vec<Result<(), CommitError>>> {
-        let requests: Vec<nl::Request> = changes.iter().map(request).collect();
-        let outcomes = self.0.batch(&requests)?;
+        let outcomes = self.0.batch(changes.iter().map(request))?;
         Ok(changes
             .iter()
             .zip(outcomes)

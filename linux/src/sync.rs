@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::link::{Link, LinkSocket};
+use crate::netns::Netns;
 use crate::pod::HOST_IFNAME_PREFIX;
 use crate::routes::RouteSocket;
 use crate::watch::{Event, Watcher};
@@ -53,17 +54,25 @@ pub struct Syncer {
 }
 
 impl Syncer {
+    /// Keeps the calling thread's namespace (see [`Self::start_in`]).
+    ///
+    /// # Errors
+    /// As [`Self::start_in`].
+    pub fn start() -> Result<Self> {
+        Self::start_in(&Netns::current()?)
+    }
+
     /// Starts watching, and adopts what an earlier life left: it stays until [`Self::settle`]. Wants a tokio
     /// runtime.
     ///
     /// # Errors
     /// [`Error::Os`] or [`Error::Refused`] if the kernel's tables cannot be read or watched.
-    pub fn start() -> Result<Self> {
-        let mut socket = RouteSocket::open()?;
+    pub fn start_in(netns: &Netns) -> Result<Self> {
+        let mut socket = RouteSocket::open_in(netns)?;
         // Watching comes first: what happens during the reading is not lost.
-        let watcher = Watcher::open(Some(socket.port()))?;
-        let up = LinkSocket::open()?
-            .list()?
+        let watcher = Watcher::open_in(netns, Some(socket.port()))?;
+        let links = LinkSocket::open_in(netns)?.list()?;
+        let up = links
             .into_iter()
             .filter(|link| link.up)
             .map(|link| link.index)

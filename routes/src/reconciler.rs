@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnetwork::IpNetwork;
 
 use crate::plan::{Change, plan};
-use crate::route::{Actual, METRIC, Route, Source, Target};
+use crate::route::{Actual, METRIC, PROTOCOL_BGP, PROTOCOL_OWN, Route, Source, Target};
 use crate::table::{Delta, Table, Update};
 
 /// What the kernel says happened to a route, not by our own hand.
@@ -36,8 +36,9 @@ pub struct Reconciler {
     /// What the kernel holds of ours at [`METRIC`], as far as we were told. Without a target: something of
     /// ours may be there, but not surely all of what we put there.
     held: BTreeMap<IpNetwork, Actual>,
-    /// Prefixes to compare.
-    dirty: BTreeSet<IpNetwork>,
+    /// Prefixes to compare; behind those of pods and blocks (`false`) come the learned ones (`true`), so that
+    /// a table of many thousands on its way in keeps no pod waiting.
+    dirty: BTreeSet<(bool, IpNetwork)>,
     /// What the kernel said to the last change of a prefix, where it refused it.
     failed: BTreeMap<IpNetwork, String>,
     /// Prefixes that were wanted straight out of an interface; pruned when the interface changes.
@@ -80,7 +81,7 @@ impl Reconciler {
     pub fn changes(&mut self, limit: usize) -> Vec<Change> {
         let mut changes = Vec::new();
         while changes.len() < limit {
-            let Some(prefix) = self.dirty.pop_first() else {
+            let Some((_, prefix)) = self.dirty.pop_first() else {
                 break;
             };
             changes.extend(self.towards(prefix));
@@ -122,7 +123,7 @@ impl Reconciler {
         if actual.metric != METRIC {
             return;
         }
-        self.dirty.insert(actual.prefix);
+        self.mark(actual.prefix, actual.protocol);
         let several = matches!(
             self.held.get(&actual.prefix),
             Some(Actual { target: Some(Target::Via(hops)), .. }) if hops.len() > 1
@@ -154,7 +155,7 @@ impl Reconciler {
                 .filter(|route| route.target == Target::Device(index));
             if let Some(route) = &wanted {
                 self.held.insert(*prefix, unsure(route));
-                self.dirty.insert(*prefix);
+                self.dirty.insert(urgency(*prefix, route.source.protocol()));
             }
             wanted.is_some()
         });
@@ -206,19 +207,24 @@ impl Reconciler {
     /// What has changed in the wanted table has to be compared with the kernel's.
     fn wanted_changed(&mut self, deltas: impl IntoIterator<Item = Delta>) {
         for delta in deltas {
-            let prefix = match delta {
-                Delta::Set(Route {
-                    prefix,
-                    target: Target::Device(index),
-                    ..
-                }) => {
-                    self.by_device.entry(index).or_default().insert(prefix);
-                    prefix
+            match delta {
+                Delta::Set(route) => {
+                    if let Target::Device(index) = route.target {
+                        self.by_device.entry(index).or_default().insert(route.prefix);
+                    }
+                    self.mark(route.prefix, route.source.protocol());
                 }
-                Delta::Set(Route { prefix, .. }) | Delta::Unset(prefix) => prefix,
-            };
-            self.dirty.insert(prefix);
+                Delta::Unset(prefix) => {
+                    let protocol = self.held.get(&prefix).map_or(PROTOCOL_BGP, |held| held.protocol);
+                    self.mark(prefix, protocol);
+                }
+            }
         }
+    }
+
+    /// A prefix has to be compared, on account of a route with this protocol.
+    fn mark(&mut self, prefix: IpNetwork, protocol: u8) {
+        self.dirty.insert(urgency(prefix, protocol));
     }
 
     /// The change that brings one prefix where it should be.
@@ -237,6 +243,11 @@ impl Reconciler {
             }
         }
     }
+}
+
+/// The prefix's place in the queue.
+const fn urgency(prefix: IpNetwork, protocol: u8) -> (bool, IpNetwork) {
+    (protocol != PROTOCOL_OWN, prefix)
 }
 
 /// The kernel may hold something of ours in the place of `route`.
@@ -349,6 +360,21 @@ mod tests {
         assert_eq!(drain(&mut reconciler, &mut kernel), 1);
         reconciler.device_changed(8);
         assert!(reconciler.changes(9).is_empty());
+    }
+
+    #[test]
+    fn a_pod_does_not_wait_behind_learned_routes() {
+        let mut reconciler = Reconciler::new();
+        for prefix in ["10.0.1.0/26", "10.0.2.0/26"] {
+            reconciler.apply(wants(prefix, Target::Via(vec![hop("192.0.2.1")])));
+        }
+        let (prefix, target) = (net("10.9.0.1/32"), Target::Device(7));
+        reconciler.apply(Update::Set(Route {
+            prefix,
+            target,
+            source: Source::Pod,
+        }));
+        assert_eq!(reconciler.changes(1)[0].prefix(), prefix);
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub const PROTOCOL_BGP: u8 = 179;
 /// The kernel's route protocol number of the node's own routes: pods and blocks. `ip route` prints `manx`.
 pub const PROTOCOL_OWN: u8 = 180;
 
-/// The metric of every route of ours.
+/// The metric of every route of ours (docs/adr/0003).
 ///
 /// The kernel tells routes of one prefix apart by metric alone. 1024 is what an IPv6 route made by hand or
 /// by a router advertisement gets, and what Calico uses; IPv4 routes made by hand get 0. With one more than

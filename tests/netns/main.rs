@@ -1,1 +1,18 @@
 //! The real kernel, in network namespaces that the tests make.
+//!
+//! Needs root, or a user namespace: `unshare -Urnm sh -c 'mount -t tmpfs none /run && cargo test --test netns'`.
+
+#![expect(clippy::unwrap_used, reason = "in a test and its harness, an unwrap is an assertion")]
+
+mod agent_harness;
+mod agent_node;
+mod agent_nodes;
+mod harness;
+mod lab_harness;
+mod lab_outage;
+mod lab_routers;
+mod lab_up;
+mod links;
+mod namespaces;
+mod pods;
+mod routes;

@@ -1,4 +1,9 @@
 //! Whole meshes of speakers under a virtual clock.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod collision;
 mod mesh;
 mod network;
+mod restart;
+mod stress;

@@ -17,10 +17,10 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 /// A speaker's place in the network.
-pub type Node = usize;
+pub(crate) type Node = usize;
 
 /// The AS that everybody is of, unless a test says otherwise.
-pub const ASN: u32 = 64_512;
+pub(crate) const ASN: u32 = 64_512;
 
 /// One end of a connection.
 type End = (Node, ConnId);
@@ -33,9 +33,9 @@ enum Event {
     /// The answer to a dial arrives: the other end, or none.
     Answer { at: End, other: Option<End> },
     /// Octets arrive.
-    Octets { at: End, bytes: Bytes },
+    Octets { from: End, at: End, bytes: Bytes },
     /// The other end has closed.
-    Fin { at: End },
+    Fin { from: End, at: End },
 }
 
 /// An open connection as one end sees it.
@@ -44,7 +44,7 @@ struct Socket {
     other: End,
     received: BytesMut,
     context: Context,
-    /// Writes that have not been read.
+    /// Octets in the send queue.
     queued: usize,
     /// Octets were lost on the way: nothing arrives any more.
     hung: bool,
@@ -54,21 +54,21 @@ struct Socket {
 
 /// A speaker and its surroundings.
 #[derive(Debug)]
-pub struct Host {
+pub(crate) struct Host {
     /// The speaker; none while the process is down.
-    pub speaker: Option<Speaker>,
+    pub(crate) speaker: Option<Speaker>,
     /// What the kernel was told.
-    pub selected: BTreeMap<Prefix, Vec<NextHop>>,
+    pub(crate) selected: BTreeMap<Prefix, Vec<NextHop>>,
     /// How often it was told something.
-    pub changes: usize,
+    pub(crate) changes: usize,
     /// Whether the speaker has said that it converged.
-    pub converged: bool,
+    pub(crate) converged: bool,
     /// Sessions that came up and went down.
-    pub flaps: usize,
+    pub(crate) flaps: usize,
     /// Dials, with their instants.
-    pub dials: Vec<Instant>,
-    /// Reads nothing.
-    pub stuck: bool,
+    pub(crate) dials: Vec<Instant>,
+    /// Reads so slowly that the others' send queues never become empty.
+    pub(crate) slow: bool,
     powered: bool,
     sockets: BTreeMap<ConnId, Socket>,
     dialling: BTreeSet<ConnId>,
@@ -78,15 +78,17 @@ pub struct Host {
 
 /// The network.
 #[derive(Debug)]
-pub struct Network {
+pub(crate) struct Network {
     /// The time.
-    pub now: Instant,
+    pub(crate) now: Instant,
     /// What everything random comes from.
-    pub rng: StdRng,
+    pub(crate) rng: StdRng,
     /// The hosts.
-    pub hosts: Vec<Host>,
+    pub(crate) hosts: Vec<Host>,
     /// The slowest that octets travel.
-    pub latency: Duration,
+    pub(crate) latency: Duration,
+    /// How everybody is configured as a peer, but for the address.
+    pub(crate) peer: PeerConfig,
     seed: u64,
     events: BTreeMap<(Instant, u64), Event>,
     count: u64,
@@ -97,29 +99,34 @@ pub struct Network {
 }
 
 /// Seeds for a test: the one from the environment, or as many as the test wants.
-pub fn seeds(count: u64) -> impl Iterator<Item = u64> {
-    let replayed = std::env::var("MANX_SIM_SEED").ok().map(|seed| seed.parse().expect("MANX_SIM_SEED is a number"));
+pub(crate) fn seeds(count: u64) -> impl Iterator<Item = u64> {
+    let replayed = std::env::var("MANX_SIM_SEED")
+        .ok()
+        .map(|seed| seed.parse().expect("MANX_SIM_SEED is a number"));
     replayed.map_or(0..count, |seed: u64| seed..seed + 1)
 }
 
 /// Where speaker `node` is.
-pub fn address(node: Node) -> Ipv4Addr {
+pub(crate) fn address(node: Node) -> Ipv4Addr {
     Ipv4Addr::from(0x0a00_0001 + u32::try_from(node).unwrap())
 }
 
 /// What speaker `node` originates: a block of pod addresses.
-pub fn block(node: Node) -> Prefix {
+pub(crate) fn block(node: Node) -> Prefix {
     let first = 0x0a80_0000 + (u32::try_from(node).unwrap() << 6);
     Prefix::v4(Ipv4Addr::from(first), 26).unwrap()
 }
 
 /// How `node` is known to its peers.
-pub fn key(node: Node) -> PeerKey {
-    PeerKey { address: IpAddr::V4(address(node)), scope: 0 }
+pub(crate) fn key(node: Node) -> PeerKey {
+    PeerKey {
+        address: IpAddr::V4(address(node)),
+        scope: 0,
+    }
 }
 
 /// Settings that tests vary.
-pub fn config(node: Node, seed: u64) -> Config {
+pub(crate) fn config(node: Node, seed: u64) -> Config {
     Config {
         asn: ASN,
         router_id: address(node),
@@ -132,7 +139,7 @@ pub fn config(node: Node, seed: u64) -> Config {
 }
 
 /// Settings for a peer that tests vary.
-pub fn peer(node: Node) -> PeerConfig {
+pub(crate) fn peer(node: Node) -> PeerConfig {
     PeerConfig {
         key: key(node),
         port: 179,
@@ -153,7 +160,7 @@ pub fn peer(node: Node) -> PeerConfig {
 
 impl Network {
     /// `count` hosts on which nothing runs.
-    pub fn new(count: usize, seed: u64) -> Self {
+    pub(crate) fn new(count: usize, seed: u64) -> Self {
         let now = Instant::now();
         Self {
             now,
@@ -161,6 +168,7 @@ impl Network {
             rng: StdRng::seed_from_u64(seed),
             hosts: (0..count).map(|_| Host::new()).collect(),
             latency: Duration::from_millis(5),
+            peer: peer(0),
             seed,
             events: BTreeMap::new(),
             count: 0,
@@ -170,7 +178,7 @@ impl Network {
     }
 
     /// Starts a speaker.
-    pub fn start(&mut self, node: Node, config: Config) {
+    pub(crate) fn start(&mut self, node: Node, config: Config) {
         let host = &mut self.hosts[node];
         host.speaker = Some(Speaker::new(config));
         host.powered = true;
@@ -178,19 +186,90 @@ impl Network {
     }
 
     /// Starts a speaker that originates its block.
-    pub fn boot(&mut self, node: Node) {
+    pub(crate) fn boot(&mut self, node: Node) {
         self.start(node, config(node, self.seed));
         self.input(node, Input::Originate(block(node)));
     }
 
+    /// Starts a speaker again whose forwarding went on, with all others as its peers.
+    pub(crate) fn reboot(&mut self, node: Node) {
+        self.start(
+            node,
+            Config {
+                restarted: true,
+                ..config(node, self.seed)
+            },
+        );
+        self.input(node, Input::Originate(block(node)));
+        self.mesh_peers(node);
+    }
+
     /// Makes two speakers each other's peers.
-    pub fn join(&mut self, a: Node, b: Node) {
-        self.input(a, Input::SetPeer(Box::new(peer(b))));
-        self.input(b, Input::SetPeer(Box::new(peer(a))));
+    pub(crate) fn join(&mut self, a: Node, b: Node) {
+        self.set_peer(a, b);
+        self.set_peer(b, a);
+    }
+
+    /// Makes `with` a peer of `node`.
+    pub(crate) fn set_peer(&mut self, node: Node, with: Node) {
+        let config = PeerConfig {
+            key: key(with),
+            ..self.peer.clone()
+        };
+        self.input(node, Input::SetPeer(Box::new(config)));
+    }
+
+    /// A full mesh of all hosts, started together.
+    pub(crate) fn mesh(count: usize, seed: u64) -> Self {
+        Self::mesh_with(count, seed, |_| {})
+    }
+
+    /// A full mesh with other settings for peers.
+    pub(crate) fn mesh_with(count: usize, seed: u64, settings: impl FnOnce(&mut PeerConfig)) -> Self {
+        let mut network = Self::new(count, seed);
+        settings(&mut network.peer);
+        for node in 0..count {
+            network.boot(node);
+            network.mesh_peers(node);
+        }
+        network.run_until(Duration::from_secs(20), "the mesh is complete", Self::complete);
+        network
+    }
+
+    /// Makes everybody else a peer of `node`.
+    pub(crate) fn mesh_peers(&mut self, node: Node) {
+        for other in (0..self.hosts.len()).filter(|&other| other != node) {
+            self.set_peer(node, other);
+        }
+    }
+
+    /// What a full mesh comes to: everybody reaches every other block through its owner.
+    pub(crate) fn model(&self, node: Node) -> BTreeMap<Prefix, Vec<NextHop>> {
+        let running = |other: &Node| self.hosts[*other].speaker.is_some();
+        (0..self.hosts.len())
+            .filter(|other| *other != node && running(other))
+            .map(|other| (block(other), vec![NextHop::V4(address(other))]))
+            .collect()
+    }
+
+    /// Whether every running host of a full mesh is where the model says.
+    pub(crate) fn complete(&self) -> bool {
+        let mut running = (0..self.hosts.len()).filter(|&node| self.hosts[node].speaker.is_some());
+        running.all(|node| self.hosts[node].selected == self.model(node))
+    }
+
+    /// How often each host's kernel was told something, so far.
+    pub(crate) fn changes(&self) -> Vec<usize> {
+        self.hosts.iter().map(|host| host.changes).collect()
+    }
+
+    /// How often sessions of each host came up or went down, so far.
+    pub(crate) fn flaps(&self) -> Vec<usize> {
+        self.hosts.iter().map(|host| host.flaps).collect()
     }
 
     /// The process dies: its connections close, and what the kernel was told stays.
-    pub fn kill(&mut self, node: Node) {
+    pub(crate) fn kill(&mut self, node: Node) {
         let conns: Vec<ConnId> = self.hosts[node].sockets.keys().copied().collect();
         for conn in conns {
             self.close(node, conn);
@@ -201,24 +280,28 @@ impl Network {
     }
 
     /// The host loses power: nobody hears of it.
-    pub fn lose_power(&mut self, node: Node) {
+    pub(crate) fn lose_power(&mut self, node: Node) {
         self.stop_clock(node);
-        self.hosts[node] = Host { powered: false, accepted: self.hosts[node].accepted, ..Host::new() };
+        self.hosts[node] = Host {
+            powered: false,
+            accepted: self.hosts[node].accepted,
+            ..Host::new()
+        };
     }
 
     /// Two hosts cannot reach each other any more; open connections hang.
-    pub fn cut(&mut self, a: Node, b: Node) {
+    pub(crate) fn cut(&mut self, a: Node, b: Node) {
         self.cuts.extend([(a, b), (b, a)]);
     }
 
     /// They can again.
-    pub fn mend(&mut self, a: Node, b: Node) {
+    pub(crate) fn mend(&mut self, a: Node, b: Node) {
         self.cuts.remove(&(a, b));
         self.cuts.remove(&(b, a));
     }
 
     /// Both ends of every connection between two hosts are reset.
-    pub fn reset(&mut self, a: Node, b: Node) {
+    pub(crate) fn reset(&mut self, a: Node, b: Node) {
         let broken: Vec<(ConnId, End)> = self.hosts[a]
             .sockets
             .iter()
@@ -234,7 +317,7 @@ impl Network {
     }
 
     /// Gives a speaker one input, and performs what it asks for.
-    pub fn input(&mut self, node: Node, input: Input) {
+    pub(crate) fn input(&mut self, node: Node, input: Input) {
         if let Some(speaker) = &mut self.hosts[node].speaker {
             speaker.handle(self.now, input);
             self.perform(node);
@@ -242,50 +325,73 @@ impl Network {
     }
 
     /// Lets time pass.
-    pub fn run(&mut self, time: Duration) {
+    pub(crate) fn run(&mut self, time: Duration) {
         let end = self.now + time;
         while self.step(end) {}
         self.now = end;
     }
 
     /// Lets time pass until `done`; panics when `limit` is over.
-    pub fn run_until(&mut self, limit: Duration, what: &str, done: impl Fn(&Self) -> bool) {
+    pub(crate) fn run_until(&mut self, limit: Duration, what: &str, done: impl Fn(&Self) -> bool) {
         let end = self.now + limit;
         while !done(self) {
-            assert!(self.step(end), "not within {limit:?}: {what}\n{}", self.describe());
+            assert!(
+                self.step(end),
+                "not within {limit:?}: {what}\n{}",
+                self.describe()
+            );
         }
     }
 
     /// Asserts, and says how to replay the run.
     #[track_caller]
-    pub fn check(&self, holds: bool, what: &str) {
+    pub(crate) fn check(&self, holds: bool, what: &str) {
         assert!(holds, "{what}\n{}", self.describe());
     }
 
     /// How far the session that `node` has with `with` is.
-    pub fn state(&self, node: Node, with: Node) -> State {
-        let peers = self.hosts[node].speaker.as_ref().map(Speaker::peers).unwrap_or_default();
-        peers.iter().find(|peer| peer.key == key(with)).map_or(State::Idle, |peer| peer.state)
+    pub(crate) fn state(&self, node: Node, with: Node) -> State {
+        let peers = self.hosts[node]
+            .speaker
+            .as_ref()
+            .map(Speaker::peers)
+            .unwrap_or_default();
+        peers
+            .iter()
+            .find(|peer| peer.key == key(with))
+            .map_or(State::Idle, |peer| peer.state)
     }
 
     /// The number of Established sessions of a host.
-    pub fn sessions(&self, node: Node) -> usize {
-        let peers = self.hosts[node].speaker.as_ref().map(Speaker::peers).unwrap_or_default();
-        peers.iter().filter(|peer| peer.state == State::Established).count()
+    pub(crate) fn sessions(&self, node: Node) -> usize {
+        let peers = self.hosts[node]
+            .speaker
+            .as_ref()
+            .map(Speaker::peers)
+            .unwrap_or_default();
+        peers
+            .iter()
+            .filter(|peer| peer.state == State::Established)
+            .count()
     }
 
     /// The number of open connections of a host.
-    pub fn connections(&self, node: Node) -> usize {
+    pub(crate) fn connections(&self, node: Node) -> usize {
         self.hosts[node].sockets.len()
     }
 
     /// Time since the start.
-    pub fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.now - self.start
     }
 
     fn describe(&self) -> String {
-        format!("seed {}, at {:?}; replay with MANX_SIM_SEED={}", self.seed, self.elapsed(), self.seed)
+        format!(
+            "seed {}, at {:?}; replay with MANX_SIM_SEED={}",
+            self.seed,
+            self.elapsed(),
+            self.seed
+        )
     }
 
     fn stop_clock(&mut self, node: Node) {
@@ -299,7 +405,9 @@ impl Network {
         let event = self.events.first_key_value().map(|(&(at, _), _)| at);
         let tick = self.deadlines.first().copied();
         let next = event.into_iter().chain(tick.map(|(at, _)| at)).min();
-        let Some(at) = next.filter(|at| *at <= end) else { return false };
+        let Some(at) = next.filter(|at| *at <= end) else {
+            return false;
+        };
         self.now = self.now.max(at);
         if event == Some(at) {
             if let Some((_, event)) = self.events.pop_first() {
@@ -314,10 +422,17 @@ impl Network {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Syn { from, to } => self.answer(from, to),
-            Event::Answer { at: (node, conn), other } => self.answered(node, conn, other),
-            Event::Octets { at, bytes } => self.deliver(at, bytes),
-            Event::Fin { at: (node, conn) } => {
-                if self.hosts[node].sockets.remove(&conn).is_some() {
+            Event::Answer {
+                at: (node, conn),
+                other,
+            } => self.answered(node, conn, other),
+            Event::Octets { from, at, bytes } => self.deliver(from, at, &bytes),
+            Event::Fin {
+                from,
+                at: (node, conn),
+            } => {
+                if self.socket((node, conn), from).is_some() {
+                    self.hosts[node].sockets.remove(&conn);
                     self.input(node, Input::Closed { conn });
                 }
             }
@@ -332,55 +447,121 @@ impl Network {
         }
         let later = self.later();
         if self.hosts[to].speaker.is_none() {
-            return self.at(later, Event::Answer { at: from, other: None });
+            return self.at(
+                later,
+                Event::Answer {
+                    at: from,
+                    other: None,
+                },
+            );
         }
         let host = &mut self.hosts[to];
         host.accepted += 1;
         let conn = ConnId(1 << 63 | host.accepted);
         // What this end sends arrives after the answer.
         host.sockets.insert(conn, Socket::new(from, later));
-        self.at(later, Event::Answer { at: from, other: Some((to, conn)) });
+        self.at(
+            later,
+            Event::Answer {
+                at: from,
+                other: Some((to, conn)),
+            },
+        );
         let local = SocketAddr::new(address(to).into(), 179);
         let remote = SocketAddr::new(address(from.0).into(), 40_000);
-        self.input(to, Input::Accepted { conn, local, remote, scope: 0 });
+        self.input(
+            to,
+            Input::Accepted {
+                conn,
+                local,
+                remote,
+                scope: 0,
+            },
+        );
     }
 
     fn answered(&mut self, node: Node, conn: ConnId, other: Option<End>) {
         let wanted = self.hosts[node].dialling.remove(&conn);
         match other {
             Some(other) if wanted => {
-                self.hosts[node].sockets.insert(conn, Socket::new(other, self.now));
+                self.hosts[node]
+                    .sockets
+                    .insert(conn, Socket::new(other, self.now));
                 let local = SocketAddr::new(address(node).into(), 40_000);
                 self.input(node, Input::Connected { conn, local });
             }
             // The dial has been given up.
             Some(other) => {
                 let later = self.later();
-                self.at(later, Event::Fin { at: other });
+                self.at(
+                    later,
+                    Event::Fin {
+                        from: (node, conn),
+                        at: other,
+                    },
+                );
             }
             None if wanted => self.input(node, Input::ConnectFailed { conn }),
             None => {}
         }
     }
 
-    /// Octets arrive at a host: they are read, unless the process is stuck, and the sender's queue is shorter.
-    fn deliver(&mut self, (node, conn): End, bytes: Bytes) {
-        let host = &mut self.hosts[node];
-        let Some(socket) = host.sockets.get_mut(&conn) else { return };
-        let (from, from_conn) = socket.other;
-        if socket.hung || self.cuts.contains(&(from, node)) {
-            socket.hung = true;
+    /// A connection's socket at one end, if it is still the one that the other end knows: hosts that start
+    /// again use numbers again.
+    fn socket(&mut self, (node, conn): End, other: End) -> Option<&mut Socket> {
+        self.hosts[node]
+            .sockets
+            .get_mut(&conn)
+            .filter(|socket| socket.other == other)
+    }
+
+    /// Octets arrive at a host: they are read, and the sender's queue is shorter. A host that knows nothing of
+    /// the connection resets it.
+    fn deliver(&mut self, from: End, at: End, bytes: &Bytes) {
+        let (cut, slow) = (self.cuts.contains(&(from.0, at.0)), self.hosts[at.0].slow);
+        let Some(socket) = self.socket(at, from) else {
+            if self.hosts[at.0].powered && !cut {
+                let later = self.later();
+                self.at(later, Event::Fin { from: at, at: from });
+            }
+            return;
+        };
+        socket.hung |= cut;
+        if socket.hung {
             return;
         }
-        socket.received.extend_from_slice(&bytes);
-        if host.stuck {
-            return;
-        }
-        self.read(node, conn);
-        if let Some(sender) = self.hosts[from].sockets.get_mut(&from_conn) {
-            sender.queued -= 1;
+        socket.received.extend_from_slice(bytes);
+        self.read(at.0, at.1);
+        if let Some(sender) = self.socket(from, at).filter(|_| !slow) {
+            sender.queued -= bytes.len();
             if sender.queued == 0 {
-                self.input(from, Input::Drained { conn: from_conn });
+                self.input(from.0, Input::Drained { conn: from.1 });
+            }
+        }
+    }
+
+    /// The octets that wait to be read by a slow host.
+    pub(crate) fn queued_for(&self, node: Node) -> usize {
+        let sockets = self.hosts.iter().flat_map(|host| host.sockets.values());
+        sockets
+            .filter(|socket| socket.other.0 == node)
+            .map(|socket| socket.queued)
+            .sum()
+    }
+
+    /// A slow host is slow no longer, and has read what was waiting.
+    pub(crate) fn catch_up(&mut self, node: Node) {
+        self.hosts[node].slow = false;
+        for from in 0..self.hosts.len() {
+            let sockets = self.hosts[from]
+                .sockets
+                .iter_mut()
+                .filter(|(_, socket)| socket.other.0 == node);
+            let drained: Vec<ConnId> = sockets
+                .map(|(&conn, socket)| (socket.queued = 0, conn).1)
+                .collect();
+            for conn in drained {
+                self.input(from, Input::Drained { conn });
             }
         }
     }
@@ -394,7 +575,13 @@ impl Network {
                 Err(error) => Err(error),
             };
             let broken = message.is_err();
-            self.input(node, Input::Received { conn, message: message.map_err(Notification::from) });
+            self.input(
+                node,
+                Input::Received {
+                    conn,
+                    message: message.map_err(Notification::from),
+                },
+            );
             if broken {
                 return;
             }
@@ -449,27 +636,32 @@ impl Network {
         let to = (0..self.hosts.len()).find(|&node| IpAddr::V4(address(node)) == remote.ip());
         match to {
             Some(to) => self.at(later, Event::Syn { from, to }),
-            None => self.at(later, Event::Answer { at: from, other: None }),
+            None => self.at(
+                later,
+                Event::Answer {
+                    at: from,
+                    other: None,
+                },
+            ),
         }
     }
 
     fn send(&mut self, (node, conn): End, bytes: Bytes) {
         let later = self.later();
-        let Some(socket) = self.hosts[node].sockets.get_mut(&conn) else { return };
-        socket.queued += 1;
+        let Some(socket) = self.hosts[node].sockets.get_mut(&conn) else {
+            return;
+        };
+        socket.queued += bytes.len();
         socket.arrives = socket.arrives.max(later);
         let (at, arrives) = (socket.other, socket.arrives);
-        self.at(arrives, Event::Octets { at, bytes });
-        // A host that knows nothing of the connection resets it.
-        let stranger = self.hosts[at.0].powered && !self.hosts[at.0].sockets.contains_key(&at.1);
-        if stranger && !self.dialled_by(at) && !self.cuts.contains(&(node, at.0)) {
-            self.at(arrives, Event::Fin { at: (node, conn) });
-        }
-    }
-
-    /// Whether an end is waiting for the answer to its dial.
-    fn dialled_by(&self, (node, conn): End) -> bool {
-        self.hosts[node].dialling.contains(&conn)
+        self.at(
+            arrives,
+            Event::Octets {
+                from: (node, conn),
+                at,
+                bytes,
+            },
+        );
     }
 
     fn close(&mut self, node: Node, conn: ConnId) {
@@ -478,7 +670,13 @@ impl Network {
         if let Some(socket) = self.hosts[node].sockets.remove(&conn)
             && !self.cuts.contains(&(node, socket.other.0))
         {
-            self.at(socket.arrives.max(later), Event::Fin { at: socket.other });
+            self.at(
+                socket.arrives.max(later),
+                Event::Fin {
+                    from: (node, conn),
+                    at: socket.other,
+                },
+            );
         }
     }
 
@@ -504,7 +702,7 @@ impl Host {
             flaps: 0,
             dials: Vec::new(),
             powered: true,
-            stuck: false,
+            slow: false,
             sockets: BTreeMap::new(),
             dialling: BTreeSet::new(),
             accepted: 0,
@@ -515,6 +713,13 @@ impl Host {
 
 impl Socket {
     fn new(other: End, arrives: Instant) -> Self {
-        Self { other, received: BytesMut::new(), context: Context::default(), queued: 0, hung: false, arrives }
+        Self {
+            other,
+            received: BytesMut::new(),
+            context: Context::default(),
+            queued: 0,
+            hung: false,
+            arrives,
+        }
     }
 }

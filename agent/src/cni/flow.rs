@@ -103,6 +103,7 @@ impl Parts {
         };
         let attached = ask(&self.endpoints, attach).await?.map_err(convert::cni_error)?;
         self.route(&addresses, attached.host_ifindex).await?;
+        tracing::info!(pod = %format_args!("{}/{}", owner.namespace, owner.pod), ?addresses, "pod attached");
         self.describe(owner, &link.host_ifname, addresses).await;
         Ok(convert::cni_success(&link, &attached, call.config.dns.clone()))
     }
@@ -164,6 +165,8 @@ impl Parts {
         };
         let released = ask(&self.ipam, request).await?.map_err(refused)?;
         if let Some(held) = released.first() {
+            let owner = &held.owner;
+            tracing::info!(pod = %format_args!("{}/{}", owner.namespace, owner.pod), "pod detached");
             let key = convert::workload_key(&self.identity.name, &held.owner);
             self.tell(workload::Change::Remove { key, container_id }).await;
         }

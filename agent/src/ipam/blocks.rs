@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use ipnetwork::IpNetwork;
-use manx_api::ipam::{Allocation, IpBlock, IpPool, block_name};
-use manx_api::{Key, Kind, Resource};
+use manx_api::ipam::{Allocation, IpBlock, IpBlockSpec, IpPool, block_name};
+use manx_api::{Key, Kind, Metadata, Resource};
 use manx_ipam::{ClaimError, Family};
 use manx_store::{Error, Store};
 use tokio::task::JoinError;
@@ -247,6 +247,7 @@ async fn renew<S: Store>(store: &S, blocks: Vec<IpBlock>, node: &str) -> Result<
 /// A block as it is to be checkpointed.
 struct State {
     cidr: IpNetwork,
+    pool: String,
     generation: u64,
     allocations: Vec<Allocation>,
 }
@@ -255,8 +256,28 @@ impl State {
     fn of(block: &manx_ipam::Block) -> Self {
         Self {
             cidr: block.cidr(),
+            pool: block.pool().to_owned(),
             generation: block.generation(),
             allocations: block.allocations().collect(),
+        }
+    }
+}
+
+impl State {
+    /// The block's resource, where there is none.
+    fn block(self, node: &str) -> IpBlock {
+        IpBlock {
+            metadata: Metadata {
+                name: block_name(self.cidr),
+                ..Metadata::default()
+            },
+            spec: IpBlockSpec {
+                cidr: self.cidr,
+                pool: self.pool,
+                node: Some(node.to_owned()),
+                generation: self.generation,
+                allocations: self.allocations,
+            },
         }
     }
 }
@@ -268,7 +289,9 @@ async fn checkpoint<S: Store>(store: &S, states: Vec<State>, node: &str) -> Vec<
         let cidr = state.cidr;
         match write(store, state, node).await {
             Ok(()) => {}
-            Err(Error::Conflict { .. } | Error::Unavailable { .. }) => again.push(cidr),
+            Err(Error::Conflict { .. } | Error::AlreadyExists(_) | Error::Unavailable { .. }) => {
+                again.push(cidr)
+            }
             Err(error) => tracing::error!(block = %cidr, %error, "a block cannot be checkpointed"),
         }
     }
@@ -277,7 +300,8 @@ async fn checkpoint<S: Store>(store: &S, states: Vec<State>, node: &str) -> Vec<
 
 async fn write<S: Store>(store: &S, state: State, node: &str) -> Result<(), Error> {
     let Some(block) = read(store, state.cidr).await? else {
-        return Err(Error::NotFound(key(state.cidr)));
+        tracing::warn!(block = %state.cidr, "somebody deleted a block of this node; it is there again");
+        return store.create(Resource::IpBlock(state.block(node))).await.map(drop);
     };
     match manx_ipam::checkpoint(&block, node, state.generation, state.allocations) {
         Ok(block) => drop(store.update(Resource::IpBlock(block)).await?),

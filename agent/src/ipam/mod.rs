@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use manx_api::ipam::{Allocation, AttachmentId, IpPool};
+use manx_api::ipam::{Allocation, AttachmentId, IpPool, block_name};
 use manx_api::status::BlockStatus;
 use manx_ipam::journal::Record;
 use manx_ipam::{Allocator, AssignError, Family, Live};
@@ -270,6 +270,7 @@ pub async fn run<S: Store>(inbox: Inbox<S>) {
             Ok(()) = view.changed() => {
                 task.view = view.borrow_and_update().clone();
                 task.cooling.clear();
+                task.mark_deleted();
             }
             Some(done) = task.jobs.join_next() => task.finished(done),
             _ = tick.tick() => task.tick(),
@@ -422,6 +423,14 @@ impl<S: Store> Task<S> {
                 .find(|block| block.cidr().contains(address));
             self.dirty.extend(block.map(manx_ipam::Block::cidr));
         }
+    }
+
+    /// Marks blocks of ours that the datastore has not (any more) for a checkpoint, which makes them anew:
+    /// their addresses are in use, and no other node may claim them.
+    fn mark_deleted(&mut self) {
+        let absent = |cidr: &IpNetwork| !self.view.blocks.contains_key(&block_name(*cidr));
+        self.dirty
+            .extend(self.allocator.blocks().map(manx_ipam::Block::cidr).filter(absent));
     }
 
     /// Publishes the blocks if they changed, and counts.

@@ -185,7 +185,7 @@ impl<'de> Deserializer<'de> for Body<'_> {
 }
 
 /// Any value.
-struct Value<'a>(&'a Tree);
+pub(super) struct Value<'a>(pub(super) &'a Tree);
 
 impl<'de> Deserializer<'de> for Value<'_> {
     type Error = Misfit;

@@ -361,74 +361,60 @@ fn metadata_of_any_kind() {
     );
 }
 
+/// Whether an update of `old` with `changes` is refused, and for which field.
+fn update_refused(old: &Value, changes: &[(&str, Value)], field: Option<&str>) {
+    let problems = validate_update(&changed(old, &[]), &changed(old, changes));
+    let fields: Vec<&str> = problems.iter().map(|problem| problem.field.as_str()).collect();
+    assert_eq!(fields, Vec::from_iter(field), "{changes:?}");
+}
+
 #[test]
-fn what_an_update_may_not_change() {
+fn updates_of_pools() {
     let pool = base("IPPool", "main", json!({"cidr": "10.244.0.0/16"}));
-    let block = base(
-        "IPBlock",
-        "10-244-0-64-26",
-        json!({"cidr": "10.244.0.64/26", "pool": "main", "generation": 5}),
+    update_refused(
+        &pool,
+        &[("/spec/cidr", json!("10.245.0.0/16"))],
+        Some("spec.cidr"),
     );
-    let owned = {
-        let mut owned = block.clone();
-        owned["spec"]["node"] = json!("node-1");
-        owned
-    };
-    for (old, changes, refused) in [
-        (
-            &pool,
-            vec![("/spec/cidr", json!("10.245.0.0/16"))],
-            Some("spec.cidr"),
-        ),
-        (
-            &pool,
-            vec![("/spec/blockSize", json!(27))],
-            Some("spec.blockSize"),
-        ),
-        (&pool, vec![("/spec/blockSize", json!(26))], None),
-        (&pool, vec![("/spec/disabled", json!(true))], None),
-        (
-            &block,
-            vec![("/spec/cidr", json!("10.244.0.128/26"))],
-            Some("spec.cidr"),
-        ),
-        (&block, vec![("/spec/pool", json!("other"))], Some("spec.pool")),
-        (
-            &block,
-            vec![("/spec/generation", json!(4))],
-            Some("spec.generation"),
-        ),
-        (
-            &block,
-            vec![("/spec/node", json!("node-1"))],
-            Some("spec.generation"),
-        ),
-        (
-            &block,
-            vec![("/spec/node", json!("node-1")), ("/spec/generation", json!(6))],
-            None,
-        ),
-        (
-            &owned,
-            vec![("/spec/node", json!("node-2"))],
-            Some("spec.generation"),
-        ),
-        (
-            &owned,
-            vec![("/spec/node", json!("node-2")), ("/spec/generation", json!(6))],
-            None,
-        ),
-        (&owned, vec![("/spec/node", Value::Null)], None),
-        (&owned, vec![("/spec/allocations", json!([]))], None),
-    ] {
-        let problems = validate_update(&changed(old, &[]), &changed(old, &changes));
-        let fields: Vec<&str> = problems.iter().map(|problem| problem.field.as_str()).collect();
-        assert_eq!(fields, Vec::from_iter(refused), "{changes:?}");
-    }
+    update_refused(&pool, &[("/spec/blockSize", json!(27))], Some("spec.blockSize"));
+    update_refused(&pool, &[("/spec/blockSize", json!(26))], None);
+    update_refused(&pool, &[("/spec/disabled", json!(true))], None);
+
     let with_uid = |uid: &str| changed(&pool, &[("/metadata/uid", json!(uid))]);
     assert_eq!(
         validate_update(&with_uid("a"), &with_uid("b"))[0].field,
         "metadata.uid"
     );
     assert_eq!(validate_update(&with_uid("a"), &changed(&pool, &[])), []);
+}
+
+#[test]
+fn updates_of_blocks() {
+    let free = base(
+        "IPBlock",
+        "10-244-0-64-26",
+        json!({"cidr": "10.244.0.64/26", "pool": "main", "generation": 5}),
+    );
+    let mut owned = free.clone();
+    owned["spec"]["node"] = json!("node-1");
+    let claim = |node: &str, generation: u64| {
+        [
+            ("/spec/node", json!(node)),
+            ("/spec/generation", json!(generation)),
+        ]
+    };
+
+    update_refused(
+        &free,
+        &[("/spec/cidr", json!("10.244.0.128/26"))],
+        Some("spec.cidr"),
+    );
+    update_refused(&free, &[("/spec/pool", json!("other"))], Some("spec.pool"));
+    update_refused(&free, &[("/spec/generation", json!(4))], Some("spec.generation"));
+    update_refused(&free, &claim("node-1", 5), Some("spec.generation"));
+    update_refused(&free, &claim("node-1", 6), None);
+    update_refused(&owned, &claim("node-2", 5), Some("spec.generation"));
+    update_refused(&owned, &claim("node-2", 6), None);
+    update_refused(&owned, &[("/spec/node", Value::Null)], None);
+    update_refused(&owned, &[("/spec/allocations", json!([]))], None);
 }

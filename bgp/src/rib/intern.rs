@@ -29,7 +29,10 @@ const FIRST_SWEEP: usize = 1024;
 impl Interner {
     /// An empty one.
     pub(crate) fn new(seed: u64) -> Self {
-        Self { routes: HashSet::with_hasher(FixedState::with_seed(seed)), sweep_at: FIRST_SWEEP }
+        Self {
+            routes: HashSet::with_hasher(FixedState::with_seed(seed)),
+            sweep_at: FIRST_SWEEP,
+        }
     }
 
     /// The one value equal to `route`.
@@ -58,7 +61,13 @@ mod tests {
     use super::*;
 
     fn route(med: u32) -> Route {
-        Route { next_hop: None, attributes: Arc::new(Attributes { med: Some(med), ..Attributes::default() }) }
+        Route {
+            next_hop: None,
+            attributes: Arc::new(Attributes {
+                med: Some(med),
+                ..Attributes::default()
+            }),
+        }
     }
 
     #[test]
@@ -76,7 +85,11 @@ mod tests {
         for med in 1..100_000 {
             interner.intern(route(med));
         }
-        assert!(interner.routes.len() <= 2 * FIRST_SWEEP, "{}", interner.routes.len());
+        assert!(
+            interner.routes.len() <= 2 * FIRST_SWEEP,
+            "{}",
+            interner.routes.len()
+        );
         assert!(Arc::ptr_eq(&kept, &interner.intern(route(0))));
     }
 }

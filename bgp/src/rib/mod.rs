@@ -62,7 +62,13 @@ const LOST: Rank = Rank::MAX;
 impl Path {
     /// A path that has not been decided on.
     pub(crate) fn new(from: Option<Arc<Neighbor>>, route: Arc<Route>, refusal: Option<Refusal>) -> Self {
-        Self { from, route, refusal, stale: false, rank: LOST }
+        Self {
+            from,
+            route,
+            refusal,
+            stale: false,
+            rank: LOST,
+        }
     }
 
     fn key(&self) -> Option<PeerKey> {
@@ -80,7 +86,10 @@ impl Path {
             router_id: from.router_id,
             external: from.external,
         });
-        Candidate { attributes: &self.route.attributes, source }
+        Candidate {
+            attributes: &self.route.attributes,
+            source,
+        }
     }
 }
 
@@ -156,7 +165,9 @@ impl Rib {
     pub(crate) fn insert(&mut self, prefix: Prefix, path: Path) -> (PrefixId, Option<Path>) {
         let id = self.id(prefix).unwrap_or_else(|| self.number(prefix));
         self.touch(id);
-        let Some(entry) = self.entry_mut(id) else { return (id, None) };
+        let Some(entry) = self.entry_mut(id) else {
+            return (id, None);
+        };
         let earlier = match entry.paths.iter_mut().find(|it| it.key() == path.key()) {
             Some(slot) => Some(std::mem::replace(slot, path)),
             None => {
@@ -182,7 +193,10 @@ impl Rib {
 
     /// A source's path, to change what does not bear on the decision.
     pub(crate) fn path_mut(&mut self, id: PrefixId, source: Option<PeerKey>) -> Option<&mut Path> {
-        self.entry_mut(id)?.paths.iter_mut().find(|path| path.key() == source)
+        self.entry_mut(id)?
+            .paths
+            .iter_mut()
+            .find(|path| path.key() == source)
     }
 
     /// The best path as of the last decision.
@@ -221,7 +235,10 @@ impl Rib {
     pub(crate) fn snapshot(&self) -> Vec<PathSnapshot> {
         let mut entries: Vec<&Entry> = self.entries.iter().flatten().collect();
         entries.sort_by_key(|entry| entry.prefix);
-        entries.into_iter().flat_map(|entry| entry.snapshot(self.max_paths)).collect()
+        entries
+            .into_iter()
+            .flat_map(|entry| entry.snapshot(self.max_paths))
+            .collect()
     }
 
     /// Has a prefix decided on again.
@@ -229,12 +246,18 @@ impl Rib {
         let max_paths = self.max_paths;
         let slot = self.entries.get(id.0 as usize).and_then(Option::as_ref);
         if let Some(entry) = slot {
-            self.changed.entry(id).or_insert_with(|| entry.next_hops(max_paths));
+            self.changed
+                .entry(id)
+                .or_insert_with(|| entry.next_hops(max_paths));
         }
     }
 
     fn number(&mut self, prefix: Prefix) -> PrefixId {
-        let entry = Some(Entry { prefix, paths: SmallVec::new(), holders: 0 });
+        let entry = Some(Entry {
+            prefix,
+            paths: SmallVec::new(),
+            holders: 0,
+        });
         let id = match self.free.pop() {
             Some(id) => {
                 self.entries[id.0 as usize] = entry;
@@ -284,16 +307,28 @@ impl Entry {
 
     /// The places of the best path and of those that are as good, in order.
     fn ranking(&self) -> SmallVec<[usize; 4]> {
-        let eligible = || self.paths.iter().enumerate().filter(|(_, path)| path.refusal.is_none());
+        let eligible = || {
+            self.paths
+                .iter()
+                .enumerate()
+                .filter(|(_, path)| path.refusal.is_none())
+        };
         let places: SmallVec<[usize; 4]> = eligible().map(|(place, _)| place).collect();
         let candidates: SmallVec<[Candidate<'_>; 4]> = eligible().map(|(_, path)| path.candidate()).collect();
-        decision::decide(&candidates).ranked.into_iter().map(|candidate| places[candidate]).collect()
+        decision::decide(&candidates)
+            .ranked
+            .into_iter()
+            .map(|candidate| places[candidate])
+            .collect()
     }
 
     /// What the kernel gets: the next hops of the best paths, each once; none for our own prefixes.
     fn next_hops(&self, max_paths: usize) -> NextHops {
-        let mut selected: SmallVec<[&Path; 4]> =
-            self.paths.iter().filter(|path| path.selected(max_paths)).collect();
+        let mut selected: SmallVec<[&Path; 4]> = self
+            .paths
+            .iter()
+            .filter(|path| path.selected(max_paths))
+            .collect();
         selected.sort_by_key(|path| path.rank);
         let mut next_hops = NextHops::new();
         for next_hop in selected.iter().filter_map(|path| path.route.next_hop) {
@@ -308,9 +343,12 @@ impl Entry {
     fn snapshot(&self, max_paths: usize) -> Vec<PathSnapshot> {
         let mut paths: Vec<&Path> = self.paths.iter().collect();
         paths.sort_by_key(|path| (path.rank, path.key()));
-        let (eligible, refused): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| path.refusal.is_none());
+        let (eligible, refused): (Vec<_>, Vec<_>) =
+            paths.into_iter().partition(|path| path.refusal.is_none());
         let candidates: Vec<Candidate<'_>> = eligible.iter().map(|path| path.candidate()).collect();
-        let lost = decision::explain(&candidates).into_iter().map(|reason| reason.map(|it| it.to_string()));
+        let lost = decision::explain(&candidates)
+            .into_iter()
+            .map(|reason| reason.map(|it| it.to_string()));
         let refusal = |path: &Path| path.refusal.map(|it| it.to_string());
         eligible
             .into_iter()

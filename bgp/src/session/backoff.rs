@@ -54,7 +54,10 @@ mod tests {
         for attempt in 1..200 {
             elapsed += backoff.next(&mut rng);
             if elapsed > Duration::from_secs(6) {
-                assert!(elapsed.as_secs() >= attempt, "attempt {attempt} after {elapsed:?}");
+                assert!(
+                    elapsed.as_secs() >= attempt,
+                    "attempt {attempt} after {elapsed:?}"
+                );
             }
         }
         assert!(elapsed > Duration::from_secs(190 * 20));

@@ -79,9 +79,15 @@ pub(crate) fn judge(
 mod tests {
     use super::*;
 
-    const LOW: Identity = Identity { router_id: Ipv4Addr::new(10, 0, 0, 1), asn: 64_512 };
+    const LOW: Identity = Identity {
+        router_id: Ipv4Addr::new(10, 0, 0, 1),
+        asn: 64_512,
+    };
     const LOW_GREATER_AS: Identity = Identity { asn: 64_513, ..LOW };
-    const HIGH: Identity = Identity { router_id: Ipv4Addr::new(10, 0, 0, 2), asn: 64_512 };
+    const HIGH: Identity = Identity {
+        router_id: Ipv4Addr::new(10, 0, 0, 2),
+        asn: 64_512,
+    };
 
     /// (us, peer, newer dialled by us, older dialled by us, how far the older is, who stays)
     #[rustfmt::skip]
@@ -123,20 +129,33 @@ mod tests {
     #[test]
     fn follows_the_truth_table() {
         for &(us, peer, newer, older, progress, verdict) in TRUTH {
-            assert_eq!(judge(us, peer, newer, older, progress), verdict, "{us:?} {peer:?} {newer} {older} {progress:?}");
+            assert_eq!(
+                judge(us, peer, newer, older, progress),
+                verdict,
+                "{us:?} {peer:?} {newer} {older} {progress:?}"
+            );
         }
     }
 
     #[test]
     fn both_ends_keep_the_same_connection_whichever_open_comes_first() {
         let racing = [Progress::OpenConfirm, Progress::Fresh];
-        for (us, peer) in [(LOW, HIGH), (HIGH, LOW), (LOW, LOW_GREATER_AS), (LOW_GREATER_AS, LOW)] {
+        for (us, peer) in [
+            (LOW, HIGH),
+            (HIGH, LOW),
+            (LOW, LOW_GREATER_AS),
+            (LOW_GREATER_AS, LOW),
+        ] {
             for (here, there) in racing.into_iter().flat_map(|a| racing.map(|b| (a, b))) {
-                for (first_here, first_there) in [(true, true), (true, false), (false, true), (false, false)] {
+                for (first_here, first_there) in [(true, true), (true, false), (false, true), (false, false)]
+                {
                     // `first_*`: the connection that `us` dialled came first there.
-                    let ours_stays = |newer_stays: Verdict, ours_first: bool| (newer_stays == Verdict::Newer) != ours_first;
+                    let ours_stays = |newer_stays: Verdict, ours_first: bool| {
+                        (newer_stays == Verdict::Newer) != ours_first
+                    };
                     let we_keep = ours_stays(judge(us, peer, !first_here, first_here, here), first_here);
-                    let they_keep = ours_stays(judge(peer, us, first_there, !first_there, there), first_there);
+                    let they_keep =
+                        ours_stays(judge(peer, us, first_there, !first_there, there), first_there);
                     assert_eq!(we_keep, they_keep);
                     assert_eq!(we_keep, us > peer);
                 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use super::timers::{Timer, Timers, jitter};
 use super::{Action, Cx, Link, Loss, Session, loss};
-use crate::{ConnId, Family};
 use crate::wire::{Message, Notification, Update, Waiting};
+use crate::{ConnId, Family};
 
 /// How long a peer may take to send its OPEN: "a large value", 4 min are suggested (RFC 4271 §8.2.2).
 const OPEN_HOLD: Duration = Duration::from_secs(240);
@@ -167,7 +167,11 @@ impl Fsm {
     /// Idle is left: by dialling, or by waiting for a passive peer.
     fn start(timers: &mut Timers, cx: &mut Cx<'_>) -> Self {
         timers.stop_all();
-        if cx.peer.passive { Self::Active } else { Self::dial(timers, cx) }
+        if cx.peer.passive {
+            Self::Active
+        } else {
+            Self::dial(timers, cx)
+        }
     }
 
     fn dial(timers: &mut Timers, cx: &mut Cx<'_>) -> Self {
@@ -216,7 +220,11 @@ impl Fsm {
             Self::OpenConfirm(..) => Waiting::OpenConfirm,
             Self::Established(..) => Waiting::Established,
         };
-        self.end(Loss::Sent(Notification::unexpected_message(waiting, kind)), timers, cx)
+        self.end(
+            Loss::Sent(Notification::unexpected_message(waiting, kind)),
+            timers,
+            cx,
+        )
     }
 
     /// Back to Idle: the peer is told why where it can be, and the connection closed where it is not.
@@ -224,7 +232,8 @@ impl Fsm {
         timers.stop_all();
         if let (Some(link), Some(notification)) = (self.link(), loss.notification()) {
             let notification = loss::on_the_wire(notification, self.session());
-            cx.out.push(Action::Send(link.conn, Message::Notification(notification)));
+            cx.out
+                .push(Action::Send(link.conn, Message::Notification(notification)));
         }
         if let Some(conn) = self.conn().filter(|_| loss != Loss::Closed) {
             cx.out.push(Action::Close(conn));
@@ -249,5 +258,200 @@ fn send_keepalive(link: Link, session: &Session, timers: &mut Timers, cx: &mut C
 fn restart_hold(session: &Session, timers: &mut Timers, cx: &Cx<'_>) {
     if !session.hold_time.is_zero() {
         timers.arm(Timer::Hold, cx.now + session.hold_time);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+    use crate::State;
+    use crate::testing::{address, config, epoch, peer, session};
+    use crate::wire::Cease;
+
+    const CONN: ConnId = ConnId(7);
+
+    fn link() -> Link {
+        Link {
+            conn: CONN,
+            dialled: true,
+            local: address(1).into(),
+        }
+    }
+
+    fn states() -> [Fsm; 6] {
+        [
+            Fsm::Idle,
+            Fsm::Connect(CONN),
+            Fsm::Active,
+            Fsm::OpenSent(link()),
+            Fsm::OpenConfirm(link(), Box::new(session())),
+            Fsm::Established(link(), Box::new(session())),
+        ]
+    }
+
+    fn name(fsm: &Fsm) -> State {
+        match fsm {
+            Fsm::Idle => State::Idle,
+            Fsm::Connect(_) => State::Connect,
+            Fsm::Active => State::Active,
+            Fsm::OpenSent(_) => State::OpenSent,
+            Fsm::OpenConfirm(..) => State::OpenConfirm,
+            Fsm::Established(..) => State::Established,
+        }
+    }
+
+    /// The state after an event, what it asked for, and the timers.
+    fn on(state: Fsm, event: Event, now: Instant) -> (Fsm, Vec<Action>, Timers) {
+        let (local, peer, mut timers) = (config(1), peer(2), Timers::default());
+        let (mut rng, mut dialled, mut out) = (StdRng::seed_from_u64(1), 100, Vec::new());
+        let mut cx = Cx {
+            now,
+            local: &local,
+            peer: &peer,
+            rng: &mut rng,
+            dialled: &mut dialled,
+            out: &mut out,
+        };
+        let state = state.on(event, &mut timers, &mut cx);
+        (state, out, timers)
+    }
+
+    #[test]
+    fn moves_as_the_table_says() {
+        use State::{Active, Connect, Established, Idle, OpenConfirm, OpenSent};
+        let notification = || Notification::cease(Cease::AdministrativeReset);
+        // The states after each event, in the order of `states`.
+        let table: [(Event, [State; 6]); 14] = [
+            (
+                Event::Start,
+                [Connect, Connect, Active, OpenSent, OpenConfirm, Established],
+            ),
+            (Event::Stop(Loss::Restart), [Idle; 6]),
+            (
+                Event::ConnectRetryExpires,
+                [Idle, Connect, Connect, OpenSent, OpenConfirm, Established],
+            ),
+            (Event::HoldExpires, [Idle, Connect, Active, Idle, Idle, Idle]),
+            (
+                Event::KeepaliveExpires,
+                [Idle, Connect, Active, OpenSent, OpenConfirm, Established],
+            ),
+            (Event::SendHoldExpires, [Idle, Connect, Active, Idle, Idle, Idle]),
+            (
+                Event::Connected(link()),
+                [Idle, OpenSent, OpenSent, OpenSent, OpenConfirm, Established],
+            ),
+            (Event::Disconnected, [Idle, Active, Active, Idle, Idle, Idle]),
+            (
+                Event::Open(Box::new(session())),
+                [Idle, Connect, Active, OpenConfirm, Idle, Idle],
+            ),
+            (
+                Event::Malformed(notification()),
+                [Idle, Connect, Active, Idle, Idle, Idle],
+            ),
+            (
+                Event::Notification(notification()),
+                [Idle, Connect, Active, Idle, Idle, Idle],
+            ),
+            (
+                Event::Keepalive,
+                [Idle, Connect, Active, Idle, Established, Established],
+            ),
+            (
+                Event::Update(Box::default()),
+                [Idle, Connect, Active, Idle, Idle, Established],
+            ),
+            (
+                Event::Refresh(None),
+                [Idle, Connect, Active, Idle, Idle, Established],
+            ),
+        ];
+        let now = epoch();
+        for (event, expected) in table {
+            for (state, expected) in states().into_iter().zip(expected) {
+                let before = name(&state);
+                let (after, ..) = on(state, event.clone(), now);
+                assert_eq!(name(&after), expected, "{before} on {event:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_ended_connection_is_closed_and_its_timers_stopped() {
+        for state in states().into_iter().skip(3) {
+            for event in [
+                Event::HoldExpires,
+                Event::SendHoldExpires,
+                Event::Stop(Loss::Collision),
+            ] {
+                let (_, out, timers) = on(state.clone(), event, epoch());
+                assert!(
+                    matches!(out[0], Action::Send(CONN, Message::Notification(_))),
+                    "{out:?}"
+                );
+                assert_eq!(out[1], Action::Close(CONN));
+                assert!(matches!(out[2], Action::Ended(..)), "{out:?}");
+                assert_eq!(timers.next(), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_out_of_place_is_told_apart_by_state_and_type() {
+        let table = [
+            (3, Event::Keepalive, (5, 1, 4)),
+            (3, Event::Update(Box::default()), (5, 1, 2)),
+            (4, Event::Open(Box::new(session())), (5, 2, 1)),
+            (4, Event::Refresh(None), (5, 2, 5)),
+            (5, Event::Open(Box::new(session())), (5, 3, 1)),
+        ];
+        for (state, event, (code, subcode, kind)) in table {
+            let (_, out, _) = on(states()[state].clone(), event, epoch());
+            let Action::Send(CONN, Message::Notification(told)) = &out[0] else {
+                panic!("{out:?}")
+            };
+            assert_eq!(
+                (told.code, told.subcode, told.data[..].first()),
+                (code, subcode, Some(&kind))
+            );
+        }
+    }
+
+    #[test]
+    fn timers_run_as_the_session_needs_them() {
+        let now = epoch();
+        let seconds = |timers: &Timers, timer| timers.at(timer).map(|at| (at - now).as_secs_f64());
+        let (_, _, timers) = on(Fsm::Active, Event::Connected(link()), now);
+        assert_eq!(
+            seconds(&timers, Timer::Hold),
+            Some(240.0),
+            "a large hold time before the OPEN"
+        );
+
+        let (_, out, timers) = on(Fsm::OpenSent(link()), Event::Open(Box::new(session())), now);
+        assert!(out.contains(&Action::Send(CONN, Message::Keepalive)));
+        assert_eq!(seconds(&timers, Timer::Hold), Some(90.0));
+        let keepalive = seconds(&timers, Timer::Keepalive).unwrap();
+        assert!(
+            (22.5..=30.0).contains(&keepalive),
+            "a third of the hold time, jittered: {keepalive}"
+        );
+
+        let silent = Session {
+            hold_time: Duration::ZERO,
+            ..session()
+        };
+        let (_, out, timers) = on(Fsm::OpenSent(link()), Event::Open(Box::new(silent)), now);
+        assert!(
+            out.contains(&Action::Send(CONN, Message::Keepalive)),
+            "one confirms the OPEN"
+        );
+        assert_eq!(timers.next(), None, "no hold time, no timers");
     }
 }

@@ -91,14 +91,22 @@ pub(crate) fn on_the_wire(notification: Notification, session: Option<&Session>)
     let mut data = BytesMut::with_capacity(2 + notification.data.len());
     data.put_slice(&[notification.code, notification.subcode]);
     data.put_slice(&notification.data);
-    Notification { data: data.freeze(), ..Notification::cease(Cease::HardReset) }
+    Notification {
+        data: data.freeze(),
+        ..Notification::cease(Cease::HardReset)
+    }
 }
 
 /// The reasons after which we are not coming back soon (RFC 8538 §4).
 fn is_hard(notification: &Notification) -> bool {
-    [Cease::AdministrativeShutdown, Cease::PeerDeconfigured, Cease::HardReset, Cease::BfdDown]
-        .into_iter()
-        .any(|reason| is(notification, reason))
+    [
+        Cease::AdministrativeShutdown,
+        Cease::PeerDeconfigured,
+        Cease::HardReset,
+        Cease::BfdDown,
+    ]
+    .into_iter()
+    .any(|reason| is(notification, reason))
 }
 
 fn is(notification: &Notification, reason: Cease) -> bool {
@@ -114,8 +122,14 @@ mod tests {
     #[test]
     fn routes_stay_as_far_as_both_sides_agreed() {
         let plain = session();
-        let graceful = Session { restart: Some(crate::wire::GracefulRestart::default()), ..session() };
-        let notified = Session { notification: true, ..graceful.clone() };
+        let graceful = Session {
+            restart: Some(crate::wire::GracefulRestart::default()),
+            ..session()
+        };
+        let notified = Session {
+            notification: true,
+            ..graceful.clone()
+        };
         let received = |reason| Loss::Received(Notification::cease(reason));
         let table = [
             (Loss::Closed, false, true, true),
@@ -139,13 +153,19 @@ mod tests {
 
     #[test]
     fn a_hard_reset_is_wrapped_only_where_notifications_keep_routes() {
-        let notified = Session { notification: true, ..session() };
+        let notified = Session {
+            notification: true,
+            ..session()
+        };
         let hard = Notification::cease(Cease::PeerDeconfigured);
         let soft = Notification::cease(Cease::OtherConfigurationChange);
         assert_eq!(on_the_wire(hard.clone(), Some(&session())), hard);
         assert_eq!(on_the_wire(hard.clone(), None), hard);
         assert_eq!(on_the_wire(soft.clone(), Some(&notified)), soft);
         let wrapped = on_the_wire(hard, Some(&notified));
-        assert_eq!((wrapped.code, wrapped.subcode, &wrapped.data[..]), (6, 9, &[6, 3][..]));
+        assert_eq!(
+            (wrapped.code, wrapped.subcode, &wrapped.data[..]),
+            (6, 9, &[6, 3][..])
+        );
     }
 }

@@ -22,17 +22,31 @@ pub(crate) struct Restarted {
 
 /// Our OPEN for a peer.
 pub(crate) fn offer(local: &Config, peer: &PeerConfig, restarted: Restarted) -> Open {
-    let mut capabilities: Vec<_> = peer.families.iter().copied().map(Capability::Multiprotocol).collect();
+    let mut capabilities: Vec<_> = peer
+        .families
+        .iter()
+        .copied()
+        .map(Capability::Multiprotocol)
+        .collect();
     capabilities.extend([Capability::RouteRefresh, Capability::FourOctetAs(local.asn)]);
     capabilities.extend(peer.graceful_restart.map(|time| {
         Capability::GracefulRestart(GracefulRestart {
             restarting: restarted.recovering,
             notification: true,
             restart_time: seconds(time).min(MAX_RESTART_TIME),
-            families: peer.families.iter().map(|&family| (family, restarted.forwarding)).collect(),
+            families: peer
+                .families
+                .iter()
+                .map(|&family| (family, restarted.forwarding))
+                .collect(),
         })
     }));
-    Open { asn: local.asn, hold_time: seconds(peer.hold_time), router_id: local.router_id, capabilities }
+    Open {
+        asn: local.asn,
+        hold_time: seconds(peer.hold_time),
+        router_id: local.router_id,
+        capabilities,
+    }
 }
 
 /// What our settings and the peer's OPEN agree on.
@@ -45,19 +59,31 @@ pub(crate) fn negotiate(local: &Config, peer: &PeerConfig, open: &Open) -> Resul
         return Err(Error::BadPeerAs { asn: open.asn });
     }
     if open.router_id == local.router_id && open.asn == local.asn {
-        return Err(Error::BadIdentifier { router_id: open.router_id });
+        return Err(Error::BadIdentifier {
+            router_id: open.router_id,
+        });
     }
     let families = common_families(peer, open);
     if families.is_empty() {
-        let missing = peer.families.iter().copied().map(Capability::Multiprotocol).collect();
+        let missing = peer
+            .families
+            .iter()
+            .copied()
+            .map(Capability::Multiprotocol)
+            .collect();
         return Err(Error::UnsupportedCapability { missing });
     }
-    let restart = peer.graceful_restart.and_then(|_| graceful_restart(open, &families));
+    let restart = peer
+        .graceful_restart
+        .and_then(|_| graceful_restart(open, &families));
     Ok(Session {
         router_id: open.router_id,
         hold_time: Duration::from_secs(seconds(peer.hold_time).min(open.hold_time).into()),
         context: Context {
-            four_octet_as: open.capabilities.iter().any(|it| matches!(it, Capability::FourOctetAs(_))),
+            four_octet_as: open
+                .capabilities
+                .iter()
+                .any(|it| matches!(it, Capability::FourOctetAs(_))),
             families,
             ..initial_context(local, peer)
         },
@@ -68,7 +94,10 @@ pub(crate) fn negotiate(local: &Config, peer: &PeerConfig, open: &Open) -> Resul
 
 /// What holds for a connection before the OPENs.
 pub(crate) fn initial_context(local: &Config, peer: &PeerConfig) -> Context {
-    Context { external: peer.asn != local.asn, ..Context::default() }
+    Context {
+        external: peer.asn != local.asn,
+        ..Context::default()
+    }
 }
 
 /// Our families that the peer offers, too; a peer that offers none by capability carries IPv4 (RFC 4760 §8).
@@ -76,20 +105,33 @@ fn common_families(peer: &PeerConfig, open: &Open) -> Vec<Family> {
     let offered: Vec<Family> = open
         .capabilities
         .iter()
-        .filter_map(|capability| match capability {
-            Capability::Multiprotocol(family) => Some(*family),
-            _ => None,
+        .filter_map(|it| {
+            if let Capability::Multiprotocol(family) = it {
+                Some(*family)
+            } else {
+                None
+            }
         })
         .collect();
-    let offered = if offered.is_empty() { vec![Family::Ipv4Unicast] } else { offered };
-    Family::ALL.into_iter().filter(|family| peer.families.contains(family) && offered.contains(family)).collect()
+    let offered = if offered.is_empty() {
+        vec![Family::Ipv4Unicast]
+    } else {
+        offered
+    };
+    Family::ALL
+        .into_iter()
+        .filter(|family| peer.families.contains(family) && offered.contains(family))
+        .collect()
 }
 
 /// The peer's last graceful restart capability (RFC 4724 §3: earlier ones are ignored), of families in use.
 fn graceful_restart(open: &Open, families: &[Family]) -> Option<GracefulRestart> {
-    let mut restart = open.capabilities.iter().rev().find_map(|capability| match capability {
-        Capability::GracefulRestart(restart) => Some(restart.clone()),
-        _ => None,
+    let mut restart = open.capabilities.iter().rev().find_map(|it| {
+        if let Capability::GracefulRestart(restart) = it {
+            Some(restart.clone())
+        } else {
+            None
+        }
     })?;
     restart.families.retain(|(family, _)| families.contains(family));
     Some(restart)
@@ -107,7 +149,10 @@ mod tests {
     use super::*;
     use crate::testing::{config, peer};
 
-    const FIRST_BOOT: Restarted = Restarted { recovering: false, forwarding: false };
+    const FIRST_BOOT: Restarted = Restarted {
+        recovering: false,
+        forwarding: false,
+    };
 
     /// The OPEN of a speaker with router id `id`, that thinks of us as `them`.
     fn open_of(id: u8, them: &PeerConfig) -> Open {
@@ -125,7 +170,10 @@ mod tests {
     #[test]
     fn the_smaller_hold_time_holds_and_zero_means_none() {
         for (ours, theirs, agreed) in [(90, 30, 30), (30, 90, 30), (0, 90, 0), (90, 0, 0)] {
-            let with = |seconds, id| PeerConfig { hold_time: Duration::from_secs(seconds), ..peer(id) };
+            let with = |seconds, id| PeerConfig {
+                hold_time: Duration::from_secs(seconds),
+                ..peer(id)
+            };
             let session = negotiate(&config(1), &with(ours, 2), &open_of(2, &with(theirs, 1))).unwrap();
             assert_eq!(session.hold_time.as_secs(), agreed);
         }
@@ -133,24 +181,45 @@ mod tests {
 
     #[test]
     fn refuses_the_wrong_as_and_its_own_identifier() {
-        let open = Open { asn: 65_000, ..open_of(2, &peer(1)) };
-        assert_eq!(negotiate(&config(1), &peer(2), &open), Err(Error::BadPeerAs { asn: 65_000 }));
+        let open = Open {
+            asn: 65_000,
+            ..open_of(2, &peer(1))
+        };
+        assert_eq!(
+            negotiate(&config(1), &peer(2), &open),
+            Err(Error::BadPeerAs { asn: 65_000 })
+        );
         let ours = Ipv4Addr::new(10, 0, 0, 1);
-        let open = Open { router_id: ours, ..open_of(2, &peer(1)) };
-        assert_eq!(negotiate(&config(1), &peer(2), &open), Err(Error::BadIdentifier { router_id: ours }));
+        let open = Open {
+            router_id: ours,
+            ..open_of(2, &peer(1))
+        };
+        assert_eq!(
+            negotiate(&config(1), &peer(2), &open),
+            Err(Error::BadIdentifier { router_id: ours })
+        );
         // Across ASes the identifier may be the same (RFC 6286).
-        let external = PeerConfig { asn: 65_000, ..peer(2) };
+        let external = PeerConfig {
+            asn: 65_000,
+            ..peer(2)
+        };
         let open = Open { asn: 65_000, ..open };
         assert!(negotiate(&config(1), &external, &open).is_ok());
     }
 
     #[test]
     fn carries_the_common_families_and_ipv4_without_a_word() {
-        let only = |families: &[Family], id| PeerConfig { families: families.to_vec(), ..peer(id) };
+        let only = |families: &[Family], id| PeerConfig {
+            families: families.to_vec(),
+            ..peer(id)
+        };
         let v6 = only(&[Family::Ipv6Unicast], 1);
         let session = negotiate(&config(1), &peer(2), &open_of(2, &v6)).unwrap();
         assert_eq!(session.families(), [Family::Ipv6Unicast]);
-        let silent = Open { capabilities: Vec::new(), ..open_of(2, &v6) };
+        let silent = Open {
+            capabilities: Vec::new(),
+            ..open_of(2, &v6)
+        };
         let session = negotiate(&config(1), &peer(2), &silent).unwrap();
         assert_eq!(session.families(), [Family::Ipv4Unicast]);
         assert!(!session.context.four_octet_as && session.restart.is_none());
@@ -161,12 +230,20 @@ mod tests {
 
     #[test]
     fn graceful_restart_needs_both_sides() {
-        let without = |id| PeerConfig { graceful_restart: None, ..peer(id) };
-        for (ours, theirs, agreed) in
-            [(peer(2), peer(1), true), (without(2), peer(1), false), (peer(2), without(1), false)]
-        {
+        let without = |id| PeerConfig {
+            graceful_restart: None,
+            ..peer(id)
+        };
+        for (ours, theirs, agreed) in [
+            (peer(2), peer(1), true),
+            (without(2), peer(1), false),
+            (peer(2), without(1), false),
+        ] {
             let session = negotiate(&config(1), &ours, &open_of(2, &theirs)).unwrap();
-            assert_eq!((session.restart.is_some(), session.notification), (agreed, agreed));
+            assert_eq!(
+                (session.restart.is_some(), session.notification),
+                (agreed, agreed)
+            );
         }
     }
 
@@ -175,9 +252,18 @@ mod tests {
         let bits = |restarted| {
             let open = offer(&config(1), &peer(2), restarted);
             let restart = graceful_restart(&open, &Family::ALL).unwrap();
-            (restart.restarting, restart.families.iter().all(|&(_, forwarding)| forwarding))
+            (
+                restart.restarting,
+                restart.families.iter().all(|&(_, forwarding)| forwarding),
+            )
         };
         assert_eq!(bits(FIRST_BOOT), (false, false));
-        assert_eq!(bits(Restarted { recovering: true, forwarding: true }), (true, true));
+        assert_eq!(
+            bits(Restarted {
+                recovering: true,
+                forwarding: true
+            }),
+            (true, true)
+        );
     }
 }

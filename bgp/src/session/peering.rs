@@ -37,7 +37,10 @@ struct Connection {
 
 impl Connection {
     fn new(fsm: Fsm) -> Self {
-        Self { fsm, timers: Timers::default() }
+        Self {
+            fsm,
+            timers: Timers::default(),
+        }
     }
 
     fn on(&mut self, event: Event, cx: &mut Cx<'_>) {
@@ -62,7 +65,12 @@ impl Peering {
     pub(crate) fn start(cx: &mut Cx<'_>) -> Self {
         let mut main = Connection::new(Fsm::Idle);
         main.on(Event::Start, cx);
-        Self { main, newcomer: None, backoff: Backoff::default(), established: None }
+        Self {
+            main,
+            newcomer: None,
+            backoff: Backoff::default(),
+            established: None,
+        }
     }
 
     /// How far the farther connection is.
@@ -199,21 +207,31 @@ impl Peering {
     /// Which connection stays now that the first OPEN has come on `conn`; none if there is but one.
     fn collision(&mut self, conn: ConnId, router_id: Ipv4Addr, cx: &Cx<'_>) -> Option<Verdict> {
         let stands = self.established.is_some_and(|since| cx.now - since >= SETTLED);
-        let newer = self.connections().find_map(|it| match it.fsm {
-            Fsm::OpenSent(link) if link.conn == conn => Some(link),
-            _ => None,
-        })?;
-        let rival = self.connections().find(|it| it.fsm.link().is_some_and(|link| link.conn != conn))?;
+        let newer = self
+            .connections()
+            .find(|it| it.fsm.conn() == Some(conn) && it.state() == State::OpenSent)?;
+        let newer_dialled = newer.fsm.link()?.dialled;
+        let rival = self
+            .connections()
+            .find(|it| it.fsm.link().is_some_and(|link| link.conn != conn))?;
         let progress = match &rival.fsm {
             Fsm::Idle | Fsm::Connect(_) | Fsm::Active | Fsm::OpenSent(_) => Progress::OpenSent,
             Fsm::OpenConfirm(..) => Progress::OpenConfirm,
-            Fsm::Established(_, session) if stands => Progress::Settled { graceful: session.restart.is_some() },
+            Fsm::Established(_, session) if stands => Progress::Settled {
+                graceful: session.restart.is_some(),
+            },
             Fsm::Established(..) => Progress::Fresh,
         };
-        let us = Identity { router_id: cx.local.router_id, asn: cx.local.asn };
-        let peer = Identity { router_id, asn: cx.peer.asn };
+        let us = Identity {
+            router_id: cx.local.router_id,
+            asn: cx.local.asn,
+        };
+        let peer = Identity {
+            router_id,
+            asn: cx.peer.asn,
+        };
         let older_dialled = rival.fsm.link()?.dialled;
-        Some(collision::judge(us, peer, newer.dialled, older_dialled, progress))
+        Some(collision::judge(us, peer, newer_dialled, older_dialled, progress))
     }
 
     fn stop_rival(&mut self, conn: ConnId, loss: Loss, cx: &mut Cx<'_>) {
@@ -242,7 +260,11 @@ impl Peering {
     fn note_establishment(&mut self, now: Instant) {
         if self.main.state() == State::Established {
             self.established.get_or_insert(now);
-        } else if self.established.take().is_some_and(|since| now - since >= SETTLED) {
+        } else if self
+            .established
+            .take()
+            .is_some_and(|since| now - since >= SETTLED)
+        {
             self.backoff.reset();
         }
     }

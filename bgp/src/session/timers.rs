@@ -20,7 +20,13 @@ pub(crate) enum Timer {
 }
 
 impl Timer {
-    const ALL: [Self; 5] = [Self::ConnectRetry, Self::Hold, Self::Keepalive, Self::IdleHold, Self::SendHold];
+    const ALL: [Self; 5] = [
+        Self::ConnectRetry,
+        Self::Hold,
+        Self::Keepalive,
+        Self::IdleHold,
+        Self::SendHold,
+    ];
 }
 
 /// When each armed timer of a connection expires.
@@ -56,7 +62,10 @@ impl Timers {
     /// Takes the earliest timer that has expired; it is armed no more.
     pub(crate) fn take_expired(&mut self, now: Instant) -> Option<Timer> {
         let due = |timer: &Timer| self.0[*timer as usize].is_some_and(|at| at <= now);
-        let timer = Timer::ALL.into_iter().filter(due).min_by_key(|timer| self.0[*timer as usize])?;
+        let timer = Timer::ALL
+            .into_iter()
+            .filter(due)
+            .min_by_key(|timer| self.0[*timer as usize])?;
         self.stop(timer);
         Some(timer)
     }

@@ -119,7 +119,11 @@ impl Speaker {
         if let Some(peer) = self.peers.get(&key) {
             self.connections.insert(conn, key);
             let remote = key.socket_address(peer.config.port);
-            self.outputs.push_back(Output::Dial { conn, remote, local: peer.config.local_address });
+            self.outputs.push_back(Output::Dial {
+                conn,
+                remote,
+                local: peer.config.local_address,
+            });
         }
     }
 
@@ -139,17 +143,27 @@ impl Speaker {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.up(link, session, now, &self.config, &mut self.rib);
             self.unsent.insert(key);
-            self.outputs.push_back(Output::Session { peer: key, up: true, reason: None });
+            self.outputs.push_back(Output::Session {
+                peer: key,
+                up: true,
+                reason: None,
+            });
         }
     }
 
     fn ended(&mut self, now: Instant, key: PeerKey, session: Option<&Session>, loss: &Loss) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let Some(peer) = self.peers.get_mut(&key) else {
+            return;
+        };
         peer.note(loss);
         if let Some(session) = session {
             peer.down(session, loss, now, &mut self.rib);
             let reason = Some(loss.to_string());
-            self.outputs.push_back(Output::Session { peer: key, up: false, reason });
+            self.outputs.push_back(Output::Session {
+                peer: key,
+                up: false,
+                reason,
+            });
         }
     }
 
@@ -172,8 +186,12 @@ impl Speaker {
     }
 
     pub(super) fn drained(&mut self, conn: ConnId) {
-        let Some(&key) = self.connections.get(&conn) else { return };
-        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let Some(&key) = self.connections.get(&conn) else {
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(&key) else {
+            return;
+        };
         if peer.live.as_ref().is_some_and(|live| live.link.conn == conn) {
             peer.outbound.in_flight = 0;
             peer.peering.drained();
@@ -194,7 +212,9 @@ impl Speaker {
 
     /// Keeps the table of deadlines in step with a peer's timers.
     pub(super) fn reschedule(&mut self, key: PeerKey) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let Some(peer) = self.peers.get_mut(&key) else {
+            return;
+        };
         let deadline = peer.deadline();
         if peer.scheduled == deadline {
             return;

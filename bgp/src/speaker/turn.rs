@@ -37,7 +37,10 @@ impl Speaker {
 
     fn converge(&mut self) {
         let Some(now) = self.now else { return };
-        if self.convergence.advance(now, self.peers.values().map(Peer::awaited)) {
+        if self
+            .convergence
+            .advance(now, self.peers.values().map(Peer::awaited))
+        {
             self.outputs.push_back(Output::Converged);
         }
     }

@@ -309,67 +309,66 @@ fn a_demarcation_of_the_wrong_length_comes_back_whole() {
 }
 
 #[test]
-fn reasons_of_our_own_have_their_registered_numbers() {
+fn reasons_to_cease_have_their_registered_numbers() {
     let cases = [
         (
-            Notification::cease(Cease::MaximumPrefixes),
+            Cease::MaximumPrefixes,
             "cease: maximum number of prefixes reached (6/1)",
         ),
         (
-            Notification::cease(Cease::AdministrativeShutdown),
+            Cease::AdministrativeShutdown,
             "cease: administrative shutdown (6/2)",
         ),
+        (Cease::PeerDeconfigured, "cease: peer de-configured (6/3)"),
+        (Cease::AdministrativeReset, "cease: administrative reset (6/4)"),
+        (Cease::ConnectionRejected, "cease: connection rejected (6/5)"),
         (
-            Notification::cease(Cease::PeerDeconfigured),
-            "cease: peer de-configured (6/3)",
-        ),
-        (
-            Notification::cease(Cease::AdministrativeReset),
-            "cease: administrative reset (6/4)",
-        ),
-        (
-            Notification::cease(Cease::ConnectionRejected),
-            "cease: connection rejected (6/5)",
-        ),
-        (
-            Notification::cease(Cease::OtherConfigurationChange),
+            Cease::OtherConfigurationChange,
             "cease: other configuration change (6/6)",
         ),
         (
-            Notification::cease(Cease::ConnectionCollision),
+            Cease::ConnectionCollision,
             "cease: connection collision resolution (6/7)",
         ),
+        (Cease::OutOfResources, "cease: out of resources (6/8)"),
+        (Cease::HardReset, "cease: hard reset (6/9)"),
+        (Cease::BfdDown, "cease: BFD down (6/10)"),
+    ];
+    for (reason, text) in cases {
+        assert_eq!(Notification::cease(reason).to_string(), text);
+    }
+}
+
+#[test]
+fn errors_of_the_state_machine_have_their_registered_numbers() {
+    let unexpected = Notification::unexpected_message;
+    let state_machine = "finite state machine error: unexpected message in";
+    let cases = [
         (
-            Notification::cease(Cease::OutOfResources),
-            "cease: out of resources (6/8)",
+            Notification::hold_timer_expired(),
+            "hold timer expired (4/0)".to_owned(),
         ),
-        (Notification::cease(Cease::HardReset), "cease: hard reset (6/9)"),
-        (Notification::cease(Cease::BfdDown), "cease: BFD down (6/10)"),
-        (Notification::hold_timer_expired(), "hold timer expired (4/0)"),
         (
             Notification::send_hold_timer_expired(),
-            "send hold timer expired (8/0)",
+            "send hold timer expired (8/0)".to_owned(),
         ),
         (
-            Notification::unexpected_message(Waiting::OpenSent, 2),
-            "finite state machine error: unexpected message in OpenSent (5/1)",
+            unexpected(Waiting::OpenSent, 2),
+            format!("{state_machine} OpenSent (5/1)"),
         ),
         (
-            Notification::unexpected_message(Waiting::OpenConfirm, 2),
-            "finite state machine error: unexpected message in OpenConfirm (5/2)",
+            unexpected(Waiting::OpenConfirm, 2),
+            format!("{state_machine} OpenConfirm (5/2)"),
         ),
         (
-            Notification::unexpected_message(Waiting::Established, 1),
-            "finite state machine error: unexpected message in Established (5/3)",
+            unexpected(Waiting::Established, 1),
+            format!("{state_machine} Established (5/3)"),
         ),
     ];
     for (notification, text) in cases {
         assert_eq!(notification.to_string(), text);
     }
-    assert_eq!(
-        Notification::unexpected_message(Waiting::Established, 1).data[..],
-        [1]
-    );
+    assert_eq!(unexpected(Waiting::Established, 1).data[..], [1]);
 }
 
 #[test]

@@ -199,6 +199,21 @@ fn the_configuration_is_refused_with_the_field() {
 }
 
 #[test]
+fn a_del_goes_through_with_a_configuration_that_no_add_would_take() {
+    let (method, _) = told(
+        "DEL",
+        &[],
+        json!({"ipam": {"type": "host-local"}, "ipMasq": true}),
+    );
+    assert_eq!(method, "cni.del");
+    assert_refused(
+        answer("STATUS", &[], &config(json!({"ipMasq": true}))),
+        2,
+        "ipMasq",
+    );
+}
+
+#[test]
 fn an_error_is_in_the_callers_version_once_that_is_known() {
     let version = |answer| {
         let Answer::Failed(error) = answer else {

@@ -97,6 +97,23 @@ fn only_the_owner_gives_a_block_back_or_renews_it() {
 }
 
 #[test]
+fn a_free_block_has_no_allocations_and_a_new_owner_inherits_none() {
+    let mut mine = block("p", "10.0.0.0/24", "10.0.0.0/26");
+    let left = vec![allocation("10.0.0.1", 1, 1)];
+    mine.spec.allocations.clone_from(&left);
+    let mut free = release_block(&mine, crate::NODE).unwrap();
+    assert_eq!(free.spec.allocations, []);
+    free.spec.allocations.clone_from(&left);
+    let theirs = claim(Some(&free), &pool("p", "10.0.0.0/24", None), mine.spec.cidr, "n2").unwrap();
+    assert_eq!(theirs.spec.allocations, []);
+    assert_eq!(
+        renew(&mine, crate::NODE).unwrap().spec.allocations,
+        left,
+        "one's own are kept"
+    );
+}
+
+#[test]
 fn a_checkpoint_of_an_earlier_ownership_is_refused() {
     let mine = block("p", "10.0.0.0/24", "10.0.0.0/26");
     let again = renew(&mine, crate::NODE).unwrap();

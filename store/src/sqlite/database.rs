@@ -7,9 +7,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
-use manx_api::ipam::IpPool;
 use manx_api::{Key, Kind, Problem, Resource, Revision, validate, validate_among_pools, validate_update};
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, TransactionBehavior, params};
 
 use crate::{Error, Event, Listing};
 
@@ -102,21 +101,9 @@ impl Database {
         let context = failed("list resources");
         let snapshot = self.connection.transaction().map_err(&context)?;
         let revision = head(&snapshot).map_err(&context)?;
-        let bodies: Vec<String> = {
-            let mut statement = snapshot
-                .prepare_cached(
-                    "SELECT body FROM object WHERE kind = ?1 AND (?2 IS NULL OR namespace = ?2)
-                     ORDER BY namespace, name",
-                )
-                .map_err(&context)?;
-            let rows = statement
-                .query_map(params![kind.name(), namespace], |row| row.get(0))
-                .map_err(&context)?;
-            rows.collect::<Result<_, _>>().map_err(&context)?
-        };
         Ok(Listing {
             revision: Revision(revision.to_string()),
-            items: bodies.iter().map(|body| decode(body)).collect::<Result<_, _>>()?,
+            items: items(&snapshot, kind, namespace)?,
         })
     }
 
@@ -131,26 +118,20 @@ impl Database {
             })
             .map_err(&context)?;
         // A revision beyond the head is of another history: the file was replaced.
-        if from + 1 < oldest || from > head {
+        if from > head || from + 1 < oldest {
             return Err(Error::Expired(Revision(from.to_string())));
         }
         let kinds: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
         let kinds = serde_json::to_string(&kinds).map_err(failed("name kinds"))?;
-        let rows: Vec<(i64, bool, String)> = {
-            let mut statement = snapshot
-                .prepare_cached(
-                    "SELECT revision, deleted, body FROM event
-                     WHERE revision > ?1 AND kind IN (SELECT value FROM json_each(?2))
-                     ORDER BY revision LIMIT ?3",
-                )
-                .map_err(&context)?;
-            let rows = statement
-                .query_map(params![from, kinds, PAGE], |row| {
-                    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-                })
-                .map_err(&context)?;
-            rows.collect::<Result<_, _>>().map_err(&context)?
-        };
+        let rows: Vec<(i64, bool, String)> = select(
+            &snapshot,
+            "SELECT revision, deleted, body FROM event
+             WHERE revision > ?1 AND kind IN (SELECT value FROM json_each(?2))
+             ORDER BY revision LIMIT ?3",
+            params![from, kinds, PAGE],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .map_err(&context)?;
         let full = i64::try_from(rows.len()).is_ok_and(|count| count == PAGE);
         let through = rows
             .last()
@@ -263,6 +244,18 @@ fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(what: &str) -> impl
     move |source| Error::unavailable(format!("cannot {what}"), source)
 }
 
+fn select<T>(
+    connection: &Connection,
+    sql: &str,
+    parameters: impl Params,
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    connection
+        .prepare_cached(sql)?
+        .query_map(parameters, read)?
+        .collect()
+}
+
 fn head(connection: &Connection) -> rusqlite::Result<i64> {
     connection
         .prepare_cached("SELECT COALESCE(MAX(revision), 0) FROM event")?
@@ -280,6 +273,19 @@ fn columns(key: &Key) -> [&str; 3] {
 
 fn decode(body: &str) -> Result<Resource, Error> {
     serde_json::from_str(body).map_err(failed("read a stored resource"))
+}
+
+/// All resources of a kind, in order.
+fn items(connection: &Connection, kind: Kind, namespace: Option<&str>) -> Result<Vec<Resource>, Error> {
+    let bodies: Vec<String> = select(
+        connection,
+        "SELECT body FROM object WHERE kind = ?1 AND (?2 IS NULL OR namespace = ?2)
+         ORDER BY namespace, name",
+        params![kind.name(), namespace],
+        |row| row.get(0),
+    )
+    .map_err(failed("list resources"))?;
+    bodies.iter().map(|body| decode(body)).collect()
 }
 
 fn find(connection: &Connection, key: &Key) -> Result<Option<Resource>, Error> {
@@ -318,24 +324,15 @@ fn among_pools(connection: &Connection, resource: &Resource) -> Result<Vec<Probl
     let Resource::IpPool(pool) = resource else {
         return Ok(Vec::new());
     };
-    let context = failed("read the pools");
-    let mut select = connection
-        .prepare_cached("SELECT body FROM object WHERE kind = ?1")
-        .map_err(&context)?;
-    let bodies: Vec<String> = select
-        .query_map([Kind::IpPool.name()], |row| row.get(0))
-        .and_then(Iterator::collect)
-        .map_err(&context)?;
-    let others: Vec<IpPool> = bodies
-        .iter()
-        .map(|body| serde_json::from_str::<Resource>(body).map_err(failed("read a stored pool")))
-        .filter_map(|other| match other {
-            Ok(Resource::IpPool(other)) => Some(Ok(other)),
-            Ok(_) => None,
-            Err(error) => Some(Err(error)),
-        })
-        .collect::<Result<_, Error>>()?;
-    Ok(validate_among_pools(pool, &others))
+    let stored = items(connection, Kind::IpPool, None)?;
+    let others = stored.iter().filter_map(|other| {
+        if let Resource::IpPool(other) = other {
+            Some(other)
+        } else {
+            None
+        }
+    });
+    Ok(validate_among_pools(pool, others))
 }
 
 /// Writes a resource at a new revision.

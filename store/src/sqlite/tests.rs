@@ -72,7 +72,7 @@ async fn old_events_are_forgotten_and_a_watch_from_before_expires() {
         .parse()
         .unwrap();
     assert_eq!(head, 10_164, "revisions go on");
-    for forgotten in ["0", "100", "10165", "yesterday"] {
+    for forgotten in ["0", "100", "-1", "10165", "9223372036854775807", "yesterday"] {
         let mut events = store.watch(&kinds, Revision(forgotten.to_owned()));
         let error = next(&mut events).await.unwrap_err();
         assert!(matches!(error, Error::Expired(_)), "{forgotten}: {error}");

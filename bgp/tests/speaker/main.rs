@@ -1,0 +1,12 @@
+//! One speaker among peers that are played by hand.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "there is no other way to make an Instant"
+)]
+
+mod policy;
+mod rig;
+mod routes;
+mod session;

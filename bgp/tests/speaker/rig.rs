@@ -1,0 +1,328 @@
+//! A speaker, and the hands that play its peers and its kernel.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use manx_bgp::wire::{
+    self, AsPath, Attributes, Capability, Context, GracefulRestart, Message, NextHop, Nlri, Notification,
+    Open, Reach, Segment, Update,
+};
+use manx_bgp::{
+    Config, ConnId, Family, Input, NextHopMode, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot,
+    Policy, Prefix, Speaker, State,
+};
+
+/// Our AS.
+pub(crate) const ASN: u32 = 64_512;
+
+/// A speaker with what it has asked for so far.
+#[derive(Debug)]
+pub(crate) struct Rig {
+    pub(crate) speaker: Speaker,
+    pub(crate) now: Instant,
+    /// What was sent on each connection and not looked at yet.
+    sent: BTreeMap<ConnId, Vec<Message>>,
+    contexts: BTreeMap<ConnId, Context>,
+    pub(crate) closed: Vec<ConnId>,
+    pub(crate) dialled: Vec<(Instant, ConnId, SocketAddr)>,
+    pub(crate) selected: BTreeMap<Prefix, Vec<NextHop>>,
+    /// How often the kernel was told something.
+    pub(crate) changes: usize,
+    pub(crate) converged: bool,
+    accepted: u64,
+}
+
+/// The address of peer number `id`; we are number 1.
+pub(crate) fn address(id: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 0, id)
+}
+
+pub(crate) fn key(id: u8) -> PeerKey {
+    PeerKey {
+        address: IpAddr::V4(address(id)),
+        scope: 0,
+    }
+}
+
+pub(crate) fn prefix(text: &str) -> Prefix {
+    text.parse().unwrap()
+}
+
+pub(crate) fn config() -> Config {
+    Config {
+        asn: ASN,
+        router_id: address(1),
+        cluster_id: None,
+        restarted: false,
+        deferral: Duration::from_secs(10),
+        seed: 1,
+        max_paths: 4,
+    }
+}
+
+/// A peer of our AS.
+pub(crate) fn internal(id: u8) -> PeerConfig {
+    PeerConfig {
+        key: key(id),
+        port: 179,
+        asn: ASN,
+        local_address: None,
+        next_hop_v4: None,
+        next_hop_v6: None,
+        passive: true,
+        hold_time: Duration::from_secs(90),
+        families: vec![Family::Ipv4Unicast],
+        route_reflector_client: false,
+        graceful_restart: None,
+        next_hop: NextHopMode::Auto,
+        import: Policy::Accept,
+        export: Policy::Accept,
+    }
+}
+
+/// A peer of another AS.
+pub(crate) fn external(id: u8) -> PeerConfig {
+    PeerConfig {
+        asn: 65_000 + u32::from(id),
+        ..internal(id)
+    }
+}
+
+/// The OPEN of peer number `id`.
+pub(crate) fn open(id: u8, asn: u32) -> Open {
+    Open {
+        asn,
+        hold_time: 90,
+        router_id: address(id),
+        capabilities: vec![
+            Capability::Multiprotocol(Family::Ipv4Unicast),
+            Capability::RouteRefresh,
+            Capability::FourOctetAs(asn),
+        ],
+    }
+}
+
+/// An OPEN that offers graceful restart, with the N bit.
+pub(crate) fn graceful_open(id: u8) -> Open {
+    let mut open = open(id, ASN);
+    open.capabilities
+        .push(Capability::GracefulRestart(GracefulRestart {
+            restarting: false,
+            notification: true,
+            restart_time: 60,
+            families: vec![(Family::Ipv4Unicast, true)],
+        }));
+    open
+}
+
+/// Attributes with this AS_PATH.
+pub(crate) fn path(asns: &[u32]) -> Attributes {
+    Attributes {
+        as_path: AsPath {
+            segments: vec![Segment::Sequence(asns.to_vec())],
+        },
+        ..Attributes::default()
+    }
+}
+
+/// An UPDATE of peer number `id` that announces `prefix` through itself.
+pub(crate) fn announcement(id: u8, prefix: Prefix, attributes: Attributes) -> Update {
+    let nlri = vec![Nlri {
+        path_id: None,
+        prefix,
+    }];
+    Update {
+        reach: vec![Reach {
+            next_hop: NextHop::V4(address(id)),
+            nlri,
+        }],
+        attributes,
+        ..Update::default()
+    }
+}
+
+/// An UPDATE that withdraws `prefix`.
+pub(crate) fn withdrawal(prefix: Prefix) -> Update {
+    Update {
+        withdrawn: vec![Nlri {
+            path_id: None,
+            prefix,
+        }],
+        ..Update::default()
+    }
+}
+
+impl Rig {
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            speaker: Speaker::new(config),
+            now: Instant::now(),
+            sent: BTreeMap::new(),
+            contexts: BTreeMap::new(),
+            closed: Vec::new(),
+            dialled: Vec::new(),
+            selected: BTreeMap::new(),
+            changes: 0,
+            converged: false,
+            accepted: 0,
+        }
+    }
+
+    pub(crate) fn input(&mut self, input: Input) {
+        self.speaker.handle(self.now, input);
+        self.perform();
+    }
+
+    /// Does what the speaker asks for; what it sends is taken at once.
+    pub(crate) fn perform(&mut self) {
+        while let Some(output) = self.speaker.poll() {
+            match output {
+                Output::Dial { conn, remote, .. } => self.dialled.push((self.now, conn, remote)),
+                Output::Decode { conn, context } => {
+                    self.contexts.insert(conn, context);
+                }
+                Output::Send { conn, bytes } => {
+                    self.decode(conn, BytesMut::from(bytes));
+                    self.speaker.handle(self.now, Input::Drained { conn });
+                }
+                Output::Close { conn } => self.closed.push(conn),
+                Output::Selected { prefix, next_hops } => {
+                    self.changes += 1;
+                    self.selected.insert(prefix, next_hops);
+                }
+                Output::Converged => self.converged = true,
+                Output::Session { .. } => {}
+            }
+        }
+    }
+
+    fn decode(&mut self, conn: ConnId, mut bytes: BytesMut) {
+        let context = self.contexts.get(&conn).cloned().unwrap_or_default();
+        while let Some(frame) = wire::frame(&mut bytes, context.max_message).unwrap() {
+            self.sent
+                .entry(conn)
+                .or_default()
+                .push(wire::decode(&frame, &context).unwrap());
+        }
+    }
+
+    /// Lets time pass, with ticks where the speaker wants them.
+    pub(crate) fn wait(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(at) = self.speaker.deadline().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.input(Input::Tick);
+        }
+        self.now = end;
+    }
+
+    /// A connection from peer number `id`.
+    pub(crate) fn accept(&mut self, id: u8) -> ConnId {
+        self.accepted += 1;
+        let conn = ConnId(1 << 63 | self.accepted);
+        let local = SocketAddr::new(address(1).into(), 179);
+        let remote = SocketAddr::new(address(id).into(), 40_000);
+        self.input(Input::Accepted {
+            conn,
+            local,
+            remote,
+            scope: 0,
+        });
+        conn
+    }
+
+    pub(crate) fn receive(&mut self, conn: ConnId, message: Message) {
+        self.input(Input::Received {
+            conn,
+            message: Ok(message),
+        });
+    }
+
+    pub(crate) fn update(&mut self, conn: ConnId, update: Update) {
+        self.receive(conn, Message::Update(update));
+    }
+
+    /// Configures a peer and brings its session up.
+    pub(crate) fn establish(&mut self, peer: PeerConfig) -> ConnId {
+        let [.., id] = match peer.key.address {
+            IpAddr::V4(address) => address.octets(),
+            IpAddr::V6(_) => panic!("peers have IPv4 addresses here"),
+        };
+        let open = open(id, peer.asn);
+        self.establish_with(peer, id, open)
+    }
+
+    /// Configures a peer and brings its session up with an OPEN of its own.
+    pub(crate) fn establish_with(&mut self, peer: PeerConfig, id: u8, open: Open) -> ConnId {
+        self.input(Input::SetPeer(Box::new(peer)));
+        let conn = self.accept(id);
+        self.receive(conn, Message::Open(open));
+        self.receive(conn, Message::Keepalive);
+        assert_eq!(self.peer(id).state, State::Established);
+        conn
+    }
+
+    /// What was sent on a connection since this was asked last.
+    pub(crate) fn sent(&mut self, conn: ConnId) -> Vec<Message> {
+        self.sent.remove(&conn).unwrap_or_default()
+    }
+
+    /// The prefixes announced and withdrawn on a connection since it was asked last.
+    pub(crate) fn told(&mut self, conn: ConnId) -> (Vec<Prefix>, Vec<Prefix>) {
+        let (mut announced, mut withdrawn) = (Vec::new(), Vec::new());
+        for message in self.sent(conn) {
+            if let Message::Update(update) = message {
+                withdrawn.extend(update.withdrawn.iter().map(|nlri| nlri.prefix));
+                announced.extend(
+                    update
+                        .reach
+                        .iter()
+                        .flat_map(|reach| &reach.nlri)
+                        .map(|nlri| nlri.prefix),
+                );
+            }
+        }
+        (announced, withdrawn)
+    }
+
+    /// The code and subcode of the NOTIFICATION sent on a connection.
+    pub(crate) fn notified(&mut self, conn: ConnId) -> Option<(u8, u8)> {
+        self.sent(conn).into_iter().find_map(|message| match message {
+            Message::Notification(Notification { code, subcode, .. }) => Some((code, subcode)),
+            Message::Open(_) | Message::Update(_) | Message::Keepalive | Message::RouteRefresh(_) => None,
+        })
+    }
+
+    pub(crate) fn peer(&self, id: u8) -> PeerSnapshot {
+        self.speaker
+            .peers()
+            .into_iter()
+            .find(|peer| peer.key == key(id))
+            .unwrap()
+    }
+
+    /// The paths to a prefix, the best first.
+    pub(crate) fn paths(&self, prefix: Prefix) -> Vec<PathSnapshot> {
+        self.speaker
+            .paths()
+            .into_iter()
+            .filter(|path| path.prefix == prefix)
+            .collect()
+    }
+
+    /// The next hops in the kernel, as peer numbers.
+    pub(crate) fn selected(&self, prefix: Prefix) -> Vec<u8> {
+        let number = |next_hop: &NextHop| match next_hop {
+            NextHop::V4(address) => address.octets()[3],
+            NextHop::V6 { .. } => panic!("next hops are IPv4 here"),
+        };
+        self.selected
+            .get(&prefix)
+            .into_iter()
+            .flatten()
+            .map(number)
+            .collect()
+    }
+}

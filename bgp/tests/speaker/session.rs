@@ -1,0 +1,191 @@
+//! Sessions as a peer sees them.
+
+use std::time::Duration;
+
+use manx_bgp::wire::{Cease, Message, Notification, Open};
+use manx_bgp::{ConnId, Input, PeerConfig, State};
+
+use crate::rig::{ASN, Rig, address, announcement, config, graceful_open, internal, open, path, prefix};
+
+fn graceful(id: u8) -> PeerConfig {
+    PeerConfig {
+        graceful_restart: Some(Duration::from_secs(60)),
+        ..internal(id)
+    }
+}
+
+#[test]
+fn an_unknown_source_is_closed_without_a_word() {
+    let mut rig = Rig::new(config());
+    let conn = rig.accept(2);
+    assert_eq!(rig.closed, [conn]);
+    assert!(rig.sent(conn).is_empty());
+}
+
+#[test]
+fn a_wrong_open_is_refused_with_the_reason() {
+    let table = [
+        (open(2, 65_000), (2, 2)),
+        (
+            Open {
+                router_id: address(1),
+                ..open(2, ASN)
+            },
+            (2, 3),
+        ),
+    ];
+    for (open, told) in table {
+        let mut rig = Rig::new(config());
+        rig.input(Input::SetPeer(Box::new(internal(2))));
+        let conn = rig.accept(2);
+        rig.receive(conn, Message::Open(open));
+        assert_eq!(rig.notified(conn), Some(told));
+        assert_eq!(rig.closed, [conn]);
+        assert!(
+            rig.peer(2)
+                .last_error
+                .is_some_and(|error| error.contains("OPEN error"))
+        );
+    }
+}
+
+#[test]
+fn a_message_out_of_place_ends_the_session() {
+    let mut rig = Rig::new(config());
+    let conn = rig.establish(internal(2));
+    rig.sent(conn);
+    rig.receive(conn, Message::Open(open(2, ASN)));
+    assert_eq!(rig.notified(conn), Some((5, 3)));
+    assert_ne!(rig.peer(2).state, State::Established);
+}
+
+#[test]
+fn keepalives_hold_a_session_and_silence_ends_it() {
+    let mut rig = Rig::new(config());
+    let conn = rig.establish(internal(2));
+    for _ in 0..20 {
+        rig.wait(Duration::from_secs(80));
+        rig.receive(conn, Message::Keepalive);
+    }
+    let keepalives = rig
+        .sent(conn)
+        .into_iter()
+        .filter(|it| *it == Message::Keepalive)
+        .count();
+    assert!(
+        (53..=75).contains(&keepalives),
+        "one per 22.5 to 30 s: {keepalives}"
+    );
+    rig.wait(Duration::from_secs(91));
+    assert_eq!(rig.notified(conn), Some((4, 0)));
+}
+
+#[test]
+fn a_hold_time_of_zero_never_expires() {
+    let mut rig = Rig::new(config());
+    let peer = PeerConfig {
+        hold_time: Duration::ZERO,
+        ..internal(2)
+    };
+    let conn = rig.establish(peer);
+    rig.sent(conn);
+    rig.wait(Duration::from_secs(100_000));
+    assert_eq!(rig.peer(2).state, State::Established);
+    assert!(rig.sent(conn).is_empty(), "and needs no keepalives");
+}
+
+#[test]
+fn a_peer_that_resets_every_connection_is_dialled_less_and_less() {
+    let mut rig = Rig::new(config());
+    rig.input(Input::SetPeer(Box::new(PeerConfig {
+        passive: false,
+        ..internal(2)
+    })));
+    let start = rig.now;
+    let mut answered = 0;
+    while rig.now < start + Duration::from_secs(600) {
+        while let Some(&(_, conn, _)) = rig.dialled.get(answered) {
+            answered += 1;
+            rig.input(Input::Connected {
+                conn,
+                local: (address(1), 40_000).into(),
+            });
+            rig.input(Input::Closed { conn });
+        }
+        rig.wait(Duration::from_millis(50));
+    }
+    let until = |seconds| {
+        rig.dialled
+            .iter()
+            .filter(|(at, ..)| *at < start + Duration::from_secs(seconds))
+            .count()
+    };
+    assert!((4..=7).contains(&until(10)), "{}", until(10));
+    assert!((20..=35).contains(&until(600)), "{}", until(600));
+}
+
+#[test]
+fn shutdown_says_so_or_leaves_in_silence_where_that_keeps_our_routes() {
+    let mut rig = Rig::new(config());
+    let (plain, graceful) = (
+        rig.establish(internal(2)),
+        rig.establish_with(graceful(3), 3, graceful_open(3)),
+    );
+    let target = prefix("10.1.0.0/26");
+    rig.update(plain, announcement(2, target, path(&[])));
+    rig.sent(plain);
+    rig.sent(graceful);
+    rig.input(Input::Shutdown);
+    assert_eq!(rig.notified(plain), Some((6, 2)));
+    assert!(rig.sent(graceful).is_empty());
+    assert_eq!(rig.closed, [plain, graceful]);
+    assert_eq!(rig.selected(target), [2], "forwarding goes on");
+    assert_eq!(rig.speaker.deadline(), None);
+    assert_eq!(rig.accept(2), *rig.closed.last().unwrap());
+}
+
+#[test]
+fn a_notification_keeps_routes_where_both_sides_said_so() {
+    for (reason, kept) in [(Cease::AdministrativeReset, true), (Cease::HardReset, false)] {
+        let mut rig = Rig::new(config());
+        let conn = rig.establish_with(graceful(2), 2, graceful_open(2));
+        let target = prefix("10.1.0.0/26");
+        rig.update(conn, announcement(2, target, path(&[])));
+        rig.receive(conn, Message::Notification(Notification::cease(reason)));
+        assert_eq!(rig.selected(target).is_empty(), !kept);
+        rig.wait(Duration::from_secs(61));
+        assert_eq!(rig.selected(target), [], "for the restart time only");
+    }
+}
+
+#[test]
+fn a_second_restart_in_a_row_drops_what_was_stale() {
+    let mut rig = Rig::new(config());
+    let conn = rig.establish_with(graceful(2), 2, graceful_open(2));
+    let (twice, once) = (prefix("10.1.0.0/26"), prefix("10.2.0.0/26"));
+    rig.update(conn, announcement(2, twice, path(&[])));
+    rig.update(conn, announcement(2, once, path(&[])));
+    rig.input(Input::Closed { conn });
+    assert_eq!((rig.selected(twice), rig.selected(once)), (vec![2], vec![2]));
+    let conn = rig.establish_with(graceful(2), 2, graceful_open(2));
+    rig.update(conn, announcement(2, twice, path(&[])));
+    rig.input(Input::Closed { conn });
+    assert_eq!((rig.selected(twice), rig.selected(once)), (vec![2], vec![]));
+}
+
+#[test]
+fn events_of_forgotten_connections_mean_nothing() {
+    let mut rig = Rig::new(config());
+    let conn = rig.establish(internal(2));
+    let stranger = ConnId(77);
+    rig.input(Input::Connected {
+        conn: stranger,
+        local: (address(1), 1).into(),
+    });
+    rig.receive(stranger, Message::Keepalive);
+    rig.input(Input::Drained { conn: stranger });
+    rig.input(Input::Closed { conn: stranger });
+    rig.input(Input::ConnectFailed { conn: stranger });
+    assert_eq!(rig.peer(2).state, State::Established);
+    assert!(rig.sent(stranger).is_empty() && !rig.closed.contains(&conn));
+}

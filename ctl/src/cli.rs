@@ -1,0 +1,373 @@
+//! The command line, as clap reads it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use manx_lab::{Name, Software};
+
+use crate::output::Format;
+
+/// Operates Manx: resources, sessions, routes, addresses, and labs on one machine.
+#[derive(Debug, Parser)]
+#[command(name = "manxctl", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// Where to look.
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// When to colour.
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: Color,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which cluster a command is about.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TargetArgs {
+    /// The lab that the command is about.
+    #[arg(
+        long,
+        visible_alias = "name",
+        global = true,
+        value_name = "NAME",
+        env = "MANX_LAB"
+    )]
+    pub(crate) lab: Option<Name>,
+    /// The datastore's file.
+    #[arg(long, global = true, value_name = "PATH", env = "MANX_STORE")]
+    pub(crate) store: Option<PathBuf>,
+    /// The agent's control socket.
+    #[arg(long, global = true, value_name = "PATH", env = "MANX_SOCKET")]
+    pub(crate) socket: Option<PathBuf>,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct OutputArgs {
+    /// How to print.
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub(crate) output: Format,
+}
+
+/// Which namespace.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct NamespaceArgs {
+    /// The Kubernetes namespace.
+    #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
+    pub(crate) namespace: String,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show resources: `manxctl get ippools`, `manxctl get node node1 -o yaml`.
+    Get(GetArgs),
+    /// Create resources, or replace those that exist.
+    Apply(FileArgs),
+    /// Create resources; it is an error if one exists.
+    Create(FileArgs),
+    /// Replace resources; it is an error if one does not exist.
+    Replace(FileArgs),
+    /// Delete resources, by kind and name or as a file names them.
+    Delete(DeleteArgs),
+    /// How nodes are.
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// BGP: sessions and routes.
+    #[command(subcommand)]
+    Bgp(BgpCommand),
+    /// Routes in the kernel.
+    #[command(subcommand)]
+    Route(RouteCommand),
+    /// Pods' addresses.
+    #[command(subcommand)]
+    Ipam(IpamCommand),
+    /// Who peers with whom.
+    Topology(TopologyArgs),
+    /// Clusters in network namespaces on this machine.
+    #[command(subcommand)]
+    Lab(LabCommand),
+    /// Print the version.
+    Version(OutputArgs),
+    /// Print a script that completes manxctl's words in a shell.
+    Completion {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `get`.
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    /// A kind of resource: ippools, nodes, bgppeers, bgpconfigurations, ipblocks, workloadendpoints.
+    #[arg(required_unless_present = "file")]
+    pub(crate) kind: Option<String>,
+    /// Only those of these names.
+    pub(crate) names: Vec<String>,
+    /// Those that a file names: a path, a folder or `-` for standard input.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "kind")]
+    pub(crate) file: Vec<PathBuf>,
+    /// The namespace of namespaced kinds.
+    #[command(flatten)]
+    pub(crate) namespace: NamespaceArgs,
+    /// All namespaces.
+    #[arg(short = 'A', long)]
+    pub(crate) all_namespaces: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `apply`, `create`, `replace`.
+#[derive(Debug, Args)]
+pub(crate) struct FileArgs {
+    /// A file, a folder of .yaml, .yml and .json files, or `-` for standard input; may be given again.
+    #[arg(short, long, value_name = "FILE", required = true)]
+    pub(crate) file: Vec<PathBuf>,
+    /// The namespace of namespaced resources that name none.
+    #[command(flatten)]
+    pub(crate) namespace: NamespaceArgs,
+}
+
+/// `delete`.
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    /// The kind of resource.
+    #[arg(required_unless_present = "file", requires = "names")]
+    pub(crate) kind: Option<String>,
+    /// Their names.
+    pub(crate) names: Vec<String>,
+    /// Those that a file names: a path, a folder or `-` for standard input.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "kind")]
+    pub(crate) file: Vec<PathBuf>,
+    /// What does not exist is no error.
+    #[arg(short, long)]
+    pub(crate) skip_not_exists: bool,
+    /// The namespace of namespaced kinds.
+    #[command(flatten)]
+    pub(crate) namespace: NamespaceArgs,
+}
+
+/// `node …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// The agent's health and its sessions: of this machine's agent or, of a lab, every node's.
+    Status {
+        /// Only this node of a lab.
+        #[arg(conflicts_with = "all")]
+        node: Option<String>,
+        /// Every node whose agent is on this machine.
+        #[arg(long)]
+        all: bool,
+        /// How to print.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
+/// Which nodes, and how to print.
+#[derive(Debug, Args)]
+pub(crate) struct NodesArgs {
+    /// Only these nodes.
+    pub(crate) nodes: Vec<String>,
+    /// How to print.
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `bgp …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BgpCommand {
+    /// Every session.
+    Peers(NodesArgs),
+    /// Every path, the best ones marked.
+    Routes(NodesArgs),
+}
+
+/// `route …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RouteCommand {
+    /// The routes that Manx wants in the kernel, and whether they are there.
+    Show(NodesArgs),
+}
+
+/// `ipam …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum IpamCommand {
+    /// How full pools are.
+    Show {
+        /// Blocks, too, with their nodes.
+        #[arg(long)]
+        show_blocks: bool,
+        /// Who holds this address.
+        #[arg(long, value_name = "ADDRESS", conflicts_with = "show_blocks")]
+        ip: Option<std::net::IpAddr>,
+        /// How to print.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
+/// `topology`.
+#[derive(Debug, Args)]
+pub(crate) struct TopologyArgs {
+    /// How to print.
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) output: PictureFormat,
+}
+
+/// How to print a topology.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PictureFormat {
+    /// Boxes and lines.
+    Text,
+    /// Scalable vector graphics.
+    Svg,
+    /// For Graphviz.
+    Dot,
+    /// For scripts.
+    Json,
+}
+
+/// `lab …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LabCommand {
+    /// Build a cluster, and wait until every session and every route is there.
+    Up(UpArgs),
+    /// Take a lab down; nothing of it stays.
+    Down,
+    /// What there is: nodes, routers, pods.
+    Status(OutputArgs),
+    /// Prove it: TCP and ICMP between all pods and from all nodes, and what the wire carried.
+    Verify(OutputArgs),
+    /// Start a node's agent, or a router's daemons, again; one that runs is ended first.
+    Restart {
+        /// The node or router.
+        host: String,
+    },
+    /// Run a command on a node or a router.
+    Exec {
+        /// The node or router.
+        host: String,
+        /// The command and its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Pods of a lab.
+    #[command(subcommand)]
+    Pod(PodCommand),
+}
+
+/// `lab up`.
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// How many nodes.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) nodes: u16,
+    /// Who peers with whom.
+    #[arg(long, default_value = "mesh")]
+    pub(crate) topology: TopologyKind,
+    /// What routers run; with `--topology tor`.
+    #[arg(long, default_value = "manx")]
+    pub(crate) tor: Router,
+    /// How many racks; with `--topology tor`. Default 2, or 1 for a single node.
+    #[arg(long)]
+    pub(crate) racks: Option<u16>,
+    /// How many reflectors; with `--topology rr`.
+    #[arg(long, default_value_t = 2)]
+    pub(crate) reflectors: u16,
+    /// How many pods each node gets.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) pods_per_node: u16,
+    /// IPv6 beside IPv4.
+    #[arg(long)]
+    pub(crate) dual_stack: bool,
+    /// Seconds to wait for agents, for sessions and for routes.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) timeout: u64,
+}
+
+/// Who peers with whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TopologyKind {
+    /// Every node with every other.
+    Mesh,
+    /// Every node with its rack's router only.
+    Tor,
+    /// Every node with route reflectors only.
+    Rr,
+}
+
+/// What routers run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Router {
+    /// manx-bgpd.
+    Manx,
+    /// BIRD 2.
+    Bird,
+    /// FRR.
+    Frr,
+    /// GoBGP.
+    Gobgp,
+}
+
+impl From<Router> for Software {
+    fn from(router: Router) -> Self {
+        match router {
+            Router::Manx => Self::Manx,
+            Router::Bird => Self::Bird,
+            Router::Frr => Self::Frr,
+            Router::Gobgp => Self::Gobgp,
+        }
+    }
+}
+
+/// `lab pod …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PodCommand {
+    /// Add a pod, through the CNI plugin.
+    Add {
+        /// Its name.
+        name: String,
+        /// Where it runs.
+        #[arg(long)]
+        node: String,
+        /// Its namespace.
+        #[command(flatten)]
+        namespace: NamespaceArgs,
+    },
+    /// Every pod.
+    List(OutputArgs),
+    /// Remove a pod, through the CNI plugin.
+    Delete {
+        /// Its name.
+        name: String,
+        /// Its namespace.
+        #[command(flatten)]
+        namespace: NamespaceArgs,
+    },
+    /// Run a command in a pod.
+    Exec {
+        /// The pod.
+        name: String,
+        /// Its namespace.
+        #[command(flatten)]
+        namespace: NamespaceArgs,
+        /// The command and its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+}

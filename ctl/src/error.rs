@@ -1,0 +1,105 @@
+//! What goes wrong at the command line, with what to do next.
+
+use std::io;
+use std::path::PathBuf;
+
+use manx_api::manifest::ManifestError;
+
+/// A result of a command.
+pub(crate) type Result<T> = std::result::Result<T, CtlError>;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CtlError {
+    /// The lab, or an agent.
+    #[error(transparent)]
+    Lab(#[from] manx_lab::LabError),
+    /// The datastore.
+    #[error(transparent)]
+    Store(#[from] manx_store::Error),
+    /// Manifests with errors in them.
+    #[error("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Manifest {
+        /// All of them.
+        errors: Vec<ManifestError>,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A word that names no kind.
+    #[error(transparent)]
+    Kind(#[from] manx_api::meta::UnknownKind),
+    /// There is no such node.
+    #[error("there is no node '{name}' here: there is {}", .known.join(", "))]
+    NoNode {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// No datastore at the default place.
+    #[error("there is no datastore at {}: {hint}", path.display())]
+    NoStore {
+        /// The place.
+        path: PathBuf,
+        /// What to do.
+        hint: String,
+    },
+    /// No agent at the default place.
+    #[error("no agent answers at {}: {hint}", path.display())]
+    NoAgent {
+        /// The place.
+        path: PathBuf,
+        /// What to do.
+        hint: String,
+    },
+    /// A file without a resource.
+    #[error("{} holds no resource: write at least apiVersion, kind and metadata.name", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Nobody holds the address.
+    #[error("{0} is in no block of a node that answers: `manxctl ipam show --show-blocks` lists them")]
+    NoBlock(std::net::IpAddr),
+    /// Some of several things went wrong, and were told of as they did.
+    #[error("{failed} of {all} failed")]
+    Partly {
+        /// How many.
+        failed: usize,
+        /// Of how many.
+        all: usize,
+    },
+    /// The proof failed.
+    #[error("the lab does not do what it should: see above, and the agents' logs in {}", logs.display())]
+    NotProved {
+        /// The lab's folder.
+        logs: PathBuf,
+    },
+    /// A command in the lab cannot be run.
+    #[error("cannot run {program}: {source}")]
+    Run {
+        /// Which.
+        program: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Nothing can be written.
+    #[error("cannot write the output: {0}")]
+    Output(io::Error),
+    /// The async runtime.
+    #[error("cannot start: {0}")]
+    Start(io::Error),
+}
+
+impl CtlError {
+    /// For `map_err`: a value that JSON cannot hold.
+    pub(crate) fn json(error: serde_json::Error) -> Self {
+        Self::Output(error.into())
+    }
+}

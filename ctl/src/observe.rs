@@ -1,0 +1,315 @@
+//! `node`, `bgp`, `route`, `ipam`: what agents say.
+
+use manx_api::rpc::Method;
+use manx_api::status::{BgpRoute, BlockStatus, KernelRoute, NodeStatus, PeerStatus};
+use manx_api::{Kind, Resource};
+use manx_store::Store as _;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cli::{BgpCommand, IpamCommand, NodeCommand, NodesArgs, OutputArgs, RouteCommand};
+use crate::error::{CtlError, Result};
+use crate::output::{self, Format, Row};
+use crate::rows::{Holder, PeerLine, Usage};
+use crate::target::{Agent, Target, ask, ask_all};
+
+/// `bgp …`.
+pub(crate) fn bgp(target: &Target, command: &BgpCommand) -> Result<()> {
+    match command {
+        BgpCommand::Peers(args) => list::<PeerStatus>(target, args, Method::BgpPeers),
+        BgpCommand::Routes(args) => list::<BgpRoute>(target, args, Method::BgpRoutes),
+    }
+}
+
+/// `route …`.
+pub(crate) fn route(target: &Target, command: &RouteCommand) -> Result<()> {
+    let RouteCommand::Show(args) = command;
+    list::<KernelRoute>(target, args, Method::RouteShow)
+}
+
+/// Prints what all agents say, also when some do not answer.
+fn list<T: Row + DeserializeOwned>(target: &Target, args: &NodesArgs, method: Method) -> Result<()> {
+    let (items, outcome) = ask_all::<T>(&target.agents(&args.nodes)?, method);
+    output::print(&items, args.output.output)?;
+    outcome
+}
+
+/// An agent's health with its sessions.
+#[derive(Serialize)]
+struct Health {
+    #[serde(flatten)]
+    status: NodeStatus,
+    peers: Vec<PeerLine>,
+}
+
+/// `node …`.
+pub(crate) fn node(target: &Target, command: &NodeCommand) -> Result<()> {
+    let NodeCommand::Status {
+        node,
+        all: _,
+        output: OutputArgs { output },
+    } = command;
+    let agents = target.agents(node.as_slice())?;
+    let mut found = Vec::new();
+    let mut failed = 0;
+    for agent in &agents {
+        match health(agent) {
+            Ok(health) => found.push(health),
+            Err(error) if agents.len() == 1 => return Err(error),
+            Err(error) => {
+                anstream::eprintln!("manxctl: {error}");
+                failed += 1;
+            }
+        }
+    }
+    output::emit(&health_text(&found, *output)?)?;
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(CtlError::Partly {
+            failed,
+            all: agents.len(),
+        })
+    }
+}
+
+fn health(agent: &Agent) -> Result<Health> {
+    let status = ask(&agent.socket, Method::NodeStatus)?;
+    let peers: Vec<PeerStatus> = ask(&agent.socket, Method::BgpPeers)?;
+    Ok(Health {
+        status,
+        peers: peers.into_iter().map(PeerLine).collect(),
+    })
+}
+
+fn health_text(found: &[Health], format: Format) -> Result<String> {
+    match format {
+        Format::Table => Ok(found.iter().map(paragraph).collect::<Vec<_>>().join("\n")),
+        Format::Wide | Format::Name => output::text(
+            &found
+                .iter()
+                .map(|health| health.status.clone())
+                .collect::<Vec<_>>(),
+            format,
+        ),
+        Format::Yaml => output::yaml(&found),
+        Format::Json => output::json(&found),
+    }
+}
+
+/// A node as calicoctl shows it, and what it does not show: routes, pods, what is waited for.
+fn paragraph(health: &Health) -> String {
+    let NodeStatus {
+        node,
+        version,
+        uptime_seconds,
+        ready,
+        asn,
+        router_id,
+        ..
+    } = &health.status;
+    let status = &health.status;
+    let uptime = output::duration(*uptime_seconds);
+    let readiness = if *ready {
+        "ready".to_owned()
+    } else {
+        format!("not ready, waiting for {}", status.waiting_for.join(", "))
+    };
+    let mut text = format!(
+        "Manx agent {version} is running on {node} for {uptime}: {readiness}.\n\
+         AS {asn}, router id {router_id}; {} of {} routes in the kernel; {} pods.\n",
+        status.routes_installed, status.routes_wanted, status.pods,
+    );
+    for (family, is_v4) in [("IPv4", true), ("IPv6", false)] {
+        let peers: Vec<&PeerLine> = health
+            .peers
+            .iter()
+            .filter(|peer| peer.0.address.is_ipv4() == is_v4)
+            .collect();
+        if peers.is_empty() {
+            text += &format!("\nNo {family} peers found.\n");
+        } else {
+            let lines = peers.iter().map(|peer| (peer.cells(), peer.is_well()));
+            text += &format!(
+                "\n{family} BGP status\n{}",
+                output::table(PeerLine::COLUMNS.0, lines)
+            );
+        }
+    }
+    text
+}
+
+/// `ipam …`.
+pub(crate) async fn ipam(target: &Target, command: &IpamCommand) -> Result<()> {
+    let IpamCommand::Show {
+        show_blocks,
+        ip,
+        output: OutputArgs { output },
+    } = command;
+    let (blocks, outcome) = ask_all::<BlockStatus>(&target.agents(&[])?, Method::IpamShow);
+    if let Some(ip) = ip {
+        let block = blocks
+            .iter()
+            .find(|block| block.cidr.contains(*ip))
+            .ok_or(CtlError::NoBlock(*ip))?;
+        let holder = block
+            .allocations
+            .iter()
+            .find(|allocation| allocation.address == *ip);
+        let pod = holder.map(|held| format!("{}/{}", held.owner.namespace, held.owner.pod));
+        return output::print(
+            &[Holder {
+                ip: *ip,
+                block: block.cidr,
+                node: block.node.clone(),
+                pod,
+            }],
+            *output,
+        );
+    }
+    let pools = target.store().await?.list(Kind::IpPool, None).await?.items;
+    let mut usage = Vec::new();
+    for pool in pools {
+        let Resource::IpPool(pool) = pool else { continue };
+        usage.push(Usage::of_pool(&pool.metadata.name, pool.spec.cidr, &blocks));
+        let of_pool = blocks.iter().filter(|block| block.pool == pool.metadata.name);
+        usage.extend(of_pool.filter(|_| *show_blocks).map(Usage::of_block));
+    }
+    output::print(&usage, *output)?;
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(address: &str, state: &str, last_error: Option<&str>) -> PeerStatus {
+        PeerStatus {
+            node: "node1".into(),
+            address: address.parse().unwrap(),
+            asn: 64512,
+            state: state.into(),
+            uptime_seconds: 75,
+            received: 1,
+            accepted: 1,
+            advertised: 2,
+            origin: "mesh".into(),
+            hold_time: 9,
+            last_error: last_error.map(str::to_owned),
+        }
+    }
+
+    fn status() -> NodeStatus {
+        NodeStatus {
+            node: "node1".into(),
+            version: "0.1.0".into(),
+            uptime_seconds: 80,
+            ready: true,
+            waiting_for: Vec::new(),
+            asn: 64512,
+            router_id: "192.168.1.11".parse().unwrap(),
+            peers_established: 1,
+            peers_configured: 2,
+            routes_installed: 4,
+            routes_wanted: 4,
+            pods: 2,
+        }
+    }
+
+    fn plain(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
+    }
+
+    #[test]
+    fn a_nodes_status_reads_as_calicoctls() {
+        let peers = [
+            peer("192.168.1.12", "Established", None),
+            peer("192.168.1.13", "Active", Some("hold timer expired")),
+        ];
+        let health = Health {
+            status: status(),
+            peers: peers.into_iter().map(PeerLine).collect(),
+        };
+        insta::assert_snapshot!(plain(&health_text(&[health], Format::Table).unwrap()), @r"
+        Manx agent 0.1.0 is running on node1 for 1m20s: ready.
+        AS 64512, router id 192.168.1.11; 4 of 4 routes in the kernel; 2 pods.
+
+        IPv4 BGP status
+        PEER ADDRESS  PEER TYPE          STATE  SINCE      INFO
+        192.168.1.12  node-to-node mesh  up     1m15s ago  Established
+        192.168.1.13  node-to-node mesh  down   -          Active: hold timer expired
+
+        No IPv6 peers found.
+        ");
+    }
+
+    #[test]
+    fn scripts_find_the_promised_fields_of_a_session() {
+        let text = output::text(&[peer("192.168.1.12", "Established", None)], Format::Json).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        for field in [
+            "node",
+            "address",
+            "asn",
+            "state",
+            "uptimeSeconds",
+            "received",
+            "accepted",
+            "advertised",
+        ] {
+            assert!(json[0].get(field).is_some(), "{field} is missing in {text}");
+        }
+    }
+
+    #[test]
+    fn sessions_in_a_table() {
+        let peers = [
+            peer("192.168.1.12", "Established", None),
+            peer("192.168.1.13", "Active", Some("hold timer expired")),
+        ];
+        insta::assert_snapshot!(plain(&output::text(&peers, Format::Table).unwrap()), @r"
+        NODE   PEER ADDRESS  ASN    STATE        UPTIME  RECEIVED  ACCEPTED  ADVERTISED
+        node1  192.168.1.12  64512  Established  1m15s   1         1         2
+        node1  192.168.1.13  64512  Active       -       1         1         2
+        ");
+    }
+
+    #[test]
+    fn a_pool_is_as_full_as_its_blocks() {
+        let owner = manx_api::ipam::AttachmentId {
+            container_id: "c".into(),
+            ifname: "eth0".into(),
+            namespace: "default".into(),
+            pod: "p".into(),
+        };
+        let allocation = manx_api::ipam::Allocation {
+            address: "10.244.0.1".parse().unwrap(),
+            sequence: 1,
+            owner,
+        };
+        let block = BlockStatus {
+            node: "node1".into(),
+            cidr: "10.244.0.0/26".parse().unwrap(),
+            pool: "default".into(),
+            capacity: 64,
+            allocations: vec![allocation],
+        };
+        let pool = Usage::of_pool(
+            "default",
+            "10.244.0.0/24".parse().unwrap(),
+            std::slice::from_ref(&block),
+        );
+        let other = Usage::of_pool(
+            "other",
+            "10.245.0.0/24".parse().unwrap(),
+            std::slice::from_ref(&block),
+        );
+        let text = output::text(&[pool, Usage::of_block(&block), other], Format::Table).unwrap();
+        insta::assert_snapshot!(plain(&text), @r"
+        GROUPING  CIDR           IPS TOTAL  IPS IN USE  IPS FREE    NODE
+        IP Pool   10.244.0.0/24  256        1 (0%)      255 (100%)  -
+        Block     10.244.0.0/26  64         1 (2%)      63 (98%)    node1
+        IP Pool   10.245.0.0/24  256        0 (0%)      256 (100%)  -
+        ");
+    }
+}

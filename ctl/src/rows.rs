@@ -1,0 +1,549 @@
+//! The columns of every list, with calicoctl's names where it has them.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use manx_api::bgp::BGP_PORT;
+use manx_api::status::{BgpRoute, BlockStatus, KernelRoute, NodeStatus, PeerStatus};
+use manx_api::{Kind, Resource};
+use manx_lab::{LabStatus, NodeView, Pod, RouterView};
+use serde::Serialize;
+
+use crate::output::{Row, duration};
+
+/// What a session that works is called.
+const ESTABLISHED: &str = "Established";
+
+fn optional(value: Option<impl ToString>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
+}
+
+fn joined<T: ToString>(values: &[T]) -> String {
+    values
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+fn yes_no(value: bool) -> String {
+    if value { "yes" } else { "no" }.to_owned()
+}
+
+impl Row for PeerStatus {
+    const COLUMNS: (&'static [&'static str], usize) = (
+        &[
+            "NODE",
+            "PEER ADDRESS",
+            "ASN",
+            "STATE",
+            "UPTIME",
+            "RECEIVED",
+            "ACCEPTED",
+            "ADVERTISED",
+            "ORIGIN",
+            "HOLD TIME",
+            "LAST ERROR",
+        ],
+        8,
+    );
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.node.clone(),
+            self.address.to_string(),
+            self.asn.to_string(),
+            self.state.clone(),
+            if self.state == ESTABLISHED {
+                duration(self.uptime_seconds)
+            } else {
+                String::new()
+            },
+            self.received.to_string(),
+            self.accepted.to_string(),
+            self.advertised.to_string(),
+            self.origin.clone(),
+            self.hold_time.to_string(),
+            optional(self.last_error.as_ref()),
+        ]
+    }
+
+    fn name(&self) -> String {
+        format!("{}/{}", self.node, self.address)
+    }
+
+    fn is_well(&self) -> bool {
+        self.state == ESTABLISHED
+    }
+}
+
+impl Row for BgpRoute {
+    const COLUMNS: (&'static [&'static str], usize) = (
+        &[
+            "NODE",
+            "PREFIX",
+            "BEST",
+            "NEXT HOP",
+            "AS PATH",
+            "PEER",
+            "LOCAL PREF",
+            "MED",
+            "ORIGIN",
+            "COMMUNITIES",
+            "STALE",
+            "REASON",
+        ],
+        5,
+    );
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.node.clone(),
+            self.prefix.to_string(),
+            if self.best { "*" } else { "" }.to_owned(),
+            optional(self.next_hop),
+            self.as_path.clone(),
+            optional(self.peer),
+            optional(self.local_pref),
+            optional(self.med),
+            self.origin.clone(),
+            joined(&self.communities),
+            yes_no(self.stale),
+            optional(self.reason.as_ref()),
+        ]
+    }
+
+    fn name(&self) -> String {
+        format!("{}/{}", self.node, self.prefix)
+    }
+}
+
+impl Row for KernelRoute {
+    const COLUMNS: (&'static [&'static str], usize) =
+        (&["NODE", "PREFIX", "TARGET", "SOURCE", "STATE", "ERROR"], 5);
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.node.clone(),
+            self.prefix.to_string(),
+            self.target.clone(),
+            self.source.clone(),
+            self.state.clone(),
+            optional(self.error.as_ref()),
+        ]
+    }
+
+    fn name(&self) -> String {
+        format!("{}/{}", self.node, self.prefix)
+    }
+
+    fn is_well(&self) -> bool {
+        self.state == "installed"
+    }
+}
+
+impl Row for NodeStatus {
+    const COLUMNS: (&'static [&'static str], usize) = (
+        &[
+            "NODE",
+            "READY",
+            "PEERS",
+            "ROUTES",
+            "PODS",
+            "UPTIME",
+            "ASN",
+            "ROUTER ID",
+            "VERSION",
+            "WAITING FOR",
+        ],
+        6,
+    );
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.node.clone(),
+            yes_no(self.ready),
+            format!("{}/{}", self.peers_established, self.peers_configured),
+            format!("{}/{}", self.routes_installed, self.routes_wanted),
+            self.pods.to_string(),
+            duration(self.uptime_seconds),
+            self.asn.to_string(),
+            self.router_id.to_string(),
+            self.version.clone(),
+            joined(&self.waiting_for),
+        ]
+    }
+
+    fn name(&self) -> String {
+        format!("node/{}", self.node)
+    }
+
+    fn is_well(&self) -> bool {
+        self.ready
+    }
+}
+
+/// A session, as `node status` shows it: calicoctl's columns.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub(crate) struct PeerLine(pub PeerStatus);
+
+impl Row for PeerLine {
+    const COLUMNS: (&'static [&'static str], usize) =
+        (&["PEER ADDRESS", "PEER TYPE", "STATE", "SINCE", "INFO"], 5);
+
+    fn cells(&self) -> Vec<String> {
+        let peer = &self.0;
+        let up = peer.state == ESTABLISHED;
+        let kind = if peer.origin == "mesh" {
+            "node-to-node mesh".to_owned()
+        } else {
+            format!("BGPPeer {}", peer.origin)
+        };
+        let info = match &peer.last_error {
+            Some(error) if !up => format!("{}: {error}", peer.state),
+            Some(_) | None => peer.state.clone(),
+        };
+        vec![
+            peer.address.to_string(),
+            kind,
+            if up { "up" } else { "down" }.to_owned(),
+            if up {
+                format!("{} ago", duration(peer.uptime_seconds))
+            } else {
+                String::new()
+            },
+            info,
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.0.name()
+    }
+
+    fn is_well(&self) -> bool {
+        self.0.is_well()
+    }
+}
+
+/// How full a pool or a block is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Usage {
+    /// `IP Pool` or `Block`.
+    pub(crate) grouping: &'static str,
+    /// Which addresses.
+    pub(crate) cidr: IpNetwork,
+    /// How many there are.
+    pub(crate) total: u128,
+    /// How many pods have.
+    pub(crate) in_use: u64,
+    /// How many are left.
+    pub(crate) free: u128,
+    /// The block's owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) node: Option<String>,
+}
+
+impl Row for Usage {
+    const COLUMNS: (&'static [&'static str], usize) = (
+        &["GROUPING", "CIDR", "IPS TOTAL", "IPS IN USE", "IPS FREE", "NODE"],
+        6,
+    );
+
+    fn cells(&self) -> Vec<String> {
+        // calicoctl says how much that is of the whole, too.
+        let percent = |part: u128| part as f64 * 100.0 / (self.total.max(1)) as f64;
+        let in_use = u128::from(self.in_use);
+        vec![
+            self.grouping.to_owned(),
+            self.cidr.to_string(),
+            self.total.to_string(),
+            format!("{in_use} ({:.0}%)", percent(in_use)),
+            format!("{} ({:.0}%)", self.free, percent(self.free)),
+            optional(self.node.as_ref()),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.cidr.to_string()
+    }
+}
+
+impl Usage {
+    /// A block's.
+    #[must_use]
+    pub(crate) fn of_block(block: &BlockStatus) -> Self {
+        let (total, in_use) = (u128::from(block.capacity), block.allocations.len() as u64);
+        Self {
+            grouping: "Block",
+            cidr: block.cidr,
+            total,
+            in_use,
+            free: total.saturating_sub(in_use.into()),
+            node: Some(block.node.clone()),
+        }
+    }
+
+    /// A pool's, from all its blocks.
+    #[must_use]
+    pub(crate) fn of_pool(pool: &str, cidr: IpNetwork, blocks: &[BlockStatus]) -> Self {
+        let total = match cidr {
+            IpNetwork::V4(network) => network.size().into(),
+            IpNetwork::V6(network) => network.size(),
+        };
+        let of_pool = blocks.iter().filter(|block| block.pool == pool);
+        let in_use = of_pool.map(|block| block.allocations.len() as u64).sum::<u64>();
+        Self {
+            grouping: "IP Pool",
+            cidr,
+            total,
+            in_use,
+            free: total.saturating_sub(in_use.into()),
+            node: None,
+        }
+    }
+}
+
+/// Who holds an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Holder {
+    /// The address.
+    pub(crate) ip: IpAddr,
+    /// The block that it is in.
+    pub(crate) block: IpNetwork,
+    /// The block's owner.
+    pub(crate) node: String,
+    /// `namespace/pod`; none while the address is free.
+    pub(crate) pod: Option<String>,
+}
+
+impl Row for Holder {
+    const COLUMNS: (&'static [&'static str], usize) = (&["IP", "BLOCK", "NODE", "POD"], 4);
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.ip.to_string(),
+            self.block.to_string(),
+            self.node.clone(),
+            optional(self.pod.as_ref()),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.ip.to_string()
+    }
+}
+
+impl Row for Pod {
+    const COLUMNS: (&'static [&'static str], usize) = (
+        &["NAMESPACE", "NAME", "NODE", "ADDRESSES", "NETNS", "CONTAINER ID"],
+        4,
+    );
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.namespace.clone(),
+            self.name.clone(),
+            self.node.clone(),
+            joined(&self.addresses),
+            self.netns.clone(),
+            self.container_id.clone(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
+    fn is_well(&self) -> bool {
+        !self.addresses.is_empty()
+    }
+}
+
+impl Row for NodeView {
+    const COLUMNS: (&'static [&'static str], usize) = (
+        &[
+            "NODE",
+            "ADDRESSES",
+            "ASN",
+            "AGENT",
+            "NETNS",
+            "CNI CONFIGURATION",
+            "CNI PLUGINS",
+        ],
+        5,
+    );
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            joined(&self.addresses),
+            optional(self.asn),
+            if self.running { "running" } else { "stopped" }.to_owned(),
+            self.netns.clone(),
+            self.cni_conf_dir.display().to_string(),
+            self.cni_bin_dir.display().to_string(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn is_well(&self) -> bool {
+        self.running
+    }
+}
+
+impl Row for RouterView {
+    const COLUMNS: (&'static [&'static str], usize) =
+        (&["ROUTER", "ADDRESSES", "ASN", "SOFTWARE", "NETNS"], 5);
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            joined(&self.addresses),
+            optional(self.asn),
+            self.software.clone(),
+            self.netns.clone(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn is_well(&self) -> bool {
+        self.running
+    }
+}
+
+/// The names of everything in a lab, one a line.
+#[must_use]
+pub(crate) fn names(status: &LabStatus) -> String {
+    let hosts = status
+        .nodes
+        .iter()
+        .map(Row::name)
+        .chain(status.routers.iter().map(Row::name));
+    hosts
+        .chain(status.pods.iter().map(Row::name))
+        .map(|name| name + "\n")
+        .collect()
+}
+
+/// The columns for resources of a kind, and how many of them a narrow table has.
+#[must_use]
+pub(crate) fn columns(kind: Kind) -> (&'static [&'static str], usize) {
+    match kind {
+        Kind::IpPool => (
+            &[
+                "NAME",
+                "CIDR",
+                "SELECTOR",
+                "BLOCKSIZE",
+                "DISABLED",
+                "DISABLEBGPEXPORT",
+            ],
+            3,
+        ),
+        Kind::IpBlock => (&["NAME", "CIDR", "NODE", "POOL", "GENERATION", "ALLOCATIONS"], 3),
+        Kind::Node => (&["NAME", "ASN", "IPV4", "IPV6"], 1),
+        Kind::BgpConfiguration => (
+            &[
+                "NAME",
+                "MESHENABLED",
+                "ASNUMBER",
+                "LISTENPORT",
+                "HOLDTIME",
+                "MESHMAXRESTARTTIME",
+            ],
+            3,
+        ),
+        Kind::BgpPeer => (&["NAME", "PEERIP", "NODE", "ASN", "NEXTHOPMODE", "HOLDTIME"], 4),
+        Kind::WorkloadEndpoint => (
+            &[
+                "NAMESPACE",
+                "WORKLOAD",
+                "NODE",
+                "NETWORKS",
+                "INTERFACE",
+                "CONTAINERID",
+            ],
+            5,
+        ),
+    }
+}
+
+/// A resource's cells.
+#[must_use]
+pub(crate) fn cells(resource: &Resource) -> Vec<String> {
+    let name = resource.metadata().name.clone();
+    match resource {
+        Resource::IpPool(pool) => vec![
+            name,
+            pool.spec.cidr.to_string(),
+            pool.spec.node_selector.to_string(),
+            pool.spec.block_size().to_string(),
+            pool.spec.disabled.to_string(),
+            pool.spec.disable_bgp_export.to_string(),
+        ],
+        Resource::IpBlock(block) => vec![
+            name,
+            block.spec.cidr.to_string(),
+            optional(block.spec.node.as_ref()),
+            block.spec.pool.clone(),
+            block.spec.generation.to_string(),
+            block.spec.allocations.len().to_string(),
+        ],
+        Resource::Node(node) => {
+            let bgp = node.spec.bgp.clone().unwrap_or_default();
+            vec![
+                name,
+                optional(bgp.as_number),
+                optional(bgp.ipv4_address),
+                optional(bgp.ipv6_address),
+            ]
+        }
+        Resource::BgpConfiguration(configuration) => {
+            let spec = &configuration.spec;
+            vec![
+                name,
+                spec.node_to_node_mesh_enabled.to_string(),
+                spec.as_number.to_string(),
+                spec.listen_port.to_string(),
+                spec.hold_time.to_string(),
+                spec.node_mesh_max_restart_time.to_string(),
+            ]
+        }
+        Resource::BgpPeer(peer) => {
+            let spec = &peer.spec;
+            let nodes = spec
+                .node
+                .clone()
+                .or_else(|| spec.node_selector.as_ref().map(ToString::to_string));
+            vec![
+                name,
+                if spec.peer_ip.port() == BGP_PORT {
+                    spec.peer_ip.ip().to_string()
+                } else {
+                    spec.peer_ip.to_string()
+                },
+                nodes.unwrap_or_else(|| "(global)".to_owned()),
+                spec.as_number.to_string(),
+                format!("{:?}", spec.next_hop_mode),
+                spec.hold_time.to_string(),
+            ]
+        }
+        Resource::WorkloadEndpoint(endpoint) => vec![
+            optional(endpoint.metadata.namespace.as_ref()),
+            endpoint.spec.pod.clone(),
+            endpoint.spec.node.clone(),
+            joined(&endpoint.spec.addresses),
+            endpoint.spec.interface_name.clone(),
+            endpoint.spec.container_id.clone(),
+        ],
+    }
+}

@@ -1,0 +1,270 @@
+//! Nodes for the agent's tests: a namespace, a directory, and a `manxd` in them.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use manx_api::rpc::{self, Method, Request, Response};
+use manx_api::status::{BlockStatus, NodeStatus};
+use manx_api::{Kind, Resource};
+use manx_store::{SqliteStore, Store as _};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::harness::{TestNetns, eventually};
+
+/// How long an agent may take to become ready, on a machine that does much else.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A program of this workspace, built when it is not.
+fn program(name: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let directory = BUILT.get_or_init(|| {
+        let built = Command::new(env!("CARGO"))
+            .args([
+                "build",
+                "--quiet",
+                "--offline",
+                "--bins",
+                "-p",
+                "manx-agent",
+                "-p",
+                "manx-cni",
+            ])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .unwrap();
+        assert!(built.success(), "manxd and manx cannot be built");
+        let test = std::env::current_exe().unwrap();
+        test.ancestors().nth(2).unwrap().to_owned()
+    });
+    directory.join(name)
+}
+
+/// A cluster's datastore, in a directory that all its nodes share.
+pub(crate) struct Cluster {
+    directory: tempfile::TempDir,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Cluster {
+    /// One with a pool of IPv4 and a pool of IPv6 addresses.
+    pub(crate) fn new() -> Self {
+        let cluster = Self::empty();
+        cluster.create_pool("v4", &json!({"cidr": "10.64.0.0/16"}));
+        cluster.create_pool("v6", &json!({"cidr": "fd64::/64"}));
+        cluster
+    }
+
+    /// One without pools.
+    pub(crate) fn empty() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        Self { directory, runtime }
+    }
+
+    /// Adds a pool.
+    pub(crate) fn create_pool(&self, name: &str, spec: &Value) {
+        let pool = json!({
+            "apiVersion": "manx.network/v1", "kind": "IPPool", "metadata": {"name": name}, "spec": spec,
+        });
+        self.create(serde_json::from_value(pool).unwrap());
+    }
+
+    fn database(&self) -> PathBuf {
+        self.directory.path().join("store.db")
+    }
+
+    fn create(&self, resource: Resource) {
+        self.runtime.block_on(async {
+            let store = SqliteStore::open(&self.database()).await.unwrap();
+            store.create(resource).await.unwrap();
+        });
+    }
+
+    /// Deletes the resources of a kind whose names begin like this.
+    pub(crate) fn delete(&self, kind: Kind, beginning: &str) {
+        self.runtime.block_on(async {
+            let store = SqliteStore::open(&self.database()).await.unwrap();
+            for resource in store.list(kind, None).await.unwrap().items {
+                if resource.metadata().name.starts_with(beginning) {
+                    store.delete(&resource.key(), None).await.unwrap();
+                }
+            }
+        });
+    }
+
+    /// How many resources of a kind there are.
+    pub(crate) fn count(&self, kind: Kind) -> usize {
+        self.runtime.block_on(async {
+            let store = SqliteStore::open(&self.database()).await.unwrap();
+            store.list(kind, None).await.unwrap().items.len()
+        })
+    }
+
+    /// A node in this namespace; its agent is not started.
+    pub(crate) fn node(&self, name: &'static str, netns: TestNetns) -> Node {
+        let directory = self.directory.path().join(name);
+        std::fs::create_dir(&directory).unwrap();
+        let config = json!({
+            "nodeName": name,
+            "datastore": {"sqlite": {"path": self.database()}},
+            "socket": directory.join("manxd.sock"),
+            "stateDir": directory.join("state"),
+            "http": null,
+            "logLevel": "debug",
+        });
+        // YAML is a superset of JSON.
+        std::fs::write(directory.join("manxd.yaml"), config.to_string()).unwrap();
+        Node {
+            netns,
+            directory,
+            agent: None,
+        }
+    }
+}
+
+/// A node; its agent dies with it.
+pub(crate) struct Node {
+    pub(crate) netns: TestNetns,
+    directory: PathBuf,
+    agent: Option<Child>,
+}
+
+impl Node {
+    fn command(&self) -> Command {
+        let mut command = self.netns.command(program("manxd"));
+        command.arg("--config").arg(self.directory.join("manxd.yaml"));
+        command
+    }
+
+    /// Starts the agent.
+    pub(crate) fn launch(&mut self) {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.directory.join("manxd.log"))
+            .unwrap();
+        self.agent = Some(self.command().stdin(Stdio::null()).stderr(log).spawn().unwrap());
+    }
+
+    /// Starts the agent and waits until it is ready.
+    pub(crate) fn start(&mut self) {
+        self.launch();
+        let mut ended = false;
+        let over = eventually(PATIENCE, || {
+            ended = self
+                .agent
+                .as_mut()
+                .is_some_and(|agent| agent.try_wait().unwrap().is_some());
+            ended || self.status().is_some_and(|status| status.ready)
+        });
+        assert!(over && !ended, "not ready: {:?}\n{}", self.status(), self.log());
+    }
+
+    /// Starts another agent with the same configuration, which is expected to end by itself.
+    pub(crate) fn start_another(&self) -> Output {
+        self.command().output().unwrap()
+    }
+
+    /// Ends the agent by a signal, and waits for its end.
+    pub(crate) fn end(&mut self, signal: Signal) {
+        if let Some(mut agent) = self.agent.take() {
+            kill(Pid::from_raw(i32::try_from(agent.id()).unwrap()), signal).unwrap();
+            agent.wait().unwrap();
+        }
+    }
+
+    /// What the agent has logged, for messages of tests that fail.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.join("manxd.log")).unwrap_or_default()
+    }
+
+    /// Asks the agent.
+    pub(crate) fn ask(&self, method: Method) -> Option<Value> {
+        let stream = UnixStream::connect(self.directory.join("manxd.sock")).ok()?;
+        rpc::write(&mut &stream, &Request::new(1, method, Value::Null)).ok()?;
+        let response: Response = rpc::read(&mut BufReader::new(&stream), rpc::MAX_LINE).ok()?;
+        response.outcome().ok()
+    }
+
+    pub(crate) fn status(&self) -> Option<NodeStatus> {
+        serde_json::from_value(self.ask(Method::NodeStatus)?).ok()
+    }
+
+    /// How many addresses pods hold.
+    pub(crate) fn held(&self) -> usize {
+        let blocks: Vec<BlockStatus> = serde_json::from_value(self.ask(Method::IpamShow).unwrap()).unwrap();
+        blocks.iter().map(|block| block.allocations.len()).sum()
+    }
+
+    /// Runs the CNI plugin as a runtime would.
+    pub(crate) fn cni(&self, verb: &str, container: &str, netns: &Path) -> Output {
+        let config = json!({
+            "cniVersion": "1.1.0", "name": "manx", "type": "manx",
+            "socket": self.directory.join("manxd.sock"),
+            "stateDir": self.directory.join("state"),
+        });
+        let mut plugin = Command::new(program("manx"))
+            .env_clear()
+            .env("CNI_COMMAND", verb)
+            .env("CNI_CONTAINERID", container)
+            .env("CNI_NETNS", netns)
+            .env("CNI_IFNAME", "eth0")
+            .env(
+                "CNI_ARGS",
+                format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={container}"),
+            )
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut plugin.stdin.take().unwrap(), config.to_string().as_bytes()).unwrap();
+        plugin.wait_with_output().unwrap()
+    }
+
+    /// Attaches a pod; returns its addresses, IPv4 first.
+    pub(crate) fn add(&self, container: &str, netns: &TestNetns) -> Vec<IpAddr> {
+        let output = self.cni("ADD", container, netns.path());
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{text}\n{}", self.log());
+        let result: Value = serde_json::from_str(&text).unwrap();
+        let address = |ip: &Value| {
+            ip["address"]
+                .as_str()
+                .unwrap()
+                .split('/')
+                .next()
+                .unwrap()
+                .parse()
+                .unwrap()
+        };
+        result["ips"].as_array().unwrap().iter().map(address).collect()
+    }
+
+    /// Detaches a pod.
+    pub(crate) fn delete(&self, container: &str, netns: &Path) {
+        let output = self.cni("DEL", container, netns);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stdout)
+        );
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.end(Signal::SIGKILL);
+    }
+}
