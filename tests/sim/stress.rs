@@ -312,7 +312,7 @@ impl Victim {
                 .rng
                 .random_bool(0.2)
                 .then(|| address(self.rng.random_range(0..5))),
-            cluster_list: (0..self.rng.random_range(0..2)).map(|n| address(n)).collect(),
+            cluster_list: (0..self.rng.random_range(0..2)).map(address).collect(),
             ..Attributes::default()
         }
     }
