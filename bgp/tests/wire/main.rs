@@ -35,6 +35,7 @@ fn context(external: bool) -> Context {
         families: Family::ALL.to_vec(),
         add_path_receive: Vec::new(),
         add_path_send: Vec::new(),
+        extended_next_hop: Vec::new(),
         max_message: MAX_MESSAGE,
     }
 }
