@@ -4,6 +4,7 @@
 mod cases;
 mod corpora;
 mod errors;
+mod exactness;
 mod roundtrip;
 mod strategies;
 
