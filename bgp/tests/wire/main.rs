@@ -1,8 +1,10 @@
 //! The wire level, by its public functions.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+mod capabilities;
 mod cases;
 mod corpora;
+mod edges;
 mod errors;
 mod exactness;
 mod roundtrip;
