@@ -325,6 +325,23 @@ fn all_lengths_cost_what_the_rfcs_say() {
 }
 
 #[test]
+fn lengths_that_only_an_extended_message_holds_cost_the_same() {
+    for context in contexts() {
+        let context = Context {
+            max_message: 65_535,
+            ..context
+        };
+        for rule in rules() {
+            for length in [4_080, 4_096, 65_280, 65_281, 65_400] {
+                let own = attribute(rule.flags, rule.code, &vec![1; length]);
+                check(&rule, &own, length, Shape::Classic, &context);
+                check(&rule, &own, length, Shape::Nothing, &context);
+            }
+        }
+    }
+}
+
+#[test]
 fn an_empty_path_is_an_error_of_external_peers_routes_only() {
     for context in contexts() {
         for shape in SHAPES {

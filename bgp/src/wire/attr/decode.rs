@@ -212,6 +212,9 @@ impl Collected {
     }
 
     /// Takes one attribute in; what is wrong with it and what that costs otherwise.
+    ///
+    /// Flags come first, also of attributes that do not belong here: RFC 7606 §3 c excepts none of those that
+    /// §7.5, §7.9 and §7.10 discard for their sender.
     fn take(&mut self, raw: Raw<'_>, context: &Context) -> Result<(), (Problem, Action)> {
         let Raw { flags, code, .. } = raw;
         if !self.seen.insert(code) {
@@ -245,6 +248,9 @@ impl Collected {
     }
 
     /// Keeps an unknown attribute for others, if it is one to pass on.
+    ///
+    /// One that claims to be well-known ended sessions once (RFC 4271 §6.3). RFC 7606 does not name the case;
+    /// as with any attribute whose Optional bit is wrong (§3 c), the routes go and the session stays.
     fn take_unknown(&mut self, raw: Raw<'_>) -> Result<(), (Problem, Action)> {
         let Raw {
             flags, code, value, ..
