@@ -352,13 +352,14 @@ impl Collected {
 
     /// Those of the announced prefixes that can be routed; the first of the others is noted, the session
     /// stays (RFC 4271 §6.3, last paragraph on NLRI).
-    pub(crate) fn without_strays(&mut self, nlri: Vec<Nlri>) -> Vec<Nlri> {
-        let (strays, kept): (Vec<_>, Vec<_>) = nlri.into_iter().partition(|nlri| nlri::is_stray(nlri.prefix));
-        if let Some(Nlri { prefix, .. }) = strays.first() {
-            let stray = Problem::StrayPrefix { prefix: *prefix };
-            self.problems.push((stray, Action::Discard));
+    pub(crate) fn without_strays(&mut self, mut nlri: Vec<Nlri>) -> Vec<Nlri> {
+        let stray = nlri.iter().find(|nlri| nlri::is_stray(nlri.prefix));
+        if let Some(Nlri { prefix, .. }) = stray {
+            let problem = Problem::StrayPrefix { prefix: *prefix };
+            self.problems.push((problem, Action::Discard));
+            nlri.retain(|nlri| !nlri::is_stray(nlri.prefix));
         }
-        kept
+        nlri
     }
 
     fn take_unreach(&mut self, raw: Raw<'_>, context: &Context) -> Result<(), Problem> {
