@@ -64,6 +64,10 @@ fn rules() -> Vec<Rule> {
         rule(26, 0x80, |_, _| true, (Discard, Discard), everywhere),
         rule(29, 0x80, |_, _| true, (Discard, Discard), everywhere),
         rule(40, 0xc0, |_, _| true, (Discard, Discard), everywhere),
+        // Passed on unread; §3 c.
+        rule(22, 0xc0, |_, _| true, (Withdraw, Withdraw), everywhere),
+        rule(23, 0xc0, |_, _| true, (Withdraw, Withdraw), everywhere),
+        rule(128, 0xc0, |_, _| true, (Withdraw, Withdraw), everywhere),
         // RFC 8092 §5, RFC 9234 §5.
         rule(32, 0xc0, |n, _| n != 0 && n % 12 == 0, (Withdraw, Withdraw), everywhere),
         rule(35, 0xc0, |n, _| n == 4, (Withdraw, Withdraw), everywhere),

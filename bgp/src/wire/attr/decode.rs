@@ -249,18 +249,15 @@ impl Collected {
 
     /// Keeps an unknown attribute for others, if it is one to pass on.
     ///
-    /// One that claims to be well-known ended sessions once (RFC 4271 §6.3). RFC 7606 does not name the case;
-    /// as with any attribute whose Optional bit is wrong (§3 c), the routes go and the session stays.
+    /// One that claims to be well-known ends the session: RFC 4271 §6.3 has it so, and RFC 7606, which is about
+    /// attributes that are recognized, leaves it so (GoBGP and FRR do; BIRD gives up the routes only).
     fn take_unknown(&mut self, raw: Raw<'_>) -> Result<(), (Problem, Action)> {
         let Raw {
             flags, code, value, ..
         } = raw;
         if flags & flag::OPTIONAL == 0 {
             let attribute = raw.whole();
-            return Err((
-                Problem::UnrecognizedWellKnown { code, attribute },
-                Action::Withdraw,
-            ));
+            return Err((Problem::UnrecognizedWellKnown { code, attribute }, Action::Reset));
         }
         if flags & flag::TRANSITIVE != 0 {
             self.keep(flags, code, value);
@@ -308,7 +305,10 @@ impl Collected {
             code::MP_REACH_NLRI => return self.take_reach(raw, context),
             code::MP_UNREACH_NLRI => return self.take_unreach(raw, context),
             code::ONLY_TO_CUSTOMER => own.only_to_customer = Some(raw.sound(raw.number()?)?),
-            code::IPV6_EXTENDED_COMMUNITIES => self.keep(flags, code, value),
+            code::PMSI_TUNNEL
+            | code::TUNNEL_ENCAPSULATION
+            | code::IPV6_EXTENDED_COMMUNITIES
+            | code::ATTR_SET => self.keep(flags, code, value),
             // Known and of no use here: dropped.
             _ => {}
         }

@@ -131,10 +131,11 @@ const DISCARD_VALUE: (Action, Action) = (Action::Withdraw, Action::Discard);
 /// (RFC 7606 §3 j, §5.3).
 const RESET: (Action, Action) = (Action::Reset, Action::Reset);
 
-/// One row per known attribute, in order of type code. Values of AIGP, LINK_STATE and PREFIX_SID mean nothing
+/// One row per known attribute, in order of type code. PMSI_TUNNEL, TUNNEL_ENCAPSULATION and ATTR_SET are
+/// passed on unread; it is their flags that are known (RFC 7606 §3 c). Values of AIGP, LINK_STATE and PREFIX_SID mean nothing
 /// to unicast routes of one domain; they are known so that nobody else gets them from us.
 #[rustfmt::skip]
-const TABLE: [Facts; 21] = [
+const TABLE: [Facts; 24] = [
     Facts::new(code::ORIGIN, "ORIGIN", Class::WellKnown, Length::Exactly(1), Scope::Any, WITHDRAW),
     Facts::new(code::AS_PATH, "AS_PATH", Class::WellKnown, Length::Any, Scope::Any, WITHDRAW),
     Facts::new(code::NEXT_HOP, "NEXT_HOP", Class::WellKnown, Length::Exactly(4), Scope::Any, WITHDRAW),
@@ -150,12 +151,15 @@ const TABLE: [Facts; 21] = [
     Facts::new(code::EXTENDED_COMMUNITIES, "EXTENDED_COMMUNITIES", Class::Transitive, Length::Multiple(8), Scope::Any, WITHDRAW),
     Facts::new(code::AS4_PATH, "AS4_PATH", Class::Transitive, Length::Any, Scope::TwoOctetAs, DISCARD_VALUE),
     Facts::new(code::AS4_AGGREGATOR, "AS4_AGGREGATOR", Class::Transitive, Length::Exactly(8), Scope::TwoOctetAs, DISCARD_VALUE),
+    Facts::new(code::PMSI_TUNNEL, "PMSI_TUNNEL", Class::Transitive, Length::Any, Scope::Any, WITHDRAW),
+    Facts::new(code::TUNNEL_ENCAPSULATION, "TUNNEL_ENCAPSULATION", Class::Transitive, Length::Any, Scope::Any, WITHDRAW),
     Facts::new(code::IPV6_EXTENDED_COMMUNITIES, "IPV6_EXTENDED_COMMUNITIES", Class::Transitive, Length::Multiple(20), Scope::Any, WITHDRAW),
     Facts::new(code::AIGP, "AIGP", Class::NonTransitive, Length::Any, Scope::Any, DISCARD),
     Facts::new(code::LINK_STATE, "LINK_STATE", Class::NonTransitive, Length::Any, Scope::Any, DISCARD),
     Facts::new(code::LARGE_COMMUNITY, "LARGE_COMMUNITY", Class::Transitive, Length::Multiple(12), Scope::Any, WITHDRAW),
     Facts::new(code::ONLY_TO_CUSTOMER, "ONLY_TO_CUSTOMER", Class::Transitive, Length::Exactly(4), Scope::Any, WITHDRAW),
     Facts::new(code::PREFIX_SID, "PREFIX_SID", Class::Transitive, Length::Any, Scope::Any, DISCARD),
+    Facts::new(code::ATTR_SET, "ATTR_SET", Class::Transitive, Length::Any, Scope::Any, WITHDRAW),
 ];
 
 /// The facts of the attribute with this type code, if it is known.

@@ -46,12 +46,15 @@ pub(crate) mod code {
     pub(crate) const EXTENDED_COMMUNITIES: u8 = 16;
     pub(crate) const AS4_PATH: u8 = 17;
     pub(crate) const AS4_AGGREGATOR: u8 = 18;
+    pub(crate) const PMSI_TUNNEL: u8 = 22;
+    pub(crate) const TUNNEL_ENCAPSULATION: u8 = 23;
     pub(crate) const IPV6_EXTENDED_COMMUNITIES: u8 = 25;
     pub(crate) const AIGP: u8 = 26;
     pub(crate) const LINK_STATE: u8 = 29;
     pub(crate) const LARGE_COMMUNITY: u8 = 32;
     pub(crate) const ONLY_TO_CUSTOMER: u8 = 35;
     pub(crate) const PREFIX_SID: u8 = 40;
+    pub(crate) const ATTR_SET: u8 = 128;
 }
 
 /// What a path has beside prefix and next hop. Equal sets are equal values.

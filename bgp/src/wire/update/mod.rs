@@ -91,7 +91,7 @@ fn end_of_rib_of(bare: bool, field: &[u8], collected: &Collected, context: &Cont
 /// Notes what an announcement lacks (RFC 4271 §5.1, RFC 7606 §3 d) or cannot use.
 ///
 /// LOCAL_PREF is none of these: RFC 4271 §5 has it "required" within an AS but not "mandatory", and where a
-/// speaker leaves it out, the default degree of preference stands in (as in BIRD and GoBGP).
+/// speaker leaves it out, the default degree of preference stands in (as in BIRD and GoBGP; FRR withdraws).
 fn note_shortcomings(collected: &mut Collected, announced: &[Nlri], context: &Context) {
     if announced.is_empty() && collected.reach.is_none() {
         return;
