@@ -6,7 +6,9 @@
 use bytes::{Bytes, BytesMut};
 use thiserror::Error as ThisError;
 
-use crate::wire::{Capability, Notification, attr};
+use crate::Prefix;
+use crate::wire::attr::{self, code};
+use crate::wire::{Capability, Notification, Role};
 
 /// What ends a session: the peer broke a rule and is told which.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
@@ -64,6 +66,14 @@ pub enum Error {
     UnsupportedCapability {
         /// What the peer would have to offer.
         missing: Vec<Capability>,
+    },
+    /// OPEN: the two sides' roles do not pair, or the peer claims several (RFC 9234 §4.2).
+    #[error("the peer's role {theirs:?} does not pair with ours, {ours:?}")]
+    RoleMismatch {
+        /// Our role.
+        ours: Role,
+        /// The peer's, as its capability says; none where a strict session needs one.
+        theirs: Option<Role>,
     },
     /// UPDATE: beyond repair.
     #[error(transparent)]
@@ -150,6 +160,12 @@ pub enum Problem {
         /// The whole attribute.
         attribute: Bytes,
     },
+    /// A prefix that is well-formed and cannot be routed.
+    #[error("{prefix} is multicast, loopback or link-local")]
+    StrayPrefix {
+        /// The first such prefix of its field.
+        prefix: Prefix,
+    },
     /// A prefix in the message's own fields is longer than its family allows or cut short.
     #[error("a prefix is too long or cut short")]
     InvalidNetwork,
@@ -164,10 +180,32 @@ pub enum Problem {
     },
 }
 
+impl Problem {
+    /// The type code of the attribute in question; none where it is about the message's own fields.
+    #[must_use]
+    pub fn code(&self) -> Option<u8> {
+        match self {
+            Self::AttributeOverrun { code }
+            | Self::Duplicate { code }
+            | Self::MultiprotocolFraming { code }
+            | Self::UnrecognizedWellKnown { code, .. }
+            | Self::MissingWellKnown { code }
+            | Self::AttributeFlags { code, .. }
+            | Self::AttributeLength { code, .. }
+            | Self::OptionalAttribute { code, .. }
+            | Self::Misplaced { code } => Some(*code),
+            Self::InvalidOrigin { .. } => Some(code::ORIGIN),
+            Self::InvalidNextHop { attribute } => attribute.get(1).copied(),
+            Self::MalformedAsPath => Some(code::AS_PATH),
+            Self::FieldLength | Self::InvalidNetwork | Self::StrayPrefix { .. } => None,
+        }
+    }
+}
+
 /// What a problem costs, from cheap to dear (RFC 7606 §2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
-    /// The attribute is dropped, the routes stay.
+    /// The attribute, or the prefix, is dropped; the routes stay.
     Discard,
     /// The message's routes are treated as withdrawn.
     Withdraw,
@@ -195,6 +233,7 @@ impl From<Error> for Notification {
                 }
                 (2, 7, data.freeze())
             }
+            Error::RoleMismatch { .. } => (2, 11, Bytes::new()),
             Error::Update(problem) => update(problem),
             Error::RefreshLength { message } => (7, 1, message),
         };
@@ -217,7 +256,7 @@ fn update(problem: Problem) -> (u8, u8, Bytes) {
         Problem::InvalidOrigin { attribute } => (6, attribute),
         Problem::InvalidNextHop { attribute } => (8, attribute),
         Problem::OptionalAttribute { attribute, .. } => (9, attribute),
-        Problem::InvalidNetwork => (10, Bytes::new()),
+        Problem::InvalidNetwork | Problem::StrayPrefix { .. } => (10, Bytes::new()),
         Problem::MalformedAsPath => (11, Bytes::new()),
     };
     (3, subcode, data)

@@ -28,7 +28,7 @@ pub use crate::error::{Action, Error, Problem};
 pub use attr::{
     AsPath, Attributes, Community, ExtendedCommunity, LargeCommunity, Origin, Segment, UnknownAttribute,
 };
-pub use capability::{Capability, GracefulRestart};
+pub use capability::{AddPath, Capability, GracefulRestart, LongLivedRestart, Role};
 use header::Kind;
 pub use header::frame;
 pub use nlri::{NextHop, Nlri};
@@ -48,6 +48,10 @@ type Step<'a, T> = nom::IResult<&'a [u8], T, ()>;
 
 /// A BGP message (RFC 4271 §4; ROUTE-REFRESH RFC 2918).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all messages are UPDATEs, and none is kept"
+)]
 pub enum Message {
     /// Opens a session.
     Open(Open),
@@ -89,6 +93,8 @@ pub struct Context {
     pub add_path_receive: Vec<Family>,
     /// Families whose prefixes leave with path identifiers.
     pub add_path_send: Vec<Family>,
+    /// Families whose next hops may be IPv6 addresses though their prefixes are not (RFC 8950).
+    pub extended_next_hop: Vec<Family>,
     /// The longest message either side may send: 4,096, or 65,535 with RFC 8654.
     pub max_message: usize,
 }
@@ -102,6 +108,7 @@ impl Default for Context {
             families: Vec::new(),
             add_path_receive: Vec::new(),
             add_path_send: Vec::new(),
+            extended_next_hop: Vec::new(),
             max_message: MAX_MESSAGE,
         }
     }
@@ -112,10 +119,29 @@ impl Default for Context {
 /// # Errors
 /// What the peer did wrong, if that ends the session.
 pub fn decode(frame: &Bytes, context: &Context) -> Result<Message, Error> {
+    decode_with(frame, context, |_, _| ())
+}
+
+/// As [`decode`], telling `report` of everything that was wrong with an UPDATE short of ending the session,
+/// for counting and logging. What ends it is the error alone.
+///
+/// # Errors
+/// What the peer did wrong, if that ends the session.
+pub fn decode_with(
+    frame: &Bytes,
+    context: &Context,
+    mut report: impl FnMut(Problem, Action),
+) -> Result<Message, Error> {
     let (kind, body) = header::split(frame, context.max_message)?;
     match kind {
         Kind::Open => open::decode(body).map(Message::Open),
-        Kind::Update => update::decode(body, context).map(|(update, _)| Message::Update(update)),
+        Kind::Update => {
+            let (update, problems) = update::decode(body, context)?;
+            for (problem, action) in problems {
+                report(problem, action);
+            }
+            Ok(Message::Update(update))
+        }
         Kind::Notification => notification::decode(body).map(Message::Notification),
         Kind::Keepalive => Ok(Message::Keepalive),
         Kind::RouteRefresh => refresh::decode(frame, body).map(Message::RouteRefresh),

@@ -134,17 +134,33 @@ impl Nlri {
     }
 }
 
-/// The next hop in MP_REACH_NLRI; none where its length does not fit the family.
+/// Whether no packet to it may leave a link or a host: multicast, loopback and link-local prefixes, which are
+/// well-formed and mean nothing here.
+pub(super) fn is_stray(prefix: Prefix) -> bool {
+    match (prefix.address(), prefix.len()) {
+        (IpAddr::V4(address), len) => address.is_multicast() && len >= 4 || address.is_loopback() && len >= 8,
+        (IpAddr::V6(address), len) => {
+            address.is_multicast() && len >= 8
+                || address.is_unicast_link_local() && len >= 10
+                || address.is_loopback() && len == 128
+        }
+    }
+}
+
+/// The next hop in MP_REACH_NLRI; none where its length does not fit the family. IPv4 prefixes have an IPv6
+/// one where both sides said that they can (RFC 8950 §3).
 ///
 /// Beside RFC 2545's two forms, speakers in the field send a link-local address alone, twice, or after the
 /// unspecified one: all mean that there is only a link-local one.
-pub(super) fn decode_next_hop(family: Family, octets: &[u8]) -> Option<NextHop> {
+pub(super) fn decode_next_hop(family: Family, octets: &[u8], context: &Context) -> Option<NextHop> {
+    let extended = context.extended_next_hop.contains(&family);
     match (family, octets.len()) {
         (Family::Ipv4Unicast, 4) => {
             let parsed: Step<'_, _> = all_consuming(be_u32).parse(octets);
             parsed.ok().map(|(_, address)| NextHop::V4(address.into()))
         }
-        (Family::Ipv6Unicast, 16 | 32) => {
+        (Family::Ipv4Unicast, 16 | 32) if !extended => None,
+        (Family::Ipv4Unicast | Family::Ipv6Unicast, 16 | 32) => {
             let parsed: Step<'_, _> =
                 all_consuming((be_u128, cond(octets.len() == 32, be_u128))).parse(octets);
             let (_, (first, second)) = parsed.ok()?;

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use bytes::{Bytes, BytesMut};
 use manx_bgp::wire::{
     self, Action, AsPath, Attributes, Community, Context, ExtendedCommunity, LargeCommunity, Message,
-    NextHop, Problem, Reach, Segment, Update,
+    NextHop, Notification, Problem, Reach, Segment, Update,
 };
 use manx_bgp::{Family, Prefix};
 use proptest::prelude::*;
@@ -192,7 +192,7 @@ fn unknown_attributes_are_relayed_octet_by_octet_if_they_are_transitive() {
         (0x80, false),
         (0xa0, false),
     ] {
-        for code in [23, 28, 128, 255] {
+        for code in [21, 28, 129, 255] {
             let (update, problems) = with(&attribute(flags, code, &[0xde, 0xad, 0]), &context(true));
             assert_eq!(problems, []);
             assert_eq!(update.attributes.unknown.len(), usize::from(kept));
@@ -207,13 +207,24 @@ fn unknown_attributes_are_relayed_octet_by_octet_if_they_are_transitive() {
 }
 
 #[test]
-fn an_unknown_well_known_attribute_costs_the_routes_only() {
-    let (update, problems) = with(&attribute(0x40, 99, &[1]), &context(true));
-    assert_eq!(update.withdrawn, [nlri("10.0.0.0/8")]);
-    assert!(matches!(
-        problems[..],
-        [(Problem::UnrecognizedWellKnown { code: 99, .. }, Action::Withdraw)]
-    ));
+fn an_unknown_well_known_attribute_ends_the_session_and_comes_back_whole() {
+    for flags in [0x00, 0x20, 0x40, 0x60] {
+        let unknown = attribute(flags, 99, &[1]);
+        let octets = update(&[], &attributes(&unknown), &TEN);
+        let error = wire::decode_update(&octets, &context(true)).unwrap_err();
+        let told = Notification::from(error);
+        assert_eq!((told.code, told.subcode, told.data), (3, 2, unknown.into()));
+    }
+}
+
+#[test]
+fn an_attribute_that_is_only_passed_on_has_its_flags_checked() {
+    for code in [22, 23, 128] {
+        let (decoded, problems) = with(&attribute(0xc0, code, &[0xde, 0xad]), &context(true));
+        assert_eq!((decoded.attributes.unknown.len(), problems), (1, vec![]));
+        let (decoded, _) = with(&attribute(0x80, code, &[0xde, 0xad]), &context(true));
+        assert_eq!(decoded.withdrawn, [nlri("10.0.0.0/8")]);
+    }
 }
 
 #[test]
@@ -587,7 +598,7 @@ proptest! {
 
     #[test]
     fn random_octets_in_a_known_attribute_never_cost_the_session(
-        code in prop_oneof![1..=13_u8, 16..=255_u8],
+        code in prop_oneof![1..=10_u8, 16..=18_u8, 22..=23_u8, 25..=26_u8, Just(29), Just(32), Just(35), Just(40)],
         flags in any::<u8>(),
         value in proptest::collection::vec(any::<u8>(), 0..300),
         external in any::<bool>(),

@@ -278,7 +278,8 @@ fn an_error_without_routes_ends_the_session_with_its_own_subcode() {
         (bad(0xc0, 1, &[0]), 4),
         (bad(0x40, 1, &[0, 0]), 5),
         (bad(0x40, 1, &[3]), 6),
-        (bad(0x40, 3, &[0, 0, 0, 0]), 8),
+        (bad(0x40, 3, &[0, 0, 0]), 5),
+        (bad(0x80, 3, &[192, 0, 2, 1]), 4),
     ];
     for (attribute, subcode) in cases {
         let ended = error(&update(&[], &attribute, &[]), &context(false));

@@ -1,9 +1,12 @@
 //! The wire level, by its public functions.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+mod capabilities;
 mod cases;
 mod corpora;
+mod edges;
 mod errors;
+mod exactness;
 mod roundtrip;
 mod strategies;
 
@@ -35,6 +38,7 @@ fn context(external: bool) -> Context {
         families: Family::ALL.to_vec(),
         add_path_receive: Vec::new(),
         add_path_send: Vec::new(),
+        extended_next_hop: Vec::new(),
         max_message: MAX_MESSAGE,
     }
 }

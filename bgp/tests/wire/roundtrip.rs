@@ -43,10 +43,16 @@ fn single() -> impl Strategy<Value = Message> {
 fn announcement(
     count: std::ops::Range<usize>,
 ) -> impl Strategy<Value = (Context, wire::Attributes, wire::NextHop, Vec<Nlri>)> {
-    (strategies::context(), strategies::family()).prop_flat_map(move |(context, family)| {
+    let family = (strategies::context(), strategies::family(), any::<bool>());
+    family.prop_flat_map(move |(context, family, extended)| {
+        let of = if extended && context.extended_next_hop.contains(&family) {
+            Family::Ipv6Unicast
+        } else {
+            family
+        };
         (
             strategies::attributes(&context),
-            strategies::next_hop(family),
+            strategies::next_hop(of),
             strategies::nlri(family, &context, count.clone()),
         )
             .prop_map(move |(attributes, next_hop, nlri)| (context.clone(), attributes, next_hop, nlri))

@@ -5,11 +5,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bytes::Bytes;
 use manx_bgp::wire::{
-    AsPath, Attributes, Capability, Context, GracefulRestart, NextHop, Nlri, Notification, Open, Origin,
-    RouteRefresh, Segment, UnknownAttribute,
+    AddPath, AsPath, Attributes, Capability, Context, GracefulRestart, LongLivedRestart, NextHop, Nlri,
+    Notification, Open, Origin, Role, RouteRefresh, Segment, UnknownAttribute,
 };
 use manx_bgp::{Family, Prefix};
-use proptest::collection::{btree_map, vec};
+use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 
@@ -19,11 +19,12 @@ pub(crate) fn family() -> impl Strategy<Value = Family> {
 
 pub(crate) fn prefix(family: Family) -> BoxedStrategy<Prefix> {
     match family {
+        // Neither multicast nor loopback nor link-local: nobody may announce those.
         Family::Ipv4Unicast => (any::<u32>(), 0..=32_u8)
-            .prop_map(|(address, len)| Prefix::v4(address.into(), len).unwrap())
+            .prop_map(|(address, len)| Prefix::v4((address & 0x5fff_ffff).into(), len).unwrap())
             .boxed(),
         Family::Ipv6Unicast => (any::<u128>(), 0..=128_u8)
-            .prop_map(|(address, len)| Prefix::v6(address.into(), len).unwrap())
+            .prop_map(|(address, len)| Prefix::v6((address >> 2 | 1 << 125).into(), len).unwrap())
             .boxed(),
     }
 }
@@ -126,14 +127,23 @@ pub(crate) fn attributes(context: &Context) -> impl Strategy<Value = Attributes>
     let communities = (
         vec(any::<u32>(), 0..70),
         vec(any::<[u8; 8]>(), 0..4),
-        vec(any::<[u32; 3]>(), 0..4),
-        unknown(),
+        btree_set(any::<[u32; 3]>(), 0..4),
+        (unknown(), option::of(asn()), any::<u64>()),
     );
     (path, reflection, communities).prop_map(move |(path, reflection, communities)| {
         let (origin, as_path, med, atomic_aggregate, aggregator) = path;
         let (local_pref, originator_id, cluster_list) = reflection;
-        let (communities, extended_communities, large_communities, unknown) = communities;
+        let (communities, extended_communities, large_communities, others) = communities;
+        let (unknown, only_to_customer, partial) = others;
         let cluster_list = cluster_list.into_iter().filter(|_| internal);
+        let present = [
+            (7, aggregator.is_some()),
+            (8, !communities.is_empty()),
+            (16, !extended_communities.is_empty()),
+            (32, !large_communities.is_empty()),
+            (35, only_to_customer.is_some()),
+        ];
+        let may = present.iter().filter(|(_, present)| *present);
         Attributes {
             origin,
             as_path,
@@ -143,7 +153,9 @@ pub(crate) fn attributes(context: &Context) -> impl Strategy<Value = Attributes>
             aggregator: aggregator.map(|(asn, identifier)| (asn, identifier.into())),
             communities,
             extended_communities,
-            large_communities,
+            large_communities: large_communities.into_iter().collect(),
+            only_to_customer,
+            partial: partial & may.map(|(code, _)| 1_u64 << code).sum::<u64>(),
             originator_id: originator_id.filter(|_| internal).map(Ipv4Addr::from),
             cluster_list: cluster_list.map(Ipv4Addr::from).collect(),
             unknown,
@@ -155,16 +167,32 @@ pub(crate) fn attributes(context: &Context) -> impl Strategy<Value = Attributes>
 pub(crate) fn context() -> impl Strategy<Value = Context> {
     let add_path = proptest::sample::subsequence(Family::ALL.to_vec(), 0..=2);
     let max_message = prop_oneof![Just(4_096_usize), Just(65_535)];
-    (any::<bool>(), any::<bool>(), add_path, max_message).prop_map(
-        |(four_octet_as, external, add_path, max_message)| Context {
+    (any::<bool>(), any::<bool>(), add_path, any::<bool>(), max_message).prop_map(
+        |(four_octet_as, external, add_path, extended, max_message)| Context {
             four_octet_as,
             external,
             families: Family::ALL.to_vec(),
             add_path_receive: add_path.clone(),
             add_path_send: add_path,
+            extended_next_hop: if extended {
+                vec![Family::Ipv4Unicast]
+            } else {
+                vec![]
+            },
             max_message,
         },
     )
+}
+
+fn role() -> impl Strategy<Value = Role> {
+    prop_oneof![
+        Just(Role::Provider),
+        Just(Role::RouteServer),
+        Just(Role::RouteServerClient),
+        Just(Role::Customer),
+        Just(Role::Peer),
+        (5..=255_u8).prop_map(Role::Unassigned),
+    ]
 }
 
 fn capability() -> impl Strategy<Value = Capability> {
@@ -185,9 +213,36 @@ fn capability() -> impl Strategy<Value = Capability> {
                 families,
             })
         }),
-        (66..=255_u8, vec(any::<u8>(), 0..80)).prop_map(|(code, value)| Capability::Unknown {
+        vec(family(), 0..4).prop_map(Capability::ExtendedNextHop),
+        Just(Capability::ExtendedMessage),
+        role().prop_map(Capability::Role),
+        vec((family(), 1..=3_u8), 0..4).prop_map(|families| {
+            let each = families.into_iter().map(|(family, both)| AddPath {
+                family,
+                receive: both & 1 != 0,
+                send: both & 2 != 0,
+            });
+            Capability::AddPath(each.collect())
+        }),
+        Just(Capability::EnhancedRouteRefresh),
+        vec((family(), any::<bool>(), 0..1_u32 << 24), 0..4).prop_map(|families| {
+            let each = families
+                .into_iter()
+                .map(|(family, forwarding, stale_time)| LongLivedRestart {
+                    family,
+                    forwarding,
+                    stale_time,
+                });
+            Capability::LongLivedGracefulRestart(each.collect())
+        }),
+        (72..=255_u8, vec(any::<u8>(), 0..80)).prop_map(|(code, value)| Capability::Unknown {
             code,
             value: value.into()
+        }),
+        // It neither sends nor receives.
+        Just(Capability::Unknown {
+            code: 69,
+            value: Bytes::from_static(&[0, 1, 1, 0])
         }),
         // A family of others.
         Just(Capability::Unknown {

@@ -20,6 +20,11 @@ fn context(bits: u8) -> Context {
         families: families(2),
         add_path_receive: add_path.clone(),
         add_path_send: add_path,
+        extended_next_hop: if bits >> 7 == 1 {
+            Family::ALL.to_vec()
+        } else {
+            vec![]
+        },
         max_message: if bits >> 6 & 1 == 1 { 65_535 } else { 4_096 },
     }
 }

@@ -10,7 +10,7 @@ use nom::multi::{length_data, many0};
 use nom::number::complete::{be_u8, be_u16, be_u32};
 
 use super::as_path::{self, Width};
-use super::{AsPath, Attributes, Origin, UnknownAttribute, code, facts, flag};
+use super::{AsPath, Attributes, Origin, UnknownAttribute, code, facts, flag, unique};
 use crate::Family;
 use crate::wire::nlri::{self, NextHop, Nlri};
 use crate::wire::{AS_TRANS, Action, Context, Error, Problem, Reach, Step};
@@ -20,13 +20,16 @@ use crate::wire::{AS_TRANS, Action, Context, Error, Problem, Reach, Step};
 pub(crate) struct Collected {
     /// Those that paths keep.
     pub(crate) attributes: Attributes,
-    /// NEXT_HOP.
+    /// NEXT_HOP, if a host could answer there.
     pub(crate) next_hop: Option<NextHop>,
+    /// What is wrong with NEXT_HOP otherwise. It matters only to the prefixes of the message's own field
+    /// (RFC 4760 §3), and never costs the session (RFC 4271 §6.3).
+    pub(crate) bad_next_hop: Option<Problem>,
     /// MP_REACH_NLRI of a negotiated family, if it holds prefixes.
     pub(crate) reach: Option<Reach>,
     /// MP_UNREACH_NLRI of a negotiated family.
     pub(crate) unreach: Option<(Family, Vec<Nlri>)>,
-    /// MP_REACH_NLRI came, of whatever family.
+    /// MP_REACH_NLRI came, with prefixes or of a family that is not looked into.
     pub(crate) announces: bool,
     /// What was wrong, none of it worth a reset.
     pub(crate) problems: Vec<(Problem, Action)>,
@@ -112,16 +115,6 @@ impl Raw<'_> {
         }
     }
 
-    /// A host's address.
-    fn next_hop(&self) -> Result<NextHop, Problem> {
-        let next_hop = NextHop::V4(self.number()?.into());
-        if next_hop.is_usable() {
-            Ok(next_hop)
-        } else {
-            Err(self.invalid_next_hop())
-        }
-    }
-
     fn number(&self) -> Result<u32, Problem> {
         self.value(all_consuming(be_u32).parse(self.value))
     }
@@ -130,22 +123,30 @@ impl Raw<'_> {
         self.value(all_consuming(many0(be_u32)).parse(self.value))
     }
 
-    /// AS, which is not 0 (RFC 7607), and identifier.
+    /// AS and identifier.
     fn aggregator(&self, width: Width) -> Result<(u32, Ipv4Addr), Problem> {
         let (asn, identifier) = self.value(match width {
             Width::Two => all_consuming((be_u16.map(u32::from), be_u32)).parse(self.value),
             Width::Four => all_consuming((be_u32, be_u32)).parse(self.value),
         })?;
+        Ok((self.sound(asn)?, identifier.into()))
+    }
+
+    /// An AS number, which is not 0 (RFC 7607 §2).
+    fn sound(&self, asn: u32) -> Result<u32, Problem> {
         if asn == 0 {
             return Err(self.wrong_value());
         }
-        Ok((asn, identifier.into()))
+        Ok(asn)
     }
 
     fn value<T>(&self, parsed: Step<'_, T>) -> Result<T, Problem> {
         parsed.map(|(_, value)| value).map_err(|_| self.wrong_value())
     }
 }
+
+/// AFI, SAFI, next hop length and reserved octet (RFC 7606 §5.3).
+const SHORTEST_REACH: usize = 5;
 
 /// All attributes of an UPDATE.
 ///
@@ -156,6 +157,7 @@ pub(crate) fn decode(mut field: &[u8], context: &Context) -> Result<Collected, E
     while !field.is_empty() {
         let Ok((rest, raw)) = raw(field) else {
             let code = field.get(1).copied().unwrap_or(0);
+            collected.seen.insert(code);
             let action = if is_multiprotocol(code) {
                 Action::Reset
             } else {
@@ -210,11 +212,13 @@ impl Collected {
     }
 
     /// Takes one attribute in; what is wrong with it and what that costs otherwise.
+    ///
+    /// Flags come first, also of attributes that do not belong here: RFC 7606 §3 c excepts none of those that
+    /// §7.5, §7.9 and §7.10 discard for their sender.
     fn take(&mut self, raw: Raw<'_>, context: &Context) -> Result<(), (Problem, Action)> {
         let Raw { flags, code, .. } = raw;
-        let multiprotocol = is_multiprotocol(code);
         if !self.seen.insert(code) {
-            let action = if multiprotocol {
+            let action = if is_multiprotocol(code) {
                 Action::Reset
             } else {
                 Action::Discard
@@ -225,11 +229,6 @@ impl Collected {
             return self.take_unknown(raw);
         };
         if !facts.flags_fit(flags) {
-            if multiprotocol {
-                // Its prefixes have to be withdrawn, so they are read all the same.
-                self.take_value(raw, context)
-                    .map_err(|problem| (problem, facts.on_value))?;
-            }
             let attribute = raw.whole();
             return Err((Problem::AttributeFlags { code, attribute }, facts.on_flags));
         }
@@ -241,20 +240,24 @@ impl Collected {
             return Err((Problem::AttributeLength { code, attribute }, facts.on_value));
         }
         self.take_value(raw, context)
-            .map_err(|problem| (problem, facts.on_value))
+            .map_err(|problem| (problem, facts.on_value))?;
+        if flags & flag::PARTIAL != 0 && facts.is_kept() {
+            self.attributes.partial |= 1 << code;
+        }
+        Ok(())
     }
 
     /// Keeps an unknown attribute for others, if it is one to pass on.
+    ///
+    /// One that claims to be well-known ends the session: RFC 4271 §6.3 has it so, and RFC 7606, which is about
+    /// attributes that are recognized, leaves it so (GoBGP and FRR do; BIRD gives up the routes only).
     fn take_unknown(&mut self, raw: Raw<'_>) -> Result<(), (Problem, Action)> {
         let Raw {
             flags, code, value, ..
         } = raw;
         if flags & flag::OPTIONAL == 0 {
             let attribute = raw.whole();
-            return Err((
-                Problem::UnrecognizedWellKnown { code, attribute },
-                Action::Withdraw,
-            ));
+            return Err((Problem::UnrecognizedWellKnown { code, attribute }, Action::Reset));
         }
         if flags & flag::TRANSITIVE != 0 {
             self.keep(flags, code, value);
@@ -283,7 +286,7 @@ impl Collected {
         match code {
             code::ORIGIN => own.origin = raw.origin()?,
             code::AS_PATH => own.as_path = as_path::decode(value, width).ok_or(Problem::MalformedAsPath)?,
-            code::NEXT_HOP => self.next_hop = Some(raw.next_hop()?),
+            code::NEXT_HOP => self.take_next_hop(raw)?,
             code::MULTI_EXIT_DISC => own.med = Some(raw.number()?),
             code::LOCAL_PREF => own.local_pref = Some(raw.number()?),
             code::ATOMIC_AGGREGATE => own.atomic_aggregate = true,
@@ -294,36 +297,69 @@ impl Collected {
                 own.cluster_list = raw.numbers()?.into_iter().map(Ipv4Addr::from).collect();
             }
             code::EXTENDED_COMMUNITIES => own.extended_communities = value.as_chunks().0.to_vec(),
-            code::LARGE_COMMUNITY => own.large_communities = raw.numbers()?.as_chunks().0.to_vec(),
+            code::LARGE_COMMUNITY => own.large_communities = unique(raw.numbers()?.as_chunks().0),
             code::AS4_PATH => {
                 self.as4_path = Some(as_path::decode_as4(value).ok_or_else(|| raw.wrong_value())?);
             }
             code::AS4_AGGREGATOR => self.as4_aggregator = Some(raw.aggregator(Width::Four)?),
             code::MP_REACH_NLRI => return self.take_reach(raw, context),
             code::MP_UNREACH_NLRI => return self.take_unreach(raw, context),
-            code::IPV6_EXTENDED_COMMUNITIES | code::ONLY_TO_CUSTOMER => self.keep(flags, code, value),
+            code::ONLY_TO_CUSTOMER => own.only_to_customer = Some(raw.sound(raw.number()?)?),
+            code::PMSI_TUNNEL
+            | code::TUNNEL_ENCAPSULATION
+            | code::IPV6_EXTENDED_COMMUNITIES
+            | code::ATTR_SET => self.keep(flags, code, value),
             // Known and of no use here: dropped.
             _ => {}
         }
         Ok(())
     }
 
+    fn take_next_hop(&mut self, raw: Raw<'_>) -> Result<(), Problem> {
+        let next_hop = NextHop::V4(raw.number()?.into());
+        if next_hop.is_usable() {
+            self.next_hop = Some(next_hop);
+        } else {
+            self.bad_next_hop = Some(raw.invalid_next_hop());
+        }
+        Ok(())
+    }
+
     fn take_reach(&mut self, raw: Raw<'_>, context: &Context) -> Result<(), Problem> {
         let framing = || Problem::MultiprotocolFraming { code: raw.code };
+        if raw.value.len() < SHORTEST_REACH {
+            return Err(framing());
+        }
         let (rest, family) = family(raw.value).map_err(|_| framing())?;
         self.announces = true;
         let Some(family) = family.filter(|family| context.families.contains(family)) else {
             return Ok(());
         };
         let (field, address) = next_hop_and_reserved(rest).map_err(|_| framing())?;
-        let next_hop = nlri::decode_next_hop(family, address).ok_or_else(framing)?;
+        let next_hop = nlri::decode_next_hop(family, address, context).ok_or_else(framing)?;
         let nlri = nlri::decode(family, field, context).ok_or_else(|| raw.wrong_value())?;
+        self.announces = !nlri.is_empty();
+        let nlri = self.without_strays(nlri);
+        if nlri.is_empty() {
+            return Ok(());
+        }
         if !next_hop.is_usable() {
             self.problems.push((raw.invalid_next_hop(), Action::Withdraw));
         }
-        self.announces = !nlri.is_empty();
-        self.reach = self.announces.then_some(Reach { next_hop, nlri });
+        self.reach = Some(Reach { next_hop, nlri });
         Ok(())
+    }
+
+    /// Those of the announced prefixes that can be routed; the first of the others is noted, the session
+    /// stays (RFC 4271 §6.3, last paragraph on NLRI).
+    pub(crate) fn without_strays(&mut self, mut nlri: Vec<Nlri>) -> Vec<Nlri> {
+        let stray = nlri.iter().find(|nlri| nlri::is_stray(nlri.prefix));
+        if let Some(Nlri { prefix, .. }) = stray {
+            let problem = Problem::StrayPrefix { prefix: *prefix };
+            self.problems.push((problem, Action::Discard));
+            nlri.retain(|nlri| !nlri::is_stray(nlri.prefix));
+        }
+        nlri
     }
 
     fn take_unreach(&mut self, raw: Raw<'_>, context: &Context) -> Result<(), Problem> {

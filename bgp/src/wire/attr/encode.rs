@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use bytes::{BufMut, BytesMut};
 
 use super::as_path::Width;
-use super::{Attributes, Origin, UnknownAttribute, code, facts, flag};
+use super::{Attributes, Origin, UnknownAttribute, code, facts, flag, unique};
 use crate::wire::open::two_octets;
 use crate::wire::{AS_TRANS, Context};
 
@@ -13,15 +13,19 @@ use crate::wire::{AS_TRANS, Context};
 #[derive(Debug)]
 pub(crate) struct Writer<'a> {
     out: &'a mut BytesMut,
+    /// As in [`Attributes::partial`].
+    partial: u64,
     unknown: &'a [UnknownAttribute],
     context: &'a Context,
 }
 
 impl<'a> Writer<'a> {
-    pub(crate) fn new(out: &'a mut BytesMut, unknown: &'a [UnknownAttribute], context: &'a Context) -> Self {
+    /// For one message's multiprotocol attribute.
+    pub(crate) fn new(out: &'a mut BytesMut, context: &'a Context) -> Self {
         Self {
             out,
-            unknown,
+            partial: 0,
+            unknown: &[],
             context,
         }
     }
@@ -30,7 +34,12 @@ impl<'a> Writer<'a> {
     pub(crate) fn put(&mut self, code: u8, value: &[u8]) {
         self.put_unknown(code.into());
         if let Some(facts) = facts::of(code).filter(|facts| facts.belongs(self.context)) {
-            self.put_raw(facts.flags(), code, value);
+            let partial = if self.partial >> code & 1 == 1 {
+                flag::PARTIAL
+            } else {
+                0
+            };
+            self.put_raw(facts.flags() | partial, code, value);
         }
     }
 
@@ -75,7 +84,12 @@ pub(crate) fn put_all(
     context: &Context,
     out: &mut BytesMut,
 ) {
-    let mut writer = Writer::new(out, &attributes.unknown, context);
+    let mut writer = Writer {
+        out,
+        partial: attributes.partial,
+        unknown: &attributes.unknown,
+        context,
+    };
     let width = Width::of(context);
     let path = |width| octets(|value| attributes.as_path.put(width, value));
     writer.put(code::ORIGIN, &[origin(attributes.origin)]);
@@ -114,9 +128,13 @@ pub(crate) fn put_all(
     if let Some((asn, identifier)) = attributes.aggregator.filter(wide) {
         writer.put(code::AS4_AGGREGATOR, &aggregator(asn, identifier, Width::Four));
     }
-    writer.put_list(code::LARGE_COMMUNITY, &attributes.large_communities, |parts| {
+    let large_communities = unique(&attributes.large_communities);
+    writer.put_list(code::LARGE_COMMUNITY, &large_communities, |parts| {
         parts.map(u32::to_be_bytes).concat()
     });
+    if let Some(asn) = attributes.only_to_customer {
+        writer.put(code::ONLY_TO_CUSTOMER, &asn.to_be_bytes());
+    }
     writer.put_unknown(u16::MAX);
 }
 

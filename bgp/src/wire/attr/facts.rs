@@ -72,7 +72,8 @@ impl Facts {
         }
     }
 
-    /// Whether Optional and Transitive are what they must be, and Partial is not set where it may not.
+    /// Whether Optional and Transitive are what they must be (RFC 7606 §3 c), and Partial is not set where
+    /// RFC 4271 §4.3 forbids it.
     pub(super) fn flags_fit(&self, flags: u8) -> bool {
         let checked = match self.class {
             Class::WellKnown | Class::NonTransitive => flag::OPTIONAL | flag::TRANSITIVE | flag::PARTIAL,
@@ -88,6 +89,18 @@ impl Facts {
             Class::Transitive => flag::OPTIONAL | flag::TRANSITIVE,
             Class::NonTransitive => flag::OPTIONAL,
         }
+    }
+
+    /// Whether a path keeps the attribute under its own name, and Partial may come with it.
+    pub(super) fn is_kept(&self) -> bool {
+        matches!(
+            self.code,
+            code::AGGREGATOR
+                | code::COMMUNITIES
+                | code::EXTENDED_COMMUNITIES
+                | code::LARGE_COMMUNITY
+                | code::ONLY_TO_CUSTOMER
+        )
     }
 
     pub(super) fn length_fits(&self, length: usize, context: &Context) -> bool {
@@ -111,15 +124,18 @@ impl Facts {
 /// What wrong flags and a wrong value cost.
 const WITHDRAW: (Action, Action) = (Action::Withdraw, Action::Withdraw);
 const DISCARD: (Action, Action) = (Action::Discard, Action::Discard);
-/// The value carries no decision, so only it is lost (RFC 7606 §3 f).
+/// The value carries no decision, so only it is lost (RFC 7606 §3 f, RFC 6793 §6); of its flags these RFCs say
+/// nothing else than RFC 7606 §3 c.
 const DISCARD_VALUE: (Action, Action) = (Action::Withdraw, Action::Discard);
-/// The value holds prefixes: unless all are found, the message cannot even be withdrawn (RFC 7606 §3 j).
-const RESET_VALUE: (Action, Action) = (Action::Withdraw, Action::Reset);
+/// It holds prefixes: unless it is correct, flags included, the message cannot even be withdrawn
+/// (RFC 7606 §3 j, §5.3).
+const RESET: (Action, Action) = (Action::Reset, Action::Reset);
 
-/// One row per known attribute, in order of type code. Values of AIGP, LINK_STATE and PREFIX_SID mean nothing
+/// One row per known attribute, in order of type code. PMSI_TUNNEL, TUNNEL_ENCAPSULATION and ATTR_SET are
+/// passed on unread; it is their flags that are known (RFC 7606 §3 c). Values of AIGP, LINK_STATE and PREFIX_SID mean nothing
 /// to unicast routes of one domain; they are known so that nobody else gets them from us.
 #[rustfmt::skip]
-const TABLE: [Facts; 21] = [
+const TABLE: [Facts; 24] = [
     Facts::new(code::ORIGIN, "ORIGIN", Class::WellKnown, Length::Exactly(1), Scope::Any, WITHDRAW),
     Facts::new(code::AS_PATH, "AS_PATH", Class::WellKnown, Length::Any, Scope::Any, WITHDRAW),
     Facts::new(code::NEXT_HOP, "NEXT_HOP", Class::WellKnown, Length::Exactly(4), Scope::Any, WITHDRAW),
@@ -130,17 +146,20 @@ const TABLE: [Facts; 21] = [
     Facts::new(code::COMMUNITIES, "COMMUNITIES", Class::Transitive, Length::Multiple(4), Scope::Any, WITHDRAW),
     Facts::new(code::ORIGINATOR_ID, "ORIGINATOR_ID", Class::NonTransitive, Length::Exactly(4), Scope::Internal, WITHDRAW),
     Facts::new(code::CLUSTER_LIST, "CLUSTER_LIST", Class::NonTransitive, Length::Multiple(4), Scope::Internal, WITHDRAW),
-    Facts::new(code::MP_REACH_NLRI, "MP_REACH_NLRI", Class::NonTransitive, Length::Any, Scope::Any, RESET_VALUE),
-    Facts::new(code::MP_UNREACH_NLRI, "MP_UNREACH_NLRI", Class::NonTransitive, Length::Any, Scope::Any, RESET_VALUE),
+    Facts::new(code::MP_REACH_NLRI, "MP_REACH_NLRI", Class::NonTransitive, Length::Any, Scope::Any, RESET),
+    Facts::new(code::MP_UNREACH_NLRI, "MP_UNREACH_NLRI", Class::NonTransitive, Length::Any, Scope::Any, RESET),
     Facts::new(code::EXTENDED_COMMUNITIES, "EXTENDED_COMMUNITIES", Class::Transitive, Length::Multiple(8), Scope::Any, WITHDRAW),
-    Facts::new(code::AS4_PATH, "AS4_PATH", Class::Transitive, Length::Any, Scope::TwoOctetAs, DISCARD),
-    Facts::new(code::AS4_AGGREGATOR, "AS4_AGGREGATOR", Class::Transitive, Length::Exactly(8), Scope::TwoOctetAs, DISCARD),
+    Facts::new(code::AS4_PATH, "AS4_PATH", Class::Transitive, Length::Any, Scope::TwoOctetAs, DISCARD_VALUE),
+    Facts::new(code::AS4_AGGREGATOR, "AS4_AGGREGATOR", Class::Transitive, Length::Exactly(8), Scope::TwoOctetAs, DISCARD_VALUE),
+    Facts::new(code::PMSI_TUNNEL, "PMSI_TUNNEL", Class::Transitive, Length::Any, Scope::Any, WITHDRAW),
+    Facts::new(code::TUNNEL_ENCAPSULATION, "TUNNEL_ENCAPSULATION", Class::Transitive, Length::Any, Scope::Any, WITHDRAW),
     Facts::new(code::IPV6_EXTENDED_COMMUNITIES, "IPV6_EXTENDED_COMMUNITIES", Class::Transitive, Length::Multiple(20), Scope::Any, WITHDRAW),
     Facts::new(code::AIGP, "AIGP", Class::NonTransitive, Length::Any, Scope::Any, DISCARD),
     Facts::new(code::LINK_STATE, "LINK_STATE", Class::NonTransitive, Length::Any, Scope::Any, DISCARD),
     Facts::new(code::LARGE_COMMUNITY, "LARGE_COMMUNITY", Class::Transitive, Length::Multiple(12), Scope::Any, WITHDRAW),
     Facts::new(code::ONLY_TO_CUSTOMER, "ONLY_TO_CUSTOMER", Class::Transitive, Length::Exactly(4), Scope::Any, WITHDRAW),
     Facts::new(code::PREFIX_SID, "PREFIX_SID", Class::Transitive, Length::Any, Scope::Any, DISCARD),
+    Facts::new(code::ATTR_SET, "ATTR_SET", Class::Transitive, Length::Any, Scope::Any, WITHDRAW),
 ];
 
 /// The facts of the attribute with this type code, if it is known.

@@ -6,6 +6,7 @@ mod encode;
 mod facts;
 mod show;
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use bytes::Bytes;
@@ -29,7 +30,7 @@ pub(super) mod flag {
 }
 
 /// Attribute type codes.
-pub(super) mod code {
+pub(crate) mod code {
     pub(crate) const ORIGIN: u8 = 1;
     pub(crate) const AS_PATH: u8 = 2;
     pub(crate) const NEXT_HOP: u8 = 3;
@@ -45,12 +46,15 @@ pub(super) mod code {
     pub(crate) const EXTENDED_COMMUNITIES: u8 = 16;
     pub(crate) const AS4_PATH: u8 = 17;
     pub(crate) const AS4_AGGREGATOR: u8 = 18;
+    pub(crate) const PMSI_TUNNEL: u8 = 22;
+    pub(crate) const TUNNEL_ENCAPSULATION: u8 = 23;
     pub(crate) const IPV6_EXTENDED_COMMUNITIES: u8 = 25;
     pub(crate) const AIGP: u8 = 26;
     pub(crate) const LINK_STATE: u8 = 29;
     pub(crate) const LARGE_COMMUNITY: u8 = 32;
     pub(crate) const ONLY_TO_CUSTOMER: u8 = 35;
     pub(crate) const PREFIX_SID: u8 = 40;
+    pub(crate) const ATTR_SET: u8 = 128;
 }
 
 /// What a path has beside prefix and next hop. Equal sets are equal values.
@@ -78,8 +82,21 @@ pub struct Attributes {
     pub originator_id: Option<Ipv4Addr>,
     /// CLUSTER_LIST (RFC 4456), nearest first.
     pub cluster_list: Vec<Ipv4Addr>,
+    /// ONLY_TO_CUSTOMER (RFC 9234 §5): the AS that marked the route.
+    pub only_to_customer: Option<u32>,
+    /// Which of the known attributes came with Partial set, bit n for type code n: no AS on the way may clear
+    /// it (RFC 4271 §5).
+    pub partial: u64,
     /// Unknown transitive attributes, byte-exact, in order of type code; sent with Partial set.
     pub unknown: Vec<UnknownAttribute>,
+}
+
+/// The communities without those that came before: none may be sent twice, and who gets one twice keeps one
+/// (RFC 8092 §3).
+fn unique(communities: &[[u32; 3]]) -> Vec<[u32; 3]> {
+    let mut seen = BTreeSet::new();
+    let first = communities.iter().filter(|community| seen.insert(**community));
+    first.copied().collect()
 }
 
 /// ORIGIN (RFC 4271 §5.1.1); the order is the order of preference.

@@ -51,9 +51,10 @@ pub(super) fn decode(body: &[u8], context: &Context) -> Result<(Update, Vec<(Pro
     let withdrawn = classic(withdrawn_field, context)?;
     let announced = classic(nlri_field, context)?;
     let mut collected = attr::decode(attributes_field, context)?;
+    let announced = collected.without_strays(announced);
     let bare = withdrawn_field.is_empty() && nlri_field.is_empty();
     let end_of_rib = end_of_rib_of(bare, attributes_field, &collected, context);
-    note_missing(&mut collected, &announced, context);
+    note_shortcomings(&mut collected, &announced, context);
     let only_withdraws = collected.has_only(code::MP_UNREACH_NLRI);
     if nlri_field.is_empty() && !collected.announces && !only_withdraws {
         refuse_errors_without_routes(&collected)?;
@@ -87,14 +88,20 @@ fn end_of_rib_of(bare: bool, field: &[u8], collected: &Collected, context: &Cont
     }
 }
 
-/// Notes what every announcement must have (RFC 4271 §5.1, RFC 7606 §3 d).
-fn note_missing(collected: &mut Collected, announced: &[Nlri], context: &Context) {
+/// Notes what an announcement lacks (RFC 4271 §5.1, RFC 7606 §3 d) or cannot use.
+///
+/// LOCAL_PREF is none of these: RFC 4271 §5 has it "required" within an AS but not "mandatory", and where a
+/// speaker leaves it out, the default degree of preference stands in (as in BIRD and GoBGP; FRR withdraws).
+fn note_shortcomings(collected: &mut Collected, announced: &[Nlri], context: &Context) {
     if announced.is_empty() && collected.reach.is_none() {
         return;
     }
     let mut mandatory = vec![code::ORIGIN, code::AS_PATH];
     if !announced.is_empty() {
         mandatory.push(code::NEXT_HOP);
+        let unusable = collected.bad_next_hop.take();
+        let unusable = unusable.map(|problem| (problem, Action::Withdraw));
+        collected.problems.extend(unusable);
     }
     for code in mandatory {
         if !collected.has(code) {

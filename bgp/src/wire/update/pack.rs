@@ -29,7 +29,7 @@ pub enum Unsendable {
         /// The longest message.
         max_message: usize,
     },
-    /// A next hop of the other family.
+    /// A next hop of the other family, and no agreement that it may be (RFC 8950).
     #[error("{family} prefixes cannot have the next hop {next_hop}")]
     NextHop {
         /// The prefixes' family.
@@ -59,16 +59,17 @@ pub fn pack(
     for (family, nlri) in by_family(nlri) {
         let (place, overhead) = match (family, next_hop) {
             (Family::Ipv4Unicast, NextHop::V4(_)) => (Place::Nlri, 0),
-            (Family::Ipv6Unicast, NextHop::V6 { .. }) => {
+            (Family::Ipv4Unicast, NextHop::V6 { .. }) if !context.extended_next_hop.contains(&family) => {
+                return Err(Unsendable::NextHop { family, next_hop });
+            }
+            (Family::Ipv6Unicast, NextHop::V4(_)) => return Err(Unsendable::NextHop { family, next_hop }),
+            (Family::Ipv4Unicast | Family::Ipv6Unicast, NextHop::V6 { .. }) => {
                 let mut address = BytesMut::new();
                 nlri::put_next_hop(next_hop, &mut address);
                 // After the next hop there is a reserved octet.
                 address.put_u8(0);
                 let overhead = MULTIPROTOCOL + address.len();
                 (Place::Reach(family, address.freeze()), overhead)
-            }
-            (Family::Ipv4Unicast, NextHop::V6 { .. }) | (Family::Ipv6Unicast, NextHop::V4(_)) => {
-                return Err(Unsendable::NextHop { family, next_hop });
             }
         };
         let room = limit(context).checked_sub(FIXED + shared.len() + overhead);
@@ -189,7 +190,7 @@ fn put_message(place: &Place, attributes: &[u8], nlri: &[Nlri], context: &Contex
         value.put_slice(next_hop);
         value.put_slice(&prefixes);
         let mut attribute = BytesMut::new();
-        Writer::new(&mut attribute, &[], context).put(code, &value);
+        Writer::new(&mut attribute, context).put(code, &value);
         attribute
     };
     let (withdrawn, front, announced) = match place {
