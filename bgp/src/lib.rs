@@ -5,6 +5,7 @@
 //! until there are none, [`Speaker::deadline`] says when to come back at the latest. The same inputs at the
 //! same instants with the same seed give the same outputs.
 
+pub mod bfd;
 pub mod config;
 mod convergence;
 mod decision;
