@@ -1,12 +1,20 @@
 //! The endpoint task: owner of the node's ends of pods' links. Policy will be programmed here, too, so that
 //! an ADD is answered after it.
 //!
-//! It keeps nothing between requests: the kernel knows what there is. So it survives its own panics.
+//! It keeps nothing between requests: the kernel knows what there is. So it survives its own panics. The
+//! kernel takes some 40 ms to let go of a link, most of which it only waits; so several requests run side by
+//! side, and an ADD does not stand in line behind a node's worth of DELs. Requests about one link never do:
+//! the cni task has put them in order.
 
 use manx_linux::{Attached, LinkSocket, PodLink, Result, pod};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use crate::ask::answer;
+use crate::supervise;
+
+/// Requests that run side by side, at most.
+const PARALLEL: usize = 16;
 
 /// A request to the endpoint task.
 #[derive(Debug)]
@@ -43,8 +51,18 @@ pub enum Request {
 
 /// Runs until nobody can send requests any more.
 pub async fn run(requests: &mut mpsc::Receiver<Request>) {
-    while let Some(request) = requests.recv().await {
-        tokio::task::block_in_place(|| serve(request));
+    let mut jobs = JoinSet::new();
+    loop {
+        tokio::select! {
+            request = requests.recv(), if jobs.len() < PARALLEL => match request {
+                Some(request) => drop(jobs.spawn_blocking(move || serve(request))),
+                None => return,
+            },
+            Some(ended) = jobs.join_next() => if let Err(error) = ended {
+                let panic = supervise::panic_of(error);
+                tracing::error!(reason = supervise::reason(&*panic), "a request about a pod's link panicked");
+            },
+        }
     }
 }
 

@@ -65,3 +65,29 @@ impl View {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configuration(name: &str) -> Resource {
+        let text = format!(
+            r#"{{"kind": "BGPConfiguration", "apiVersion": "manx.network/v1",
+            "metadata": {{"name": "{name}"}}, "spec": {{"asNumber": 65001}}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn only_the_default_bgp_configuration_counts_and_its_end_restores_the_defaults() {
+        let mut view = View::default();
+        view.put(configuration("other"));
+        assert_eq!(view, View::default());
+        view.put(configuration("default"));
+        assert_eq!(view.configuration.as_number, 65001);
+        view.remove(&configuration("other").key());
+        assert_eq!(view.configuration.as_number, 65001);
+        view.remove(&configuration("default").key());
+        assert_eq!(view, View::default());
+    }
+}

@@ -27,7 +27,8 @@ pub struct Config {
     /// We come back from a restart and kept forwarding: OPEN says R and F, and export waits for the peers'
     /// End-of-RIB or `deferral` (RFC 4724 §4.1).
     pub restarted: bool,
-    /// How long export waits after a restart, at most.
+    /// How long after the start export waits, if we restarted, and `Output::Converged` in any case, at most.
+    /// Peers drop our routes after the restart time that we offer them: it has to be longer.
     pub deferral: Duration,
     /// Seed of all jitter.
     pub seed: u64,

@@ -86,3 +86,61 @@ impl Convergence {
         self.converged
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::epoch;
+
+    const DEFERRAL: Duration = Duration::from_secs(10);
+
+    /// Whether announcements leave, and whether the table is complete.
+    type Look = (bool, bool);
+
+    /// What is seen after each of these seconds.
+    fn after(defers: bool, peers: &[Awaited], seconds: &[u64]) -> Vec<Look> {
+        let start = epoch();
+        let mut convergence = Convergence::new(defers, DEFERRAL);
+        let mut look = |&seconds| {
+            let complete = convergence.advance(start + Duration::from_secs(seconds), peers.iter().copied());
+            (convergence.announces(), complete)
+        };
+        seconds.iter().map(&mut look).collect()
+    }
+
+    #[test]
+    fn waits_for_those_who_are_coming_and_not_for_long() {
+        use Awaited::{EndOfRib, Nothing, Routes, Session};
+        // Peers; then, after 0, 2 and 10 s, whether a restarted speaker announces, and whether it has converged.
+        let table: [(&[Awaited], [Look; 3]); 6] = [
+            (&[Nothing, Nothing], [(true, false), (true, true), (true, false)]),
+            (&[Nothing, Routes], [(false, false), (false, false), (true, true)]),
+            (&[Nothing, EndOfRib], [(true, false), (true, false), (true, true)]),
+            (&[Nothing, Session], [(false, false), (true, false), (true, true)]),
+            (&[Session], [(false, false), (true, false), (true, true)]),
+            (&[], [(false, false), (false, false), (true, true)]),
+        ];
+        for (peers, expected) in table {
+            assert_eq!(after(true, peers, &[0, 2, 10]), expected, "{peers:?}");
+            let first_boot: Vec<_> = expected.iter().map(|(_, complete)| (true, *complete)).collect();
+            assert_eq!(after(false, peers, &[0, 2, 10]), first_boot, "{peers:?}");
+        }
+    }
+
+    #[test]
+    fn asks_to_be_looked_at_again_until_it_is_over() {
+        let start = epoch();
+        let mut convergence = Convergence::new(true, DEFERRAL);
+        let mut deadline = |seconds| {
+            convergence.advance(
+                start + Duration::from_secs(seconds),
+                std::iter::once(Awaited::Routes),
+            );
+            convergence.deadline().map(|at| (at - start).as_secs())
+        };
+        assert_eq!(
+            [0, 1, 2, 9, 10].map(&mut deadline),
+            [Some(2), Some(2), Some(10), Some(10), None]
+        );
+    }
+}

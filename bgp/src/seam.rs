@@ -112,8 +112,9 @@ pub enum Output {
         /// The next hops, best first.
         next_hops: Vec<NextHop>,
     },
-    /// Every peer that will send its initial routes has done so, or the time for it is up: what the kernel
-    /// holds and the speaker has not selected is stale. Once per life.
+    /// Every configured peer has told all its routes (End-of-RIB), two seconds after the start at the earliest,
+    /// or [`deferral`](crate::Config::deferral) is up: what the kernel holds and the speaker has not selected is
+    /// stale. Once per life.
     Converged,
     /// A peer's session came up or went down.
     Session {

@@ -178,7 +178,9 @@ impl Speaker {
         self.on_peer(now, key, |peering, cx| peering.stop(&loss, cx));
         if let Some(mut peer) = self.peers.remove(&key) {
             peer.inbound.lose(&[], &mut self.rib);
-            self.deadlines.retain(|(_, due)| *due != key);
+            if let Some(at) = peer.scheduled {
+                self.deadlines.remove(&(at, key));
+            }
             self.unsent.remove(&key);
         }
     }

@@ -11,7 +11,7 @@ use manx_lab::{Class, Exchange, Lab, Options, Progress, Proof, Settings, Topolog
 
 use crate::cli::{LabCommand, OutputArgs, PodCommand, TopologyKind, UpArgs};
 use crate::error::{CtlError, Result};
-use crate::output::{self, Format};
+use crate::output::{self, Format, Row};
 use crate::picture;
 use crate::target::{Agent, Target, ask_all};
 
@@ -143,8 +143,10 @@ fn summary(lab: &Lab) -> Result<String> {
         .collect();
     let (peers, outcome) = ask_all::<PeerStatus>(&agents, Method::BgpPeers);
     outcome?;
-    let peers = output::text(&peers, Format::Table)?;
-    let pods = output::text(lab.pods(), Format::Table)?;
+    let (peers, pods) = (
+        glimpse(&peers, "bgp peers")?,
+        glimpse(lab.pods(), "lab pod list")?,
+    );
     let name = &status.name;
     let host = status
         .routers
@@ -153,21 +155,46 @@ fn summary(lab: &Lab) -> Result<String> {
         .or_else(|| status.nodes.first().map(|node| &node.name));
     let host = host.map_or("node1", String::as_str);
     let pod = lab.pods().first().map_or("NAME", |pod| pod.name.as_str());
+    let commands = [
+        (
+            "lab verify".to_owned(),
+            "prove it: TCP and ICMP between all pods, and what the wire carried",
+        ),
+        (
+            "bgp routes".to_owned(),
+            "or: bgp peers, route show, ipam show, node status, topology",
+        ),
+        (
+            "get ippools -o yaml".to_owned(),
+            "or: nodes, bgppeers, bgpconfigurations, ipblocks",
+        ),
+        (format!("lab exec {host} -- ip route"), "a command on a machine"),
+        (format!("lab pod exec {pod} -- ip address"), "a command in a pod"),
+        (
+            "lab restart node1".to_owned(),
+            "a new agent; routes and packets stay",
+        ),
+    ];
+    let commands: String = commands
+        .iter()
+        .map(|(command, what)| format!("  manxctl {command:36}  # {what}\n"))
+        .collect();
+    let picture = picture::of_lab(lab.plan(), lab.pods());
     Ok(format!(
-        "\n{picture}\n{peers}\n{pods}
-Look around:
-  export MANX_LAB={name}
-  manxctl lab verify                        # prove it: TCP and ICMP between all pods, and what the wire carried
-  manxctl bgp routes                        # or: bgp peers, route show, ipam show, node status, topology
-  manxctl get ippools -o yaml               # or: nodes, bgppeers, bgpconfigurations, ipblocks
-  manxctl lab exec {host} -- ip route         # a command on a machine
-  manxctl lab pod exec {pod} -- ip address  # a command in a pod
-  manxctl lab restart node1                 # a new agent; routes and packets stay
-Take it down:
-  manxctl lab down --name {name}
-",
-        picture = picture::of_lab(lab.plan(), lab.pods()),
+        "\n{picture}\n{peers}\n{pods}\nLook around:\n  export MANX_LAB={name}\n{commands}Take it down:\n  manxctl lab down --name {name}\n"
     ))
+}
+
+/// The beginning of a list, and the command that shows all of it.
+fn glimpse<T: Row>(items: &[T], command: &str) -> Result<String> {
+    const SHOWN: usize = 12;
+    let text = output::text(&items[..items.len().min(SHOWN)], Format::Table)?;
+    let more = items.len().saturating_sub(SHOWN);
+    Ok(if more == 0 {
+        text
+    } else {
+        format!("{text}and {more} more: manxctl {command}\n")
+    })
 }
 
 fn status(lab: &Lab, format: Format) -> Result<()> {

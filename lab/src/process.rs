@@ -79,6 +79,7 @@ pub fn is_alive(process: &Started) -> bool {
 pub(crate) fn stop(processes: &[Started]) {
     signal_and_wait(processes, Signal::SIGTERM);
     signal_and_wait(processes, Signal::SIGKILL);
+    remove_litter(processes);
 }
 
 /// Ends the lab's processes, and then whatever else runs in its namespaces: shells, servers in pods.
@@ -96,6 +97,16 @@ fn signal_and_wait(processes: &[Started], signal: Signal) {
     let deadline = Instant::now() + PATIENCE;
     while processes.iter().any(|process| alive(&process)) && Instant::now() < deadline {
         std::thread::sleep(LOOK);
+    }
+}
+
+/// Removes what FRR's daemons leave beside their own folder, whoever tells them otherwise: a folder each, named
+/// after the process, for their last words.
+fn remove_litter(processes: &[Started]) {
+    const FRR: &str = "/var/tmp/frr";
+    for Started { name, pid, .. } in processes {
+        // Others have none, and nobody misses what is not there.
+        fs::remove_dir_all(Path::new(FRR).join(format!("{name}.{pid}"))).ok();
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::bird::{self, Bird};
-use crate::net::{Cable, OUR_V4, OUR_V6, SOON, THEIR_V4, always, eventually, run};
+use crate::net::{Cable, OUR_V4, OUR_V6, SOON, THEIR_V4, always, becomes, eventually, run};
 use crate::router::{Process, Router as _, Session, installed, prefixes};
 
 const SESSION: Session = Session {
@@ -91,10 +91,8 @@ fn meet(cable: &Cable, daemon: &Daemon) -> (Process, Bird) {
     let mut bird = Bird::start(&cable.theirs, SESSION);
     THEIRS.iter().for_each(|prefix| bird.announce(prefix));
     let process = daemon.start(cable);
-    eventually("BIRD holds our prefixes", SOON, || bird.learned() == set(OURS));
-    eventually("its prefixes are in the kernel", SOON, || {
-        kernel(cable) == set(THEIRS)
-    });
+    becomes("BIRD holds our prefixes", &set(OURS), || bird.learned());
+    becomes("its prefixes are in the kernel", &set(THEIRS), || kernel(cable));
     (process, bird)
 }
 
@@ -129,8 +127,8 @@ fn a_polite_end_tells_the_peer_and_leaves_the_kernel_alone() {
     let (mut process, bird) = meet(&cable, &daemon);
     process.signal("TERM");
     assert!(process.wait().success());
-    eventually("administrative shutdown", SOON, || {
-        bird.last_notification().as_deref() == Some("6/2")
+    becomes("administrative shutdown", &Some("6/2".to_owned()), || {
+        bird.last_notification()
     });
     eventually("BIRD drops our prefixes", SOON, || bird.learned().is_empty());
     assert_eq!(kernel(&cable), set(THEIRS));

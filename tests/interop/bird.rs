@@ -139,7 +139,7 @@ impl Router for Bird {
 
     fn last_notification(&self) -> Option<String> {
         let known = [("Administrative shutdown", "6/2"), ("Peer de-configured", "6/3")];
-        let log = self.base.log("log");
+        let log = self.base.log();
         let received = log.lines().rev().find(|line| line.contains("manx: Received: "))?;
         known
             .iter()

@@ -115,7 +115,9 @@ fn configuration(base: &Base) -> String {
         )
     };
     format!(
-        "router bgp {their_asn}
+        "debug bgp neighbor-events
+debug bgp graceful-restart
+router bgp {their_asn}
  bgp router-id {THEIR_V4}
  no bgp ebgp-requires-policy
  no bgp network import-check
@@ -145,20 +147,17 @@ impl Router for Frr {
     }
 
     fn learned(&self) -> BTreeSet<String> {
-        let routes = |family| {
-            self.json(&format!(
-                "show bgp {family} unicast neighbors {OUR_V4} routes json"
-            ))
+        // By neighbor, FRR shows nothing once it dials a restarting one; the whole table has its stale routes.
+        let ours = |paths: &Value| {
+            let mut sources = paths.as_array().into_iter().flatten().map(|path| &path["peerId"]);
+            sources.any(|source| *source == OUR_V4.to_string())
         };
-        let prefixes = |mut shown: Value| match shown["routes"].take() {
-            Value::Object(routes) => routes.into_iter().map(|(prefix, _)| prefix).collect(),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-                Vec::new()
-            }
-        };
-        ["ipv4", "ipv6"]
-            .into_iter()
-            .flat_map(|family| prefixes(routes(family)))
+        let table = |family| self.json(&format!("show bgp {family} unicast json"))["routes"].take();
+        let tables = [table("ipv4"), table("ipv6")];
+        let routes = tables.iter().filter_map(Value::as_object).flatten();
+        routes
+            .filter(|(_, paths)| ours(paths))
+            .map(|(prefix, _)| prefix.clone())
             .collect()
     }
 

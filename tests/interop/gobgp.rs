@@ -168,7 +168,7 @@ impl Router for Gobgp {
     }
 
     fn last_notification(&self) -> Option<String> {
-        let log = self.base.log("log");
+        let log = self.base.log();
         let received = log
             .lines()
             .rev()

@@ -94,6 +94,26 @@ pub(crate) fn eventually(what: &str, within: Duration, mut holds: impl FnMut() -
     }
 }
 
+/// Waits until what `shown` gives is `expected`.
+pub(crate) fn becomes<T: PartialEq + std::fmt::Debug>(
+    what: &str,
+    expected: &T,
+    mut shown: impl FnMut() -> T,
+) {
+    let start = Instant::now();
+    loop {
+        let last = shown();
+        if last == *expected {
+            return;
+        }
+        assert!(
+            start.elapsed() < SOON,
+            "{what}: {expected:?} expected, {last:?} after {SOON:?}"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Checks that `holds` does so for as long as `during`.
 pub(crate) fn always(what: &str, during: Duration, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();

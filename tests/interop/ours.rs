@@ -78,14 +78,14 @@ impl Ours {
             .any(|peer| peer.key == PEER && peer.state == State::Established)
     }
 
-    /// What we hold from the peer.
+    /// What goes to the peer. FRR also sends our own prefixes back, which never are.
     pub(crate) fn learned(&self) -> BTreeSet<String> {
-        self.held(|_| true)
+        self.held(|path| path.best)
     }
 
     /// What of it is kept from a peer that is away.
     pub(crate) fn stale(&self) -> BTreeSet<String> {
-        self.held(|path| path.stale)
+        self.held(|path| path.best && path.stale)
     }
 
     fn held(&self, filter: impl Fn(&PathSnapshot) -> bool) -> BTreeSet<String> {

@@ -156,8 +156,22 @@ impl Base {
         eventually(&format!("{} is there", path.display()), SOON, || path.exists());
     }
 
-    /// What was logged, for messages and to look for events.
-    pub(crate) fn log(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name)).unwrap_or_default()
+    /// What was logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+}
+
+/// A failed test shows what the program had to say.
+impl Drop for Base {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!(
+                "--- the other side's log ends with:\n{}",
+                lines[lines.len().saturating_sub(100)..].join("\n")
+            );
+        }
     }
 }

@@ -75,17 +75,20 @@ impl Cluster {
 
     /// Adds a pool.
     pub(crate) fn create_pool(&self, name: &str, spec: &Value) {
-        let pool = json!({
-            "apiVersion": "manx.network/v1", "kind": "IPPool", "metadata": {"name": name}, "spec": spec,
-        });
-        self.create(serde_json::from_value(pool).unwrap());
+        self.create("IPPool", name, spec);
     }
 
     fn database(&self) -> PathBuf {
         self.directory.path().join("store.db")
     }
 
-    fn create(&self, resource: Resource) {
+    /// Adds a resource.
+    pub(crate) fn create(&self, kind: &str, name: &str, spec: &Value) {
+        let metadata = json!({"name": name});
+        let resource = json!({
+            "apiVersion": "manx.network/v1", "kind": kind, "metadata": metadata, "spec": spec,
+        });
+        let resource: Resource = serde_json::from_value(resource).unwrap();
         self.runtime.block_on(async {
             let store = SqliteStore::open(&self.database()).await.unwrap();
             store.create(resource).await.unwrap();

@@ -109,6 +109,31 @@ fn a_pool_that_comes_late_and_a_node_that_leaves_are_followed() {
     assert_eq!(left.status().unwrap().peers_configured, 0);
 }
 
+#[test]
+fn the_clusters_as_changes_and_no_route_with_it() {
+    let cluster = Cluster::new();
+    let (left, right) = pair(&cluster);
+    assert!(
+        eventually(LATER, || learned(&left) && learned(&right)),
+        "{}\n{}",
+        left.log(),
+        right.log()
+    );
+    let before = [table(&left), table(&right)];
+    cluster.create("BGPConfiguration", "default", &json!({"asNumber": 64600}));
+    let follows = |node: &Node| {
+        node.status()
+            .is_some_and(|status| status.asn == 64600 && status.peers_established == 1)
+    };
+    assert!(
+        eventually(LATER, || follows(&left) && follows(&right)),
+        "{}\n{}",
+        left.log(),
+        right.log()
+    );
+    assert_eq!([table(&left), table(&right)], before);
+}
+
 /// A node's whole main table, for comparison.
 fn table(node: &Node) -> String {
     node.netns.ip("-N route show table main") + &node.netns.ip("-N -6 route show table main")

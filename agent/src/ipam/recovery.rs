@@ -91,3 +91,87 @@ pub fn interface(container_id: &str, ifname: &str) -> String {
     }
     manx_linux::pod::host_ifname(container_id, ifname)
 }
+
+#[cfg(test)]
+mod tests {
+    use manx_api::ipam::IpBlock;
+    use manx_ipam::{Family, Request};
+
+    use super::*;
+
+    fn allocator() -> Allocator {
+        let block: IpBlock = serde_json::from_str(
+            r#"{"metadata": {"name": "10-0-0-0-30"},
+                "spec": {"cidr": "10.0.0.0/30", "pool": "p", "node": "n1", "generation": 1}}"#,
+        )
+        .unwrap();
+        let mut allocator = Allocator::new();
+        allocator.add_block(&block).unwrap();
+        allocator
+    }
+
+    fn assign(allocator: &mut Allocator, container: &str) -> Option<IpAddr> {
+        let owner = AttachmentId {
+            container_id: container.to_owned(),
+            ifname: "eth0".to_owned(),
+            namespace: "default".to_owned(),
+            pod: container.to_owned(),
+        };
+        let request = Request {
+            owner: &owner,
+            families: &[Family::V4],
+            pools: &["p".to_owned()],
+        };
+        allocator
+            .assign(&request)
+            .ok()
+            .map(|assignment| assignment.allocations[0].address)
+    }
+
+    fn live(interface: &str, address: IpAddr) -> Live<String> {
+        Live {
+            interface: interface.to_owned(),
+            addresses: vec![address],
+        }
+    }
+
+    #[test]
+    fn what_has_an_interface_stays_and_what_has_none_is_free() {
+        let mut allocator = allocator();
+        let kept = assign(&mut allocator, "kept").unwrap();
+        assign(&mut allocator, "gone").unwrap();
+        let found = vec![live(&interface("kept", "eth0"), kept)];
+        assert_eq!(settle(&mut allocator, found, |_| true).len(), 1);
+        let held: Vec<_> = allocator.allocations().map(|held| held.address).collect();
+        assert_eq!(held, [kept]);
+    }
+
+    #[test]
+    fn an_address_that_nobody_is_known_to_hold_is_given_to_nobody_until_its_interface_is_gone() {
+        let mut allocator = allocator();
+        let unknown: IpAddr = "10.0.0.2".parse().unwrap();
+        assert_eq!(
+            settle(&mut allocator, vec![live("mxunknown", unknown)], |_| true).len(),
+            1
+        );
+        let given: Vec<_> = (0..4)
+            .filter_map(|i| assign(&mut allocator, &format!("c{i}")))
+            .collect();
+        assert_eq!(given.len(), 3);
+        assert!(!given.contains(&unknown));
+        let again = settle(&mut allocator, vec![live("mxunknown", unknown)], |address| {
+            address == unknown
+        });
+        assert!(again.is_empty(), "the next start finds it as it was: {again:?}");
+        let released = settle(&mut allocator, Vec::new(), |address| address == unknown);
+        assert_eq!(released.len(), 1);
+        assert_eq!(assign(&mut allocator, "late"), Some(unknown));
+    }
+
+    #[test]
+    fn what_is_not_being_recovered_is_left_alone() {
+        let mut allocator = allocator();
+        assign(&mut allocator, "served meanwhile").unwrap();
+        assert!(settle(&mut allocator, Vec::new(), |_| false).is_empty());
+    }
+}

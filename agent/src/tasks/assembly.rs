@@ -8,12 +8,14 @@ use manx_cni::Attachment;
 use manx_ipam::{Allocator, Live};
 use manx_linux::sync::Syncer;
 use manx_store::Store;
+use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch as channel};
 use tokio_util::task::TaskTracker;
 
 use super::{RunError, SERVER, Start, Tasks};
+use crate::config::Config;
 use crate::identity::Identity;
 use crate::ipam::Owned;
 use crate::journal::Journal;
@@ -60,40 +62,44 @@ struct Receivers {
     workloads: mpsc::Receiver<workload::Change>,
 }
 
+/// What an earlier life's addresses are known by.
+struct Journalled {
+    allocator: Allocator,
+    journal: Journal,
+    live: Vec<Live<String>>,
+}
+
 /// What has to be had before the first task starts.
 pub(super) struct Prepared {
-    journal: Journal,
-    allocator: Allocator,
+    journalled: Journalled,
     graves: (Tombstones, Vec<Attachment>),
     syncer: Syncer,
     listener: UnixListener,
     http: Option<TcpListener>,
 }
 
-/// Gets it, in the order in which it does least harm to fail.
+/// Gets it.
 ///
 /// # Errors
 /// The first thing that cannot be had.
 pub(super) async fn prepare<S>(start: &Start<S>) -> Result<Prepared, RunError> {
-    let Start {
-        config,
-        claim,
-        machine,
-        ..
-    } = start;
-    let (journal, allocator) = startup::recover(&config.state_dir.join(JOURNAL), &machine.pods)?;
-    let graves = Tombstones::open(&config.state_dir).map_err(RunError::io("cannot watch for tombstones"))?;
-    let http = match config.http {
-        Some(address) => Some(http::listen(address).await.map_err(RunError::io("HTTP"))?),
+    let Config { state_dir, http, .. } = &start.config;
+    let live = start.machine.pods.clone();
+    let (journal, allocator) = startup::recover(&state_dir.join(JOURNAL), &live)?;
+    let graves = Tombstones::open(state_dir).map_err(RunError::io("cannot watch for tombstones"))?;
+    let http = match http {
+        Some(address) => Some(http::listen(*address).await.map_err(RunError::io("HTTP"))?),
         None => None,
     };
-    let (syncer, listener) = (Syncer::start()?, claim.listen()?);
     Ok(Prepared {
-        journal,
-        allocator,
+        journalled: Journalled {
+            allocator,
+            journal,
+            live,
+        },
         graves,
-        syncer,
-        listener,
+        syncer: Syncer::start()?,
+        listener: start.claim.listen()?,
         http,
     })
 }
@@ -105,71 +111,31 @@ pub(super) async fn spawn<S: Store>(
     tasks: &mut Tasks,
     calls: &TaskTracker,
 ) -> Doors {
-    let Start {
-        config,
-        claim,
-        machine,
-        identity,
-        store,
-        bgp_runtime,
-    } = start;
     let (metrics, registry) = Metrics::new();
     let (view_out, view) = channel::channel(Arc::new(View::default()));
     let (owned, blocks) = channel::channel(Arc::new(Owned::default()));
-    let (identity, readiness) = (Arc::new(identity), Readiness::default());
     let common = Common {
-        identity,
-        store,
+        identity: Arc::new(start.identity),
+        store: start.store,
         view,
         blocks,
         metrics,
-        readiness,
+        readiness: Readiness::default(),
     };
     let (senders, receivers) = channels(&common);
+    let speaker = (start.bgp_runtime, start.machine.forwarding);
+    let pods = (receivers.cni, receivers.endpoints);
 
     spawn_store_tasks(tasks, &common, view_out, receivers.workloads);
-    let Prepared {
-        journal,
-        allocator,
-        graves,
-        syncer,
-        listener,
-        http,
-    } = prepared;
-    let journalled = Journalled {
-        allocator,
-        journal,
-        live: machine.pods,
-        owned,
-    };
-    spawn_ipam(tasks, &common, journalled, receivers.ipam);
-    spawn_bgp(
-        tasks,
-        &common,
-        &senders,
-        receivers.bgp,
-        (bgp_runtime, machine.forwarding),
-    );
-    spawn_route(tasks, &common, syncer, receivers.routes);
-    spawn_pod_tasks(
-        tasks,
-        &common,
-        &senders,
-        config.state_dir,
-        (receivers.cni, receivers.endpoints),
-    );
-    spawn_restore(tasks, &common, &senders, graves).await;
-    if let Some(http) = http {
-        let (readiness, registry) = (common.readiness, Arc::new(registry));
-        tasks.spawn("HTTP", async {
-            http::serve(http, readiness, registry)
-                .await
-                .map_err(|error| error.to_string())
-        });
+    spawn_ipam(tasks, &common, (prepared.journalled, owned), receivers.ipam);
+    spawn_bgp(tasks, &common, &senders, receivers.bgp, speaker);
+    spawn_route(tasks, &common, prepared.syncer, receivers.routes);
+    spawn_pod_tasks(tasks, &common, &senders, start.config.state_dir, pods);
+    spawn_restore(tasks, &common, &senders, prepared.graves).await;
+    if let Some(listener) = prepared.http {
+        spawn_http(tasks, listener, common.readiness, registry);
     }
-    let (doors, calls) = (senders.doors.clone(), calls.clone());
-    let serving = async move |_claim: &mut Claim| server::serve(&listener, &doors, &calls).await;
-    tasks.spawn(SERVER, forever(supervise::restarted(SERVER, claim, serving)));
+    spawn_server(tasks, (start.claim, prepared.listener), &senders.doors, calls);
     senders.doors
 }
 
@@ -249,25 +215,16 @@ fn spawn_store_tasks<S: Store>(
     );
 }
 
-/// What an earlier life's addresses are known by.
-struct Journalled {
-    allocator: Allocator,
-    journal: Journal,
-    live: Vec<Live<String>>,
-    owned: channel::Sender<Arc<Owned>>,
-}
-
 fn spawn_ipam<S: Store>(
     tasks: &mut Tasks,
     common: &Common<S>,
-    journalled: Journalled,
+    (journalled, owned): (Journalled, channel::Sender<Arc<Owned>>),
     requests: mpsc::Receiver<ipam::Request>,
 ) {
     let Journalled {
         allocator,
         journal,
         live,
-        owned,
     } = journalled;
     let inbox = ipam::Inbox {
         identity: common.identity.clone(),
@@ -374,6 +331,19 @@ async fn spawn_restore<S>(
         restore::run(doors).await;
         tombstones.run(cni).await.map_err(|error| error.to_string())
     });
+}
+
+fn spawn_http(tasks: &mut Tasks, listener: TcpListener, readiness: Readiness, registry: Registry) {
+    let serving = http::serve(listener, readiness, Arc::new(registry));
+    tasks.spawn("HTTP", async { serving.await.map_err(|error| error.to_string()) });
+}
+
+fn spawn_server(tasks: &mut Tasks, socket: (Claim, UnixListener), doors: &Doors, calls: &TaskTracker) {
+    let (doors, calls) = (doors.clone(), calls.clone());
+    let serving = async move |(_claim, listener): &mut (Claim, UnixListener)| {
+        server::serve(listener, &doors, &calls).await;
+    };
+    tasks.spawn(SERVER, forever(supervise::restarted(SERVER, socket, serving)));
 }
 
 /// A task that is not meant to end.

@@ -10,3 +10,4 @@ mod policy;
 mod rig;
 mod routes;
 mod session;
+mod start;

@@ -11,8 +11,8 @@ pub(super) fn setup(router: &Router<'_>) -> Setup {
     let dir = router.dir.display().to_string();
     let file = |name: &str| router.dir.join(name).display().to_string();
     let daemon = |name: &str, program| {
-        let pid = file(&format!("{name}.pid"));
-        let (conf, api) = (file("frr.conf"), file("zserv.api"));
+        let (conf, pid) = (file(&format!("{name}.conf")), file(&format!("{name}.pid")));
+        let api = file("zserv.api");
         let args = [
             "-f",
             &conf,
@@ -31,18 +31,26 @@ pub(super) fn setup(router: &Router<'_>) -> Setup {
     let mut bgpd = daemon("bgpd", Program::FrrBgpd);
     bgpd.needs = Some(router.dir.join("zserv.api"));
     Setup {
-        files: vec![File::owned("frr.conf", configuration(router), "frr")],
+        files: vec![
+            File::owned("zebra.conf", zebra_configuration(router), "frr"),
+            File::owned("bgpd.conf", bgpd_configuration(router), "frr"),
+        ],
         processes: vec![zebra, bgpd],
     }
 }
 
-fn configuration(router: &Router<'_>) -> String {
+fn zebra_configuration(router: &Router<'_>) -> String {
+    format!(
+        "hostname {}\nlog stdout\nip forwarding\nipv6 forwarding\n",
+        router.name
+    )
+}
+
+fn bgpd_configuration(router: &Router<'_>) -> String {
     let keepalive = HOLD_TIME / 3;
     let mut text = format!(
         "hostname {name}
 log stdout
-ip forwarding
-ipv6 forwarding
 router bgp {asn}
  bgp router-id {id}
  no bgp ebgp-requires-policy
