@@ -25,7 +25,7 @@ pub mod status;
 mod testing;
 pub mod wire;
 
-pub use config::{Config, NextHopMode, PeerConfig, PeerKey, Policy};
+pub use config::{BfdConfig, Config, NextHopMode, PeerConfig, PeerKey, Policy};
 pub use prefix::{Family, Prefix};
 pub use seam::{ConnId, Input, Output};
 pub use speaker::Speaker;

@@ -2,7 +2,10 @@
 //!
 //! Needs root, or a user namespace: `unshare -Urnm sh -c 'mount -t tmpfs none /run && cargo test --test netns'`.
 
-#![expect(clippy::unwrap_used, reason = "in a test and its harness, an unwrap is an assertion")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "in a test and its harness, an unwrap is an assertion"
+)]
 
 mod agent_harness;
 mod agent_node;

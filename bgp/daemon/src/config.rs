@@ -221,6 +221,7 @@ impl Neighbor {
             },
             import: self.import.unwrap_or(default).policy(),
             export: self.export.unwrap_or(default).policy(),
+            bfd: None,
         }
     }
 }
@@ -458,6 +459,7 @@ neighbors:
             next_hop: NextHopMode::SelfAddress,
             import: Policy::Accept,
             export: Policy::Reject,
+            bfd: None,
         };
         assert_eq!(settings.peers().collect::<Vec<_>>(), [expected]);
     }

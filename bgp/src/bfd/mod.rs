@@ -96,6 +96,8 @@ pub enum Output {
     /// The session was up, and the neighbour's operator took it down: the path has not failed, and nothing that
     /// relies on it is to be torn down (RFC 5882 §3.2).
     NeighborAdminDown(Key),
+    /// A removed session has said all that it had to say: its socket may go.
+    Gone(Key),
 }
 
 /// A session as it stands.
@@ -247,6 +249,7 @@ impl Bfd {
             self.step(now, key, |session, cx| over = session.expire(cx));
             if over && let Some(session) = self.sessions.remove(&key) {
                 self.discriminators.remove(&session.discriminator());
+                self.outputs.push_back(Output::Gone(key));
                 self.deadlines
                     .extract_if(.., |(_, due)| *due == key)
                     .for_each(drop);

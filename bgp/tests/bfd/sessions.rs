@@ -165,7 +165,10 @@ fn a_removed_session_is_no_failure_to_the_neighbour() {
             .iter()
             .map(|(_, end, output)| (*end, output))
             .collect::<Vec<_>>(),
-        [(1, &Output::NeighborAdminDown(key(1, false)))]
+        [
+            (1, &Output::NeighborAdminDown(key(1, false))),
+            (0, &Output::Gone(key(0, false)))
+        ]
     );
     assert!(pair.ends[0].sessions().is_empty(), "forgotten in the end");
     assert_eq!(pair.ends[0].deadline(), None);
