@@ -105,13 +105,14 @@ impl Watch {
         }
     }
 
-    /// Tells all neighbours that this is no failure; done when they have been told.
-    pub(crate) fn leave(&mut self) -> oneshot::Receiver<()> {
-        let (told, done) = oneshot::channel();
+    /// Tells all neighbours that this is no failure, and ends.
+    pub(crate) async fn leave(&mut self) {
         if let Some(service) = self.service.take() {
+            let (told, done) = oneshot::channel();
             service.send(Command::Leave(told));
+            // A thread that ended before has nobody to tell any more.
+            done.await.unwrap_or_default();
         }
-        done
     }
 
     fn service(&mut self) -> Option<&Service> {

@@ -275,20 +275,18 @@ impl Driver {
     /// Ends every session and waits until all last words have left, or have had the time to.
     async fn leave(&mut self) {
         self.acceptors.abort_all();
-        let silenced = self.watch.leave();
         self.handle(Input::Shutdown);
         self.carry_out();
         self.connections.clear();
-        let left = async {
-            silenced.await.unwrap_or_default();
-            while self.links.join_next().await.is_some() {}
-        };
+        let left = async { while self.links.join_next().await.is_some() {} };
         if timeout(SHUTDOWN_TIMEOUT, left).await.is_err() {
             tracing::info!(
                 connections = self.links.len(),
                 "peers did not close their side in time"
             );
         }
+        // Last: peers that drop their session when BFD ends, AdminDown or not, keep our routes by now.
+        self.watch.leave().await;
     }
 }
 
