@@ -41,13 +41,11 @@ impl Frr {
         }
     }
 
-    /// Ends the BFD session, and leaves BGP alone.
-    pub(crate) fn unwatch(&self) {
-        self.vtysh(&[
-            "configure terminal",
-            &format!("router bgp {}", self.base.session.their_asn),
-            &format!("no neighbor {OUR_V4} bfd"),
-        ]);
+    /// Takes the BFD session down as an operator does, and gives what bfdd shows then.
+    pub(crate) fn shut_bfd(&self) -> String {
+        let peer = format!("peer {OUR_V4}");
+        self.vtysh(&["configure terminal", "bfd", &peer, "shutdown"]);
+        self.vtysh(&["show bfd peers"])
     }
 
     fn vtysh(&self, commands: &[&str]) -> String {
