@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that a lab or the tests need, if they are not there.
+# Installs the Debian packages that a lab or the tests need, to be built and to run, if they are not there.
 #
 # usage: deps.sh lab|test
 #
@@ -9,6 +9,8 @@ set -euo pipefail
 
 # A package, and a file that shows that it is there.
 lab=(
+    gcc:/usr/bin/cc
+    libc6-dev:/usr/include/stdio.h
     iproute2:/sbin/ip
     iptables:/usr/sbin/iptables
     ipset:/usr/sbin/ipset

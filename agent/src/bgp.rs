@@ -270,7 +270,7 @@ impl Task {
                 life.handle.set_peer(peer.clone()).await;
             }
         }
-        let originated = owned.exported(view);
+        let originated = owned.exported(view, &self.identity.name);
         for gone in life.originated.difference(&originated) {
             life.handle.unoriginate(Prefix::new(*gone)).await;
         }

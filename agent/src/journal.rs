@@ -161,6 +161,7 @@ mod tests {
             owner: &owner,
             families: &[Family::V4],
             pools: &["p".to_owned()],
+            closed: &std::collections::BTreeSet::new(),
         };
         allocator.assign(&request).unwrap().record.unwrap()
     }

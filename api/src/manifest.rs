@@ -96,12 +96,23 @@ pub fn load(file_name: &str, text: &str) -> Result<Vec<Resource>, Vec<ManifestEr
 pub fn load_settings<T: DeserializeOwned>(file_name: &str, text: &str) -> Result<T, Box<ManifestError>> {
     let refuse = |fault| Box::new(error(file_name, None, fault));
     let documents = parse(text).map_err(refuse)?;
-    let empty = Tree { line: 1, branch: Branch::Map(Vec::new()) };
+    let empty = Tree {
+        line: 1,
+        branch: Branch::Map(Vec::new()),
+    };
     let document = match documents.as_slice() {
         [] => &empty,
-        [Tree { branch: Branch::Null, .. }] => &empty,
+        [
+            Tree {
+                branch: Branch::Null, ..
+            },
+        ] => &empty,
         [document] => document,
-        [_, second, ..] => return Err(refuse(second.fault("", "a configuration is one document".to_owned()))),
+        [_, second, ..] => {
+            return Err(refuse(
+                second.fault("", "a configuration is one document".to_owned()),
+            ));
+        }
     };
     T::deserialize(typed::Value(document)).map_err(|misfit| refuse(misfit.at(document)))
 }

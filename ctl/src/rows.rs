@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use manx_api::bgp::BGP_PORT;
+use manx_api::bgp::{BGP_PORT, BgpConfigurationSpec, BgpPeerSpec};
 use manx_api::status::{BgpRoute, BlockStatus, KernelRoute, NodeStatus, PeerStatus};
 use manx_api::{Kind, Resource};
 use manx_lab::{LabStatus, NodeView, Pod, RouterView};
@@ -507,36 +507,8 @@ pub(crate) fn cells(resource: &Resource) -> Vec<String> {
                 optional(bgp.ipv6_address),
             ]
         }
-        Resource::BgpConfiguration(configuration) => {
-            let spec = &configuration.spec;
-            vec![
-                name,
-                spec.node_to_node_mesh_enabled.to_string(),
-                spec.as_number.to_string(),
-                spec.listen_port.to_string(),
-                spec.hold_time.to_string(),
-                spec.node_mesh_max_restart_time.to_string(),
-            ]
-        }
-        Resource::BgpPeer(peer) => {
-            let spec = &peer.spec;
-            let nodes = spec
-                .node
-                .clone()
-                .or_else(|| spec.node_selector.as_ref().map(ToString::to_string));
-            vec![
-                name,
-                if spec.peer_ip.port() == BGP_PORT {
-                    spec.peer_ip.ip().to_string()
-                } else {
-                    spec.peer_ip.to_string()
-                },
-                nodes.unwrap_or_else(|| "(global)".to_owned()),
-                spec.as_number.to_string(),
-                format!("{:?}", spec.next_hop_mode),
-                spec.hold_time.to_string(),
-            ]
-        }
+        Resource::BgpConfiguration(configuration) => configuration_cells(name, &configuration.spec),
+        Resource::BgpPeer(peer) => peer_cells(name, &peer.spec),
         Resource::WorkloadEndpoint(endpoint) => vec![
             optional(endpoint.metadata.namespace.as_ref()),
             endpoint.spec.pod.clone(),
@@ -546,4 +518,35 @@ pub(crate) fn cells(resource: &Resource) -> Vec<String> {
             endpoint.spec.container_id.clone(),
         ],
     }
+}
+
+fn configuration_cells(name: String, spec: &BgpConfigurationSpec) -> Vec<String> {
+    vec![
+        name,
+        spec.node_to_node_mesh_enabled.to_string(),
+        spec.as_number.to_string(),
+        spec.listen_port.to_string(),
+        spec.hold_time.to_string(),
+        spec.node_mesh_max_restart_time.to_string(),
+    ]
+}
+
+fn peer_cells(name: String, spec: &BgpPeerSpec) -> Vec<String> {
+    let nodes = spec
+        .node
+        .clone()
+        .or_else(|| spec.node_selector.as_ref().map(ToString::to_string));
+    let usual_port = spec.peer_ip.port() == BGP_PORT;
+    vec![
+        name,
+        if usual_port {
+            spec.peer_ip.ip().to_string()
+        } else {
+            spec.peer_ip.to_string()
+        },
+        nodes.unwrap_or_else(|| "(global)".to_owned()),
+        spec.as_number.to_string(),
+        format!("{:?}", spec.next_hop_mode),
+        spec.hold_time.to_string(),
+    ]
 }

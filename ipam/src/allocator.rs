@@ -33,6 +33,9 @@ pub struct Request<'a> {
     pub families: &'a [Family],
     /// Names of the pools to take from, the preferred first; no other pool's block is touched.
     pub pools: &'a [String],
+    /// Blocks that give nothing new: the datastore says that they are another node's by now. What is held
+    /// in them stays held.
+    pub closed: &'a BTreeSet<IpNetwork>,
 }
 
 /// What an attachment holds after [`Allocator::assign`] or [`Allocator::hold`].
@@ -297,7 +300,8 @@ impl Allocator {
         let of = |pool: &'_ String| {
             self.blocks().find_map(|block| {
                 let serves = block.pool() == pool && Family::of_network(block.cidr()) == family;
-                serves.then(|| block.next(request.owner)).flatten()
+                let open = !request.closed.contains(&block.cidr());
+                (serves && open).then(|| block.next(request.owner)).flatten()
             })
         };
         request.pools.iter().find_map(of)

@@ -49,6 +49,10 @@ pub(crate) fn network(plan: &Plan) -> Result<()> {
         seat.join_ports(&plan.hosts)
             .map_err(LabError::kernel(format!("bridge {}", seat.host.name)))?;
     }
+    for seat in &mut seats {
+        seat.wait_until_ready()
+            .map_err(LabError::kernel(format!("connect {}", seat.host.name)))?;
+    }
     Ok(())
 }
 
@@ -111,6 +115,14 @@ impl Seat<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Waits until packets reach the host over each of its interfaces: both ends are up by now.
+    fn wait_until_ready(&mut self) -> manx_linux::Result<()> {
+        self.host
+            .interfaces
+            .iter()
+            .try_for_each(|interface| self.socket.wait_until_ready(&interface.name))
     }
 }
 

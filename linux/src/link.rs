@@ -11,14 +11,15 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use manx_routes::Target;
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State};
-use netlink_packet_route::neighbour::{
+use nix::errno::Errno;
+use rtnetlink::LinkUnspec;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State};
+use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
-use netlink_packet_route::route::RouteType;
-use nix::errno::Errno;
+use rtnetlink::packet_route::route::RouteType;
 
 use crate::error::{Error, Result};
 use crate::message;
@@ -137,7 +138,7 @@ impl LinkSocket {
     /// # Errors
     /// [`Error::Refused`] with the kernel's answer.
     pub fn get(&mut self, name: &str) -> Result<Option<Link>> {
-        let request = message::link(0, vec![LinkAttribute::IfName(name.to_owned())]);
+        let request = LinkUnspec::new_with_name(name).build();
         match self.0.get(
             RouteNetlinkMessage::GetLink(request),
             &format!("look at interface {name}"),
@@ -173,7 +174,7 @@ impl LinkSocket {
     /// # Errors
     /// [`Error::Refused`] with the kernel's answer.
     pub fn delete(&mut self, name: &str) -> Result<bool> {
-        let message = message::link(0, vec![LinkAttribute::IfName(name.to_owned())]);
+        let message = LinkUnspec::new_with_name(name).build();
         let request = nl::Request {
             message: RouteNetlinkMessage::DelLink(message),
             flags: 0,
@@ -189,8 +190,10 @@ impl LinkSocket {
     /// # Errors
     /// [`Error::Refused`] with the kernel's answer.
     pub fn set_up(&mut self, index: u32) -> Result<()> {
-        self.0
-            .request(message::set_up(index, true), &format!("set interface {index} up"))
+        self.0.request(
+            message::set_link(LinkUnspec::new_with_index(index).up()),
+            &format!("set interface {index} up"),
+        )
     }
 
     /// Sets an interface down; routes through it go without a word.
@@ -199,7 +202,7 @@ impl LinkSocket {
     /// [`Error::Refused`] with the kernel's answer.
     pub fn set_down(&mut self, index: u32) -> Result<()> {
         self.0.request(
-            message::set_up(index, false),
+            message::set_link(LinkUnspec::new_with_index(index).down()),
             &format!("set interface {index} down"),
         )
     }
@@ -209,7 +212,7 @@ impl LinkSocket {
     /// # Errors
     /// [`Error::Refused`] with the kernel's answer.
     pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<()> {
-        let request = message::set_link(index, vec![LinkAttribute::Mtu(mtu)]);
+        let request = message::set_link(LinkUnspec::new_with_index(index).mtu(mtu));
         self.0
             .request(request, &format!("set the MTU of interface {index} to {mtu}"))
     }
@@ -219,7 +222,7 @@ impl LinkSocket {
     /// # Errors
     /// [`Error::Refused`] with the kernel's answer.
     pub fn set_mac(&mut self, index: u32, mac: Mac) -> Result<()> {
-        let request = message::set_link(index, vec![LinkAttribute::Address(mac.0.to_vec())]);
+        let request = message::set_link(LinkUnspec::new_with_index(index).address(mac.0.to_vec()));
         self.0
             .request(request, &format!("set the MAC of interface {index} to {mac}"))
     }
@@ -229,7 +232,7 @@ impl LinkSocket {
     /// # Errors
     /// [`Error::Refused`] with the kernel's answer.
     pub fn set_controller(&mut self, index: u32, bridge: Option<u32>) -> Result<()> {
-        let request = message::set_link(index, vec![LinkAttribute::Controller(bridge.unwrap_or(0))]);
+        let request = message::set_link(LinkUnspec::new_with_index(index).controller(bridge.unwrap_or(0)));
         self.0
             .request(request, &format!("make interface {index} a port of {bridge:?}"))
     }

@@ -5,25 +5,25 @@
     reason = "the kernel has dozens of kinds and attributes, and gets more"
 )]
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use manx_routes::{Actual, Hop, METRIC, Route, Target};
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
-};
-use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
-};
-use netlink_packet_route::neighbour::{
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth};
+use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
-use netlink_packet_route::route::{
+use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteProtocol, RouteScope,
     RouteType, RouteVia,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::{
+    AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    RouteNextHopBuilder,
+};
 
 use crate::link::{Mac, Veth, VethEnd};
 use crate::nl::Request;
@@ -42,61 +42,44 @@ pub(crate) const fn family(address: IpAddr) -> AddressFamily {
     }
 }
 
-/// A link message about the interface with this index (0: named by an attribute).
-pub(crate) fn link(index: u32, attributes: Vec<LinkAttribute>) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message.attributes = attributes;
-    message
-}
-
 /// Changes an interface.
-pub(crate) fn set_link(index: u32, attributes: Vec<LinkAttribute>) -> Request {
+pub(crate) fn set_link(link: LinkMessageBuilder<LinkUnspec>) -> Request {
     Request {
-        message: RouteNetlinkMessage::SetLink(link(index, attributes)),
-        flags: 0,
-    }
-}
-
-/// Sets an interface up or down.
-pub(crate) fn set_up(index: u32, up: bool) -> Request {
-    let mut message = link(index, Vec::new());
-    message.header.change_mask = LinkFlags::Up;
-    message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
-    Request {
-        message: RouteNetlinkMessage::SetLink(message),
+        message: RouteNetlinkMessage::SetLink(link.build()),
         flags: 0,
     }
 }
 
 /// Makes a pair of interfaces, each in its place from the start.
 pub(crate) fn new_veth(veth: &Veth<'_>) -> Request {
-    let peer = InfoData::Veth(InfoVeth::Peer(link(0, veth_end(&veth.peer))));
-    let mut attributes = veth_end(&veth.end);
-    attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::Kind(InfoKind::Veth),
-        LinkInfo::Data(peer),
-    ]));
-    Request {
-        message: RouteNetlinkMessage::NewLink(link(0, attributes)),
-        flags: NEW,
-    }
+    let peer = veth_end(LinkMessageBuilder::<LinkUnspec>::new(), &veth.peer).build();
+    let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
+    new_link(veth_end(pair, &veth.end))
 }
 
-fn veth_end(end: &VethEnd<'_>) -> Vec<LinkAttribute> {
-    let mut attributes = vec![LinkAttribute::IfName(end.name.to_owned())];
-    attributes.extend(end.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
-    attributes.extend(end.mtu.map(LinkAttribute::Mtu));
-    attributes.extend(end.netns.map(|netns| LinkAttribute::NetNsFd(netns.raw())));
-    attributes
+fn veth_end<T>(link: LinkMessageBuilder<T>, end: &VethEnd<'_>) -> LinkMessageBuilder<T> {
+    let mut link = link.name(end.name);
+    if let Some(mac) = end.mac {
+        link = link.address(mac.0.to_vec());
+    }
+    if let Some(mtu) = end.mtu {
+        link = link.mtu(mtu);
+    }
+    if let Some(netns) = end.netns {
+        link = link.setns_by_fd(netns.raw());
+    }
+    link
 }
 
 /// Makes a bridge.
 pub(crate) fn new_bridge(name: &str) -> Request {
-    let kind = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]);
-    let message = link(0, vec![LinkAttribute::IfName(name.to_owned()), kind]);
+    new_link(LinkMessageBuilder::<LinkBridge>::new(name))
+}
+
+fn new_link<T>(link: LinkMessageBuilder<T>) -> Request {
     Request {
-        message: RouteNetlinkMessage::NewLink(message),
+        message: RouteNetlinkMessage::NewLink(link.build()),
         flags: NEW,
     }
 }
@@ -125,16 +108,16 @@ pub(crate) fn delete_address(index: u32, address: IpNetwork) -> Request {
 }
 
 fn address_message(index: u32, address: IpNetwork) -> AddressMessage {
-    let mut message = AddressMessage::default();
-    message.header.family = family(address.ip());
-    message.header.prefix_len = address.prefix();
-    message.header.scope = AddressScope::Universe;
-    message.header.index = index;
-    message.attributes = vec![
-        AddressAttribute::Local(address.ip()),
-        AddressAttribute::Address(address.ip()),
-    ];
-    message
+    match address {
+        IpNetwork::V4(v4) => AddressMessageBuilder::<Ipv4Addr>::new()
+            .index(index)
+            .address(v4.ip(), v4.prefix())
+            .build(),
+        IpNetwork::V6(v6) => AddressMessageBuilder::<Ipv6Addr>::new()
+            .index(index)
+            .address(v6.ip(), v6.prefix())
+            .build(),
+    }
 }
 
 /// Says for good which MAC an address on the link has, so that nobody asks.
@@ -159,10 +142,9 @@ pub(crate) fn put_neighbour(index: u32, address: IpAddr, mac: Mac) -> Request {
 
 /// Adds or replaces a route that is not the route table's: `target` without Manx's protocol and metric.
 pub(crate) fn put_route(prefix: IpNetwork, target: &Target) -> Request {
-    let mut message = route_message(prefix, target);
-    message.header.protocol = RouteProtocol::Boot;
+    let route = route(prefix, target).protocol(RouteProtocol::Boot);
     Request {
-        message: RouteNetlinkMessage::NewRoute(message),
+        message: RouteNetlinkMessage::NewRoute(route.build()),
         flags: PUT,
     }
 }
@@ -181,24 +163,25 @@ pub(crate) fn replace_table_route(route: &Route) -> Request {
     table_route(route, PUT)
 }
 
-fn table_route(route: &Route, flags: u16) -> Request {
-    let mut message = route_message(route.prefix, &route.target);
-    message.header.protocol = route.source.protocol().into();
-    message.attributes.push(RouteAttribute::Priority(METRIC));
+fn table_route(wanted: &Route, flags: u16) -> Request {
+    let route = route(wanted.prefix, &wanted.target)
+        .protocol(wanted.source.protocol().into())
+        .priority(METRIC);
     Request {
-        message: RouteNetlinkMessage::NewRoute(message),
+        message: RouteNetlinkMessage::NewRoute(route.build()),
         flags,
     }
 }
 
-/// Deletes the route with this prefix, protocol and metric, whatever its hops.
+/// Deletes the route with this prefix, protocol and metric, whatever its kind and hops.
 pub(crate) fn delete_table_route(prefix: IpNetwork, protocol: u8, metric: u32) -> Request {
-    let mut message = route_to(prefix);
-    message.header.protocol = protocol.into();
-    message.header.scope = RouteScope::NoWhere;
-    message.attributes.push(RouteAttribute::Priority(metric));
+    let route = route_to(prefix)
+        .protocol(protocol.into())
+        .scope(RouteScope::NoWhere)
+        .kind(RouteType::Unspec)
+        .priority(metric);
     Request {
-        message: RouteNetlinkMessage::DelRoute(message),
+        message: RouteNetlinkMessage::DelRoute(route.build()),
         flags: 0,
     }
 }
@@ -214,60 +197,58 @@ pub(crate) fn get_table_routes(family: AddressFamily, protocol: u8) -> RouteNetl
 
 /// Asks which route a packet to this address would take.
 pub(crate) fn get_route_to(address: IpAddr) -> RouteNetlinkMessage {
-    let mut message = route_to(address.into());
-    message.header.table = RouteHeader::RT_TABLE_UNSPEC;
-    RouteNetlinkMessage::GetRoute(message)
+    let question = route_to(address.into())
+        .table_id(u32::from(RouteHeader::RT_TABLE_UNSPEC))
+        .protocol(RouteProtocol::Unspec)
+        .kind(RouteType::Unspec);
+    RouteNetlinkMessage::GetRoute(question.build())
 }
 
-fn route_to(prefix: IpNetwork) -> RouteMessage {
-    let mut message = RouteMessage::default();
+/// A unicast route of the main table, leading nowhere yet. (The builder's own way to set a destination may
+/// fail, for a length that no `IpNetwork` has.)
+fn route_to(prefix: IpNetwork) -> RouteMessageBuilder<IpAddr> {
+    let mut route = RouteMessageBuilder::<IpAddr>::new();
+    let message = route.get_mut();
     message.header.address_family = family(prefix.ip());
     message.header.destination_prefix_length = prefix.prefix();
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
-    if prefix.prefix() > 0 {
-        message
-            .attributes
-            .push(RouteAttribute::Destination(prefix.network().into()));
-    }
-    message
+    let destination = RouteAttribute::Destination(prefix.network().into());
+    message.attributes.push(destination);
+    route
 }
 
-fn route_message(prefix: IpNetwork, target: &Target) -> RouteMessage {
-    let mut message = route_to(prefix);
-    message.header.kind = RouteType::Unicast;
+fn route(prefix: IpNetwork, target: &Target) -> RouteMessageBuilder<IpAddr> {
+    let mut route = route_to(prefix);
     match target {
         Target::Via(hops) => match hops.as_slice() {
             [only] => {
-                message.attributes.push(gateway(prefix, only));
-                message.attributes.extend(only.device.map(RouteAttribute::Oif));
+                let attributes = &mut route.get_mut().attributes;
+                attributes.push(gateway(prefix, only));
+                attributes.extend(only.device.map(RouteAttribute::Oif));
+                route
             }
-            several => {
-                let hops = several.iter().map(|hop| next_hop(prefix, hop)).collect();
-                message.attributes.push(RouteAttribute::MultiPath(hops));
-            }
+            several => route.multipath(several.iter().map(|hop| next_hop(prefix, hop)).collect()),
         },
-        Target::Device(index) => {
-            message.header.scope = RouteScope::Link;
-            message.attributes.push(RouteAttribute::Oif(*index));
-        }
-        Target::Unreachable => message.header.kind = RouteType::Unreachable,
+        Target::Device(index) => route.scope(RouteScope::Link).output_interface(*index),
+        Target::Unreachable => route.kind(RouteType::Unreachable),
     }
-    message
 }
 
 fn next_hop(prefix: IpNetwork, hop: &Hop) -> RouteNextHop {
-    let mut next_hop = RouteNextHop::default();
-    next_hop.interface_index = hop.device.unwrap_or(0);
-    next_hop.attributes = vec![gateway(prefix, hop)];
+    let device = hop.device.unwrap_or(0);
+    let mut next_hop = RouteNextHopBuilder::new(family(prefix.ip()))
+        .interface(device)
+        .build();
+    next_hop.attributes.push(gateway(prefix, hop));
     next_hop
 }
 
-/// The gateway; of the other family by another attribute (RFC 8950).
+/// The gateway; of the other family by another attribute (RFC 8950). An IPv4 gateway of an IPv6 prefix the
+/// kernel refuses, and says so, where the builder would not make the message.
 fn gateway(prefix: IpNetwork, hop: &Hop) -> RouteAttribute {
-    match (prefix, hop.gateway) {
-        (IpNetwork::V4(_), IpAddr::V6(v6)) => RouteAttribute::Via(RouteVia::Inet6(v6)),
-        (IpNetwork::V6(_), IpAddr::V4(v4)) => RouteAttribute::Via(RouteVia::Inet(v4)),
-        (IpNetwork::V4(_) | IpNetwork::V6(_), same) => RouteAttribute::Gateway(same.into()),
+    if prefix.is_ipv4() == hop.gateway.is_ipv4() {
+        RouteAttribute::Gateway(hop.gateway.into())
+    } else {
+        RouteAttribute::Via(hop.gateway.into())
     }
 }
 

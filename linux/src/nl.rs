@@ -13,14 +13,14 @@ use std::num::NonZeroI32;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use netlink_packet_core::{
+use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
+use rtnetlink::packet_core::{
     ErrorBuffer, NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST,
     NLMSG_DONE, NLMSG_ERROR, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable, NlasIterator,
 };
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::{SocketAddr, protocols::NETLINK_ROUTE};
-use nix::errno::Errno;
-use nix::sys::socket::{setsockopt, sockopt};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::sys::{self, SocketAddr, protocols::NETLINK_ROUTE};
 use socket2::SockRef;
 
 use crate::error::{Error, Refusal, Result};
@@ -55,7 +55,7 @@ pub struct Request {
 /// A blocking rtnetlink socket, for life in the namespace it was opened in.
 #[derive(Debug)]
 pub struct Socket {
-    inner: netlink_sys::Socket,
+    inner: sys::Socket,
     port: u32,
     sequence: u32,
     received: Vec<u8>,
@@ -264,8 +264,8 @@ impl AsFd for Socket {
 }
 
 /// Opens a bound socket with every option that tells more; returns it with its address.
-pub(crate) fn open(receive_queue: usize) -> io::Result<(netlink_sys::Socket, u32)> {
-    let mut socket = netlink_sys::Socket::new(NETLINK_ROUTE)?;
+pub(crate) fn open(receive_queue: usize) -> io::Result<(sys::Socket, u32)> {
+    let mut socket = sys::Socket::new(NETLINK_ROUTE)?;
     let port = socket.bind_auto()?.port_number();
     socket.connect(&SocketAddr::new(0, 0))?;
     // Answers carry the kernel's words, and not our message once more; dumps honour their filters.
@@ -280,7 +280,7 @@ pub(crate) fn open(receive_queue: usize) -> io::Result<(netlink_sys::Socket, u32
 }
 
 /// Reads one datagram into the emptied buffer.
-pub(crate) fn receive(socket: &netlink_sys::Socket, buffer: &mut Vec<u8>) -> io::Result<()> {
+pub(crate) fn receive(socket: &sys::Socket, buffer: &mut Vec<u8>) -> io::Result<()> {
     buffer.clear();
     buffer.reserve(RECEIVE_BUFFER);
     loop {

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use manx_routes::{Actual, Hop, Target};
 use nix::errno::Errno;
+use rtnetlink::LinkUnspec;
 use sha1::{Digest, Sha1};
 
 use crate::error::{Error, Result};
@@ -211,7 +212,9 @@ fn configure(host: &mut LinkSocket, netns: &Netns, link: &PodLink) -> Result<Att
 fn configure_host(host: &mut LinkSocket, link: &PodLink, attached: &Attached) -> Result<()> {
     let name = &link.host_ifname;
     let mut settings = vec![("ipv4", "forwarding", "1"), ("ipv4", "rp_filter", "1")];
-    let mut requests = vec![message::set_up(attached.host_ifindex, true)];
+    let mut requests = vec![message::set_link(
+        LinkUnspec::new_with_index(attached.host_ifindex).up(),
+    )];
     if has_v6(link) {
         settings.extend([
             ("ipv6", "disable_ipv6", "0"),
@@ -245,7 +248,7 @@ fn configure_pod(link: &PodLink, index: u32) -> Result<()> {
             sysctl::set(&format!("ipv6/conf/{}/{setting}", link.ifname), value)?;
         }
     }
-    let mut requests = vec![message::set_up(index, true)];
+    let mut requests = vec![message::set_link(LinkUnspec::new_with_index(index).up())];
     requests.extend(
         link.addresses
             .iter()

@@ -3,8 +3,8 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "a dump holds one kind of message")]
 
 use manx_routes::{Actual, Change, PROTOCOL_BGP, PROTOCOL_OWN};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::error::{Refusal, Result};
 use crate::netns::Netns;

@@ -17,8 +17,9 @@ use std::io;
 
 use ipnetwork::IpNetwork;
 use manx_routes::Observed;
-use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::sys;
 use socket2::{SockFilter, SockRef};
 use tokio::io::unix::AsyncFd;
 
@@ -60,7 +61,7 @@ pub enum Event {
 /// A socket that the kernel's announcements come to.
 #[derive(Debug)]
 pub struct Watcher {
-    socket: AsyncFd<netlink_sys::Socket>,
+    socket: AsyncFd<sys::Socket>,
     buffer: Vec<u8>,
     events: VecDeque<Event>,
 }
@@ -83,7 +84,7 @@ impl Watcher {
         Self::over(netns.run(|| subscribe(except))??)
     }
 
-    fn over(socket: netlink_sys::Socket) -> Result<Self> {
+    fn over(socket: sys::Socket) -> Result<Self> {
         // SAFETY: the socket owns its file and gives the same one out until it is dropped, which only happens
         // with the `AsyncFd` around it: nothing here takes it out or replaces it.
         let socket = unsafe { AsyncFd::register(socket) };
@@ -148,8 +149,8 @@ impl Watcher {
     }
 }
 
-fn subscribe(except: Option<u32>) -> Result<netlink_sys::Socket> {
-    let subscribed = || -> io::Result<netlink_sys::Socket> {
+fn subscribe(except: Option<u32>) -> Result<sys::Socket> {
+    let subscribed = || -> io::Result<sys::Socket> {
         let (socket, _) = nl::open(RECEIVE_QUEUE)?;
         if let Some(port) = except {
             SockRef::from(&socket).attach_filter(&all_but_from(port))?;

@@ -20,6 +20,7 @@ use crate::lab_harness::{LabName, settings};
 /// A thousand packets a second.
 const PACE: Duration = Duration::from_millis(1);
 const PORT: u16 = 5_001;
+const HOSTS: [&str; 3] = ["node1", "node2", "node3"];
 /// A receiver that is late must not lose what the network did not.
 const BUFFER: usize = 16 << 20;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -132,6 +133,44 @@ fn await_established(lab: &Lab, node: &str, count: usize) {
     }
 }
 
+/// Starts the flows, waits a second, lets something happen, and ends the flows.
+fn under_load(flows: &[(Pod, Pod)], happening: impl FnOnce()) -> Vec<Tally> {
+    let stop = &AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let running: Vec<_> = flows
+            .iter()
+            .zip(PORT..)
+            .map(|((from, to), port)| scope.spawn(move || flow(from, to, port, stop)))
+            .collect();
+        std::thread::sleep(Duration::from_secs(1));
+        // The flows must end also when what happens is a failure of the test.
+        let happened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(happening));
+        stop.store(true, Ordering::Relaxed);
+        let tallies = running.into_iter().map(|flow| flow.join().unwrap()).collect();
+        happened.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        tallies
+    })
+}
+
+/// Kills a node's agent, leaves it dead for a while, starts it again, and waits for its sessions and for routes
+/// to be swept or to flap, if anything were to do so.
+fn kill_and_restart(lab: &mut Lab, node: &str) {
+    let victim = lab
+        .processes()
+        .iter()
+        .find(|process| process.host == node)
+        .unwrap()
+        .clone();
+    kill(Pid::from_raw(victim.pid), Signal::SIGKILL).unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(!is_alive(&victim));
+    lab.restart(node, &settings()).unwrap();
+    for host in HOSTS {
+        await_established(lab, host, HOSTS.len() - 1);
+    }
+    std::thread::sleep(Duration::from_secs(3));
+}
+
 #[test]
 fn an_agent_killed_under_load_loses_no_packet_and_changes_no_route() {
     let name = LabName::new();
@@ -145,40 +184,9 @@ fn an_agent_killed_under_load_loses_no_packet_and_changes_no_route() {
         ("pod2-1", "pod2-2"),
     ];
     let flows: Vec<(Pod, Pod)> = flows.iter().map(|(from, to)| (pod(from), pod(to))).collect();
-    let hosts = ["node1", "node2", "node3"];
-    let monitors: Vec<Monitor> = hosts.iter().map(|host| Monitor::start(&lab, host)).collect();
-    let (stop, begin) = (AtomicBool::new(false), Instant::now());
-    let tallies = std::thread::scope(|scope| {
-        let ports = PORT..;
-        let stop = &stop;
-        let running: Vec<_> = flows
-            .iter()
-            .zip(ports)
-            .map(|((from, to), port)| scope.spawn(move || flow(from, to, port, stop)))
-            .collect();
-        std::thread::sleep(Duration::from_secs(1));
-        let victim = lab
-            .processes()
-            .iter()
-            .find(|process| process.host == "node2")
-            .unwrap()
-            .clone();
-        kill(Pid::from_raw(victim.pid), Signal::SIGKILL).unwrap();
-        std::thread::sleep(Duration::from_secs(2));
-        assert!(!is_alive(&victim));
-        lab.restart("node2", &settings()).unwrap();
-        for host in hosts {
-            await_established(&lab, host, 2);
-        }
-        // Time for routes to be swept or to flap, if anything were to do so.
-        std::thread::sleep(Duration::from_secs(3));
-        stop.store(true, Ordering::Relaxed);
-        running
-            .into_iter()
-            .map(|flow| flow.join().unwrap())
-            .collect::<Vec<Tally>>()
-    });
-    for tally in &tallies {
+    let monitors: Vec<Monitor> = HOSTS.iter().map(|host| Monitor::start(&lab, host)).collect();
+    let begin = Instant::now();
+    for tally in under_load(&flows, || kill_and_restart(&mut lab, "node2")) {
         assert_eq!(
             tally.lost,
             Vec::<u32>::new(),
@@ -189,24 +197,24 @@ fn an_agent_killed_under_load_loses_no_packet_and_changes_no_route() {
         );
         assert!(tally.sent > 5_000, "{tally:?}");
     }
-    for (monitor, host) in monitors.into_iter().zip(hosts) {
+    for (monitor, host) in monitors.into_iter().zip(HOSTS) {
         assert_eq!(
             monitor.stop(&lab, host),
             Vec::<String>::new(),
             "routes of {host} changed"
         );
     }
-    let others = peers(&lab, "node1")
+    let bystanders = peers(&lab, "node1")
         .into_iter()
-        .find(|peer| peer.address.to_string() == "192.168.1.13")
-        .unwrap();
+        .find(|peer| peer.address.to_string() == "192.168.1.13");
+    let uptime = bystanders.unwrap().uptime_seconds;
     assert!(
-        others.uptime_seconds + 1 >= begin.elapsed().as_secs(),
-        "the session of bystanders flapped: {others:?}"
+        uptime + 1 >= begin.elapsed().as_secs(),
+        "the session of bystanders flapped: up for {uptime} s"
     );
+    let returned = peers(&lab, "node2");
     assert!(
-        peers(&lab, "node2").iter().all(|peer| peer.uptime_seconds >= 2),
-        "{:?}",
-        peers(&lab, "node2")
+        returned.iter().all(|peer| peer.uptime_seconds >= 2),
+        "sessions flapped: {returned:?}"
     );
 }

@@ -255,8 +255,15 @@ impl Network {
 
     /// Whether every running host of a full mesh is where the model says.
     pub(crate) fn complete(&self) -> bool {
-        let mut running = (0..self.hosts.len()).filter(|&node| self.hosts[node].speaker.is_some());
-        running.all(|node| self.hosts[node].selected == self.model(node))
+        let running: Vec<Node> = (0..self.hosts.len())
+            .filter(|&node| self.hosts[node].speaker.is_some())
+            .collect();
+        // The count alone tells most of the time, and costs little.
+        let full = |node: &Node| self.hosts[*node].selected.len() + 1 == running.len();
+        running.iter().all(full)
+            && running
+                .iter()
+                .all(|&node| self.hosts[node].selected == self.model(node))
     }
 
     /// How often each host's kernel was told something, so far.

@@ -94,7 +94,7 @@ impl Victim {
     fn new(seed: u64) -> Self {
         Self {
             speaker: Speaker::new(Config {
-                restarted: seed % 2 == 0,
+                restarted: seed.is_multiple_of(2),
                 ..config(0, seed)
             }),
             now: Instant::now(),

@@ -68,9 +68,11 @@ impl<'ast> Visit<'ast> for Long<'_> {
 
 /// Lines of a file before its test module.
 fn lines_without_tests(file: &syn::File, text: &str) -> usize {
-    let tests = file.items.iter().find_map(|item| match item {
-        syn::Item::Mod(module) if is_test(&module.attrs) && module.content.is_some() => Some(module.span()),
-        _ => None,
+    let tests = file.items.iter().find_map(|item| {
+        let syn::Item::Mod(module) = item else {
+            return None;
+        };
+        (is_test(&module.attrs) && module.content.is_some()).then(|| module.span())
     });
     tests.map_or_else(|| text.lines().count(), |span| span.start().line)
 }

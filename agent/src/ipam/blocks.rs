@@ -61,10 +61,11 @@ impl<S: Store> Task<S> {
 
     fn keep_room(&mut self) {
         let mut every_family_has_a_block = true;
-        let usable = self.usable();
+        let (usable, closed) = (self.usable(), self.closed());
         for (family, pools) in &usable {
-            let serves =
-                |block: &&manx_ipam::Block| pools.iter().any(|pool| pool.metadata.name == block.pool());
+            let serves = |block: &&manx_ipam::Block| {
+                pools.iter().any(|pool| pool.metadata.name == block.pool()) && !closed.contains(&block.cidr())
+            };
             let of_family = |block: &&manx_ipam::Block| Family::of_network(block.cidr()) == *family;
             let blocks: Vec<_> = self.allocator.blocks().filter(serves).filter(of_family).collect();
             every_family_has_a_block &= !blocks.is_empty();

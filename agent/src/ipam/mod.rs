@@ -50,9 +50,10 @@ const CLAIM_PAUSE: Duration = Duration::from_secs(5);
 pub struct Owned(pub BTreeMap<IpNetwork, String>);
 
 impl Owned {
-    /// The blocks that BGP announces: all but those of pools that say otherwise.
+    /// The blocks that `node` announces: all but those of pools that say otherwise, and those that the
+    /// datastore gives to another node, which announces them itself.
     #[must_use]
-    pub fn exported(&self, view: &View) -> BTreeSet<IpNetwork> {
+    pub fn exported(&self, view: &View, node: &str) -> BTreeSet<IpNetwork> {
         let hidden = |pool: &String| {
             view.pools
                 .get(pool)
@@ -60,10 +61,19 @@ impl Owned {
         };
         self.0
             .iter()
-            .filter(|(_, pool)| !hidden(pool))
+            .filter(|(cidr, pool)| !hidden(pool) && !is_elsewhere(view, **cidr, node))
             .map(|(cidr, _)| *cidr)
             .collect()
     }
+}
+
+/// Whether the datastore says that another node than `node` owns the block.
+fn is_elsewhere(view: &View, block: IpNetwork, node: &str) -> bool {
+    let owner = view
+        .blocks
+        .get(&block_name(block))
+        .and_then(|block| block.spec.node.as_deref());
+    owner.is_some_and(|owner| owner != node)
 }
 
 /// A request to the ipam task.
@@ -337,6 +347,7 @@ impl<S: Store> Task<S> {
             owner: &request.owner,
             families: &families,
             pools: &names,
+            closed: &self.closed(),
         };
         match self.allocator.assign(&asked) {
             Ok(assignment) => {
@@ -431,6 +442,17 @@ impl<S: Store> Task<S> {
         let absent = |cidr: &IpNetwork| !self.view.blocks.contains_key(&block_name(*cidr));
         self.dirty
             .extend(self.allocator.blocks().map(manx_ipam::Block::cidr).filter(absent));
+    }
+
+    /// Our blocks that the datastore gives to another node: somebody edited them, or this node was away until
+    /// its blocks were given up. They assign nothing more, so that no address is held twice.
+    fn closed(&self) -> BTreeSet<IpNetwork> {
+        let node = &self.identity.name;
+        self.allocator
+            .blocks()
+            .map(manx_ipam::Block::cidr)
+            .filter(|cidr| is_elsewhere(&self.view, *cidr, node))
+            .collect()
     }
 
     /// Publishes the blocks if they changed, and counts.

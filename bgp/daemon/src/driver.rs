@@ -274,7 +274,7 @@ impl Driver {
 
     /// Ends every session and waits until all last words have left, or have had the time to.
     async fn leave(&mut self) {
-        self.acceptors.abort_all();
+        self.acceptors.shutdown().await;
         self.handle(Input::Shutdown);
         self.carry_out();
         self.connections.clear();

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use manx_bgp::wire::{self, Capability, Context, Message, NextHop, Notification, Open};
+use manx_bgp::wire::{self, Capability, Context, Message, NextHop, Notification, Open, RouteRefresh};
 use manx_bgp::{Config, Family, NextHopMode, PeerConfig, PeerKey, Policy, Prefix, State};
 use manx_bgpd::{Event, Events, Handle, Options, start};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -308,22 +308,23 @@ async fn a_peer_that_reads_nothing_delays_nobody() {
     let [a, b, c] = [1, 2, 3].map(|host| Ipv4Addr::new(127, 0, 6, host));
     let ((ours, _events), (theirs, mut their_events)) = (speaker(a, 0), speaker(c, 0));
     ours.set_peer(played(a, b)).await;
-    let _stalled = play(b, ours.listening()[0]).await;
+    let mut stalled = play(b, ours.listening()[0]).await;
     ours.set_peer(peer(a, theirs.listening()[0])).await;
     theirs.set_peer(peer(c, ours.listening()[0])).await;
     eventually("both sessions", || async { established(&ours).await == 2 }).await;
-    // Far more than the socket buffers hold.
-    for round in 0..8 {
-        for network in 0..=255 {
-            for a in 0..=15 {
-                let prefix = prefix(a, network);
-                if round % 2 == 0 {
-                    ours.originate(prefix).await
-                } else {
-                    ours.unoriginate(prefix).await
-                }
-            }
-        }
+    for (first, second) in (0..64).flat_map(|first| (0..=255).map(move |second| (first, second))) {
+        ours.originate(prefix(first, second)).await;
+    }
+    // Every refresh asks for some 64 KiB, all together for more than the 4 MiB that a socket holds at most.
+    let refresh = Message::RouteRefresh(RouteRefresh {
+        family: Some(Family::Ipv4Unicast),
+        subtype: 0,
+    });
+    let refresh = wire::encode(&refresh, &Context::default());
+    for _ in 0..80 {
+        stalled.write_all(&refresh).await.expect("the speaker reads");
+        // Apart from each other, so that each gets its answer.
+        sleep(Duration::from_millis(5)).await;
     }
     ours.originate(prefix(99, 0)).await;
     assert_eq!(

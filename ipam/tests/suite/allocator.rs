@@ -1,6 +1,6 @@
 //! The allocator, beside a model that only knows who holds what since when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -30,6 +30,7 @@ fn assign(
         owner: &attachment(owner),
         families,
         pools: &pools,
+        closed: &BTreeSet::new(),
     };
     let assignment = allocator.assign(&request)?;
     Ok(assignment
@@ -88,12 +89,36 @@ fn asking_again_gives_the_same_addresses_and_nothing_to_journal() {
         owner: &owner,
         families: DUAL,
         pools: &pools,
+        closed: &BTreeSet::new(),
     };
     let first = allocator.assign(&request).unwrap();
     assert!(first.record.is_some());
     let again = allocator.assign(&request).unwrap();
     assert_eq!(again.allocations, first.allocations);
     assert_eq!(again.record, None);
+}
+
+#[test]
+fn a_closed_block_gives_nothing_new_and_keeps_what_is_held() {
+    let mut allocator = with(&[small()]);
+    let pools = ["blue".to_owned()];
+    let (open, closed) = (BTreeSet::new(), BTreeSet::from([small().spec.cidr]));
+    let (holder, late) = (attachment(1), attachment(2));
+    let mut ask = |owner: &AttachmentId, closed: &BTreeSet<IpNetwork>| {
+        let request = Request {
+            owner,
+            families: &[Family::V4],
+            pools: &pools,
+            closed,
+        };
+        allocator
+            .assign(&request)
+            .map(|assignment| assignment.allocations)
+    };
+    let held = ask(&holder, &open).unwrap();
+    assert_eq!(ask(&holder, &closed), Ok(held));
+    assert!(matches!(ask(&late, &closed), Err(AssignError::NoRoom { .. })));
+    assert!(ask(&late, &open).is_ok());
 }
 
 #[test]
@@ -110,6 +135,7 @@ fn an_attachment_is_known_by_container_and_interface_whatever_the_pod_is_called(
             owner: &named,
             families: V4,
             pools: &pools,
+            closed: &BTreeSet::new(),
         })
         .unwrap();
     let again = allocator
@@ -117,6 +143,7 @@ fn an_attachment_is_known_by_container_and_interface_whatever_the_pod_is_called(
             owner: &unnamed,
             families: V4,
             pools: &pools,
+            closed: &BTreeSet::new(),
         })
         .unwrap();
     assert_eq!(again.allocations, first.allocations);
@@ -129,6 +156,7 @@ fn an_attachment_is_known_by_container_and_interface_whatever_the_pod_is_called(
             owner: &second,
             families: V4,
             pools: &pools,
+            closed: &BTreeSet::new(),
         })
         .unwrap();
     assert_ne!(other.allocations[0].address, first.allocations[0].address);
@@ -608,6 +636,7 @@ impl Pair {
             owner: &attachment(owner),
             families,
             pools: &pools,
+            closed: &BTreeSet::new(),
         };
         let Ok(assignment) = self.allocator.assign(&request) else {
             assert!(!possible);

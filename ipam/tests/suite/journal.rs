@@ -1,5 +1,7 @@
 //! The journal's promises: what was synced comes back, what was cut is cut, what is damaged is said.
 
+use std::collections::BTreeSet;
+
 use manx_api::ipam::AttachmentId;
 use manx_ipam::journal::{HEADER, Record, ReplayError, Torn, compact, encode, replay};
 use manx_ipam::{Allocator, Family, Request};
@@ -207,6 +209,7 @@ fn long() -> (Vec<Record>, Allocator) {
             owner: &attachment(n % 1000),
             families: &[Family::V4],
             pools: &pools,
+            closed: &BTreeSet::new(),
         };
         records.extend(allocator.assign(&request).unwrap().record);
         if records.len() >= 10_000 {
