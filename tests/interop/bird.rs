@@ -65,6 +65,20 @@ fn launch(base: &Base, restart: bool) -> Process {
     process
 }
 
+/// The BFD protocol, and what asks for it in BGP's.
+fn watching(bfd: Option<Hops>) -> (&'static str, &'static str) {
+    let protocol = "protocol bfd watch {
+  interface \"*\" { interval 300 ms; multiplier 3; };
+  multihop { interval 300 ms; multiplier 3; };
+}
+";
+    match bfd {
+        Some(Hops::One) => (protocol, "bfd on;"),
+        Some(Hops::Several) => (protocol, "multihop; bfd on;"),
+        None => ("", "bfd off;"),
+    }
+}
+
 fn configuration(base: &Base) -> PathBuf {
     let Session {
         our_asn,
@@ -87,21 +101,7 @@ fn configuration(base: &Base) -> PathBuf {
         Some(seconds) => format!("graceful restart on; graceful restart time {seconds};"),
         None => "graceful restart off;".to_owned(),
     };
-    let watch = match bfd {
-        Some(_) => {
-            "protocol bfd watch {
-  interface \"*\" { interval 300 ms; multiplier 3; };
-  multihop { interval 300 ms; multiplier 3; };
-}
-"
-        }
-        None => "",
-    };
-    let bfd = match bfd {
-        Some(Hops::One) => "bfd on;",
-        Some(Hops::Several) => "multihop; bfd on;",
-        None => "bfd off;",
-    };
+    let (watch, bfd) = watching(bfd);
     let channel = "{ import all; export where source = RTS_STATIC; }";
     let text = format!(
         "log \"{log}\" all;

@@ -285,7 +285,7 @@ impl Driver {
                 "peers did not close their side in time"
             );
         }
-        // Last: peers that drop their session when BFD ends, AdminDown or not, keep our routes by now.
+        // Last: some peers take even AdminDown for a failure, and would end a session that we leave gracefully.
         self.watch.leave().await;
     }
 }
