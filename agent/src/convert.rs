@@ -53,6 +53,7 @@ pub fn peer_config(session: &Session, identity: &Identity, within: &Arc<[Prefix]
         },
         import: Policy::Within(Arc::clone(within)),
         export: Policy::Within(Arc::clone(within)),
+        bfd: None,
     }
 }
 

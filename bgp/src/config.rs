@@ -1,10 +1,11 @@
 //! Settings: the speaker's own and each peer's.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Family, Prefix};
+use crate::{Family, Prefix, bfd};
 
 /// What identifies a peer: its address and, for a link-local one, the interface's index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +68,21 @@ pub struct PeerConfig {
     pub import: Policy,
     /// What goes out.
     pub export: Policy,
+    /// Watch the path by BFD; the driver does. A change touches no session.
+    pub bfd: Option<BfdConfig>,
+}
+
+/// How BFD watches the path to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BfdConfig {
+    /// The peer is several hops away (RFC 5883), not on our link (RFC 5881).
+    pub multihop: bool,
+    /// We would like to send no faster than this.
+    pub min_tx: Duration,
+    /// We take no more than one packet in this time.
+    pub min_rx: Duration,
+    /// The peer is to give up after this many intervals without a packet of ours.
+    pub multiplier: NonZeroU8,
 }
 
 /// Which next hop announcements carry.
@@ -120,6 +136,27 @@ impl Config {
 }
 
 impl PeerConfig {
+    /// The BFD session that the peer asks for.
+    #[must_use]
+    pub fn bfd_session(&self) -> Option<bfd::SessionConfig> {
+        let BfdConfig {
+            multihop,
+            min_tx,
+            min_rx,
+            multiplier,
+        } = self.bfd?;
+        Some(bfd::SessionConfig {
+            key: bfd::Key {
+                peer: self.key,
+                multihop,
+            },
+            local: self.local_address,
+            min_tx,
+            min_rx,
+            multiplier,
+        })
+    }
+
     /// Whether `new` can only take effect with a new session: what the OPENs agree on, or where they are sent
     /// from. All else is applied to the session as it stands.
     pub(crate) fn needs_new_session(&self, new: &Self) -> bool {

@@ -5,6 +5,7 @@
 //! until there are none, [`Speaker::deadline`] says when to come back at the latest. The same inputs at the
 //! same instants with the same seed give the same outputs.
 
+pub mod bfd;
 pub mod config;
 mod convergence;
 mod decision;
@@ -24,7 +25,7 @@ pub mod status;
 mod testing;
 pub mod wire;
 
-pub use config::{Config, NextHopMode, PeerConfig, PeerKey, Policy};
+pub use config::{BfdConfig, Config, NextHopMode, PeerConfig, PeerKey, Policy};
 pub use prefix::{Family, Prefix};
 pub use seam::{ConnId, Input, Output};
 pub use speaker::Speaker;

@@ -66,6 +66,9 @@ pub enum Input {
         /// Which.
         conn: ConnId,
     },
+    /// BFD has seen the path to the peer fail: its session, if there is one, ends at once, and graceful restart
+    /// keeps none of its routes (RFC 5882 §4.3, RFC 9384).
+    PathDown(PeerKey),
     /// Nothing but time has passed.
     Tick,
     /// The process ends: with graceful restart offered, leave without a NOTIFICATION so that peers keep

@@ -103,6 +103,7 @@ impl Speaker {
                 self.on_connection(now, conn, |peering, cx| peering.received(conn, message, cx));
             }
             Input::Drained { conn } => self.drained(conn),
+            Input::PathDown(key) => self.path_down(now, key),
             Input::Tick => {}
             Input::Shutdown => return self.shutdown(now),
         }

@@ -54,6 +54,7 @@ pub(crate) fn peer(id: u8) -> PeerConfig {
         next_hop: NextHopMode::Auto,
         import: Policy::Accept,
         export: Policy::Accept,
+        bfd: None,
     }
 }
 

@@ -16,6 +16,7 @@ const SESSION: Session = Session {
     they_wait: false,
     hold_time: 9,
     graceful_restart: Some(30),
+    bfd: None,
 };
 
 const OURS: [&str; 2] = ["10.1.0.0/24", "2001:db8:1::/64"];

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use manx_linux::Netns;
 
 use crate::net::{OUR_V4, SOON, THEIR_V4, eventually, run};
-use crate::router::{Base, Process, Router, Session, prefixes};
+use crate::router::{Base, Hops, Process, Router, Session, prefixes};
 
 pub(crate) const PROGRAM: &str = "/usr/sbin/bird";
 
@@ -65,6 +65,20 @@ fn launch(base: &Base, restart: bool) -> Process {
     process
 }
 
+/// The BFD protocol, and what asks for it in BGP's.
+fn watching(bfd: Option<Hops>) -> (&'static str, &'static str) {
+    let protocol = "protocol bfd watch {
+  interface \"*\" { interval 300 ms; multiplier 3; };
+  multihop { interval 300 ms; multiplier 3; };
+}
+";
+    match bfd {
+        Some(Hops::One) => (protocol, "bfd on;"),
+        Some(Hops::Several) => (protocol, "multihop; bfd on;"),
+        None => ("", "bfd off;"),
+    }
+}
+
 fn configuration(base: &Base) -> PathBuf {
     let Session {
         our_asn,
@@ -72,6 +86,7 @@ fn configuration(base: &Base) -> PathBuf {
         they_wait,
         hold_time,
         graceful_restart,
+        bfd,
         ..
     } = base.session;
     let statics = |family: &str, colon: bool| {
@@ -86,13 +101,14 @@ fn configuration(base: &Base) -> PathBuf {
         Some(seconds) => format!("graceful restart on; graceful restart time {seconds};"),
         None => "graceful restart off;".to_owned(),
     };
+    let (watch, bfd) = watching(bfd);
     let channel = "{ import all; export where source = RTS_STATIC; }";
     let text = format!(
         "log \"{log}\" all;
 router id {THEIR_V4};
 protocol device {{ scan time 1; }}
 protocol direct {{ ipv4; ipv6; }}
-{v4}{v6}protocol bgp manx {{
+{watch}{v4}{v6}protocol bgp manx {{
   debug {{ states, events }};
   local {THEIR_V4} as {their_asn};
   neighbor {OUR_V4} as {our_asn};
@@ -100,6 +116,7 @@ protocol direct {{ ipv4; ipv6; }}
   hold time {hold_time};
   connect delay time 1; connect retry time 1; error wait time 1, 1;
   {restart}
+  {bfd}
   ipv4 {channel};
   ipv6 {channel};
 }}

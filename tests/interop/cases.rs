@@ -10,7 +10,7 @@ use crate::ours::Ours;
 use crate::router::{Router, Session};
 
 /// Starts a program in a namespace.
-type Start = fn(&Netns, Session) -> Box<dyn Router>;
+pub(crate) type Start = fn(&Netns, Session) -> Box<dyn Router>;
 
 const OUR_PREFIXES: [&str; 4] = [
     "10.1.0.0/24",
@@ -25,16 +25,17 @@ const THEIR_PREFIXES: [&str; 4] = [
     "2001:db8:2:1::/64",
 ];
 
-const EXTERNAL: Session = Session {
+pub(crate) const EXTERNAL: Session = Session {
     our_asn: 65001,
     their_asn: 65002,
     we_wait: false,
     they_wait: false,
     hold_time: 9,
     graceful_restart: None,
+    bfd: None,
 };
 
-const INTERNAL: Session = Session {
+pub(crate) const INTERNAL: Session = Session {
     their_asn: 65001,
     ..EXTERNAL
 };
@@ -44,7 +45,7 @@ fn set(prefixes: &[&str]) -> BTreeSet<String> {
 }
 
 /// Both sides with their prefixes announced, in session, and each holding the other's.
-fn meet(cable: &Cable, start: Start, session: Session) -> (Ours, Box<dyn Router>) {
+pub(crate) fn meet(cable: &Cable, start: Start, session: Session) -> (Ours, Box<dyn Router>) {
     let mut router = start(&cable.theirs, session);
     let ours = Ours::start(cable, session, false, &OUR_PREFIXES);
     eventually(&format!("a session with {}", router.name()), SOON, || {

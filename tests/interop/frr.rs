@@ -1,4 +1,4 @@
-//! FRR: zebra and bgpd.
+//! FRR: zebra, bgpd and, where asked for, bfdd.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,15 +8,15 @@ use manx_linux::Netns;
 use serde_json::Value;
 
 use crate::net::{OUR_V4, SOON, THEIR_V4, eventually, run};
-use crate::router::{Base, Process, Router, Session};
+use crate::router::{Base, Hops, Process, Router, Session};
 
 pub(crate) const PROGRAM: &str = "/usr/lib/frr/bgpd";
 
 pub(crate) struct Frr {
     base: Base,
     bgpd: Process,
-    /// Tells bgpd which next hops are reachable.
-    _zebra: Process,
+    /// zebra, which tells bgpd which next hops are reachable, and bfdd.
+    _others: Vec<Process>,
 }
 
 impl Frr {
@@ -26,13 +26,26 @@ impl Frr {
         fs::set_permissions(base.folder.path(), open).expect("the folder is ours");
         fs::write(base.path("zebra.conf"), "").expect("the configuration can be written");
         fs::write(base.path("vtysh.conf"), "").expect("the configuration can be written");
-        let zebra = daemon(&base, "zebra", &["-A", "127.0.0.1"]);
+        let mut others = vec![daemon(&base, "zebra", &["-A", "127.0.0.1"])];
+        if session.bfd.is_some() {
+            base.wait_for("zserv.api");
+            fs::write(base.path("bfdd.conf"), "").expect("the configuration can be written");
+            let control = base.path("bfdd.ctl").display().to_string();
+            others.push(daemon(&base, "bfdd", &["-A", "127.0.0.1", "--bfdctl", &control]));
+        }
         let bgpd = launch(&base);
         Self {
             base,
             bgpd,
-            _zebra: zebra,
+            _others: others,
         }
+    }
+
+    /// Takes the BFD session down as an operator does, and gives what bfdd shows then.
+    pub(crate) fn shut_bfd(&self) -> String {
+        let peer = format!("peer {OUR_V4}");
+        self.vtysh(&["configure terminal", "bfd", &peer, "shutdown"]);
+        self.vtysh(&["show bfd peers"])
     }
 
     fn vtysh(&self, commands: &[&str]) -> String {
@@ -95,6 +108,7 @@ fn configuration(base: &Base) -> String {
         they_wait,
         hold_time,
         graceful_restart,
+        bfd,
         ..
     } = base.session;
     let keepalive = hold_time / 3;
@@ -126,11 +140,16 @@ router bgp {their_asn}
  neighbor {OUR_V4} timers {keepalive} {hold_time}
  neighbor {OUR_V4} timers connect 1
  neighbor {OUR_V4} advertisement-interval 0
-{passive}{v4}{v6}",
+{passive}{bfd}{v4}{v6}",
         passive = if they_wait {
             format!(" neighbor {OUR_V4} passive\n")
         } else {
             String::new()
+        },
+        bfd = match bfd {
+            Some(Hops::One) => format!(" neighbor {OUR_V4} bfd\n"),
+            Some(Hops::Several) => format!(" neighbor {OUR_V4} ebgp-multihop 8\n neighbor {OUR_V4} bfd\n"),
+            None => String::new(),
         },
         v4 = family("ipv4", false),
         v6 = family("ipv6", true),

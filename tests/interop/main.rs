@@ -5,6 +5,7 @@
 //! handle, theirs through their own command line. Needs root. A program that is not installed skips its tests,
 //! loudly, unless `CI` is set.
 
+mod bfd;
 mod binary;
 mod bird;
 mod cases;

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::num::NonZeroU8;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use manx_bgpd::bgp::{Config, Family, NextHopMode, PathSnapshot, PeerConfig, PeerKey, Policy, Prefix, State};
+use manx_bgpd::bgp::bfd;
+use manx_bgpd::bgp::{
+    BfdConfig, Config, Family, NextHopMode, PathSnapshot, PeerConfig, PeerKey, Policy, Prefix, State,
+};
 use manx_bgpd::{Events, Handle, Options};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::net::{Cable, OUR_V4, OUR_V6, THEIR_V4};
-use crate::router::Session;
+use crate::router::{Hops, Session};
 
 const PEER: PeerKey = PeerKey {
     address: std::net::IpAddr::V4(THEIR_V4),
@@ -59,7 +63,7 @@ impl Ours {
         for prefix in prefixes {
             ours.announce(prefix);
         }
-        ours.runtime.block_on(ours.handle.set_peer(peer(session)));
+        ours.set_peer(session);
         ours
     }
 
@@ -94,6 +98,17 @@ impl Ours {
             .iter()
             .filter(|path| path.peer == Some(PEER) && filter(path));
         theirs.map(|path| path.prefix.to_string()).collect()
+    }
+
+    /// The states of our BFD session and of theirs, as far as there are any.
+    pub(crate) fn bfd(&self) -> Vec<(bfd::State, Option<bfd::State>)> {
+        let sessions = self.runtime.block_on(self.handle.bfd_sessions());
+        sessions.iter().map(|it| (it.state, it.remote_state)).collect()
+    }
+
+    /// Takes new settings for the peer.
+    pub(crate) fn set_peer(&self, session: Session) {
+        self.runtime.block_on(self.handle.set_peer(peer(session)));
     }
 
     pub(crate) fn remove_peer(&self) {
@@ -136,6 +151,12 @@ fn peer(session: Session) -> PeerConfig {
         next_hop: NextHopMode::Auto,
         import: Policy::Accept,
         export: Policy::Accept,
+        bfd: session.bfd.map(|hops| BfdConfig {
+            multihop: hops == Hops::Several,
+            min_tx: Duration::from_millis(300),
+            min_rx: Duration::from_millis(300),
+            multiplier: NonZeroU8::MIN.saturating_add(2),
+        }),
     }
 }
 

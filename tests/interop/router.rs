@@ -22,6 +22,15 @@ pub(crate) struct Session {
     pub(crate) hold_time: u16,
     /// They offer graceful restart with this time in seconds, and help with ours.
     pub(crate) graceful_restart: Option<u16>,
+    /// Both sides watch the path by BFD.
+    pub(crate) bfd: Option<Hops>,
+}
+
+/// How far BFD takes the peer to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hops {
+    One,
+    Several,
 }
 
 /// A BGP program in its namespace.

@@ -155,6 +155,7 @@ pub(crate) fn peer(node: Node) -> PeerConfig {
         next_hop: NextHopMode::Auto,
         import: Policy::Accept,
         export: Policy::Accept,
+        bfd: None,
     }
 }
 

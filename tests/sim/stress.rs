@@ -186,6 +186,7 @@ impl Victim {
                 conn: self.any_conn(),
             },
             13 => Input::Tick,
+            14 => Input::PathDown(key(peer)),
             _ => Input::Received {
                 conn: self.any_conn(),
                 message: self.any_message(),
@@ -213,6 +214,7 @@ impl Victim {
             graceful_restart: self.rng.random_bool(0.5).then_some(Duration::from_secs(10)),
             import: policies.choose(&mut self.rng).unwrap().clone(),
             export: policies.choose(&mut self.rng).unwrap().clone(),
+            bfd: None,
             ..peer(node)
         }
     }

@@ -4,11 +4,13 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU8;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use manx_bgp::{Config, Family, NextHopMode, PeerConfig, PeerKey, Policy, Prefix};
-use serde::de::{Error as _, Unexpected, Visitor};
+use manx_bgp::{BfdConfig, Config, Family, NextHopMode, PeerConfig, PeerKey, Policy, Prefix};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error as _, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _};
 
@@ -29,9 +31,8 @@ const DEFERRAL: Duration = Duration::from_secs(10);
 const MAX_PATHS: usize = 16;
 
 /// Fields that DESIGN names and that no release reads yet.
-const NOT_YET: [&str; 9] = [
+const NOT_YET: [&str; 8] = [
     "addPath",
-    "bfd",
     "dynamicNeighbors",
     "filters",
     "interface",
@@ -109,6 +110,36 @@ pub struct Neighbor {
     /// What goes out. Default as for `import`.
     #[serde(default)]
     pub export: Option<PolicyName>,
+    /// Watch the path by BFD (RFC 5880): how, or `true` for the defaults. Default `false`.
+    #[serde(default, deserialize_with = "bfd")]
+    pub bfd: Option<BfdSettings>,
+}
+
+/// How BFD watches the path to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct BfdSettings {
+    /// The peer is several hops away (RFC 5883). Default false: it is on our link.
+    pub multihop: bool,
+    /// Milliseconds between our packets at least, 10 to 60000. Default 300.
+    #[serde(deserialize_with = "interval")]
+    pub min_tx: u16,
+    /// Milliseconds between the peer's at least, 10 to 60000. Default 300.
+    #[serde(deserialize_with = "interval")]
+    pub min_rx: u16,
+    /// The path is down after this many intervals of silence, 1 to 255. Default 3.
+    pub multiplier: NonZeroU8,
+}
+
+impl Default for BfdSettings {
+    fn default() -> Self {
+        Self {
+            multihop: false,
+            min_tx: 300,
+            min_rx: 300,
+            multiplier: NonZeroU8::MIN.saturating_add(2),
+        }
+    }
 }
 
 /// A family, as the file names it.
@@ -221,6 +252,18 @@ impl Neighbor {
             },
             import: self.import.unwrap_or(default).policy(),
             export: self.export.unwrap_or(default).policy(),
+            bfd: self.bfd.map(BfdSettings::config),
+        }
+    }
+}
+
+impl BfdSettings {
+    fn config(self) -> BfdConfig {
+        BfdConfig {
+            multihop: self.multihop,
+            min_tx: Duration::from_millis(self.min_tx.into()),
+            min_rx: Duration::from_millis(self.min_rx.into()),
+            multiplier: self.multiplier,
         }
     }
 }
@@ -388,6 +431,37 @@ fn graceful_restart<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
     deserializer.deserialize_any(Time)
 }
 
+fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    match u16::deserialize(deserializer)? {
+        milliseconds @ 10..=60_000 => Ok(milliseconds),
+        other => Err(D::Error::custom(format!(
+            "an interval of {other} ms is not possible: write 10 to 60000"
+        ))),
+    }
+}
+
+fn bfd<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BfdSettings>, D::Error> {
+    struct Settings;
+
+    impl<'de> Visitor<'de> for Settings {
+        type Value = Option<BfdSettings>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("true, false, or multihop, minTx, minRx and multiplier")
+        }
+
+        fn visit_bool<E>(self, watched: bool) -> Result<Self::Value, E> {
+            Ok(watched.then(BfdSettings::default))
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            BfdSettings::deserialize(MapAccessDeserializer::new(map)).map(Some)
+        }
+    }
+
+    deserializer.deserialize_any(Settings)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -435,6 +509,7 @@ neighbors:
   families: [ipv6]
   nextHopSelf: true
   export: reject
+  bfd: {{multihop: true, minTx: 50, multiplier: 5}}
 "
         );
         let settings = Settings::parse(&text).unwrap();
@@ -458,8 +533,34 @@ neighbors:
             next_hop: NextHopMode::SelfAddress,
             import: Policy::Accept,
             export: Policy::Reject,
+            bfd: Some(BfdConfig {
+                multihop: true,
+                min_tx: Duration::from_millis(50),
+                min_rx: Duration::from_millis(300),
+                multiplier: NonZeroU8::new(5).unwrap(),
+            }),
         };
         assert_eq!(settings.peers().collect::<Vec<_>>(), [expected]);
+    }
+
+    #[test]
+    fn bfd_is_off_on_or_as_it_is_written() {
+        let with = |bfd: &str| format!("{MINIMAL}neighbors: [{{address: 192.0.2.2, asn: 65001{bfd}}}]");
+        let read = |bfd: &str| Settings::parse(&with(bfd)).unwrap().neighbors[0].bfd;
+        assert_eq!(read(""), None);
+        assert_eq!(read(", bfd: false"), None);
+        assert_eq!(read(", bfd: true"), Some(BfdSettings::default()));
+        assert_eq!(read(", bfd: {}"), Some(BfdSettings::default()));
+        for (bfd, complaint) in [
+            ("{minTx: 9}", "write 10 to 60000"),
+            ("{minRx: 60001}", "write 10 to 60000"),
+            ("{multiplier: 0}", "nonzero"),
+            ("{minTX: 300}", "did you mean 'minTx'?"),
+            ("often", "true, false, or multihop"),
+        ] {
+            let error = wrong(&with(&format!(", bfd: {bfd}")));
+            assert!(error.contains(complaint), "{error}");
+        }
     }
 
     #[test]

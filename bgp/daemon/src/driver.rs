@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use manx_bgp::bfd::SessionSnapshot;
 use manx_bgp::wire::{self, NextHop};
 use manx_bgp::{Config, ConnId, Input, Output, PathSnapshot, PeerKey, PeerSnapshot, Prefix, Speaker};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,6 +16,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::bfd::Watch;
 use crate::connection::{self, Link};
 use crate::handle::{Event, Events, Handle};
 use crate::sockets;
@@ -45,6 +47,7 @@ pub(crate) enum Job {
     Dialled(ConnId, io::Result<TcpStream>),
     Peers(oneshot::Sender<Vec<PeerSnapshot>>),
     Paths(oneshot::Sender<Vec<PathSnapshot>>),
+    Bfd(oneshot::Sender<Vec<SessionSnapshot>>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -68,6 +71,7 @@ pub(crate) fn spawn(
         acceptors,
         links: JoinSet::new(),
         inbox: inbox.clone(),
+        watch: Watch::default(),
         pending: Pending::default(),
     };
     tokio::spawn(stop.clone().run_until_cancelled_owned(driver.run(jobs, events)));
@@ -116,6 +120,7 @@ struct Driver {
     /// Open connections, and closed ones whose last bytes are still leaving.
     links: JoinSet<()>,
     inbox: mpsc::Sender<Job>,
+    watch: Watch,
     pending: Pending,
 }
 
@@ -129,6 +134,7 @@ impl Driver {
                 () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => {}
                 Ok(permit) = events.reserve(), if !self.pending.is_empty() => self.pending.deliver(permit),
                 Some(ended) = self.links.join_next() => report(ended),
+                peer = self.watch.failed() => self.handle(Input::PathDown(peer)),
             }
             for job in batch.drain(..) {
                 if let Some(done) = self.perform(job) {
@@ -161,6 +167,7 @@ impl Driver {
             Job::Dialled(conn, stream) => self.dialled(conn, stream),
             Job::Peers(reply) => report_gone(reply.send(self.speaker.peers())),
             Job::Paths(reply) => report_gone(reply.send(self.speaker.paths())),
+            Job::Bfd(reply) => self.watch.sessions(reply),
             Job::Shutdown(done) => return Some(done),
         }
         None
@@ -171,13 +178,20 @@ impl Driver {
         let wanted = match &input {
             Input::Closed { conn } => self.connections.remove(conn).is_some(),
             Input::Received { conn, .. } | Input::Drained { conn } => self.connections.contains_key(conn),
-            Input::SetPeer(_)
-            | Input::RemovePeer(_)
-            | Input::Originate(_)
+            Input::SetPeer(config) => {
+                self.watch.set(config.key, config.bfd_session());
+                true
+            }
+            Input::RemovePeer(key) => {
+                self.watch.set(*key, None);
+                true
+            }
+            Input::Originate(_)
             | Input::Unoriginate(_)
             | Input::Connected { .. }
             | Input::ConnectFailed { .. }
             | Input::Accepted { .. }
+            | Input::PathDown(_)
             | Input::Tick
             | Input::Shutdown => true,
         };
@@ -271,6 +285,8 @@ impl Driver {
                 "peers did not close their side in time"
             );
         }
+        // Last: some peers take even AdminDown for a failure, and would end a session that we leave gracefully.
+        self.watch.leave().await;
     }
 }
 

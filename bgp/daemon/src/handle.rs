@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use manx_bgp::bfd::SessionSnapshot;
 use manx_bgp::wire::NextHop;
 use manx_bgp::{Input, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix};
 use tokio::sync::{mpsc, oneshot};
@@ -60,6 +61,11 @@ impl Handle {
     /// Every path known, as it is now.
     pub async fn paths(&self) -> Vec<PathSnapshot> {
         self.ask(Job::Paths).await.unwrap_or_default()
+    }
+
+    /// Every BFD session, as it is now.
+    pub async fn bfd_sessions(&self) -> Vec<SessionSnapshot> {
+        self.ask(Job::Bfd).await.unwrap_or_default()
     }
 
     /// Ends all sessions ([`Input::Shutdown`]) and returns when what they had to say has left, within two

@@ -18,9 +18,12 @@
 //!   holds up another session's KEEPALIVE.
 //! - Readers do wait for the driver: when the inbox is full they stop reading and TCP slows the peers down.
 //! - A reader that panics on its input costs its own connection and nothing else.
+//! - BFD has a thread of its own, which sees packets and the clock only: no amount of routes delays it. What it
+//!   finds reaches the driver past the inbox.
 //! - When the last [`Handle`] is dropped everything stops at once, as if the process had died: peers that
 //!   were offered graceful restart keep our routes. [`Handle::shutdown`] is the polite way.
 
+mod bfd;
 pub mod config;
 mod connection;
 mod driver;

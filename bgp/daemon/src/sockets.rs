@@ -49,7 +49,7 @@ pub(crate) async fn dial(remote: SocketAddr, local: Option<IpAddr>) -> io::Resul
 }
 
 /// The socket address to dial `remote` from: a link-local source is on the remote's interface.
-fn source(local: IpAddr, remote: SocketAddr) -> SocketAddr {
+pub(crate) fn source(local: IpAddr, remote: SocketAddr) -> SocketAddr {
     match (local, remote) {
         (IpAddr::V6(local), SocketAddr::V6(remote)) if local.is_unicast_link_local() => {
             SocketAddr::V6(SocketAddrV6::new(local, 0, 0, remote.scope_id()))

@@ -63,6 +63,7 @@ fn peer(local: Ipv4Addr, remote: SocketAddr) -> PeerConfig {
         next_hop: NextHopMode::Auto,
         import: Policy::Accept,
         export: Policy::Accept,
+        bfd: None,
     }
 }
 

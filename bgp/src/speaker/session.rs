@@ -50,6 +50,15 @@ impl Speaker {
         self.perform(now, key, actions);
     }
 
+    /// Ends the session of a peer that cannot be reached. An attempt goes on: it has nothing to lose.
+    pub(super) fn path_down(&mut self, now: Instant, key: PeerKey) {
+        if self.peers.get(&key).is_some_and(|peer| peer.live.is_some()) {
+            self.on_peer(now, key, |peering, cx| {
+                peering.reset(&Loss::cease(Cease::BfdDown), cx);
+            });
+        }
+    }
+
     /// The peer takes no more part, in silence where that makes it keep our routes.
     pub(super) fn leave(&mut self, now: Instant, key: PeerKey) {
         let session = self.peers.get(&key).and_then(|peer| peer.live.as_ref());

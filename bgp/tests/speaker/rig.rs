@@ -79,6 +79,7 @@ pub(crate) fn internal(id: u8) -> PeerConfig {
         next_hop: NextHopMode::Auto,
         import: Policy::Accept,
         export: Policy::Accept,
+        bfd: None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use manx_bgp::wire::{Cease, Message, Notification, Open};
 use manx_bgp::{ConnId, Input, PeerConfig, State};
 
-use crate::rig::{ASN, Rig, address, announcement, config, graceful_open, internal, open, path, prefix};
+use crate::rig::{ASN, Rig, address, announcement, config, graceful_open, internal, key, open, path, prefix};
 
 fn graceful(id: u8) -> PeerConfig {
     PeerConfig {
@@ -156,6 +156,42 @@ fn a_notification_keeps_routes_where_both_sides_said_so() {
         rig.wait(Duration::from_secs(61));
         assert_eq!(rig.selected(target), [], "for the restart time only");
     }
+}
+
+/// RFC 9384; RFC 8538 §3.1 where the peer would keep our routes otherwise.
+#[test]
+fn a_path_that_fails_ends_the_session_and_keeps_no_route() {
+    for (peer, hello, told) in [
+        (internal(2), open(2, ASN), (6, 10)),
+        (graceful(2), graceful_open(2), (6, 9)),
+    ] {
+        let mut rig = Rig::new(config());
+        let conn = rig.establish_with(peer.clone(), 2, hello.clone());
+        let other = rig.establish(internal(3));
+        let target = prefix("10.1.0.0/26");
+        rig.update(conn, announcement(2, target, path(&[])));
+        rig.sent(conn);
+        rig.input(Input::PathDown(key(2)));
+        assert_eq!(rig.notified(conn), Some(told));
+        assert_eq!(rig.closed, [conn]);
+        assert_eq!(rig.selected(target), []);
+        assert_eq!(rig.peer(3).state, State::Established);
+        assert_ne!(conn, other);
+        // The path being down stops no attempt, and what comes back is a session like any other.
+        let again = rig.establish_with(peer, 2, hello);
+        rig.update(again, announcement(2, target, path(&[])));
+        assert_eq!(rig.selected(target), [2]);
+    }
+}
+
+#[test]
+fn a_path_that_fails_without_a_session_changes_nothing() {
+    let mut rig = Rig::new(config());
+    rig.input(Input::PathDown(key(2)));
+    rig.input(Input::SetPeer(Box::new(internal(2))));
+    let conn = rig.accept(2);
+    rig.input(Input::PathDown(key(2)));
+    assert!(!rig.closed.contains(&conn));
 }
 
 #[test]
