@@ -155,7 +155,7 @@ async fn write_queue(
 
 /// Hands the driver an input; waits while the inbox is full.
 async fn tell(inbox: &mpsc::Sender<Job>, input: Input) {
-    if inbox.send(Job::Input(input)).await.is_err() {
+    if inbox.send(Job::Input(Box::new(input))).await.is_err() {
         tracing::debug!("the speaker has stopped");
     }
 }
@@ -241,11 +241,11 @@ mod tests {
         (link, peer, jobs)
     }
 
-    async fn next(jobs: &mut mpsc::Receiver<Job>) -> Job {
-        timeout(Duration::from_secs(30), jobs.recv())
-            .await
-            .unwrap()
-            .unwrap()
+    async fn next_input(jobs: &mut mpsc::Receiver<Job>) -> Input {
+        match timeout(Duration::from_secs(30), jobs.recv()).await.unwrap() {
+            Some(Job::Input(input)) => *input,
+            other => panic!("not an input: {other:?}"),
+        }
     }
 
     #[tokio::test]
@@ -255,11 +255,8 @@ mod tests {
         peer.write_all(&wire::encode(&Message::Keepalive, &Context::default()))
             .await
             .unwrap();
-        let job = next(&mut jobs).await;
-        assert!(
-            matches!(job, Job::Input(Input::Closed { conn: ConnId(7) })),
-            "{job:?}"
-        );
+        let input = next_input(&mut jobs).await;
+        assert!(matches!(input, Input::Closed { conn: ConnId(7) }), "{input:?}");
         assert_eq!(peer.read(&mut [0; 1]).await.unwrap(), 0, "closed");
     }
 
@@ -280,31 +277,31 @@ mod tests {
         let open = [&[0xff; 16][..], &[0, 29, 1], &[0; 10]].concat();
         let keepalive = wire::encode(&Message::Keepalive, &Context::default());
         peer.write_all(&[&open[..], &keepalive].concat()).await.unwrap();
-        let job = next(&mut jobs).await;
+        let input = next_input(&mut jobs).await;
         assert!(
             matches!(
-                job,
-                Job::Input(Input::Received {
+                input,
+                Input::Received {
                     message: Ok(Message::Open(_)),
                     ..
-                })
+                }
             ),
-            "{job:?}"
+            "{input:?}"
         );
         link.set_context(Context {
             four_octet_as: true,
             ..Context::default()
         });
-        let job = next(&mut jobs).await;
+        let input = next_input(&mut jobs).await;
         assert!(
             matches!(
-                job,
-                Job::Input(Input::Received {
+                input,
+                Input::Received {
                     message: Ok(Message::Keepalive),
                     ..
-                })
+                }
             ),
-            "{job:?}"
+            "{input:?}"
         );
     }
 

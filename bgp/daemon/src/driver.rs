@@ -42,7 +42,7 @@ const ACCEPTED: u64 = 1 << 63;
 /// What reaches the driver.
 #[derive(Debug)]
 pub(crate) enum Job {
-    Input(Input),
+    Input(Box<Input>),
     Accepted(TcpStream),
     Dialled(ConnId, io::Result<TcpStream>),
     Peers(oneshot::Sender<Vec<PeerSnapshot>>),
@@ -162,7 +162,7 @@ impl Driver {
     /// Does a job; one to end with is given back to be answered at the end.
     fn perform(&mut self, job: Job) -> Option<oneshot::Sender<()>> {
         match job {
-            Job::Input(input) => self.input(input),
+            Job::Input(input) => self.input(*input),
             Job::Accepted(stream) => self.accepted(stream),
             Job::Dialled(conn, stream) => self.dialled(conn, stream),
             Job::Peers(reply) => report_gone(reply.send(self.speaker.peers())),

@@ -30,7 +30,7 @@ impl Handle {
 
     /// Hands the speaker an input; waits while its inbox is full.
     pub async fn input(&self, input: Input) {
-        self.send(Job::Input(input)).await;
+        self.send(Job::Input(Box::new(input))).await;
     }
 
     /// Adds a peer, or changes its settings; other peers notice nothing.
