@@ -11,6 +11,7 @@ mod convergence;
 mod decision;
 pub mod error;
 mod export;
+pub mod filter;
 mod import;
 mod inbound;
 mod outbound;

@@ -13,6 +13,7 @@ use hashbrown::HashMap;
 
 use crate::Family;
 use crate::export::Target;
+use crate::filter::{Step, Verdict};
 use crate::rib::{Neighbor, Path, PrefixId, Rib, Route};
 use crate::wire::{Context, Nlri, update};
 
@@ -98,8 +99,10 @@ impl Outbound {
                 break;
             };
             let Some(prefix) = rib.prefix(id) else { continue };
-            let wanted = rib.best(id).filter(|path| target.admits(prefix, path)).cloned();
-            let route = wanted.and_then(|path| batch.route(target, prefix.family(), &path, rib));
+            let wanted = rib.best(id).cloned();
+            let admitted = wanted.and_then(|path| Some((target.admit(prefix, &path).ok()?, path)));
+            let route = admitted
+                .and_then(|(verdict, path)| batch.route(target, prefix.family(), &path, verdict, rib));
             let nlri = Nlri {
                 path_id: None,
                 prefix,
@@ -156,8 +159,9 @@ struct Batch {
     announced: Vec<Announced>,
     /// Where in `announced` a route is.
     places: HashMap<*const Route, usize, FixedState>,
-    /// What becomes of a route from a source on the way out: it is the same for all prefixes of a family.
-    translated: HashMap<(Learned, Family), Option<Arc<Route>>, FixedState>,
+    /// What becomes of a route from a source on the way out: it is the same for all prefixes of a family that
+    /// one rule lets through.
+    translated: HashMap<(Learned, Family, Option<*const Step>), Option<Arc<Route>>, FixedState>,
 }
 
 /// A route and its source, by their places in memory: the table keeps them there meanwhile.
@@ -177,14 +181,15 @@ impl Batch {
         target: &Target<'_>,
         family: Family,
         path: &Path,
+        verdict: Verdict<'_>,
         rib: &mut Rib,
     ) -> Option<Arc<Route>> {
         let learned = (Arc::as_ptr(&path.route), path.from.as_ref().map(Arc::as_ptr));
         self.translated
-            .entry((learned, family))
+            .entry((learned, family, verdict.step.map(std::ptr::from_ref)))
             .or_insert_with(|| {
                 target
-                    .route(family, path.from.as_deref(), &path.route)
+                    .route(family, path.from.as_deref(), &path.route, verdict.operations())
                     .map(|route| rib.intern(route))
             })
             .clone()

@@ -46,8 +46,10 @@ pub(crate) struct Neighbor {
 pub(crate) struct Path {
     /// From whom it came; from nobody for our own prefixes.
     pub(crate) from: Option<Arc<Neighbor>>,
-    /// Where it leads.
+    /// Where it leads, as we use it and pass it on.
     pub(crate) route: Arc<Route>,
+    /// As it came, before the import policy changed it.
+    pub(crate) received: Arc<Route>,
     /// Why it cannot be selected.
     pub(crate) refusal: Option<Refusal>,
     /// The peer is restarting and has not announced it again yet (RFC 4724 §4.2).
@@ -64,11 +66,21 @@ impl Path {
     pub(crate) fn new(from: Option<Arc<Neighbor>>, route: Arc<Route>, refusal: Option<Refusal>) -> Self {
         Self {
             from,
+            received: route.clone(),
             route,
             refusal,
             stale: false,
             rank: LOST,
         }
+    }
+
+    /// Whether it says the same as `other`, wherever the decision has put it.
+    pub(crate) fn is_as(&self, other: &Self) -> bool {
+        self.from == other.from
+            && Arc::ptr_eq(&self.route, &other.route)
+            && Arc::ptr_eq(&self.received, &other.received)
+            && self.refusal == other.refusal
+            && self.stale == other.stale
     }
 
     fn key(&self) -> Option<PeerKey> {
