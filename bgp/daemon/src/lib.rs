@@ -27,6 +27,7 @@ mod bfd;
 pub mod config;
 mod connection;
 mod driver;
+pub mod filters;
 mod handle;
 mod sockets;
 
