@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ask::answer;
 use crate::convert;
+use crate::convert::filter::Compiler;
 use crate::identity::Identity;
 use crate::ipam::Owned;
 use crate::metrics::Metrics;
@@ -256,7 +257,10 @@ impl Task {
     async fn tell(&mut self, life: &mut Life, view: &View, owned: &Owned) {
         let sessions = peering::sessions(view, &self.identity.name);
         let within: Arc<[Prefix]> = peering::accepted(view).into_iter().map(Prefix::new).collect();
-        let config = |session: &Session| convert::peer_config(session, &self.identity, &within);
+        let mut compiler = Compiler::new(&view.filters, within);
+        let config = |session: &Session| {
+            convert::peer_config(session, &self.identity, compiler.policies(&session.filters))
+        };
         let peers: BTreeMap<_, _> = sessions
             .values()
             .map(config)

@@ -1,7 +1,8 @@
 //! The only place where one domain's types become another's, by plain named functions.
 
+pub mod filter;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 use std::time::Instant;
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
@@ -11,12 +12,13 @@ use manx_api::status::{BgpRoute, KernelRoute, PeerStatus};
 use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
 use manx_api::{Key, Kind, Metadata};
 use manx_bgp::wire::{AsPath, Attributes, NextHop, Origin, Segment};
-use manx_bgp::{Family, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Policy, Prefix};
+use manx_bgp::{Family, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix};
 use manx_cni::{Code, Dns, Interface, IpConfig, Success};
 use manx_linux::pod::{GATEWAY_V4, GATEWAY_V6};
 use manx_linux::{Attached, PodLink};
 use manx_routes::{Hop, Route, Source, State, Target, Update};
 
+use self::filter::Policies;
 use crate::identity::Identity;
 use crate::names;
 use crate::peering::Session;
@@ -27,9 +29,9 @@ pub fn peer_key(address: IpAddr) -> PeerKey {
     PeerKey { address, scope: 0 }
 }
 
-/// A session as the speaker wants it told. Prefixes outside `within` pass in neither direction.
+/// A session as the speaker wants it told.
 #[must_use]
-pub fn peer_config(session: &Session, identity: &Identity, within: &Arc<[Prefix]>) -> PeerConfig {
+pub fn peer_config(session: &Session, identity: &Identity, policies: Policies) -> PeerConfig {
     let families = [
         identity.ipv4.map(|_| Family::Ipv4Unicast),
         identity.ipv6.map(|_| Family::Ipv6Unicast),
@@ -51,8 +53,8 @@ pub fn peer_config(session: &Session, identity: &Identity, within: &Arc<[Prefix]
             NextHopMode::SelfAddress => manx_bgp::NextHopMode::SelfAddress,
             NextHopMode::Keep => manx_bgp::NextHopMode::Keep,
         },
-        import: Policy::Within(Arc::clone(within)),
-        export: Policy::Within(Arc::clone(within)),
+        import: policies.import,
+        export: policies.export,
         bfd: None,
     }
 }

@@ -32,6 +32,8 @@ pub struct Session {
     pub restart_time: Option<Duration>,
     /// Which next hop our announcements carry.
     pub next_hop: NextHopMode,
+    /// The BGPFilters that decide, in order.
+    pub filters: Vec<String>,
     /// `mesh`, or the BGPPeer's name.
     pub origin: String,
 }
@@ -95,6 +97,7 @@ fn mesh_session(view: &View, me: &NodeBgp, other: &Node) -> Option<Session> {
         hold_time: Duration::from_secs(settings.hold_time.into()),
         restart_time: restart_time(settings.node_mesh_max_restart_time),
         next_hop: NextHopMode::Auto,
+        filters: settings.node_mesh_filters.clone(),
         origin: MESH.to_owned(),
     })
 }
@@ -109,6 +112,7 @@ fn peer_session(me: &NodeBgp, peer: &BgpPeer) -> Session {
         hold_time: Duration::from_secs(spec.hold_time.into()),
         restart_time: restart_time(spec.max_restart_time),
         next_hop: spec.next_hop_mode,
+        filters: spec.filters.clone(),
         origin: peer.metadata.name.clone(),
     }
 }
@@ -267,6 +271,17 @@ mod tests {
     fn a_peer_replaces_the_meshs_session_with_the_same_address() {
         let view = view(&three(), &[peer("router", "192.0.2.2")]);
         assert_eq!(remotes(&view, "n1")[0], "192.0.2.2:179 65100 router");
+    }
+
+    #[test]
+    fn the_mesh_and_each_peer_name_filters_of_their_own() {
+        let mut peer = peer("tor", "192.0.2.254");
+        peer.spec.filters = vec!["tor".to_owned()];
+        let mut view = view(&three(), &[peer]);
+        view.configuration.node_mesh_filters = vec!["mesh".to_owned()];
+        for session in sessions(&view, "n1").values() {
+            assert_eq!(session.filters, [session.origin.clone()]);
+        }
     }
 
     #[test]

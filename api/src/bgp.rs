@@ -36,6 +36,9 @@ pub struct BgpConfigurationSpec {
     pub hold_time: u16,
     /// Seconds that mesh peers keep our routes while we restart (RFC 4724): 0 to 4095. Default 120.
     pub node_mesh_max_restart_time: u16,
+    /// BGPFilters for the sessions of the mesh, whose rules decide in order. Default none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub node_mesh_filters: Vec<String>,
 }
 
 impl Default for BgpConfigurationSpec {
@@ -46,6 +49,7 @@ impl Default for BgpConfigurationSpec {
             listen_port: 179,
             hold_time: 9,
             node_mesh_max_restart_time: 120,
+            node_mesh_filters: Vec::new(),
         }
     }
 }
@@ -88,6 +92,9 @@ pub struct BgpPeerSpec {
     /// Seconds that the peer keeps our routes while we restart (RFC 4724): 0 to 4095. Default 120.
     #[serde(default = "default_restart_time")]
     pub max_restart_time: u16,
+    /// BGPFilters, whose rules decide in order. Default none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<String>,
 }
 
 /// Which next hop announcements carry.

@@ -6,6 +6,8 @@
 //! every problem it finds, so that a user mends a manifest in one round; the store calls all three inside
 //! the transaction that writes.
 
+mod filter;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -68,6 +70,7 @@ pub fn validate(resource: &Resource) -> Vec<Problem> {
         Resource::Node(n) => node(n, &mut problems),
         Resource::BgpConfiguration(configuration) => bgp_configuration(configuration, &mut problems),
         Resource::BgpPeer(peer) => bgp_peer(peer, &mut problems),
+        Resource::BgpFilter(filter) => filter::bgp_filter(filter, &mut problems),
         Resource::WorkloadEndpoint(endpoint) => workload_endpoint(endpoint, &mut problems),
     }
     problems
@@ -98,6 +101,7 @@ pub fn validate_update(old: &Resource, new: &Resource) -> Vec<Problem> {
             | Resource::Node(_)
             | Resource::BgpConfiguration(_)
             | Resource::BgpPeer(_)
+            | Resource::BgpFilter(_)
             | Resource::WorkloadEndpoint(_),
             _,
         ) => {}
@@ -325,6 +329,7 @@ fn bgp_configuration(configuration: &BgpConfiguration, problems: &mut Vec<Proble
         spec.node_mesh_max_restart_time,
         problems,
     );
+    filters("spec.nodeMeshFilters", &spec.node_mesh_filters, problems);
 }
 
 fn bgp_peer(peer: &BgpPeer, problems: &mut Vec<Problem>) {
@@ -345,6 +350,17 @@ fn bgp_peer(peer: &BgpPeer, problems: &mut Vec<Problem>) {
     as_number("spec.asNumber", spec.as_number, problems);
     hold_time(spec.hold_time, problems);
     restart_time("spec.maxRestartTime", spec.max_restart_time, problems);
+    filters("spec.filters", &spec.filters, problems);
+}
+
+fn filters(field: &str, filters: &[String], problems: &mut Vec<Problem>) {
+    for (i, name) in filters.iter().enumerate() {
+        names::subdomain(&format!("{field}[{i}]"), name, problems);
+        if filters[..i].contains(name) {
+            let message = "is named twice: its rules have decided already";
+            problems.push(Problem::new(format!("{field}[{i}]"), name, message));
+        }
+    }
 }
 
 /// RFC 4271 §4.2: zero or at least three seconds.

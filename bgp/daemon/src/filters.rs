@@ -1,8 +1,8 @@
 //! Filters, as the configuration file writes them: with the field names of Calico's BGPFilter.
 
 use ipnetwork::IpNetwork;
-use manx_bgp::filter::{Action, Community, Filter, Match, Operation, Operator, PeerType, Range, Rule};
 use manx_bgp::Family;
+use manx_bgp::filter::{Action, Community, Filter, Match, Operation, Operator, PeerType, Range, Rule};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
@@ -172,7 +172,12 @@ fn rule(family: Family, written: Written) -> Result<Rule, String> {
     };
     Ok(Rule {
         when: Match {
-            range: range(family, written.cidr, written.match_operator, written.prefix_length)?,
+            range: range(
+                family,
+                written.cidr,
+                written.match_operator,
+                written.prefix_length,
+            )?,
             learned: written.source.is_some(),
             peer: written.peer_type.map(|name| match name {
                 PeerTypeName::External => PeerType::External,

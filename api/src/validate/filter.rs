@@ -1,0 +1,135 @@
+//! Rules of filters.
+
+use ipnetwork::IpNetwork;
+
+use super::{Problem, no_host_bits};
+use crate::filter::{BgpFilter, FilterAction, FilterOperation, FilterRule};
+
+/// AS numbers that one operation puts in front of a path, at most.
+const MAX_PREPENDED: usize = 10;
+
+/// Operations of one rule, at most.
+const MAX_OPERATIONS: usize = 10;
+
+pub(super) fn bgp_filter(filter: &BgpFilter, problems: &mut Vec<Problem>) {
+    let spec = &filter.spec;
+    for (list, rules, v4) in [
+        ("exportV4", &spec.export_v4, true),
+        ("importV4", &spec.import_v4, true),
+        ("exportV6", &spec.export_v6, false),
+        ("importV6", &spec.import_v6, false),
+    ] {
+        for (i, it) in rules.iter().enumerate() {
+            rule(&format!("spec.{list}[{i}]"), it, v4, problems);
+        }
+    }
+}
+
+fn rule(field: &str, rule: &FilterRule, v4: bool, problems: &mut Vec<Problem>) {
+    let mut refuse = |part: &str, value: &dyn std::fmt::Display, message: &str| {
+        problems.push(Problem::new(format!("{field}.{part}"), value, message));
+    };
+    match (rule.cidr, rule.match_operator) {
+        (Some(cidr), None) => refuse(
+            "matchOperator",
+            &"",
+            &format!("is missing beside cidr {cidr}: write Equal, NotEqual, In or NotIn"),
+        ),
+        (None, Some(operator)) => refuse(
+            "matchOperator",
+            &format!("{operator:?}"),
+            "compares with nothing: write a cidr beside it, or leave it out",
+        ),
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+    match (rule.cidr, rule.prefix_length) {
+        (None, Some(_)) => refuse(
+            "prefixLength",
+            &"",
+            "stands without a cidr: write one, as in 0.0.0.0/0",
+        ),
+        (Some(cidr), Some(lengths)) => {
+            let limit = if v4 { 32 } else { 128 };
+            let (min, max) = (lengths.min.unwrap_or(cidr.prefix()), lengths.max.unwrap_or(limit));
+            if min > max || max > limit {
+                let message = format!("is no range of lengths: write 0 to {limit}, the smaller one as min");
+                refuse("prefixLength", &format!("{min} to {max}"), &message);
+            }
+        }
+        (_, None) => {}
+    }
+    if rule.as_path_prefix.contains(&0) {
+        refuse("asPathPrefix", &0, "is no AS number: write 1 to 4294967295");
+    }
+    if rule.communities.as_ref().is_some_and(|it| it.values.is_empty()) {
+        refuse(
+            "communities.values",
+            &"[]",
+            "is empty: write a community, as in 64512:1",
+        );
+    }
+    if rule.action == FilterAction::Reject && !rule.operations.is_empty() {
+        refuse(
+            "operations",
+            &"",
+            "changes what is rejected: leave it out, or write action Accept",
+        );
+    }
+    if rule.operations.len() > MAX_OPERATIONS {
+        let message = format!("are too many operations: write {MAX_OPERATIONS} at most");
+        refuse("operations", &rule.operations.len(), &message);
+    }
+    if let Some(cidr) = rule.cidr {
+        network(&format!("{field}.cidr"), cidr, v4, problems);
+    }
+    for (i, it) in rule.operations.iter().enumerate() {
+        operation(&format!("{field}.operations[{i}]"), it, problems);
+    }
+}
+
+fn network(field: &str, cidr: IpNetwork, v4: bool, problems: &mut Vec<Problem>) {
+    if cidr.is_ipv4() == v4 {
+        no_host_bits(field, cidr, problems);
+    } else {
+        let message = if v4 {
+            "is no IPv4 network: importV6 and exportV6 hold the rules for IPv6"
+        } else {
+            "is no IPv6 network: importV4 and exportV4 hold the rules for IPv4"
+        };
+        problems.push(Problem::new(field, cidr, message));
+    }
+}
+
+fn operation(field: &str, operation: &FilterOperation, problems: &mut Vec<Problem>) {
+    let FilterOperation {
+        add_community,
+        set_communities,
+        prepend_as_path,
+        set_local_preference,
+        set_med,
+    } = operation;
+    let given = [
+        add_community.is_some(),
+        set_communities.is_some(),
+        prepend_as_path.is_some(),
+        set_local_preference.is_some(),
+        set_med.is_some(),
+    ];
+    let count = given.into_iter().filter(|it| *it).count();
+    if count != 1 {
+        let message = "operations in one entry: write exactly one of addCommunity, setCommunities, \
+                       prependASPath, setLocalPreference and setMED, and another entry for another";
+        problems.push(Problem::new(field, count, message));
+    }
+    if let Some(path) = prepend_as_path
+        && (path.prefix.is_empty() || path.prefix.len() > MAX_PREPENDED || path.prefix.contains(&0))
+    {
+        let message = format!("is not to be prepended: write 1 to {MAX_PREPENDED} AS numbers from 1");
+        let value = format!("{:?}", path.prefix);
+        problems.push(Problem::new(
+            format!("{field}.prependASPath.prefix"),
+            value,
+            message,
+        ));
+    }
+}
