@@ -58,7 +58,7 @@ impl Features {
     }
 
     fn takes_foreign_next_hops(&self, key: PeerKey) -> bool {
-        self.extended_next_hop.unwrap_or(key.address.is_ipv6())
+        self.extended_next_hop.unwrap_or_else(|| key.address.is_ipv6())
     }
 }
 
