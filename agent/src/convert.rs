@@ -12,7 +12,7 @@ use manx_api::status::{BgpRoute, KernelRoute, PeerStatus};
 use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
 use manx_api::{Key, Kind, Metadata};
 use manx_bgp::wire::{AsPath, Attributes, NextHop, Origin, Segment};
-use manx_bgp::{Family, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix};
+use manx_bgp::{Family, Features, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix};
 use manx_cni::{Code, Dns, Interface, IpConfig, Success};
 use manx_linux::pod::{GATEWAY_V4, GATEWAY_V6};
 use manx_linux::{Attached, PodLink};
@@ -56,6 +56,7 @@ pub fn peer_config(session: &Session, identity: &Identity, policies: Policies) -
         import: policies.import,
         export: policies.export,
         bfd: None,
+        features: Features::default(),
     }
 }
 

@@ -6,6 +6,7 @@
     reason = "there is no other way to make an Instant"
 )]
 
+mod features;
 mod filters;
 mod policy;
 mod rig;
