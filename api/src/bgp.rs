@@ -1,6 +1,7 @@
 //! The speaker's settings.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU8;
 
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,9 @@ pub struct BgpConfigurationSpec {
     /// BGPFilters for the sessions of the mesh, whose rules decide in order. Default none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub node_mesh_filters: Vec<String>,
+    /// Watch the paths to mesh peers by BFD (RFC 5880). Default: nobody does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_mesh_bfd: Option<BfdSpec>,
 }
 
 impl Default for BgpConfigurationSpec {
@@ -50,6 +54,7 @@ impl Default for BgpConfigurationSpec {
             hold_time: 9,
             node_mesh_max_restart_time: 120,
             node_mesh_filters: Vec::new(),
+            node_mesh_bfd: None,
         }
     }
 }
@@ -95,6 +100,34 @@ pub struct BgpPeerSpec {
     /// BGPFilters, whose rules decide in order. Default none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<String>,
+    /// Watch the path to the peer by BFD (RFC 5880); `{}` for the defaults. Default: nobody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<BfdSpec>,
+}
+
+/// How BFD watches the path to a peer, which has to do the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct BfdSpec {
+    /// The peer is several hops away (RFC 5883). Default false: it is on our link (RFC 5881).
+    pub multihop: bool,
+    /// Milliseconds between our packets at least, 10 to 60000. Default 300.
+    pub min_tx: u16,
+    /// Milliseconds between the peer's at least, 10 to 60000. Default 300.
+    pub min_rx: u16,
+    /// The path is down after this many intervals of silence, 1 to 255. Default 3.
+    pub multiplier: NonZeroU8,
+}
+
+impl Default for BfdSpec {
+    fn default() -> Self {
+        Self {
+            multihop: false,
+            min_tx: 300,
+            min_rx: 300,
+            multiplier: NonZeroU8::MIN.saturating_add(2),
+        }
+    }
 }
 
 /// Which next hop announcements carry.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use ipnetwork::IpNetwork;
-use manx_api::bgp::{BgpConfiguration, BgpConfigurationSpec, BgpPeer, BgpPeerSpec, NextHopMode};
+use manx_api::bgp::{BfdSpec, BgpConfiguration, BgpConfigurationSpec, BgpPeer, BgpPeerSpec, NextHopMode};
 use manx_api::filter::{BgpFilter, BgpFilterSpec, FilterRule};
 use manx_api::ipam::{Allocation, AttachmentId, IpBlock, IpBlockSpec, IpPool, IpPoolSpec, block_name};
 use manx_api::manifest::{load, to_json, to_yaml};
@@ -291,6 +291,7 @@ fn configurations() -> impl Strategy<Value = Resource> {
                 hold_time,
                 node_mesh_max_restart_time: restart,
                 node_mesh_filters: mesh.then(|| "from-mesh".to_owned()).into_iter().collect(),
+                node_mesh_bfd: mesh.then(BfdSpec::default),
             };
             Resource::BgpConfiguration(BgpConfiguration { metadata, spec })
         })
@@ -327,6 +328,10 @@ fn peers() -> impl Strategy<Value = Resource> {
                 hold_time: 90,
                 max_restart_time: 120,
                 filters: passive.then(|| "to-tor".to_owned()).into_iter().collect(),
+                bfd: passive.then(|| BfdSpec {
+                    min_tx: 50,
+                    ..BfdSpec::default()
+                }),
             };
             Resource::BgpPeer(BgpPeer { metadata, spec })
         })

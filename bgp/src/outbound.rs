@@ -189,11 +189,14 @@ struct Batch {
     places: HashMap<*const Route, usize, FixedState>,
     /// What becomes of a route from a source on the way out: it is the same for all prefixes of a family that
     /// one rule lets through.
-    translated: HashMap<(Learned, Family, Option<*const Step>), Option<Arc<Route>>, FixedState>,
+    translated: HashMap<Way, Option<Arc<Route>>, FixedState>,
 }
 
 /// A route and its source, by their places in memory: the table keeps them there meanwhile.
 type Learned = (*const Route, Option<*const Neighbor>);
+
+/// Of a family, let through by a rule.
+type Way = (Learned, Family, Option<*const Step>);
 
 #[derive(Debug)]
 struct Announced {

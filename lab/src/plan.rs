@@ -458,6 +458,7 @@ impl Plan {
             hold_time: BgpConfigurationSpec::default().hold_time,
             max_restart_time: BgpConfigurationSpec::default().node_mesh_max_restart_time,
             filters: Vec::new(),
+            bfd: None,
         };
         self.resources.push(Resource::BgpPeer(BgpPeer {
             metadata: named(name),

@@ -50,7 +50,10 @@ fn rule(field: &str, rule: &FilterRule, v4: bool, problems: &mut Vec<Problem>) {
         ),
         (Some(cidr), Some(lengths)) => {
             let limit = if v4 { 32 } else { 128 };
-            let (min, max) = (lengths.min.unwrap_or(cidr.prefix()), lengths.max.unwrap_or(limit));
+            let (min, max) = (
+                lengths.min.unwrap_or_else(|| cidr.prefix()),
+                lengths.max.unwrap_or(limit),
+            );
             if min > max || max > limit {
                 let message = format!("is no range of lengths: write 0 to {limit}, the smaller one as min");
                 refuse("prefixLength", &format!("{min} to {max}"), &message);

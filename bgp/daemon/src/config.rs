@@ -297,9 +297,9 @@ impl Neighbor {
         } else {
             Policy::Reject
         };
-        let policy = |setting: &Option<PolicySetting>, of: fn(&FilterSettings) -> Filter| {
-            let setting = setting.as_ref();
-            setting.map_or(default.clone(), |it| it.policy(filters, of, default.clone()))
+        let policy = |setting: &Option<PolicySetting>, of: fn(&FilterSettings) -> Filter| match setting {
+            Some(setting) => setting.policy(filters, of, default.clone()),
+            None => default.clone(),
         };
         PeerConfig {
             key: PeerKey {

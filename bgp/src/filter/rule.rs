@@ -105,7 +105,7 @@ impl Range {
         max: Option<u8>,
     ) -> Result<Self, RangeError> {
         let limit = cidr.family().bits();
-        let (min, max) = (min.unwrap_or(cidr.len()), max.unwrap_or(limit));
+        let (min, max) = (min.unwrap_or_else(|| cidr.len()), max.unwrap_or(limit));
         if min > max || max > limit {
             return Err(RangeError { min, max, limit });
         }

@@ -147,12 +147,11 @@ fn a_filter_that_changes_nothing_says_nothing_to_anybody() {
     assert_eq!(rig.changes, changes);
 }
 
-/// What a peer was told of a prefix: AS_PATH, MED, LOCAL_PREF, communities.
-fn heard(
-    rig: &mut Rig,
-    conn: manx_bgp::ConnId,
-    target: Prefix,
-) -> Option<(String, Option<u32>, Option<u32>, Vec<u32>)> {
+/// AS_PATH, MED, LOCAL_PREF, communities.
+type Heard = (String, Option<u32>, Option<u32>, Vec<u32>);
+
+/// What a peer was told of a prefix.
+fn heard(rig: &mut Rig, conn: manx_bgp::ConnId, target: Prefix) -> Option<Heard> {
     let update = rig.sent(conn).into_iter().find_map(|message| {
         if let manx_bgp::wire::Message::Update(update) = message {
             let has = |reach: &manx_bgp::wire::Reach| reach.nlri.iter().any(|it| it.prefix == target);
