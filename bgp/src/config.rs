@@ -5,7 +5,7 @@ use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Family, Prefix, Transport, bfd};
+use crate::{Family, Features, Prefix, Transport, bfd};
 
 /// What identifies a peer: its address and, for a link-local one, the interface's index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,6 +72,8 @@ pub struct PeerConfig {
     pub bfd: Option<BfdConfig>,
     /// What the connections have to be.
     pub transport: Transport,
+    /// What is offered beyond the base protocol.
+    pub features: Features,
 }
 
 /// How BFD watches the path to a peer.
@@ -165,6 +167,7 @@ impl PeerConfig {
         let agreed = |it: &Self| (it.asn, it.local_address, it.hold_time, it.graceful_restart);
         agreed(self) != agreed(new)
             || self.families != new.families
+            || self.features != new.features
             || self.transport.needs_new_connection(&new.transport)
     }
 }

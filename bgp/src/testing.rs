@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::session::Session;
 use crate::session::negotiate::{Restarted, negotiate, offer};
-use crate::{Config, Family, NextHopMode, PeerConfig, PeerKey, Policy, Transport};
+use crate::{Config, Family, Features, NextHopMode, PeerConfig, PeerKey, Policy, Transport};
 
 /// Some instant.
 #[expect(
@@ -56,6 +56,7 @@ pub(crate) fn peer(id: u8) -> PeerConfig {
         export: Policy::Accept,
         bfd: None,
         transport: Transport::default(),
+        features: Features::default(),
     }
 }
 

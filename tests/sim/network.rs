@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use manx_bgp::wire::{self, Context, NextHop, Notification};
 use manx_bgp::{
-    Config, ConnId, Family, Input, NextHopMode, Output, PeerConfig, PeerKey, Policy, Prefix, Speaker, State,
-    Transport,
+    Config, ConnId, Family, Features, Input, NextHopMode, Output, PeerConfig, PeerKey, Policy, Prefix,
+    Speaker, State, Transport,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -158,6 +158,7 @@ pub(crate) fn peer(node: Node) -> PeerConfig {
         export: Policy::Accept,
         bfd: None,
         transport: Transport::default(),
+        features: Features::default(),
     }
 }
 

@@ -11,7 +11,7 @@ use manx_bgp::wire::{
     RouteRefresh, Segment, Update,
 };
 use manx_bgp::{
-    Config, ConnId, Family, Input, Output, PeerConfig, Policy, Prefix, Speaker, State, Transport,
+    Config, ConnId, Family, Features, Input, Output, PeerConfig, Policy, Prefix, Speaker, State, Transport,
 };
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -218,6 +218,7 @@ impl Victim {
             export: policies.choose(&mut self.rng).unwrap().clone(),
             bfd: None,
             transport: Transport::default(),
+            features: Features::default(),
             ..peer(node)
         }
     }

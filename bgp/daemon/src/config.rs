@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use manx_bgp::transport::Secret;
-use manx_bgp::{BfdConfig, Config, Family, NextHopMode, PeerConfig, PeerKey, Policy, Prefix};
+use manx_bgp::{BfdConfig, Config, Family, Features, NextHopMode, PeerConfig, PeerKey, Policy, Prefix};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -129,6 +129,11 @@ pub struct Neighbor {
     /// The interface that all packets pass. Default: any.
     #[serde(default)]
     pub interface: Option<String>,
+    /// Offer messages of up to 65,535 octets (RFC 8654). Default true.
+    #[serde(default = "yes")]
+    pub extended_messages: bool,
+    /// Offer IPv6 next hops for IPv4 prefixes (RFC 8950). Default: where the session is over IPv6.
+    pub extended_next_hop: Option<bool>,
 }
 
 /// How BFD watches the path to a peer.
@@ -249,6 +254,13 @@ impl Settings {
 }
 
 impl Neighbor {
+    fn features(&self) -> Features {
+        Features {
+            extended_messages: self.extended_messages,
+            extended_next_hop: self.extended_next_hop,
+        }
+    }
+
     fn peer(&self, our_asn: u32) -> PeerConfig {
         let default = if self.asn == our_asn {
             PolicyName::Accept
@@ -281,6 +293,7 @@ impl Neighbor {
             export: self.export.unwrap_or(default).policy(),
             bfd: self.bfd.map(BfdSettings::config),
             transport: transport::transport(self),
+            features: self.features(),
         }
     }
 }
@@ -364,6 +377,10 @@ fn everywhere() -> Vec<SocketAddr> {
 
 fn both_families() -> Vec<FamilyName> {
     vec![FamilyName::Ipv4, FamilyName::Ipv6]
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn hold_time_default() -> u16 {
@@ -542,6 +559,8 @@ neighbors:
   export: reject
   bfd: {{multihop: true, minTx: 50, multiplier: 5}}
   ttlSecurity: 2
+  extendedMessages: false
+  extendedNextHop: true
 "
         );
         let settings = Settings::parse(&text).unwrap();
@@ -574,6 +593,10 @@ neighbors:
             transport: Transport {
                 distance: Distance::Secured(NonZeroU8::new(2).unwrap()),
                 ..Transport::default()
+            },
+            features: Features {
+                extended_messages: false,
+                extended_next_hop: Some(true),
             },
         };
         assert_eq!(settings.peers().collect::<Vec<_>>(), [expected]);

@@ -10,8 +10,8 @@ use manx_bgp::wire::{
     Open, Reach, Segment, Update,
 };
 use manx_bgp::{
-    Config, ConnId, Family, Input, NextHopMode, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot,
-    Policy, Prefix, Speaker, State, Transport,
+    Config, ConnId, Family, Features, Input, NextHopMode, Output, PathSnapshot, PeerConfig, PeerKey,
+    PeerSnapshot, Policy, Prefix, Speaker, State, Transport,
 };
 
 /// Our AS.
@@ -81,6 +81,7 @@ pub(crate) fn internal(id: u8) -> PeerConfig {
         export: Policy::Accept,
         bfd: None,
         transport: Transport::default(),
+        features: Features::default(),
     }
 }
 
