@@ -11,7 +11,7 @@ use manx_api::status::{BgpRoute, KernelRoute, PeerStatus};
 use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
 use manx_api::{Key, Kind, Metadata};
 use manx_bgp::wire::{AsPath, Attributes, NextHop, Origin, Segment};
-use manx_bgp::{Family, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Policy, Prefix};
+use manx_bgp::{Family, Features, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Policy, Prefix};
 use manx_cni::{Code, Dns, Interface, IpConfig, Success};
 use manx_linux::pod::{GATEWAY_V4, GATEWAY_V6};
 use manx_linux::{Attached, PodLink};
@@ -54,6 +54,7 @@ pub fn peer_config(session: &Session, identity: &Identity, within: &Arc<[Prefix]
         import: Policy::Within(Arc::clone(within)),
         export: Policy::Within(Arc::clone(within)),
         bfd: None,
+        features: Features::default(),
     }
 }
 

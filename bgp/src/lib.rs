@@ -11,6 +11,7 @@ mod convergence;
 mod decision;
 pub mod error;
 mod export;
+pub mod features;
 mod import;
 mod inbound;
 mod outbound;
@@ -26,6 +27,7 @@ mod testing;
 pub mod wire;
 
 pub use config::{BfdConfig, Config, NextHopMode, PeerConfig, PeerKey, Policy};
+pub use features::Features;
 pub use prefix::{Family, Prefix};
 pub use seam::{ConnId, Input, Output};
 pub use speaker::Speaker;

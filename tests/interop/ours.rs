@@ -8,7 +8,8 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 use manx_bgpd::bgp::bfd;
 use manx_bgpd::bgp::{
-    BfdConfig, Config, Family, NextHopMode, PathSnapshot, PeerConfig, PeerKey, Policy, Prefix, State,
+    BfdConfig, Config, Family, Features, NextHopMode, PathSnapshot, PeerConfig, PeerKey, Policy, Prefix,
+    State,
 };
 use manx_bgpd::{Events, Handle, Options};
 use tokio::runtime::{Builder, Runtime};
@@ -157,6 +158,7 @@ fn peer(session: Session) -> PeerConfig {
             min_rx: Duration::from_millis(300),
             multiplier: NonZeroU8::MIN.saturating_add(2),
         }),
+        features: Features::default(),
     }
 }
 

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use manx_bgp::wire::{self, Context, NextHop, Notification};
 use manx_bgp::{
-    Config, ConnId, Family, Input, NextHopMode, Output, PeerConfig, PeerKey, Policy, Prefix, Speaker, State,
+    Config, ConnId, Family, Features, Input, NextHopMode, Output, PeerConfig, PeerKey, Policy, Prefix,
+    Speaker, State,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -156,6 +157,7 @@ pub(crate) fn peer(node: Node) -> PeerConfig {
         import: Policy::Accept,
         export: Policy::Accept,
         bfd: None,
+        features: Features::default(),
     }
 }
 

@@ -10,7 +10,7 @@ use manx_bgp::wire::{
     AsPath, Attributes, Capability, GracefulRestart, Message, NextHop, Nlri, Notification, Open, Reach,
     RouteRefresh, Segment, Update,
 };
-use manx_bgp::{Config, ConnId, Family, Input, Output, PeerConfig, Policy, Prefix, Speaker, State};
+use manx_bgp::{Config, ConnId, Family, Features, Input, Output, PeerConfig, Policy, Prefix, Speaker, State};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -215,6 +215,7 @@ impl Victim {
             import: policies.choose(&mut self.rng).unwrap().clone(),
             export: policies.choose(&mut self.rng).unwrap().clone(),
             bfd: None,
+            features: Features::default(),
             ..peer(node)
         }
     }

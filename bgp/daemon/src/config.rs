@@ -8,7 +8,7 @@ use std::num::NonZeroU8;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use manx_bgp::{BfdConfig, Config, Family, NextHopMode, PeerConfig, PeerKey, Policy, Prefix};
+use manx_bgp::{BfdConfig, Config, Family, Features, NextHopMode, PeerConfig, PeerKey, Policy, Prefix};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -113,6 +113,12 @@ pub struct Neighbor {
     /// Watch the path by BFD (RFC 5880): how, or `true` for the defaults. Default `false`.
     #[serde(default, deserialize_with = "bfd")]
     pub bfd: Option<BfdSettings>,
+    /// Offer messages of up to 65,535 octets (RFC 8654). Default true.
+    #[serde(default = "yes")]
+    pub extended_messages: bool,
+    /// Offer IPv6 next hops for IPv4 prefixes (RFC 8950). Default: where the session is over IPv6.
+    #[serde(default)]
+    pub extended_next_hop: Option<bool>,
 }
 
 /// How BFD watches the path to a peer.
@@ -222,6 +228,13 @@ impl Settings {
 }
 
 impl Neighbor {
+    fn features(&self) -> Features {
+        Features {
+            extended_messages: self.extended_messages,
+            extended_next_hop: self.extended_next_hop,
+        }
+    }
+
     fn peer(&self, our_asn: u32) -> PeerConfig {
         let default = if self.asn == our_asn {
             PolicyName::Accept
@@ -253,6 +266,7 @@ impl Neighbor {
             import: self.import.unwrap_or(default).policy(),
             export: self.export.unwrap_or(default).policy(),
             bfd: self.bfd.map(BfdSettings::config),
+            features: self.features(),
         }
     }
 }
@@ -336,6 +350,10 @@ fn everywhere() -> Vec<SocketAddr> {
 
 fn both_families() -> Vec<FamilyName> {
     vec![FamilyName::Ipv4, FamilyName::Ipv6]
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn hold_time_default() -> u16 {
@@ -510,6 +528,8 @@ neighbors:
   nextHopSelf: true
   export: reject
   bfd: {{multihop: true, minTx: 50, multiplier: 5}}
+  extendedMessages: false
+  extendedNextHop: true
 "
         );
         let settings = Settings::parse(&text).unwrap();
@@ -539,6 +559,10 @@ neighbors:
                 min_rx: Duration::from_millis(300),
                 multiplier: NonZeroU8::new(5).unwrap(),
             }),
+            features: Features {
+                extended_messages: false,
+                extended_next_hop: Some(true),
+            },
         };
         assert_eq!(settings.peers().collect::<Vec<_>>(), [expected]);
     }

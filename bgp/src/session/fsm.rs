@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use super::timers::{Timer, Timers, jitter};
 use super::{Action, Cx, Link, Loss, Session, loss};
-use crate::wire::{Message, Notification, Update, Waiting};
-use crate::{ConnId, Family};
+use crate::ConnId;
+use crate::wire::{Message, Notification, RouteRefresh, Update, Waiting};
 
 /// How long a peer may take to send its OPEN: "a large value", 4 min are suggested (RFC 4271 §8.2.2).
 const OPEN_HOLD: Duration = Duration::from_secs(240);
@@ -67,8 +67,8 @@ pub(crate) enum Event {
     Keepalive,
     /// 27 `UpdateMsg`.
     Update(Box<Update>),
-    /// ROUTE-REFRESH came (RFC 2918), with the family that it asks for, if we carry it.
-    Refresh(Option<Family>),
+    /// ROUTE-REFRESH came (RFC 2918).
+    Refresh(RouteRefresh),
 }
 
 impl Fsm {
@@ -114,8 +114,8 @@ impl Fsm {
                 cx.out.push(Action::Update(update));
                 Self::alive(link, session, timers, cx)
             }
-            (Self::Established(link, session), E::Refresh(family)) => {
-                cx.out.extend(family.map(Action::Refresh));
+            (Self::Established(link, session), E::Refresh(refresh)) => {
+                cx.out.push(Action::Refresh(refresh));
                 Self::alive(link, session, timers, cx)
             }
 
@@ -368,7 +368,7 @@ mod tests {
                 [Idle, Connect, Active, Idle, Idle, Established],
             ),
             (
-                Event::Refresh(None),
+                Event::Refresh(RouteRefresh::request(crate::Family::Ipv4Unicast)),
                 [Idle, Connect, Active, Idle, Idle, Established],
             ),
         ];
@@ -408,7 +408,11 @@ mod tests {
             (3, Event::Keepalive, (5, 1, 4)),
             (3, Event::Update(Box::default()), (5, 1, 2)),
             (4, Event::Open(Box::new(session())), (5, 2, 1)),
-            (4, Event::Refresh(None), (5, 2, 5)),
+            (
+                4,
+                Event::Refresh(RouteRefresh::request(crate::Family::Ipv4Unicast)),
+                (5, 2, 5),
+            ),
             (5, Event::Open(Box::new(session())), (5, 3, 1)),
         ];
         for (state, event, (code, subcode, kind)) in table {

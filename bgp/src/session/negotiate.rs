@@ -6,6 +6,7 @@ use super::Session;
 use crate::Family;
 use crate::config::{Config, PeerConfig};
 use crate::error::Error;
+use crate::features;
 use crate::wire::{Capability, Context, GracefulRestart, Open};
 
 /// The greatest restart time that the capability can carry, in seconds (RFC 4724 §3).
@@ -29,6 +30,7 @@ pub(crate) fn offer(local: &Config, peer: &PeerConfig, restarted: Restarted) -> 
         .map(Capability::Multiprotocol)
         .collect();
     capabilities.extend([Capability::RouteRefresh, Capability::FourOctetAs(local.asn)]);
+    capabilities.extend(peer.features.offer(peer));
     capabilities.extend(peer.graceful_restart.map(|time| {
         Capability::GracefulRestart(GracefulRestart {
             restarting: restarted.recovering,
@@ -76,17 +78,20 @@ pub(crate) fn negotiate(local: &Config, peer: &PeerConfig, open: &Open) -> Resul
     let restart = peer
         .graceful_restart
         .and_then(|_| graceful_restart(open, &families));
+    let mut context = Context {
+        four_octet_as: open
+            .capabilities
+            .iter()
+            .any(|it| matches!(it, Capability::FourOctetAs(_))),
+        families,
+        ..initial_context(local, peer)
+    };
+    peer.features.agree(peer.key, open, &mut context);
     Ok(Session {
         router_id: open.router_id,
         hold_time: Duration::from_secs(seconds(peer.hold_time).min(open.hold_time).into()),
-        context: Context {
-            four_octet_as: open
-                .capabilities
-                .iter()
-                .any(|it| matches!(it, Capability::FourOctetAs(_))),
-            families,
-            ..initial_context(local, peer)
-        },
+        context,
+        demarcates_refresh: features::demarcates_refresh(open),
         notification: restart.as_ref().is_some_and(|restart| restart.notification),
         restart,
     })

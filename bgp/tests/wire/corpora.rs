@@ -196,11 +196,8 @@ fn recorded_updates_mean_what_their_authors_say() {
     let mut checked = 0;
     for line in lines("unicast-updates.jsonl") {
         let routes = (recorded(&line, "announce"), recorded(&line, "withdraw"));
-        let with_ids = routes
-            .0
-            .iter()
-            .chain(&routes.1)
-            .any(|(_, nlri)| nlri.path_id.is_some());
+        let mut both = routes.0.iter().chain(&routes.1);
+        let with_ids = both.any(|(_, nlri)| nlri.path_id.is_some());
         let add_path = if with_ids { Family::ALL.to_vec() } else { vec![] };
         let context = Context {
             add_path_receive: add_path.clone(),
