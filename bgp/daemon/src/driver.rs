@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use manx_bgp::bfd::SessionSnapshot;
+use manx_bgp::bfd::{SessionConfig, SessionSnapshot};
 use manx_bgp::wire::{self, NextHop};
 use manx_bgp::{
     Config, ConnId, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix, Speaker,
@@ -19,7 +19,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::bfd::Watch;
+use crate::bfd::{Change, Watch};
 use crate::connection::{self, Link};
 use crate::guard::Guard;
 use crate::handle::{Event, Events, Handle};
@@ -152,8 +152,8 @@ impl Driver {
                 () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => {}
                 Ok(permit) = events.reserve(), if !self.pending.is_empty() => self.pending.deliver(permit),
                 Some(ended) = self.links.join_next() => report(ended),
-                peer = self.watch.failed() => self.handle(Input::PathDown(peer)),
                 () = sleep(GUARD_PAUSE), if self.guard.has_problems() => self.guard.update_listeners(true),
+                change = self.watch.changed() => self.path_changed(change),
             }
             for job in batch.drain(..) {
                 if let Some(done) = self.perform(job) {
@@ -199,12 +199,12 @@ impl Driver {
             Input::Closed { conn } => self.connections.remove(conn).is_some(),
             Input::Received { conn, .. } | Input::Drained { conn } => self.connections.contains_key(conn),
             Input::SetPeer(config) => {
-                self.watch.set(config.key, config.bfd_session());
+                self.watch_path(config.key, config.bfd_session());
                 self.guard_peer(config);
                 true
             }
             Input::RemovePeer(key) => {
-                self.watch.set(*key, None);
+                self.watch_path(*key, None);
                 self.guard.remove_peer(*key);
                 true
             }
@@ -306,6 +306,20 @@ impl Driver {
             .insert(conn, Connection::Open(Open { link, peer, socket }));
     }
 
+    fn watch_path(&mut self, peer: PeerKey, wanted: Option<SessionConfig>) {
+        if self.watch.set(peer, wanted) {
+            self.pending.paths.insert(peer, false);
+        }
+    }
+
+    fn path_changed(&mut self, change: Change) {
+        let Change { peer, up, failed } = change;
+        self.pending.paths.insert(peer, up);
+        if failed {
+            self.handle(Input::PathDown(peer));
+        }
+    }
+
     /// Carries out all that the speaker asks for.
     fn carry_out(&mut self) {
         while let Some(output) = self.speaker.poll() {
@@ -358,7 +372,7 @@ impl Driver {
                 "peers did not close their side in time"
             );
         }
-        // Last: some peers take even AdminDown for a failure, and would end a session that we leave gracefully.
+        // Last: a peer that took AdminDown for a failure would end a session that we leave gracefully.
         self.watch.leave().await;
     }
 }
@@ -382,12 +396,14 @@ fn report_gone<T>(sent: Result<(), T>) {
 struct Pending {
     selected: BTreeMap<Prefix, Vec<NextHop>>,
     sessions: BTreeMap<PeerKey, (bool, Option<String>)>,
+    /// What BFD sees.
+    paths: BTreeMap<PeerKey, bool>,
     converged: bool,
 }
 
 impl Pending {
     fn is_empty(&self) -> bool {
-        self.selected.is_empty() && self.sessions.is_empty() && !self.converged
+        self.selected.is_empty() && self.sessions.is_empty() && self.paths.is_empty() && !self.converged
     }
 
     fn selected(&mut self, prefix: Prefix, next_hops: Vec<NextHop>) {
@@ -406,6 +422,8 @@ impl Pending {
             ));
         } else if let Some((peer, (up, reason))) = self.sessions.pop_first() {
             to.send(Event::Session { peer, up, reason });
+        } else if let Some((peer, up)) = self.paths.pop_first() {
+            to.send(Event::Bfd { peer, up });
         } else if std::mem::take(&mut self.converged) {
             to.send(Event::Converged);
         }
