@@ -13,7 +13,9 @@ use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
 use manx_api::{Key, Kind, Metadata};
 use manx_bgp::bfd::SessionSnapshot;
 use manx_bgp::wire::{AsPath, Attributes, NextHop, Origin, Segment};
-use manx_bgp::{BfdConfig, Family, Features, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix};
+use manx_bgp::{
+    BfdConfig, Family, Features, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix, Transport,
+};
 use manx_cni::{Code, Dns, Interface, IpConfig, Success};
 use manx_linux::pod::{GATEWAY_V4, GATEWAY_V6};
 use manx_linux::{Attached, PodLink};
@@ -57,6 +59,7 @@ pub fn peer_config(session: &Session, identity: &Identity, policies: Policies) -
         import: policies.import,
         export: policies.export,
         bfd: session.bfd.map(bfd_config),
+        transport: Transport::default(),
         features: Features::default(),
     }
 }
