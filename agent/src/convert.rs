@@ -13,7 +13,7 @@ use manx_api::{Key, Kind, Metadata};
 use manx_bgp::bfd::SessionSnapshot;
 use manx_bgp::wire::{AsPath, Attributes, NextHop, Origin, Segment};
 use manx_bgp::{
-    BfdConfig, Family, Features, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Policy, Prefix,
+    BfdConfig, Family, Features, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Policy, Prefix, Transport,
 };
 use manx_cni::{Code, Dns, Interface, IpConfig, Success};
 use manx_linux::pod::{GATEWAY_V4, GATEWAY_V6};
@@ -57,6 +57,7 @@ pub fn peer_config(session: &Session, identity: &Identity, within: &Arc<[Prefix]
         import: Policy::Within(Arc::clone(within)),
         export: Policy::Within(Arc::clone(within)),
         bfd: session.bfd.map(bfd_config),
+        transport: Transport::default(),
         features: Features::default(),
     }
 }
