@@ -1,5 +1,7 @@
 //! Rules of filters.
 
+use std::fmt;
+
 use ipnetwork::IpNetwork;
 
 use super::{Problem, no_host_bits};
@@ -26,41 +28,10 @@ pub(super) fn bgp_filter(filter: &BgpFilter, problems: &mut Vec<Problem>) {
 }
 
 fn rule(field: &str, rule: &FilterRule, v4: bool, problems: &mut Vec<Problem>) {
-    let mut refuse = |part: &str, value: &dyn std::fmt::Display, message: &str| {
+    range(field, rule, v4, problems);
+    let mut refuse = |part: &str, value: &dyn fmt::Display, message: &str| {
         problems.push(Problem::new(format!("{field}.{part}"), value, message));
     };
-    match (rule.cidr, rule.match_operator) {
-        (Some(cidr), None) => refuse(
-            "matchOperator",
-            &"",
-            &format!("is missing beside cidr {cidr}: write Equal, NotEqual, In or NotIn"),
-        ),
-        (None, Some(operator)) => refuse(
-            "matchOperator",
-            &format!("{operator:?}"),
-            "compares with nothing: write a cidr beside it, or leave it out",
-        ),
-        (Some(_), Some(_)) | (None, None) => {}
-    }
-    match (rule.cidr, rule.prefix_length) {
-        (None, Some(_)) => refuse(
-            "prefixLength",
-            &"",
-            "stands without a cidr: write one, as in 0.0.0.0/0",
-        ),
-        (Some(cidr), Some(lengths)) => {
-            let limit = if v4 { 32 } else { 128 };
-            let (min, max) = (
-                lengths.min.unwrap_or_else(|| cidr.prefix()),
-                lengths.max.unwrap_or(limit),
-            );
-            if min > max || max > limit {
-                let message = format!("is no range of lengths: write 0 to {limit}, the smaller one as min");
-                refuse("prefixLength", &format!("{min} to {max}"), &message);
-            }
-        }
-        (_, None) => {}
-    }
     if rule.as_path_prefix.contains(&0) {
         refuse("asPathPrefix", &0, "is no AS number: write 1 to 4294967295");
     }
@@ -72,22 +43,49 @@ fn rule(field: &str, rule: &FilterRule, v4: bool, problems: &mut Vec<Problem>) {
         );
     }
     if rule.action == FilterAction::Reject && !rule.operations.is_empty() {
-        refuse(
-            "operations",
-            &"",
-            "changes what is rejected: leave it out, or write action Accept",
-        );
+        let message = "changes what is rejected: leave it out, or write action Accept";
+        refuse("operations", &"", message);
     }
     if rule.operations.len() > MAX_OPERATIONS {
         let message = format!("are too many operations: write {MAX_OPERATIONS} at most");
         refuse("operations", &rule.operations.len(), &message);
     }
-    if let Some(cidr) = rule.cidr {
-        network(&format!("{field}.cidr"), cidr, v4, problems);
-    }
     for (i, it) in rule.operations.iter().enumerate() {
         operation(&format!("{field}.operations[{i}]"), it, problems);
     }
+}
+
+/// `cidr`, `matchOperator` and `prefixLength`, which need each other.
+fn range(field: &str, rule: &FilterRule, v4: bool, problems: &mut Vec<Problem>) {
+    let mut refuse = |part: &str, value: &dyn fmt::Display, message: &str| {
+        problems.push(Problem::new(format!("{field}.{part}"), value, message));
+    };
+    if let (None, Some(operator)) = (rule.cidr, rule.match_operator) {
+        let message = "compares with nothing: write a cidr beside it, or leave it out";
+        refuse("matchOperator", &format!("{operator:?}"), message);
+    }
+    let Some(cidr) = rule.cidr else {
+        if rule.prefix_length.is_some() {
+            let message = "stands without a cidr: write one, as in 0.0.0.0/0";
+            refuse("prefixLength", &"", message);
+        }
+        return;
+    };
+    if rule.match_operator.is_none() {
+        let message = format!("is missing beside cidr {cidr}: write Equal, NotEqual, In or NotIn");
+        refuse("matchOperator", &"", &message);
+    }
+    let limit = if v4 { 32 } else { 128 };
+    let lengths = rule.prefix_length.unwrap_or_default();
+    let (min, max) = (
+        lengths.min.unwrap_or_else(|| cidr.prefix()),
+        lengths.max.unwrap_or(limit),
+    );
+    if cidr.is_ipv4() == v4 && (min > max || max > limit) {
+        let message = format!("is no range of lengths: write 0 to {limit}, the smaller one as min");
+        refuse("prefixLength", &format!("{min} to {max}"), &message);
+    }
+    network(&format!("{field}.cidr"), cidr, v4, problems);
 }
 
 fn network(field: &str, cidr: IpNetwork, v4: bool, problems: &mut Vec<Problem>) {
