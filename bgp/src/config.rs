@@ -163,7 +163,9 @@ impl PeerConfig {
     /// from. All else is applied to the session as it stands.
     pub(crate) fn needs_new_session(&self, new: &Self) -> bool {
         let agreed = |it: &Self| (it.asn, it.local_address, it.hold_time, it.graceful_restart);
-        agreed(self) != agreed(new) || self.families != new.families || self.features != new.features
+        agreed(self) != agreed(new)
+            || self.families != new.families
+            || self.features.offer(self) != new.features.offer(new)
     }
 }
 

@@ -8,7 +8,9 @@ use std::num::NonZeroU8;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use manx_bgp::{BfdConfig, Config, Family, Features, NextHopMode, PeerConfig, PeerKey, Policy, Prefix};
+use manx_bgp::{
+    AddPathConfig, BfdConfig, Config, Family, Features, NextHopMode, PeerConfig, PeerKey, Policy, Prefix,
+};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -31,8 +33,7 @@ const DEFERRAL: Duration = Duration::from_secs(10);
 const MAX_PATHS: usize = 16;
 
 /// Fields that DESIGN names and that no release reads yet.
-const NOT_YET: [&str; 8] = [
-    "addPath",
+const NOT_YET: [&str; 7] = [
     "dynamicNeighbors",
     "filters",
     "interface",
@@ -119,6 +120,22 @@ pub struct Neighbor {
     /// Offer IPv6 next hops for IPv4 prefixes (RFC 8950). Default: where the session is over IPv6.
     #[serde(default)]
     pub extended_next_hop: Option<bool>,
+    /// Several paths per prefix (RFC 7911). Default: one each way.
+    #[serde(default)]
+    pub add_path: AddPathSettings,
+}
+
+/// Several paths per prefix.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct AddPathSettings {
+    /// Take the peer's. Default false.
+    pub receive: bool,
+    /// How many to send at most, the best first, or `all`. Default 0: only the best, as without Add-Path.
+    #[serde(deserialize_with = "paths")]
+    pub send: usize,
+    /// For which families. Default: all of the neighbor's.
+    pub families: Option<Vec<FamilyName>>,
 }
 
 /// How BFD watches the path to a peer.
@@ -184,6 +201,17 @@ pub enum ConfigError {
     /// Two neighbours have one address.
     #[error("the neighbor {0} is listed twice: keep one of the two")]
     Twice(IpAddr),
+    /// A neighbour's `addPath` is for a family that its session does not carry.
+    #[error(
+        "neighbor {neighbor}: addPath.families has {family}, which the session does not carry: add it to 'families' or \
+         leave it out here"
+    )]
+    AddPathFamily {
+        /// Whose.
+        neighbor: IpAddr,
+        /// Which.
+        family: Family,
+    },
 }
 
 impl Settings {
@@ -200,7 +228,10 @@ impl Settings {
             .find(|neighbor| !seen.insert(neighbor.address.ip()))
         {
             Some(again) => Err(ConfigError::Twice(again.address.ip())),
-            None => Ok(settings),
+            None => {
+                settings.neighbors.iter().try_for_each(Neighbor::check_add_path)?;
+                Ok(settings)
+            }
         }
     }
 
@@ -228,10 +259,22 @@ impl Settings {
 }
 
 impl Neighbor {
+    fn check_add_path(&self) -> Result<(), ConfigError> {
+        let mut families = self.add_path.families.iter().flatten();
+        match families.find(|family| !self.families.contains(family)) {
+            Some(family) => Err(ConfigError::AddPathFamily {
+                neighbor: self.address.ip(),
+                family: family.family(),
+            }),
+            None => Ok(()),
+        }
+    }
+
     fn features(&self) -> Features {
         Features {
             extended_messages: self.extended_messages,
             extended_next_hop: self.extended_next_hop,
+            add_path: self.add_path.config(&self.families),
         }
     }
 
@@ -268,6 +311,20 @@ impl Neighbor {
             bfd: self.bfd.map(BfdSettings::config),
             features: self.features(),
         }
+    }
+}
+
+impl AddPathSettings {
+    fn config(&self, of_neighbor: &[FamilyName]) -> Vec<AddPathConfig> {
+        let families = self.families.as_deref().unwrap_or(of_neighbor);
+        families
+            .iter()
+            .map(|family| AddPathConfig {
+                family: family.family(),
+                receive: self.receive,
+                send: self.send,
+            })
+            .collect()
     }
 }
 
@@ -458,6 +515,34 @@ fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error>
     }
 }
 
+/// A number of paths, or `all`.
+fn paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    struct Paths;
+
+    impl Visitor<'_> for Paths {
+        type Value = usize;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a number of paths from 0 to 65535, or 'all'")
+        }
+
+        fn visit_u64<E: serde::de::Error>(self, paths: u64) -> Result<Self::Value, E> {
+            u16::try_from(paths)
+                .map(usize::from)
+                .map_err(|_| E::invalid_value(Unexpected::Unsigned(paths), &self))
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            match text {
+                "all" => Ok(usize::MAX),
+                other => Err(E::invalid_value(Unexpected::Str(other), &self)),
+            }
+        }
+    }
+
+    deserializer.deserialize_any(Paths)
+}
+
 fn bfd<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BfdSettings>, D::Error> {
     struct Settings;
 
@@ -530,6 +615,7 @@ neighbors:
   bfd: {{multihop: true, minTx: 50, multiplier: 5}}
   extendedMessages: false
   extendedNextHop: true
+  addPath: {{receive: true, send: 4}}
 "
         );
         let settings = Settings::parse(&text).unwrap();
@@ -562,6 +648,11 @@ neighbors:
             features: Features {
                 extended_messages: false,
                 extended_next_hop: Some(true),
+                add_path: vec![AddPathConfig {
+                    family: Family::Ipv6Unicast,
+                    receive: true,
+                    send: 4,
+                }],
             },
         };
         assert_eq!(settings.peers().collect::<Vec<_>>(), [expected]);
@@ -583,6 +674,40 @@ neighbors:
             ("often", "true, false, or multihop"),
         ] {
             let error = wrong(&with(&format!(", bfd: {bfd}")));
+            assert!(error.contains(complaint), "{error}");
+        }
+    }
+
+    #[test]
+    fn add_path_is_for_the_families_of_the_session() {
+        let with = |add_path: &str| {
+            format!(
+                "{MINIMAL}neighbors: [{{address: 192.0.2.2, asn: 1, families: [ipv4], addPath: {add_path}}}]"
+            )
+        };
+        let read = |add_path: &str| {
+            let settings = Settings::parse(&with(add_path)).unwrap();
+            let entries = settings.neighbors[0].features().add_path;
+            entries
+                .iter()
+                .map(|it| (it.family, it.receive, it.send))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(read("{send: all}"), [(Family::Ipv4Unicast, false, usize::MAX)]);
+        assert_eq!(
+            read("{receive: true, send: 2, families: [ipv4]}"),
+            [(Family::Ipv4Unicast, true, 2)]
+        );
+        for (add_path, complaint) in [
+            (
+                "{families: [ipv6]}",
+                "192.0.2.2: addPath.families has IPv6 unicast",
+            ),
+            ("{send: 70000}", "from 0 to 65535, or 'all'"),
+            ("{send: some}", "from 0 to 65535, or 'all'"),
+            ("{recieve: true}", "did you mean 'receive'?"),
+        ] {
+            let error = wrong(&with(add_path));
             assert!(error.contains(complaint), "{error}");
         }
     }
