@@ -10,7 +10,9 @@ use manx_bgp::wire::{
     AsPath, Attributes, Capability, GracefulRestart, Message, NextHop, Nlri, Notification, Open, Reach,
     RouteRefresh, Segment, Update,
 };
-use manx_bgp::{Config, ConnId, Family, Features, Input, Output, PeerConfig, Policy, Prefix, Speaker, State};
+use manx_bgp::{
+    Config, ConnId, Family, Features, Input, Output, PeerConfig, Policy, Prefix, Speaker, State, Transport,
+};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -215,6 +217,7 @@ impl Victim {
             import: policies.choose(&mut self.rng).unwrap().clone(),
             export: policies.choose(&mut self.rng).unwrap().clone(),
             bfd: None,
+            transport: Transport::default(),
             features: Features::default(),
             ..peer(node)
         }

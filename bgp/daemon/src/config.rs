@@ -2,20 +2,25 @@
 //!
 //! A mistake is reported once, with its place and with what would be right, and nothing is started.
 
+mod features;
+mod transport;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU8;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use manx_bgp::{
-    AddPathConfig, BfdConfig, Config, Family, Features, NextHopMode, PeerConfig, PeerKey, Policy, Prefix,
-};
+use manx_bgp::transport::Secret;
+use manx_bgp::{BfdConfig, Config, Family, NextHopMode, PeerConfig, PeerKey, Policy, Prefix};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _};
 
+pub use self::features::{AddPathSettings, Unusable};
+pub use self::transport::{AlgorithmName, Contradiction, TcpAoKey};
 use crate::Options;
 
 const BGP_PORT: u16 = 179;
@@ -33,15 +38,7 @@ const DEFERRAL: Duration = Duration::from_secs(10);
 const MAX_PATHS: usize = 16;
 
 /// Fields that DESIGN names and that no release reads yet.
-const NOT_YET: [&str; 7] = [
-    "dynamicNeighbors",
-    "filters",
-    "interface",
-    "limit",
-    "maxPrefix",
-    "password",
-    "ttlSecurity",
-];
+const NOT_YET: [&str; 4] = ["dynamicNeighbors", "filters", "limit", "maxPrefix"];
 
 /// The file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -114,28 +111,34 @@ pub struct Neighbor {
     /// Watch the path by BFD (RFC 5880): how, or `true` for the defaults. Default `false`.
     #[serde(default, deserialize_with = "bfd")]
     pub bfd: Option<BfdSettings>,
+    /// Sign all segments with this (TCP MD5, RFC 2385): 1 to 80 octets.
+    #[serde(default, deserialize_with = "transport::password")]
+    pub password: Option<Secret>,
+    /// The same, from a file; the end of its last line does not count.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// Sign all segments with the first of these keys, and take the others, too (TCP-AO, RFC 5925).
+    #[serde(default)]
+    pub tcp_ao: Option<Vec<TcpAoKey>>,
+    /// Drop packets from farther away than this many hops (GTSM, RFC 5082), 1 to 254; `true` stands for 1. The peer
+    /// has to do the same. Default `false`.
+    #[serde(default, deserialize_with = "transport::ttl_security")]
+    pub ttl_security: Option<NonZeroU8>,
+    /// The peer is this many hops away at most, 1 to 255: the TTL of what we send. Default: the system's. Not beside
+    /// `ttlSecurity`.
+    #[serde(default)]
+    pub multihop: Option<NonZeroU8>,
+    /// The interface that all packets pass. Default: any.
+    #[serde(default)]
+    pub interface: Option<String>,
     /// Offer messages of up to 65,535 octets (RFC 8654). Default true.
     #[serde(default = "yes")]
     pub extended_messages: bool,
     /// Offer IPv6 next hops for IPv4 prefixes (RFC 8950). Default: where the session is over IPv6.
-    #[serde(default)]
     pub extended_next_hop: Option<bool>,
     /// Several paths per prefix (RFC 7911). Default: one each way.
     #[serde(default)]
     pub add_path: AddPathSettings,
-}
-
-/// Several paths per prefix.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct AddPathSettings {
-    /// Take the peer's. Default false.
-    pub receive: bool,
-    /// How many to send at most, the best first, or `all`. Default 0: only the best, as without Add-Path.
-    #[serde(deserialize_with = "paths")]
-    pub send: usize,
-    /// For which families. Default: all of the neighbor's.
-    pub families: Option<Vec<FamilyName>>,
 }
 
 /// How BFD watches the path to a peer.
@@ -201,16 +204,21 @@ pub enum ConfigError {
     /// Two neighbours have one address.
     #[error("the neighbor {0} is listed twice: keep one of the two")]
     Twice(IpAddr),
-    /// A neighbour's `addPath` is for a family that its session does not carry.
-    #[error(
-        "neighbor {neighbor}: addPath.families has {family}, which the session does not carry: add it to 'families' or \
-         leave it out here"
-    )]
-    AddPathFamily {
-        /// Whose.
-        neighbor: IpAddr,
+    /// A neighbour asks for a feature that it cannot have.
+    #[error("neighbor {neighbor}: {unusable}")]
+    Unusable {
         /// Which.
-        family: Family,
+        neighbor: IpAddr,
+        /// What.
+        unusable: Unusable,
+    },
+    /// A neighbour's settings contradict each other.
+    #[error("neighbor {neighbor}: {contradiction}")]
+    Contradiction {
+        /// Which.
+        neighbor: IpAddr,
+        /// What.
+        contradiction: Contradiction,
     },
 }
 
@@ -222,17 +230,21 @@ impl Settings {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let settings: Self = serde_saphyr::from_str(text).map_err(|error| explain(&error))?;
         let mut seen = BTreeSet::new();
-        match settings
-            .neighbors
-            .iter()
-            .find(|neighbor| !seen.insert(neighbor.address.ip()))
-        {
-            Some(again) => Err(ConfigError::Twice(again.address.ip())),
-            None => {
-                settings.neighbors.iter().try_for_each(Neighbor::check_add_path)?;
-                Ok(settings)
+        for neighbor in &settings.neighbors {
+            let address = neighbor.address.ip();
+            if !seen.insert(address) {
+                return Err(ConfigError::Twice(address));
             }
+            transport::check(neighbor).map_err(|contradiction| ConfigError::Contradiction {
+                neighbor: address,
+                contradiction,
+            })?;
+            features::check(neighbor).map_err(|unusable| ConfigError::Unusable {
+                neighbor: address,
+                unusable,
+            })?;
         }
+        Ok(settings)
     }
 
     /// What the speaker starts with. `restarted`: forwarding outlived our last life (RFC 4724 §4.1).
@@ -259,25 +271,6 @@ impl Settings {
 }
 
 impl Neighbor {
-    fn check_add_path(&self) -> Result<(), ConfigError> {
-        let mut families = self.add_path.families.iter().flatten();
-        match families.find(|family| !self.families.contains(family)) {
-            Some(family) => Err(ConfigError::AddPathFamily {
-                neighbor: self.address.ip(),
-                family: family.family(),
-            }),
-            None => Ok(()),
-        }
-    }
-
-    fn features(&self) -> Features {
-        Features {
-            extended_messages: self.extended_messages,
-            extended_next_hop: self.extended_next_hop,
-            add_path: self.add_path.config(&self.families),
-        }
-    }
-
     fn peer(&self, our_asn: u32) -> PeerConfig {
         let default = if self.asn == our_asn {
             PolicyName::Accept
@@ -309,22 +302,9 @@ impl Neighbor {
             import: self.import.unwrap_or(default).policy(),
             export: self.export.unwrap_or(default).policy(),
             bfd: self.bfd.map(BfdSettings::config),
-            features: self.features(),
+            transport: transport::transport(self),
+            features: features::features(self),
         }
-    }
-}
-
-impl AddPathSettings {
-    fn config(&self, of_neighbor: &[FamilyName]) -> Vec<AddPathConfig> {
-        let families = self.families.as_deref().unwrap_or(of_neighbor);
-        families
-            .iter()
-            .map(|family| AddPathConfig {
-                family: family.family(),
-                receive: self.receive,
-                send: self.send,
-            })
-            .collect()
     }
 }
 
@@ -515,34 +495,6 @@ fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error>
     }
 }
 
-/// A number of paths, or `all`.
-fn paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    struct Paths;
-
-    impl Visitor<'_> for Paths {
-        type Value = usize;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a number of paths from 0 to 65535, or 'all'")
-        }
-
-        fn visit_u64<E: serde::de::Error>(self, paths: u64) -> Result<Self::Value, E> {
-            u16::try_from(paths)
-                .map(usize::from)
-                .map_err(|_| E::invalid_value(Unexpected::Unsigned(paths), &self))
-        }
-
-        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-            match text {
-                "all" => Ok(usize::MAX),
-                other => Err(E::invalid_value(Unexpected::Str(other), &self)),
-            }
-        }
-    }
-
-    deserializer.deserialize_any(Paths)
-}
-
 fn bfd<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BfdSettings>, D::Error> {
     struct Settings;
 
@@ -567,6 +519,11 @@ fn bfd<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BfdSettings>
 
 #[cfg(test)]
 mod tests {
+    use manx_bgp::Transport;
+    use manx_bgp::transport::Distance;
+
+    use manx_bgp::{AddPathConfig, Features};
+
     use super::*;
 
     const MINIMAL: &str = "asn: 64512\nrouterId: 192.0.2.1\n";
@@ -613,6 +570,7 @@ neighbors:
   nextHopSelf: true
   export: reject
   bfd: {{multihop: true, minTx: 50, multiplier: 5}}
+  ttlSecurity: 2
   extendedMessages: false
   extendedNextHop: true
   addPath: {{receive: true, send: 4}}
@@ -645,6 +603,10 @@ neighbors:
                 min_rx: Duration::from_millis(300),
                 multiplier: NonZeroU8::new(5).unwrap(),
             }),
+            transport: Transport {
+                distance: Distance::Secured(NonZeroU8::new(2).unwrap()),
+                ..Transport::default()
+            },
             features: Features {
                 extended_messages: false,
                 extended_next_hop: Some(true),
@@ -674,40 +636,6 @@ neighbors:
             ("often", "true, false, or multihop"),
         ] {
             let error = wrong(&with(&format!(", bfd: {bfd}")));
-            assert!(error.contains(complaint), "{error}");
-        }
-    }
-
-    #[test]
-    fn add_path_is_for_the_families_of_the_session() {
-        let with = |add_path: &str| {
-            format!(
-                "{MINIMAL}neighbors: [{{address: 192.0.2.2, asn: 1, families: [ipv4], addPath: {add_path}}}]"
-            )
-        };
-        let read = |add_path: &str| {
-            let settings = Settings::parse(&with(add_path)).unwrap();
-            let entries = settings.neighbors[0].features().add_path;
-            entries
-                .iter()
-                .map(|it| (it.family, it.receive, it.send))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(read("{send: all}"), [(Family::Ipv4Unicast, false, usize::MAX)]);
-        assert_eq!(
-            read("{receive: true, send: 2, families: [ipv4]}"),
-            [(Family::Ipv4Unicast, true, 2)]
-        );
-        for (add_path, complaint) in [
-            (
-                "{families: [ipv6]}",
-                "192.0.2.2: addPath.families has IPv6 unicast",
-            ),
-            ("{send: 70000}", "from 0 to 65535, or 'all'"),
-            ("{send: some}", "from 0 to 65535, or 'all'"),
-            ("{recieve: true}", "did you mean 'receive'?"),
-        ] {
-            let error = wrong(&with(add_path));
             assert!(error.contains(complaint), "{error}");
         }
     }
@@ -763,7 +691,7 @@ neighbors:
                 neighbor("holdtime: 9"),
                 "6:3: unknown field 'holdtime'; did you mean 'holdTime'?",
             ),
-            (neighbor("password: x"), "6:3: 'password' is not supported yet"),
+            (neighbor("maxPrefix: 5"), "6:3: 'maxPrefix' is not supported yet"),
             (
                 neighbor("holdTime: 2"),
                 "6:13: a hold time of 1 or 2 s is not possible",

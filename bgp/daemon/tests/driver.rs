@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use manx_bgp::wire::{self, Capability, Context, Message, NextHop, Notification, Open, RouteRefresh};
-use manx_bgp::{Config, Family, Features, NextHopMode, PeerConfig, PeerKey, Policy, Prefix, State};
+use manx_bgp::{
+    Config, Family, Features, NextHopMode, PeerConfig, PeerKey, Policy, Prefix, State, Transport,
+};
 use manx_bgpd::{Event, Events, Handle, Options, start};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -64,6 +66,7 @@ fn peer(local: Ipv4Addr, remote: SocketAddr) -> PeerConfig {
         import: Policy::Accept,
         export: Policy::Accept,
         bfd: None,
+        transport: Transport::default(),
         features: Features::default(),
     }
 }
