@@ -26,8 +26,11 @@
 mod bfd;
 pub mod config;
 mod connection;
+pub mod control;
 mod driver;
 mod handle;
+pub mod reload;
+pub mod show;
 mod sockets;
 
 use std::io;
