@@ -11,7 +11,7 @@ use manx_api::status::KernelRoute;
 use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
 use manx_api::{Key, Kind, Metadata};
 use manx_bgp::wire::NextHop;
-use manx_bgp::{BfdConfig, Family, Features, PeerConfig, PeerKey, Policy, Prefix};
+use manx_bgp::{BfdConfig, Family, Features, PeerConfig, PeerKey, Policy, Prefix, Transport};
 use manx_cni::{Code, Dns, Interface, IpConfig, Success};
 use manx_linux::pod::{GATEWAY_V4, GATEWAY_V6};
 use manx_linux::{Attached, PodLink};
@@ -54,6 +54,7 @@ pub fn peer_config(session: &Session, identity: &Identity, within: &Arc<[Prefix]
         import: Policy::Within(Arc::clone(within)),
         export: Policy::Within(Arc::clone(within)),
         bfd: session.bfd.map(bfd_config),
+        transport: Transport::default(),
         features: Features::default(),
     }
 }

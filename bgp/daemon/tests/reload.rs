@@ -11,7 +11,7 @@ use manx_bgpd::config::Settings;
 const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
 /// Field → another value than its default, or than the base's.
-const CHANGES: [(&str, &str); 15] = [
+const CHANGES: [(&str, &str); 21] = [
     ("asn", "64513"),
     ("localAddress", "192.0.2.1"),
     ("nextHopV4", "192.0.2.9"),
@@ -25,6 +25,15 @@ const CHANGES: [(&str, &str); 15] = [
     ("import", "reject"),
     ("export", "reject"),
     ("bfd", "true"),
+    ("password", "secret"),
+    ("passwordFile", "/nonexistent/password"),
+    (
+        "tcpAo",
+        "[{sendId: 1, receiveId: 1, secretFile: /nonexistent/key}]",
+    ),
+    ("ttlSecurity", "true"),
+    ("multihop", "3"),
+    ("interface", "eth0"),
     ("extendedMessages", "false"),
     ("extendedNextHop", "true"),
 ];
