@@ -2,6 +2,7 @@
 //!
 //! A mistake is reported once, with its place and with what would be right, and nothing is started.
 
+mod features;
 mod transport;
 
 use std::collections::BTreeSet;
@@ -14,12 +15,13 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 use manx_bgp::filter::{Chain, Filter};
 use manx_bgp::transport::Secret;
-use manx_bgp::{BfdConfig, Config, Family, Features, NextHopMode, PeerConfig, PeerKey, Policy, Prefix};
+use manx_bgp::{BfdConfig, Config, Family, NextHopMode, PeerConfig, PeerKey, Policy, Prefix};
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Error as _, IntoDeserializer as _, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _};
 
+pub use self::features::{AddPathSettings, Unusable};
 pub use self::transport::{AlgorithmName, Contradiction, TcpAoKey};
 use crate::Options;
 use crate::filters::FilterSettings;
@@ -39,7 +41,7 @@ const DEFERRAL: Duration = Duration::from_secs(10);
 const MAX_PATHS: usize = 16;
 
 /// Fields that DESIGN names and that no release reads yet.
-const NOT_YET: [&str; 4] = ["addPath", "dynamicNeighbors", "limit", "maxPrefix"];
+const NOT_YET: [&str; 3] = ["dynamicNeighbors", "limit", "maxPrefix"];
 
 /// The file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -57,6 +59,9 @@ pub struct Settings {
     /// Best paths into the kernel's main table. Default false.
     #[serde(default)]
     pub fib: bool,
+    /// The control socket, for `manxctl bgp … --socket`. Default: none.
+    #[serde(default)]
+    pub socket: Option<PathBuf>,
     /// Prefixes to originate.
     #[serde(default, deserialize_with = "prefixes")]
     pub routes: Vec<Prefix>,
@@ -141,6 +146,9 @@ pub struct Neighbor {
     pub extended_messages: bool,
     /// Offer IPv6 next hops for IPv4 prefixes (RFC 8950). Default: where the session is over IPv6.
     pub extended_next_hop: Option<bool>,
+    /// Several paths per prefix (RFC 7911). Default: one each way.
+    #[serde(default)]
+    pub add_path: AddPathSettings,
 }
 
 /// How BFD watches the path to a peer.
@@ -228,6 +236,14 @@ pub enum ConfigError {
         /// Those that are.
         known: String,
     },
+    /// A neighbour asks for a feature that it cannot have.
+    #[error("neighbor {neighbor}: {unusable}")]
+    Unusable {
+        /// Which.
+        neighbor: IpAddr,
+        /// What.
+        unusable: Unusable,
+    },
     /// A neighbour's settings contradict each other.
     #[error("neighbor {neighbor}: {contradiction}")]
     Contradiction {
@@ -254,6 +270,10 @@ impl Settings {
             transport::check(neighbor).map_err(|contradiction| ConfigError::Contradiction {
                 neighbor: address,
                 contradiction,
+            })?;
+            features::check(neighbor).map_err(|unusable| ConfigError::Unusable {
+                neighbor: address,
+                unusable,
             })?;
         }
         settings.check_filters()?;
@@ -303,6 +323,19 @@ impl Settings {
         }
     }
 
+    /// The first field that differs among those that hold from the start of a process to its end.
+    #[must_use]
+    pub fn fixed_difference(&self, new: &Self) -> Option<&'static str> {
+        let same = [
+            ("asn", self.asn == new.asn),
+            ("routerId", self.router_id == new.router_id),
+            ("listen", self.listen == new.listen),
+            ("fib", self.fib == new.fib),
+            ("socket", self.socket == new.socket),
+        ];
+        same.into_iter().find(|(_, same)| !same).map(|(field, _)| field)
+    }
+
     /// The peers as the speaker takes them.
     pub fn peers(&self) -> impl Iterator<Item = PeerConfig> {
         self.neighbors
@@ -312,13 +345,6 @@ impl Settings {
 }
 
 impl Neighbor {
-    fn features(&self) -> Features {
-        Features {
-            extended_messages: self.extended_messages,
-            extended_next_hop: self.extended_next_hop,
-        }
-    }
-
     fn peer(&self, our_asn: u32, filters: &[FilterSettings]) -> PeerConfig {
         let default = if self.asn == our_asn {
             Policy::Accept
@@ -355,7 +381,7 @@ impl Neighbor {
             export: policy(&self.export, FilterSettings::export),
             bfd: self.bfd.map(BfdSettings::config),
             transport: transport::transport(self),
-            features: self.features(),
+            features: features::features(self),
         }
     }
 }
@@ -629,6 +655,8 @@ mod tests {
     use manx_bgp::filter::{Action, Match, Operation, Operator, PeerType, Range, Rule};
     use manx_bgp::transport::Distance;
 
+    use manx_bgp::{AddPathConfig, Features};
+
     use super::*;
 
     const MINIMAL: &str = "asn: 64512\nrouterId: 192.0.2.1\n";
@@ -678,6 +706,7 @@ neighbors:
   ttlSecurity: 2
   extendedMessages: false
   extendedNextHop: true
+  addPath: {{receive: true, send: 4}}
 "
         );
         let settings = Settings::parse(&text).unwrap();
@@ -714,6 +743,11 @@ neighbors:
             features: Features {
                 extended_messages: false,
                 extended_next_hop: Some(true),
+                add_path: vec![AddPathConfig {
+                    family: Family::Ipv6Unicast,
+                    receive: true,
+                    send: 4,
+                }],
             },
         };
         assert_eq!(settings.peers().collect::<Vec<_>>(), [expected]);

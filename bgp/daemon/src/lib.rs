@@ -26,11 +26,14 @@
 mod bfd;
 pub mod config;
 mod connection;
+pub mod control;
 mod driver;
 pub mod filters;
 mod guard;
 mod handle;
 mod ranges;
+pub mod reload;
+pub mod show;
 mod sockets;
 mod sockopt;
 mod syn;
