@@ -7,7 +7,7 @@ use crate::config::{Config, NextHopMode, PeerConfig};
 use crate::decision::DEFAULT_LOCAL_PREF;
 use crate::import::OwnNextHops;
 use crate::rib::{Neighbor, Path, Route};
-use crate::wire::{Attributes, NextHop};
+use crate::wire::{Attributes, Context, NextHop};
 use crate::{Family, Prefix};
 
 /// Do not pass on to another AS (RFC 1997).
@@ -26,14 +26,14 @@ pub(crate) struct Target<'a> {
     pub(crate) peer: &'a PeerConfig,
     /// Our next hops towards it.
     pub(crate) own: OwnNextHops,
-    /// The families that it takes.
-    pub(crate) families: &'a [Family],
+    /// How messages to it are coded, among it the families that it takes.
+    pub(crate) context: &'a Context,
 }
 
 impl Target<'_> {
     /// Whether the peer may have this path of this prefix.
     pub(crate) fn admits(&self, prefix: Prefix, path: &Path) -> bool {
-        self.families.contains(&prefix.family())
+        self.context.families.contains(&prefix.family())
             && self.peer.export.passes(prefix)
             && path.from.as_deref().is_none_or(|from| self.may_learn_from(from))
             && self.communities_admit(&path.route.attributes)
@@ -73,14 +73,19 @@ impl Target<'_> {
         })
     }
 
-    /// RFC 4271 §5.1.3. Without a next hop of its own, a prefix is ours.
+    /// RFC 4271 §5.1.3. Without a next hop of its own, a prefix is ours. An IPv4 prefix has an IPv6 next hop only
+    /// where the peer takes such (RFC 8950 §4); ours is one where we have no IPv4 address for it.
     fn next_hop(&self, family: Family, from: Option<&Neighbor>, learned: Option<NextHop>) -> Option<NextHop> {
         let keeps = match self.peer.next_hop {
             NextHopMode::Auto => from.is_some() && !self.external(),
             NextHopMode::SelfAddress => false,
             NextHopMode::Keep => true,
         };
-        learned.filter(|_| keeps).or_else(|| self.own.of(family))
+        let foreign = self.context.extended_next_hop.contains(&family);
+        match learned.filter(|_| keeps) {
+            Some(next_hop) => Some(next_hop).filter(|it| it.family() == family || foreign),
+            None => self.own.of(family).or_else(|| self.own.v6.filter(|_| foreign)),
+        }
     }
 
     /// Our AS in front; what is for our AS only stays here (RFC 4271 §5.1.4, §5.1.5, RFC 4456 §8).
@@ -110,11 +115,19 @@ impl Target<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::testing::{address, config, peer};
     use crate::wire::{AsPath, Segment};
 
     const EXTERNAL: u32 = 65_000;
+
+    /// Both families, and nothing else agreed.
+    static PLAIN: LazyLock<Context> = LazyLock::new(|| Context {
+        families: Family::ALL.to_vec(),
+        ..Context::default()
+    });
 
     fn external(id: u8) -> PeerConfig {
         PeerConfig {
@@ -159,7 +172,7 @@ mod tests {
             local,
             peer,
             own,
-            families: &Family::ALL,
+            context: &PLAIN,
         }
     }
 
@@ -169,6 +182,9 @@ mod tests {
         target(&config(1), to).admits(prefix(), &path)
     }
 
+    /// RFC 4271 §9.2: what an internal peer told goes to no internal peer.
+    /// RFC 4456 §6 (client): a client's routes go to all others.
+    /// RFC 4456 §6 (non-client): a non-client's routes go to clients only.
     #[test]
     fn follows_the_rules_of_who_hears_whose_routes() {
         // From whom, to whom, whether.
@@ -194,6 +210,9 @@ mod tests {
         }
     }
 
+    /// RFC 1997 §3 (no-export): it stays in the AS.
+    /// RFC 1997 §3 (no-advertise): it goes nowhere.
+    /// RFC 1997 §3 (no-export-subconfed): it goes to no external peer.
     #[test]
     fn honours_the_well_known_communities() {
         let table = [
@@ -232,8 +251,12 @@ mod tests {
         assert!(!admits(&within("10.2.0.0/16"), None, Attributes::default()));
         assert!(!admits(&only(crate::Policy::Reject), None, Attributes::default()));
         let (local, to) = (config(1), peer(2));
+        let context = Context {
+            families: vec![Family::Ipv6Unicast],
+            ..Context::default()
+        };
         let deaf = Target {
-            families: &[Family::Ipv6Unicast],
+            context: &context,
             ..target(&local, &to)
         };
         assert!(!deaf.admits(
@@ -242,6 +265,7 @@ mod tests {
         ));
     }
 
+    /// RFC 4271 §5.1.3: ours to external peers, kept to internal ones.
     #[test]
     fn states_the_next_hop_that_the_mode_asks_for() {
         let own = Some(NextHop::V4(address(1)));
@@ -280,6 +304,54 @@ mod tests {
         );
     }
 
+    /// RFC 8950 §4: an IPv4 prefix goes out with an IPv6 next hop only to a peer that has said that it takes such.
+    #[test]
+    fn an_ipv6_next_hop_of_an_ipv4_prefix_goes_only_to_who_takes_it() {
+        let v6 = |last| NextHop::V6 {
+            global: std::net::Ipv6Addr::from(last),
+            link_local: None,
+        };
+        let (ours_v4, ours_v6, theirs) = (NextHop::V4(address(1)), v6(1), v6(77));
+        let foreign = Context {
+            extended_next_hop: vec![Family::Ipv4Unicast],
+            ..PLAIN.clone()
+        };
+        // Our IPv4 next hop, what was learned, the sessions: what is sent.
+        let table = [
+            (None, None, &*PLAIN, None),
+            (None, None, &foreign, Some(ours_v6)),
+            (Some(ours_v4), None, &foreign, Some(ours_v4)),
+            (Some(ours_v4), Some(theirs), &*PLAIN, None),
+            (Some(ours_v4), Some(theirs), &foreign, Some(theirs)),
+        ];
+        let (local, to, client) = (config(1), peer(2), client(3));
+        for (v4, next_hop, context, expected) in table {
+            let own = OwnNextHops {
+                v4,
+                v6: Some(ours_v6),
+            };
+            let target = Target {
+                local: &local,
+                peer: &to,
+                own,
+                context,
+            };
+            let route = Route {
+                next_hop,
+                attributes: Arc::default(),
+            };
+            let source = next_hop.map(|_| from(&client, 3));
+            let sent = target.route(Family::Ipv4Unicast, source.as_ref(), &route);
+            assert_eq!(sent.and_then(|route| route.next_hop), expected, "{next_hop:?}");
+        }
+    }
+
+    /// RFC 4271 §5.1.2: our AS in front, to external peers only.
+    /// RFC 4271 §5.1.4: a discriminator does not go on to another AS.
+    /// RFC 4271 §5.1.5: a preference goes to internal peers, and to those always.
+    /// RFC 4456 §8 (originator): added where there is none.
+    /// RFC 4456 §8 (cluster): ours in front.
+    /// RFC 4456 §10: nothing else changes.
     #[test]
     fn tells_each_side_what_is_for_it() {
         let attributes = Attributes {

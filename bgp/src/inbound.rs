@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crate::config::{Config, Policy};
 use crate::import::{self, OwnNextHops};
-use crate::rib::{Neighbor, Path, PrefixId, Rib, Route};
+use crate::rib::{Neighbor, Path, PrefixId, Rib, Route, Standing};
 use crate::wire::Update;
 use crate::{Family, PeerKey, Prefix};
 
@@ -92,14 +92,14 @@ impl Inbound {
     }
 
     /// The session is over. Paths of `kept` families become stale; those that were so already go, as do all
-    /// others (RFC 4724 §4.2).
+    /// others (RFC 4724 §4.2). That a refresh was under way is forgotten.
     pub(crate) fn lose(&mut self, kept: &[Family], rib: &mut Rib) {
         for id in self.prefixes.clone() {
             let keeps = rib
                 .prefix(id)
                 .is_some_and(|prefix| kept.contains(&prefix.family()));
             match rib.path_mut(id, Some(self.key)) {
-                Some(path) if keeps && !path.stale => path.stale = true,
+                Some(path) if keeps && path.standing != Standing::Stale => path.standing = Standing::Stale,
                 Some(_) | None => self.remove(id, rib),
             }
         }
@@ -107,17 +107,44 @@ impl Inbound {
 
     /// Drops the stale paths of some families.
     pub(crate) fn sweep(&mut self, families: &[Family], rib: &mut Rib) {
-        if self.stale_until.is_none() {
-            return;
+        if self.stale_until.is_some() {
+            self.drop_paths(families, Standing::Stale, rib);
         }
-        for id in self.prefixes.clone() {
-            let swept = rib
-                .prefix(id)
-                .is_some_and(|prefix| families.contains(&prefix.family()));
-            if swept && rib.path(id, Some(self.key)).is_some_and(|path| path.stale) {
+    }
+
+    /// The peer begins to repeat all its routes of a family (RFC 7313 §4); another beginning begins anew.
+    pub(crate) fn begin_refresh(&mut self, family: Family, rib: &mut Rib) {
+        for id in self.of_families(&[family], rib) {
+            if let Some(path) = rib.path_mut(id, Some(self.key)) {
+                path.standing = Standing::Unrepeated;
+            }
+        }
+    }
+
+    /// The peer has repeated all its routes of a family: what it did not repeat is gone (RFC 7313 §4). An end
+    /// without a beginning finds nothing.
+    pub(crate) fn end_refresh(&mut self, family: Family, rib: &mut Rib) {
+        self.drop_paths(&[family], Standing::Unrepeated, rib);
+    }
+
+    fn drop_paths(&mut self, families: &[Family], standing: Standing, rib: &mut Rib) {
+        for id in self.of_families(families, rib) {
+            if rib
+                .path(id, Some(self.key))
+                .is_some_and(|path| path.standing == standing)
+            {
                 self.remove(id, rib);
             }
         }
+    }
+
+    /// Where there are paths of these families.
+    fn of_families(&self, families: &[Family], rib: &Rib) -> Vec<PrefixId> {
+        let is_of = |id: &PrefixId| {
+            rib.prefix(*id)
+                .is_some_and(|prefix| families.contains(&prefix.family()))
+        };
+        self.prefixes.iter().copied().filter(is_of).collect()
     }
 
     /// Judges every path again: the settings have changed.
@@ -137,7 +164,7 @@ impl Inbound {
             let refusal = import::loops(gate.local, gate.own, attributes, next_hop)
                 .or_else(|| import::refused(gate.policy, prefix));
             let mut judged = Path::new(Some(gate.from.clone()), path.route.clone(), refusal);
-            judged.stale = path.stale;
+            judged.standing = path.standing;
             self.insert(prefix, judged, rib);
         }
     }

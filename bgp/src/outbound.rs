@@ -4,17 +4,18 @@
 //! it, from the table as it is then. So a peer that reads slowly holds up nobody, costs no more memory than one
 //! number per prefix, and hears only the last word (RFC 4271 §9.2). Withdrawals go before announcements.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::Family;
 use crate::export::Target;
 use crate::rib::{Neighbor, Path, PrefixId, Rib, Route};
-use crate::wire::{Context, Nlri, update};
+use crate::session::Session;
+use crate::wire::{self, Context, Message, Nlri, RouteRefresh, update};
+use crate::{Family, Prefix};
 
 /// Prefixes looked at per step: enough to fill messages, few enough to notice soon that a peer is slow.
 const BATCH: usize = 4096;
@@ -28,6 +29,10 @@ pub(crate) struct Outbound {
     pending: BTreeMap<PrefixId, bool>,
     /// Families whose initial routes are among `pending`.
     unfinished: Vec<Family>,
+    /// Families that the peer wants to hear again, once all before is said.
+    requested: BTreeSet<Family>,
+    /// Families whose routes, among `pending`, it hears again.
+    repeated: BTreeSet<Family>,
     /// Bytes sent and not yet taken.
     pub(crate) in_flight: usize,
 }
@@ -59,12 +64,8 @@ impl Outbound {
     }
 
     /// The peer wants to hear all of a family again (RFC 2918).
-    pub(crate) fn repeat(&mut self, family: Family, rib: &Rib) {
-        self.pending.extend(
-            rib.prefixes()
-                .filter(|(_, prefix)| prefix.family() == family)
-                .map(|(id, _)| (id, true)),
-        );
+    pub(crate) fn repeat(&mut self, family: Family) {
+        self.requested.insert(family);
     }
 
     /// How many prefixes the peer has.
@@ -76,18 +77,28 @@ impl Outbound {
     pub(crate) fn next_messages(
         &mut self,
         target: &Target<'_>,
-        context: &Context,
+        session: &Session,
         rib: &mut Rib,
     ) -> Option<Vec<Bytes>> {
-        if self.pending.is_empty() && self.unfinished.is_empty() {
+        let ends = !self.unfinished.is_empty() || !self.repeated.is_empty();
+        if !self.pending.is_empty() || ends {
+            let batch = self.next_batch(target, rib);
+            let mut messages = self.encode(batch, &session.context, rib);
+            if self.pending.is_empty() {
+                messages.extend(self.unfinished.drain(..).map(update::end_of_rib));
+                let repeated = std::mem::take(&mut self.repeated);
+                messages.extend(demarcation(repeated, RouteRefresh::END, session));
+            }
+            return Some(messages);
+        }
+        if self.requested.is_empty() {
             return None;
         }
-        let batch = self.next_batch(target, rib);
-        let mut messages = self.encode(batch, context, rib);
-        if self.pending.is_empty() {
-            messages.extend(self.unfinished.drain(..).map(update::end_of_rib));
-        }
-        Some(messages)
+        self.repeated = std::mem::take(&mut self.requested);
+        let wanted = |prefix: Prefix| self.repeated.contains(&prefix.family());
+        let again = rib.prefixes().filter(|(_, prefix)| wanted(*prefix));
+        self.pending.extend(again.map(|(id, _)| (id, true)));
+        Some(demarcation(self.repeated.iter().copied(), RouteRefresh::BEGIN, session).collect())
     }
 
     /// Looks at the next pending prefixes, and books what the peer will have been told of them.
@@ -146,6 +157,23 @@ impl Outbound {
         let withdrawals = (!withdrawn.is_empty()).then(|| update::pack_withdrawn(&withdrawn, context));
         withdrawals.into_iter().chain(announcements).collect()
     }
+}
+
+/// The marks before or after what is repeated, where both sides know them. They never stand before the end mark of
+/// the initial routes, which is said before any request is looked at (RFC 7313 §4).
+fn demarcation(
+    families: impl IntoIterator<Item = Family>,
+    subtype: u8,
+    session: &Session,
+) -> impl Iterator<Item = Bytes> {
+    let families = families.into_iter().filter(|_| session.demarcates_refresh);
+    families.map(move |family| {
+        let mark = Message::RouteRefresh(RouteRefresh {
+            family: Some(family),
+            subtype,
+        });
+        wire::encode(&mark, &session.context)
+    })
 }
 
 /// What a step has to say.

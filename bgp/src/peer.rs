@@ -18,7 +18,7 @@ use crate::session::negotiate::Restarted;
 use crate::session::peering::Peering;
 use crate::session::{Link, Loss, Session};
 use crate::status::{PeerSnapshot, State};
-use crate::wire::{NextHop, Update};
+use crate::wire::{NextHop, RouteRefresh, Update};
 
 /// How long stale paths wait for a peer that is back but does not say End-of-RIB.
 const STALE_LIMIT: Duration = Duration::from_secs(360);
@@ -154,6 +154,29 @@ impl Peer {
         }
     }
 
+    /// Takes a ROUTE-REFRESH. What asks for a family that the session does not carry is ignored (RFC 2918 §4), as is a
+    /// subtype that means nothing, and a beginning before the end of a restarter's initial routes, which still
+    /// decides what is stale (RFC 7313 §4, §5).
+    pub(crate) fn refresh(&mut self, RouteRefresh { family, subtype }: RouteRefresh, rib: &mut Rib) {
+        let Some(Live { session, awaited, .. }) = &self.live else {
+            return;
+        };
+        let Some(family) = family.filter(|family| session.families().contains(family)) else {
+            return;
+        };
+        let restarting = session.restart.is_some() && awaited.contains(&family);
+        match subtype {
+            RouteRefresh::REQUEST => self.outbound.repeat(family),
+            RouteRefresh::BEGIN if session.demarcates_refresh && !restarting => {
+                self.inbound.begin_refresh(family, rib);
+            }
+            RouteRefresh::END if session.demarcates_refresh => self.inbound.end_refresh(family, rib),
+            _ => {
+                tracing::info!(peer = %self.config.key.address, %family, subtype, "a route refresh means nothing here")
+            }
+        }
+    }
+
     /// Drops stale paths whose time is up.
     pub(crate) fn expire_stale(&mut self, now: Instant, rib: &mut Rib) {
         if self.inbound.stale_until.is_some_and(|until| until <= now) {
@@ -196,9 +219,9 @@ impl Peer {
             local,
             peer: &self.config,
             own: *own,
-            families: session.families(),
+            context: &session.context,
         };
-        self.outbound.next_messages(&target, &session.context, rib)
+        self.outbound.next_messages(&target, session, rib)
     }
 
     /// How far the peer's initial routes are.

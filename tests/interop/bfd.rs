@@ -1,6 +1,5 @@
-//! BFD against FRR's bfdd and BIRD: failures take BGP down at once, administration does not.
-//!
-//! Only in one direction: BIRD 2 and FRR 8 take *our* AdminDown for a failure, against RFC 5882 §3.2.
+//! BFD against FRR's bfdd and BIRD: a link that fails takes our session and the routes down at once; FRR's operator
+//! who takes its BFD session down does not. What they make of our AdminDown is not measured here.
 
 use std::time::{Duration, Instant};
 
@@ -49,6 +48,8 @@ fn cut(program: &Program, session: Session) {
     });
 }
 
+/// RFC 9384 §3: within the detection time.
+/// nasty case 51
 pub(crate) fn a_dead_link_ends_the_session_at_once(program: &Program) {
     let several = Session {
         bfd: Some(Hops::Several),
@@ -58,7 +59,7 @@ pub(crate) fn a_dead_link_ends_the_session_at_once(program: &Program) {
     cut(program, several);
 }
 
-/// RFC 5882 §3.2: AdminDown is no failure.
+/// RFC 5882 §3.2: AdminDown from the neighbour is no failure of the path.
 pub(crate) fn a_session_that_their_operator_takes_down_leaves_bgp_alone() {
     if !frr::PROGRAM.installed() {
         return;

@@ -84,8 +84,9 @@ fn routes_come_and_go_both_ways(program: &Program, session: Session) {
     });
 }
 
-/// RFC 4271 §6.8, in as many sessions as there are pairs of addresses. OPENs are held back on the wire, so that
-/// both connections of each pair stand before either side knows whom it talks to.
+/// RFC 4271 §6.8: OPENs are held back on the wire, so that both connections of each pair of addresses stand
+/// before either side knows whom it talks to.
+/// nasty case 43
 pub(crate) fn collision(program: &Program) {
     const TIMES: u8 = 100;
     let cable = Cable::new();
@@ -140,6 +141,7 @@ fn hold_data_back(cable: &Cable, hold: bool) {
     }
 }
 
+/// RFC 4271 §6.5: against all of them.
 pub(crate) fn hold_time(program: &Program) {
     let session = Session {
         hold_time: 3,
@@ -159,6 +161,7 @@ fn last_error_has(ours: &Ours, text: &str) -> bool {
     ours.peer().last_error.is_some_and(|error| error.contains(text))
 }
 
+/// RFC 4271 §6.2 (as): and they read it so.
 pub(crate) fn we_refuse_their_as(program: &Program) {
     let cable = Cable::new();
     let router = start(program, &cable, EXTERNAL);
@@ -189,6 +192,7 @@ pub(crate) fn they_refuse_our_as(program: &Program) {
     assert_eq!(router.established(), 0);
 }
 
+/// RFC 6286 §2.1: with all of them.
 pub(crate) fn identifier_clash(program: &Program) {
     let cable = Cable::new();
     let within = Session {
@@ -210,7 +214,8 @@ pub(crate) fn identifier_clash(program: &Program) {
     meet(&cable, program, between);
 }
 
-/// RFC 4486.
+/// RFC 4486 §4 (2): as they read it.
+/// RFC 4486 §4 (3): as they read it.
 pub(crate) fn our_notification(program: &Program) {
     let cable = Cable::new();
     let (ours, router) = meet(&cable, program, EXTERNAL);
@@ -231,6 +236,7 @@ pub(crate) fn our_notification(program: &Program) {
     });
 }
 
+/// RFC 9003 §2 (receive): from all that say something.
 pub(crate) fn their_shutdown(program: &Program) {
     let cable = Cable::new();
     let (ours, router) = meet(&cable, program, EXTERNAL);
@@ -244,6 +250,7 @@ pub(crate) fn their_shutdown(program: &Program) {
     eventually("their routes are gone", SOON, || ours.learned().is_empty());
 }
 
+/// RFC 6793 §4.1: with all of them.
 pub(crate) fn four_octet_as(program: &Program) {
     let session = Session {
         our_asn: 4_200_000_001,
@@ -266,6 +273,7 @@ pub(crate) fn four_octet_as(program: &Program) {
     }
 }
 
+/// nasty case 37
 pub(crate) fn as_path_loop(program: &Program) {
     let cable = Cable::new();
     let (ours, mut router) = meet(&cable, program, EXTERNAL);
@@ -330,6 +338,8 @@ pub(crate) fn large_communities(program: &Program) {
     }
 }
 
+/// RFC 4456 §8 (originator), §8 (cluster): as they read it.
+/// RFC 4456 §6 (client): between two of theirs.
 pub(crate) fn we_reflect(program: &Program) {
     let near = Session {
         reflector: Some(Side::Ours),
@@ -357,6 +367,7 @@ pub(crate) fn we_reflect(program: &Program) {
     becomes("so is its end", &set(&[THEIR_PREFIXES[2]]), || receiver.learned());
 }
 
+/// RFC 4456 §8 (originator): what we originate comes back to us, and is not taken.
 pub(crate) fn they_reflect(program: &Program) {
     let session = Session {
         reflector: Some(Side::Theirs),
@@ -386,6 +397,7 @@ pub(crate) fn they_reflect(program: &Program) {
     });
 }
 
+/// RFC 2918 §4: when they ask.
 pub(crate) fn route_refresh(program: &Program) {
     let cable = Cable::new();
     let (ours, router) = meet(&cable, program, EXTERNAL);
@@ -407,7 +419,8 @@ pub(crate) fn route_refresh(program: &Program) {
     assert!(ours.established());
 }
 
-/// RFC 4724 §4.1: the kept prefixes never leave the peer, the others leave with our End-of-RIB.
+/// RFC 4724 §4.1 (bits): they believe them. The kept prefixes never leave the peer, the others leave with our
+/// End-of-RIB.
 pub(crate) fn we_restart(program: &Program) {
     let session = Session {
         graceful_restart: Some(30),
@@ -433,7 +446,7 @@ pub(crate) fn we_restart(program: &Program) {
     });
 }
 
-/// RFC 4724 §4.2.
+/// RFC 4724 §4.2 (stale): of theirs.
 pub(crate) fn they_restart(program: &Program) {
     let session = Session {
         graceful_restart: Some(30),

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use ipnetwork::IpNetwork;
 use manx_bgpd::bgp::bfd;
 use manx_bgpd::bgp::{
-    BfdConfig, Config, Family, NextHopMode, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Policy, Prefix,
-    State,
+    BfdConfig, Config, Family, Features, NextHopMode, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot,
+    Policy, Prefix, State, Transport,
 };
 use manx_bgpd::{Events, Handle, Options};
 use manx_linux::Netns;
@@ -204,6 +204,8 @@ fn peer(session: Session, ends: Ends) -> PeerConfig {
             min_rx: Duration::from_millis(300),
             multiplier: NonZeroU8::MIN.saturating_add(2),
         }),
+        features: Features::default(),
+        transport: Transport::default(),
     }
 }
 

@@ -4,6 +4,9 @@
 
 mod collision;
 mod mesh;
+mod model;
 mod network;
+mod ordeal;
+mod plan;
 mod restart;
 mod stress;

@@ -50,9 +50,20 @@ pub(crate) struct Path {
     pub(crate) route: Arc<Route>,
     /// Why it cannot be selected.
     pub(crate) refusal: Option<Refusal>,
-    /// The peer is restarting and has not announced it again yet (RFC 4724 §4.2).
-    pub(crate) stale: bool,
+    /// How far the peer stands by it.
+    pub(crate) standing: Standing,
     rank: Rank,
+}
+
+/// How far a peer stands by a path that it announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It has said nothing else since.
+    Firm,
+    /// It is repeating all its routes, and has not come to this one (RFC 7313 §4).
+    Unrepeated,
+    /// It is restarting, and has not announced it again (RFC 4724 §4.2).
+    Stale,
 }
 
 /// A path's place: 0 is the best, then those that are as good; `LOST` the others.
@@ -66,7 +77,7 @@ impl Path {
             from,
             route,
             refusal,
-            stale: false,
+            standing: Standing::Firm,
             rank: LOST,
         }
     }
@@ -366,7 +377,7 @@ impl Entry {
             attributes: path.route.attributes.clone(),
             best: path.rank == 0,
             multipath: path.rank != 0 && path.selected(max_paths),
-            stale: path.stale,
+            stale: path.standing == Standing::Stale,
             reason,
         }
     }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 
 use crate::config::{Config, PeerConfig};
-use crate::wire::{Context, GracefulRestart, Message, Update};
+use crate::wire::{Context, GracefulRestart, Message, RouteRefresh, Update};
 use crate::{ConnId, Family};
 
 pub(crate) use loss::Loss;
@@ -49,6 +49,8 @@ pub(crate) struct Session {
     pub(crate) restart: Option<GracefulRestart>,
     /// Both sides keep routes over a NOTIFICATION and an expired hold timer, too (RFC 8538).
     pub(crate) notification: bool,
+    /// Both sides say where what they repeat begins and ends (RFC 7313).
+    pub(crate) demarcates_refresh: bool,
 }
 
 impl Session {
@@ -77,8 +79,8 @@ pub(crate) enum Action {
     Ended(Option<Box<Session>>, Loss),
     /// The peer's routes changed.
     Update(Box<Update>),
-    /// The peer wants all routes of a family again.
-    Refresh(Family),
+    /// The peer wants all routes of a family again, or begins or ends to repeat its own.
+    Refresh(RouteRefresh),
 }
 
 /// What a session's steps see of the world, and where they leave their wishes.

@@ -13,8 +13,8 @@ use super::collision::{self, Identity, Progress, SETTLED, Verdict};
 use super::fsm::{Event, Fsm};
 use super::timers::{Timer, Timers};
 use super::{Cx, Link, Loss, Session, negotiate};
-use crate::wire::{Message, Notification, Open, RouteRefresh};
-use crate::{ConnId, Family, State};
+use crate::wire::{Message, Notification, Open};
+use crate::{ConnId, State};
 
 /// The shortest time after which a peer that takes no bytes counts as dead (RFC 9687 §3.2).
 const SEND_HOLD: Duration = Duration::from_secs(8 * 60);
@@ -119,7 +119,7 @@ impl Peering {
             Ok(Message::Update(update)) => Event::Update(Box::new(update)),
             Ok(Message::Keepalive) => Event::Keepalive,
             Ok(Message::Notification(notification)) => Event::Notification(notification),
-            Ok(Message::RouteRefresh(refresh)) => Event::Refresh(requested(refresh)),
+            Ok(Message::RouteRefresh(refresh)) => Event::Refresh(refresh),
             Err(notification) => Event::Malformed(notification),
         };
         self.on(conn, event, cx);
@@ -242,7 +242,7 @@ impl Peering {
 
     /// Puts the connection that is ahead first, and sees to it that something happens next.
     pub(crate) fn settle(&mut self, cx: &mut Cx<'_>) {
-        self.newcomer.take_if(|newcomer| newcomer.state() == State::Idle);
+        self.newcomer.take_if(|newcomer| newcomer.fsm.link().is_none());
         if let Some(newcomer) = &mut self.newcomer
             && newcomer.state() >= State::OpenConfirm
             && newcomer.state() > self.main.state()
@@ -282,9 +282,4 @@ impl Peering {
             self.main.timers.arm(timer, cx.now + self.backoff.next(cx.rng));
         }
     }
-}
-
-/// The family of a request; the demarcations of RFC 7313 ask for nothing.
-fn requested(refresh: RouteRefresh) -> Option<Family> {
-    refresh.family.filter(|_| refresh.subtype == 0)
 }

@@ -5,11 +5,11 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::{ConnId, Output, PeerKey, Speaker};
+use crate::PeerConfig;
 use crate::peer::Peer;
 use crate::session::peering::Peering;
 use crate::session::{Action, Cx, Link, Loss, Session, negotiate};
-use crate::wire::{self, Cease, Context, Message};
-use crate::{Family, PeerConfig};
+use crate::wire::{self, Cease, Context, Message, RouteRefresh};
 
 impl Speaker {
     pub(super) fn add_peer(&mut self, now: Instant, config: PeerConfig) {
@@ -120,7 +120,7 @@ impl Speaker {
                     peer.update(*update, &self.config, &mut self.rib);
                 }
             }
-            Action::Refresh(family) => self.refresh(key, family),
+            Action::Refresh(refresh) => self.refresh(key, refresh),
         }
     }
 
@@ -176,9 +176,9 @@ impl Speaker {
         }
     }
 
-    fn refresh(&mut self, key: PeerKey, family: Family) {
+    fn refresh(&mut self, key: PeerKey, refresh: RouteRefresh) {
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.outbound.repeat(family, &self.rib);
+            peer.refresh(refresh, &mut self.rib);
             self.unsent.insert(key);
         }
     }

@@ -36,6 +36,15 @@ pub enum NextHop {
 }
 
 impl NextHop {
+    /// The family of the address, which need not be the prefixes' (RFC 8950).
+    #[must_use]
+    pub fn family(self) -> Family {
+        match self {
+            Self::V4(_) => Family::Ipv4Unicast,
+            Self::V6 { .. } => Family::Ipv6Unicast,
+        }
+    }
+
     /// Whether a host could answer there: neither "this network", loopback, multicast nor reserved.
     pub(super) fn is_usable(self) -> bool {
         match self {

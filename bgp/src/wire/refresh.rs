@@ -12,11 +12,27 @@ use crate::Family;
 pub struct RouteRefresh {
     /// Which routes; none for a family that this speaker does not carry.
     pub family: Option<Family>,
-    /// 0 request; 1 beginning, 2 end of a refresh (RFC 7313).
+    /// [`REQUEST`](Self::REQUEST), [`BEGIN`](Self::BEGIN) or [`END`](Self::END); others mean nothing (RFC 7313 §5).
     pub subtype: u8,
 }
 
 impl RouteRefresh {
+    /// All routes are wanted again.
+    pub const REQUEST: u8 = 0;
+    /// All routes follow again (RFC 7313 §3.2).
+    pub const BEGIN: u8 = 1;
+    /// All routes have followed (RFC 7313 §3.2).
+    pub const END: u8 = 2;
+
+    /// The request for a family's routes.
+    #[must_use]
+    pub fn request(family: Family) -> Self {
+        Self {
+            family: Some(family),
+            subtype: Self::REQUEST,
+        }
+    }
+
     pub(super) fn put(&self, out: &mut BytesMut) {
         // AFI and SAFI 0 are reserved, so they name no family.
         out.put_u16(self.family.map_or(0, Family::afi));
@@ -35,7 +51,7 @@ pub(super) fn decode(frame: &Bytes, body: &[u8]) -> Result<RouteRefresh, Error> 
         message: frame.clone(),
     };
     let (rest, (afi, subtype, safi)) = fields(body).map_err(|_| wrong_length())?;
-    if matches!(subtype, 1 | 2) && !rest.is_empty() {
+    if matches!(subtype, RouteRefresh::BEGIN | RouteRefresh::END) && !rest.is_empty() {
         return Err(wrong_length());
     }
     Ok(RouteRefresh {

@@ -10,8 +10,8 @@ use manx_bgp::wire::{
     Open, Reach, Segment, Update,
 };
 use manx_bgp::{
-    Config, ConnId, Family, Input, NextHopMode, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot,
-    Policy, Prefix, Speaker, State,
+    Config, ConnId, Family, Features, Input, NextHopMode, Output, PathSnapshot, PeerConfig, PeerKey,
+    PeerSnapshot, Policy, Prefix, Speaker, State, Transport,
 };
 
 /// Our AS.
@@ -80,6 +80,8 @@ pub(crate) fn internal(id: u8) -> PeerConfig {
         import: Policy::Accept,
         export: Policy::Accept,
         bfd: None,
+        transport: Transport::default(),
+        features: Features::default(),
     }
 }
 

@@ -4,6 +4,8 @@
 //! it. Latency, the order of simultaneous events and losses come from one seed, which is printed when a test
 //! fails: `MANX_SIM_SEED=<seed>` runs the same again.
 
+mod faults;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -11,7 +13,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use manx_bgp::wire::{self, Context, NextHop, Notification};
 use manx_bgp::{
-    Config, ConnId, Family, Input, NextHopMode, Output, PeerConfig, PeerKey, Policy, Prefix, Speaker, State,
+    Config, ConnId, Family, Features, Input, NextHopMode, Output, PeerConfig, PeerKey, Policy, Prefix,
+    Speaker, State, Transport,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -59,6 +62,8 @@ pub(crate) struct Host {
     pub(crate) speaker: Option<Speaker>,
     /// What the kernel was told.
     pub(crate) selected: BTreeMap<Prefix, Vec<NextHop>>,
+    /// Of what it was told since the speaker started: what else it holds is stale.
+    told: BTreeSet<Prefix>,
     /// How often it was told something.
     pub(crate) changes: usize,
     /// Whether the speaker has said that it converged.
@@ -98,17 +103,32 @@ pub(crate) struct Network {
     start: Instant,
 }
 
-/// Seeds for a test: the one from the environment, or as many as the test wants.
+/// Seeds for a test: the one of `MANX_SIM_SEED`, else the first `MANX_SIM_SEEDS` or as many as the test wants.
 pub(crate) fn seeds(count: u64) -> impl Iterator<Item = u64> {
-    let replayed = std::env::var("MANX_SIM_SEED")
-        .ok()
-        .map(|seed| seed.parse().expect("MANX_SIM_SEED is a number"));
-    replayed.map_or(0..count, |seed: u64| seed..seed + 1)
+    let number = |name: &str| {
+        let value = std::env::var(name).ok()?;
+        Some(
+            value
+                .parse::<u64>()
+                .unwrap_or_else(|_| panic!("{name} is a number")),
+        )
+    };
+    let count = number("MANX_SIM_SEEDS").unwrap_or(count);
+    number("MANX_SIM_SEED").map_or(0..count, |seed| seed..seed + 1)
 }
 
 /// Where speaker `node` is.
 pub(crate) fn address(node: Node) -> Ipv4Addr {
     Ipv4Addr::from(0x0a00_0001 + u32::try_from(node).unwrap())
+}
+
+/// Who has an address, of either family.
+pub(crate) fn node_of(address: IpAddr) -> Node {
+    let number = match address {
+        IpAddr::V4(address) => u32::from(address) - 0x0a00_0001,
+        IpAddr::V6(address) => u32::try_from(u128::from(address) & 0xffff_ffff).unwrap() - 1,
+    };
+    Node::try_from(number).unwrap()
 }
 
 /// What speaker `node` originates: a block of pod addresses.
@@ -156,6 +176,8 @@ pub(crate) fn peer(node: Node) -> PeerConfig {
         import: Policy::Accept,
         export: Policy::Accept,
         bfd: None,
+        transport: Transport::default(),
+        features: Features::default(),
     }
 }
 
@@ -184,6 +206,7 @@ impl Network {
         host.speaker = Some(Speaker::new(config));
         host.powered = true;
         host.converged = false;
+        host.told.clear();
     }
 
     /// Starts a speaker that originates its block.
@@ -274,54 +297,6 @@ impl Network {
     /// How often sessions of each host came up or went down, so far.
     pub(crate) fn flaps(&self) -> Vec<usize> {
         self.hosts.iter().map(|host| host.flaps).collect()
-    }
-
-    /// The process dies: its connections close, and what the kernel was told stays.
-    pub(crate) fn kill(&mut self, node: Node) {
-        let conns: Vec<ConnId> = self.hosts[node].sockets.keys().copied().collect();
-        for conn in conns {
-            self.close(node, conn);
-        }
-        self.stop_clock(node);
-        self.hosts[node].dialling.clear();
-        self.hosts[node].speaker = None;
-    }
-
-    /// The host loses power: nobody hears of it.
-    pub(crate) fn lose_power(&mut self, node: Node) {
-        self.stop_clock(node);
-        self.hosts[node] = Host {
-            powered: false,
-            accepted: self.hosts[node].accepted,
-            ..Host::new()
-        };
-    }
-
-    /// Two hosts cannot reach each other any more; open connections hang.
-    pub(crate) fn cut(&mut self, a: Node, b: Node) {
-        self.cuts.extend([(a, b), (b, a)]);
-    }
-
-    /// They can again.
-    pub(crate) fn mend(&mut self, a: Node, b: Node) {
-        self.cuts.remove(&(a, b));
-        self.cuts.remove(&(b, a));
-    }
-
-    /// Both ends of every connection between two hosts are reset.
-    pub(crate) fn reset(&mut self, a: Node, b: Node) {
-        let broken: Vec<(ConnId, End)> = self.hosts[a]
-            .sockets
-            .iter()
-            .filter(|(_, socket)| socket.other.0 == b)
-            .map(|(conn, socket)| (*conn, socket.other))
-            .collect();
-        for (conn, other) in broken {
-            self.hosts[a].sockets.remove(&conn);
-            self.hosts[b].sockets.remove(&other.1);
-            self.input(a, Input::Closed { conn });
-            self.input(b, Input::Closed { conn: other.1 });
-        }
     }
 
     /// Gives a speaker one input, and performs what it asks for.
@@ -548,32 +523,6 @@ impl Network {
         }
     }
 
-    /// The octets that wait to be read by a slow host.
-    pub(crate) fn queued_for(&self, node: Node) -> usize {
-        let sockets = self.hosts.iter().flat_map(|host| host.sockets.values());
-        sockets
-            .filter(|socket| socket.other.0 == node)
-            .map(|socket| socket.queued)
-            .sum()
-    }
-
-    /// A slow host is slow no longer, and has read what was waiting.
-    pub(crate) fn catch_up(&mut self, node: Node) {
-        self.hosts[node].slow = false;
-        for from in 0..self.hosts.len() {
-            let sockets = self.hosts[from]
-                .sockets
-                .iter_mut()
-                .filter(|(_, socket)| socket.other.0 == node);
-            let drained: Vec<ConnId> = sockets
-                .map(|(&conn, socket)| (socket.queued = 0, conn).1)
-                .collect();
-            for conn in drained {
-                self.input(from, Input::Drained { conn });
-            }
-        }
-    }
-
     /// Frames and decodes what has arrived.
     fn read(&mut self, node: Node, conn: ConnId) {
         while let Some(socket) = self.hosts[node].sockets.get_mut(&conn) {
@@ -611,6 +560,7 @@ impl Network {
                 Output::Close { conn } => self.close(node, conn),
                 Output::Selected { prefix, next_hops } => {
                     host.changes += 1;
+                    host.told.insert(prefix);
                     if next_hops.is_empty() {
                         host.selected.remove(&prefix);
                     } else {
@@ -619,7 +569,14 @@ impl Network {
                 }
                 Output::Converged => {
                     assert!(!host.converged, "converged twice\n{}", self.describe());
-                    self.hosts[node].converged = true;
+                    let Host {
+                        selected,
+                        told,
+                        converged,
+                        ..
+                    } = &mut self.hosts[node];
+                    selected.retain(|prefix, _| told.contains(prefix));
+                    *converged = true;
                 }
                 Output::Session { .. } => host.flaps += 1,
             }
@@ -641,8 +598,8 @@ impl Network {
         self.hosts[from.0].dialling.insert(from.1);
         self.hosts[from.0].dials.push(self.now);
         let later = self.later();
-        let to = (0..self.hosts.len()).find(|&node| IpAddr::V4(address(node)) == remote.ip());
-        match to {
+        let to = node_of(remote.ip());
+        match Some(to).filter(|&to| to < self.hosts.len()) {
             Some(to) => self.at(later, Event::Syn { from, to }),
             None => self.at(
                 later,
@@ -705,6 +662,7 @@ impl Host {
         Self {
             speaker: None,
             selected: BTreeMap::new(),
+            told: BTreeSet::new(),
             changes: 0,
             converged: false,
             flaps: 0,

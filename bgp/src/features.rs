@@ -1,0 +1,159 @@
+//! What is offered to a peer beyond the base protocol, and what two OPENs make of it (RFC 5492).
+//!
+//! A feature is one setting in [`Features`], its capability in [`Features::offer`] and its effect on the session in
+//! [`Features::agree`]; it is in use where both OPENs have it.
+
+use crate::config::PeerConfig;
+use crate::wire::{Capability, Context, Open};
+use crate::{Family, PeerKey};
+
+/// The longest message where both sides take extended ones (RFC 8654 §3).
+const MAX_EXTENDED_MESSAGE: usize = 65_535;
+
+/// The family whose next hops may be of the other one; IPv6 prefixes never have IPv4 ones (RFC 8950 §4).
+const FOREIGN: Family = Family::Ipv4Unicast;
+
+/// What is offered to a peer beyond the base protocol. A change takes a new session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// Messages of up to 65,535 octets (RFC 8654). On by default.
+    pub extended_messages: bool,
+    /// IPv4 prefixes may have IPv6 next hops (RFC 8950). Where absent, as by default, on sessions over IPv6.
+    pub extended_next_hop: Option<bool>,
+}
+
+impl Default for Features {
+    fn default() -> Self {
+        Self {
+            extended_messages: true,
+            extended_next_hop: None,
+        }
+    }
+}
+
+impl Features {
+    /// The capabilities for our OPEN.
+    pub(crate) fn offer(&self, peer: &PeerConfig) -> Vec<Capability> {
+        let mut offered = vec![Capability::EnhancedRouteRefresh];
+        if self.extended_messages {
+            offered.push(Capability::ExtendedMessage);
+        }
+        if self.takes_foreign_next_hops(peer.key) && peer.families.contains(&FOREIGN) {
+            offered.push(Capability::ExtendedNextHop(vec![FOREIGN]));
+        }
+        offered
+    }
+
+    /// What of it the peer's OPEN has, too; `context.families` is agreed already.
+    pub(crate) fn agree(&self, key: PeerKey, open: &Open, context: &mut Context) {
+        if self.extended_messages && open.capabilities.contains(&Capability::ExtendedMessage) {
+            context.max_message = MAX_EXTENDED_MESSAGE;
+        }
+        if self.takes_foreign_next_hops(key)
+            && context.families.contains(&FOREIGN)
+            && open.capabilities.iter().any(takes_foreign_next_hops)
+        {
+            context.extended_next_hop = vec![FOREIGN];
+        }
+    }
+
+    fn takes_foreign_next_hops(&self, key: PeerKey) -> bool {
+        self.extended_next_hop.unwrap_or_else(|| key.address.is_ipv6())
+    }
+}
+
+/// Whether the peer marks beginning and end of what it repeats (RFC 7313 §4); we always do.
+pub(crate) fn demarcates_refresh(open: &Open) -> bool {
+    open.capabilities.contains(&Capability::EnhancedRouteRefresh)
+}
+
+/// Whether a capability says that IPv4 prefixes may have IPv6 next hops.
+fn takes_foreign_next_hops(capability: &Capability) -> bool {
+    matches!(capability, Capability::ExtendedNextHop(families) if families.contains(&FOREIGN))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use super::*;
+    use crate::testing::{config, peer};
+    use crate::wire::MAX_MESSAGE;
+
+    fn over_ipv6() -> PeerConfig {
+        let mut peer = peer(2);
+        peer.key.address = Ipv6Addr::LOCALHOST.into();
+        peer
+    }
+
+    fn with(features: Features) -> PeerConfig {
+        PeerConfig { features, ..peer(2) }
+    }
+
+    /// What two sides agree on.
+    fn agreed(ours: &PeerConfig, theirs: &PeerConfig) -> Context {
+        let open = Open {
+            asn: 1,
+            hold_time: 90,
+            router_id: config(2).router_id,
+            capabilities: theirs.features.offer(theirs),
+        };
+        let mut context = Context {
+            families: theirs.families.clone(),
+            ..Context::default()
+        };
+        ours.features.agree(ours.key, &open, &mut context);
+        context
+    }
+
+    /// RFC 8654 §3: extended messages pass where both sides take them.
+    /// RFC 8654 §3: both sides have to say so.
+    #[test]
+    fn messages_are_extended_where_both_sides_take_them() {
+        let without = with(Features {
+            extended_messages: false,
+            ..Features::default()
+        });
+        let table = [
+            (&peer(2), &peer(2), MAX_EXTENDED_MESSAGE),
+            (&peer(2), &without, MAX_MESSAGE),
+            (&without, &peer(2), MAX_MESSAGE),
+        ];
+        for (ours, theirs, longest) in table {
+            assert_eq!(agreed(ours, theirs).max_message, longest);
+        }
+    }
+
+    /// RFC 8950 §4: IPv4 prefixes have IPv6 next hops where both sides take them, if the session carries IPv4.
+    /// RFC 8950 §4: both sides have to say so.
+    #[test]
+    fn next_hops_are_foreign_where_both_sides_take_them() {
+        let asked = |wanted| {
+            with(Features {
+                extended_next_hop: Some(wanted),
+                ..Features::default()
+            })
+        };
+        let deaf = PeerConfig {
+            families: vec![Family::Ipv6Unicast],
+            ..over_ipv6()
+        };
+        let (over_ipv4, yes, no) = (peer(2), asked(true), asked(false));
+        let table = [
+            (&over_ipv4, &yes, false),
+            (&yes, &over_ipv4, false),
+            (&yes, &yes, true),
+            (&over_ipv6(), &over_ipv6(), true),
+            (&over_ipv6(), &no, false),
+            (&over_ipv6(), &deaf, false),
+        ];
+        for (ours, theirs, foreign) in table {
+            let expected = if foreign { vec![FOREIGN] } else { Vec::new() };
+            assert_eq!(
+                agreed(ours, theirs).extended_next_hop,
+                expected,
+                "{ours:?}\n{theirs:?}"
+            );
+        }
+    }
+}
