@@ -70,6 +70,8 @@ fn table(program: &str, package: &str, start: Start) {
     a_dead_link_takes_the_session_and_the_routes_down_at_once(start, several);
 }
 
+/// RFC 9384 §3: within the detection time.
+/// nasty case 51
 #[test]
 fn bfd_with_bird() {
     table(bird::PROGRAM, "bird2", start_bird);

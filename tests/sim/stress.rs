@@ -19,6 +19,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::network::{ASN, Network, address, block, config, key, peer, seeds};
 
+/// nasty case 41
 #[test]
 fn a_slow_peer_holds_up_nobody_and_costs_little() {
     for seed in seeds(1) {
@@ -59,6 +60,8 @@ fn a_slow_peer_holds_up_nobody_and_costs_little() {
     }
 }
 
+/// RFC 9687 §3.1: 8/0, and the connection is closed.
+/// nasty case 41
 #[test]
 fn a_peer_that_takes_too_long_is_given_up() {
     for seed in seeds(3) {
@@ -327,6 +330,7 @@ impl Victim {
     }
 }
 
+/// nasty cases 34 and 45
 #[test]
 fn any_inputs_in_any_order_do_no_harm() {
     for seed in seeds(300) {

@@ -54,6 +54,9 @@ pub struct Settings {
     /// Best paths into the kernel's main table. Default false.
     #[serde(default)]
     pub fib: bool,
+    /// The control socket, for `manxctl bgp … --socket`. Default: none.
+    #[serde(default)]
+    pub socket: Option<PathBuf>,
     /// Prefixes to originate.
     #[serde(default, deserialize_with = "prefixes")]
     pub routes: Vec<Prefix>,
@@ -245,6 +248,19 @@ impl Settings {
             },
             listen: self.listen.clone(),
         }
+    }
+
+    /// The first field that differs among those that hold from the start of a process to its end.
+    #[must_use]
+    pub fn fixed_difference(&self, new: &Self) -> Option<&'static str> {
+        let same = [
+            ("asn", self.asn == new.asn),
+            ("routerId", self.router_id == new.router_id),
+            ("listen", self.listen == new.listen),
+            ("fib", self.fib == new.fib),
+            ("socket", self.socket == new.socket),
+        ];
+        same.into_iter().find(|(_, same)| !same).map(|(field, _)| field)
     }
 
     /// The peers as the speaker takes them.
