@@ -16,6 +16,7 @@ use manx_api::status::{BgpRoute, PeerStatus};
 use manx_bgp::{PeerConfig, PeerKey, Prefix};
 use manx_bgpd::{Event, Events, Handle, Options};
 use manx_routes::Source;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ask::answer;
@@ -98,6 +99,8 @@ struct Task {
     metrics: Metrics,
     converged: Option<Guard>,
     established: BTreeSet<PeerKey>,
+    /// Peers whose path BFD sees up.
+    watched_up: BTreeSet<PeerKey>,
     /// What an earlier speaker of this process selected and its successor has not confirmed.
     unconfirmed: BTreeSet<IpNetwork>,
 }
@@ -122,6 +125,7 @@ pub async fn run(inbox: Inbox) {
         metrics,
         converged: Some(converged),
         established: BTreeSet::new(),
+        watched_up: BTreeSet::new(),
         unconfirmed: BTreeSet::new(),
     };
     let mut restarted = adopted;
@@ -130,6 +134,7 @@ pub async fn run(inbox: Inbox) {
         let end = task.live(&mut life, &mut view, &mut owned, &mut questions).await;
         task.unconfirmed.append(&mut life.selected);
         task.established.clear();
+        task.watched_up.clear();
         life.handle.shutdown().await;
         if let End::Shutdown(done) = end {
             answer(done, ());
@@ -277,9 +282,9 @@ impl Task {
         for new in originated.difference(&life.originated) {
             life.handle.originate(Prefix::new(*new)).await;
         }
-        self.metrics
-            .peers
-            .set(i64::try_from(peers.len()).unwrap_or(i64::MAX));
+        let watched = peers.values().filter(|peer| peer.bfd.is_some()).count();
+        set(&self.metrics.peers, peers.len());
+        set(&self.metrics.bfd_sessions, watched);
         if peers.is_empty()
             && let Some(guard) = self.converged.take()
         {
@@ -323,6 +328,14 @@ impl Task {
                 }
             }
             Event::Session { peer, up, reason } => self.session(peer, up, reason.as_deref()),
+            Event::Bfd { peer, up } => {
+                if up {
+                    self.watched_up.insert(peer);
+                } else {
+                    self.watched_up.remove(&peer);
+                }
+                set(&self.metrics.bfd_sessions_up, self.watched_up.len());
+            }
         }
     }
 
@@ -337,9 +350,7 @@ impl Task {
             self.established.remove(&peer);
             self.metrics.sessions_down.inc();
         }
-        self.metrics
-            .peers_established
-            .set(i64::try_from(self.established.len()).unwrap_or(i64::MAX));
+        set(&self.metrics.peers_established, self.established.len());
     }
 
     async fn send(&self, command: Command) {
@@ -351,10 +362,11 @@ impl Task {
     async fn peers(&self, life: &Life) -> Vec<PeerStatus> {
         let now = Instant::now();
         let origin = |address| life.origins.get(&address).map_or("", String::as_str);
-        let peers = life.handle.peers().await;
-        let status = peers
-            .iter()
-            .map(|p| convert::peer_status(&self.identity.name, p, origin(p.key.address), now));
+        let (peers, watched) = (life.handle.peers().await, life.handle.bfd_sessions().await);
+        let status = peers.iter().map(|peer| {
+            let bfd = watched.iter().find(|session| session.key.peer == peer.key);
+            convert::peer_status(&self.identity.name, peer, bfd, origin(peer.key.address), now)
+        });
         status.collect()
     }
 
@@ -365,6 +377,10 @@ impl Task {
             .map(|path| convert::bgp_route(&self.identity.name, path))
             .collect()
     }
+}
+
+fn set(gauge: &Gauge, count: usize) {
+    gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
 }
 
 /// What the resources say of the speaker itself; none while they do not know the node.

@@ -2,16 +2,19 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
-use manx_api::bgp::NextHopMode;
+use manx_api::bgp::{BfdSpec, NextHopMode};
 use manx_api::ipam::AttachmentId;
-use manx_api::status::{BgpRoute, KernelRoute, PeerStatus};
+use manx_api::status::{BfdStatus, BgpRoute, KernelRoute, PeerStatus};
 use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
 use manx_api::{Key, Kind, Metadata};
+use manx_bgp::bfd::SessionSnapshot;
 use manx_bgp::wire::{AsPath, Attributes, NextHop, Origin, Segment};
-use manx_bgp::{Family, Features, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Policy, Prefix};
+use manx_bgp::{
+    BfdConfig, Family, Features, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Policy, Prefix, Transport,
+};
 use manx_cni::{Code, Dns, Interface, IpConfig, Success};
 use manx_linux::pod::{GATEWAY_V4, GATEWAY_V6};
 use manx_linux::{Attached, PodLink};
@@ -53,8 +56,19 @@ pub fn peer_config(session: &Session, identity: &Identity, within: &Arc<[Prefix]
         },
         import: Policy::Within(Arc::clone(within)),
         export: Policy::Within(Arc::clone(within)),
-        bfd: None,
+        bfd: session.bfd.map(bfd_config),
+        transport: Transport::default(),
         features: Features::default(),
+    }
+}
+
+/// BFD's settings as the speaker wants them told.
+fn bfd_config(spec: BfdSpec) -> BfdConfig {
+    BfdConfig {
+        multihop: spec.multihop,
+        min_tx: Duration::from_millis(spec.min_tx.into()),
+        min_rx: Duration::from_millis(spec.min_rx.into()),
+        multiplier: spec.multiplier,
     }
 }
 
@@ -113,7 +127,13 @@ pub fn pod_route(address: IpAddr, ifindex: u32) -> Route {
 
 /// A session as `bgp.peers` shows it.
 #[must_use]
-pub fn peer_status(node: &str, peer: &PeerSnapshot, origin: &str, now: Instant) -> PeerStatus {
+pub fn peer_status(
+    node: &str,
+    peer: &PeerSnapshot,
+    bfd: Option<&SessionSnapshot>,
+    origin: &str,
+    now: Instant,
+) -> PeerStatus {
     let since = peer
         .established_since
         .map(|since| now.saturating_duration_since(since).as_secs());
@@ -129,6 +149,20 @@ pub fn peer_status(node: &str, peer: &PeerSnapshot, origin: &str, now: Instant) 
         origin: origin.to_owned(),
         hold_time: u16::try_from(peer.hold_time.as_secs()).unwrap_or(u16::MAX),
         last_error: peer.last_error.clone(),
+        bfd: bfd.map(bfd_status),
+    }
+}
+
+/// A BFD session as `bgp.peers` shows it.
+fn bfd_status(session: &SessionSnapshot) -> BfdStatus {
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    BfdStatus {
+        state: session.state.to_string(),
+        remote_state: session.remote_state.map(|state| state.to_string()),
+        diagnostic: session.diagnostic.to_string(),
+        multihop: session.key.multihop,
+        transmit_interval: session.transmit_interval.map(milliseconds),
+        detection_time: session.detection_time.map(milliseconds),
     }
 }
 

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use manx_api::bgp::{BgpPeer, NextHopMode};
+use manx_api::bgp::{BfdSpec, BgpPeer, NextHopMode};
 use manx_api::node::{Node, NodeBgp};
 
 use crate::view::View;
@@ -32,6 +32,8 @@ pub struct Session {
     pub restart_time: Option<Duration>,
     /// Which next hop our announcements carry.
     pub next_hop: NextHopMode,
+    /// How BFD watches the path.
+    pub bfd: Option<BfdSpec>,
     /// `mesh`, or the BGPPeer's name.
     pub origin: String,
 }
@@ -95,6 +97,7 @@ fn mesh_session(view: &View, me: &NodeBgp, other: &Node) -> Option<Session> {
         hold_time: Duration::from_secs(settings.hold_time.into()),
         restart_time: restart_time(settings.node_mesh_max_restart_time),
         next_hop: NextHopMode::Auto,
+        bfd: settings.node_mesh_bfd,
         origin: MESH.to_owned(),
     })
 }
@@ -109,6 +112,7 @@ fn peer_session(me: &NodeBgp, peer: &BgpPeer) -> Session {
         hold_time: Duration::from_secs(spec.hold_time.into()),
         restart_time: restart_time(spec.max_restart_time),
         next_hop: spec.next_hop_mode,
+        bfd: spec.bfd,
         origin: peer.metadata.name.clone(),
     }
 }
@@ -277,6 +281,28 @@ mod tests {
         let mut after = sessions(&view(&nodes, &[]), "n1");
         assert!(after.remove(&"192.0.2.4".parse().unwrap()).is_some());
         assert_eq!(before, after);
+    }
+
+    #[test]
+    fn bfd_is_a_peers_own_setting_or_the_meshs() {
+        let mut tor = peer("tor", "192.0.2.254");
+        let multihop = BfdSpec {
+            multihop: true,
+            ..BfdSpec::default()
+        };
+        tor.spec.bfd = Some(multihop);
+        let mut view = view(&three(), &[tor, peer("plain", "192.0.2.253")]);
+        let bfd = |view: &View| {
+            let sessions = sessions(view, "n1").into_values();
+            sessions.map(|s| (s.origin, s.bfd)).collect::<BTreeMap<_, _>>()
+        };
+        let expected = |mesh| {
+            let expected = [(MESH, mesh), ("plain", None), ("tor", Some(multihop))];
+            BTreeMap::from(expected.map(|(origin, bfd)| (origin.to_owned(), bfd)))
+        };
+        assert_eq!(bfd(&view), expected(None));
+        view.configuration.node_mesh_bfd = Some(BfdSpec::default());
+        assert_eq!(bfd(&view), expected(Some(BfdSpec::default())));
     }
 
     #[test]

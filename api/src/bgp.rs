@@ -1,6 +1,7 @@
 //! The speaker's settings.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU8;
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,9 @@ pub struct BgpConfigurationSpec {
     pub hold_time: u16,
     /// Seconds that mesh peers keep our routes while we restart (RFC 4724): 0 to 4095. Default 120.
     pub node_mesh_max_restart_time: u16,
+    /// Watch the paths to mesh peers by BFD (RFC 5880). Default: nobody does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_mesh_bfd: Option<BfdSpec>,
 }
 
 impl Default for BgpConfigurationSpec {
@@ -46,6 +50,7 @@ impl Default for BgpConfigurationSpec {
             listen_port: 179,
             hold_time: 9,
             node_mesh_max_restart_time: 120,
+            node_mesh_bfd: None,
         }
     }
 }
@@ -88,6 +93,34 @@ pub struct BgpPeerSpec {
     /// Seconds that the peer keeps our routes while we restart (RFC 4724): 0 to 4095. Default 120.
     #[serde(default = "default_restart_time")]
     pub max_restart_time: u16,
+    /// Watch the path to the peer by BFD (RFC 5880); `{}` for the defaults. Default: nobody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<BfdSpec>,
+}
+
+/// How BFD watches the path to a peer, which has to do the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct BfdSpec {
+    /// The peer is several hops away (RFC 5883). Default false: it is on our link (RFC 5881).
+    pub multihop: bool,
+    /// Milliseconds between our packets at least, 10 to 60000. Default 300.
+    pub min_tx: u16,
+    /// Milliseconds between the peer's at least, 10 to 60000. Default 300.
+    pub min_rx: u16,
+    /// The path is down after this many intervals of silence, 1 to 255. Default 3.
+    pub multiplier: NonZeroU8,
+}
+
+impl Default for BfdSpec {
+    fn default() -> Self {
+        Self {
+            multihop: false,
+            min_tx: 300,
+            min_rx: 300,
+            multiplier: NonZeroU8::MIN.saturating_add(2),
+        }
+    }
 }
 
 /// Which next hop announcements carry.

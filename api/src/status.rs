@@ -34,6 +34,30 @@ pub struct PeerStatus {
     /// Why the session last ended, if it ever did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// How BFD sees the path, where it watches it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<BfdStatus>,
+}
+
+/// A BFD session (RFC 5880 §6.8.1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BfdStatus {
+    /// `AdminDown`, `Down`, `Init` or `Up`.
+    pub state: String,
+    /// The peer's, where it is heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote_state: Option<String>,
+    /// Why the session last left Up.
+    pub diagnostic: String,
+    /// Over several hops.
+    pub multihop: bool,
+    /// Milliseconds between our packets; none where the peer wants none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transmit_interval: Option<u64>,
+    /// Milliseconds that the peer may be silent; none while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detection_time: Option<u64>,
 }
 
 /// A path, as `manxctl bgp routes` shows it.

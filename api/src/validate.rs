@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 
 use ipnetwork::IpNetwork;
 
-use crate::bgp::{BgpConfiguration, BgpPeer};
+use crate::bgp::{BfdSpec, BgpConfiguration, BgpPeer};
 use crate::ipam::{IpBlock, IpPool, block_name};
 use crate::node::Node;
 use crate::workload::WorkloadEndpoint;
@@ -325,6 +325,7 @@ fn bgp_configuration(configuration: &BgpConfiguration, problems: &mut Vec<Proble
         spec.node_mesh_max_restart_time,
         problems,
     );
+    bfd("spec.nodeMeshBfd", spec.node_mesh_bfd, problems);
 }
 
 fn bgp_peer(peer: &BgpPeer, problems: &mut Vec<Problem>) {
@@ -345,6 +346,18 @@ fn bgp_peer(peer: &BgpPeer, problems: &mut Vec<Problem>) {
     as_number("spec.asNumber", spec.as_number, problems);
     hold_time(spec.hold_time, problems);
     restart_time("spec.maxRestartTime", spec.max_restart_time, problems);
+    bfd("spec.bfd", spec.bfd, problems);
+}
+
+/// Nobody keeps up with less than 10 ms, and nobody who watches wants more than a minute.
+fn bfd(field: &str, spec: Option<BfdSpec>, problems: &mut Vec<Problem>) {
+    let intervals = spec.map(|spec| [("minTx", spec.min_tx), ("minRx", spec.min_rx)]);
+    for (name, milliseconds) in intervals.into_iter().flatten() {
+        if !(10..=60_000).contains(&milliseconds) {
+            let message = "is no interval: choose 10 to 60000 milliseconds";
+            problems.push(Problem::new(format!("{field}.{name}"), milliseconds, message));
+        }
+    }
 }
 
 /// RFC 4271 §4.2: zero or at least three seconds.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use ipnetwork::IpNetwork;
-use manx_api::bgp::{BgpConfiguration, BgpConfigurationSpec, BgpPeer, BgpPeerSpec, NextHopMode};
+use manx_api::bgp::{BfdSpec, BgpConfiguration, BgpConfigurationSpec, BgpPeer, BgpPeerSpec, NextHopMode};
 use manx_api::ipam::{Allocation, AttachmentId, IpBlock, IpBlockSpec, IpPool, IpPoolSpec, block_name};
 use manx_api::manifest::{load, to_json, to_yaml};
 use manx_api::node::{Node, NodeBgp, NodeSpec};
@@ -288,6 +288,7 @@ fn configurations() -> impl Strategy<Value = Resource> {
                 listen_port: hold_time,
                 hold_time,
                 node_mesh_max_restart_time: restart,
+                node_mesh_bfd: mesh.then(BfdSpec::default),
             };
             Resource::BgpConfiguration(BgpConfiguration { metadata, spec })
         })
@@ -323,6 +324,10 @@ fn peers() -> impl Strategy<Value = Resource> {
                 passive,
                 hold_time: 90,
                 max_restart_time: 120,
+                bfd: passive.then(|| BfdSpec {
+                    min_tx: 50,
+                    ..BfdSpec::default()
+                }),
             };
             Resource::BgpPeer(BgpPeer { metadata, spec })
         })

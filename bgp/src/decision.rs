@@ -323,6 +323,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
+        /// nasty case 65
+        /// nasty case 49
         #[test]
         fn agrees_with_the_model_in_every_order(cases in any_cases().prop_shuffle()) {
             let candidates: Vec<_> = cases.iter().map(candidate).collect();
@@ -342,6 +344,14 @@ mod tests {
         }
     }
 
+    /// RFC 4271 §9.1.1: the greater preference wins.
+    /// RFC 4271 §9.1.2.2 (a): the shorter path.
+    /// RFC 4271 §9.1.2.2 (b): the lower origin.
+    /// RFC 4271 §9.1.2.2 (c): the lower discriminator.
+    /// RFC 4271 §9.1.2.2 (d): external over internal.
+    /// RFC 4271 §9.1.2.2 (f): the lower identifier.
+    /// RFC 4271 §9.1.2.2 (g): the lower address.
+    /// RFC 4456 §9 (cluster): the shorter list of clusters.
     #[test]
     fn every_step_decides_and_is_named() {
         let plain = || Attributes {
@@ -498,6 +508,7 @@ mod tests {
         }
     }
 
+    /// RFC 4271 §9.1.2.2 (c): among routes of one neighboring AS only.
     #[test]
     fn med_does_not_count_across_ases() {
         let through = |asn, med| Attributes {

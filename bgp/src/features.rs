@@ -107,6 +107,7 @@ mod tests {
     }
 
     /// RFC 8654 §3: extended messages pass where both sides take them.
+    /// RFC 8654 §3: both sides have to say so.
     #[test]
     fn messages_are_extended_where_both_sides_take_them() {
         let without = with(Features {
@@ -124,6 +125,7 @@ mod tests {
     }
 
     /// RFC 8950 §4: IPv4 prefixes have IPv6 next hops where both sides take them, if the session carries IPv4.
+    /// RFC 8950 §4: both sides have to say so.
     #[test]
     fn next_hops_are_foreign_where_both_sides_take_them() {
         let asked = |wanted| {

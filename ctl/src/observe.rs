@@ -181,6 +181,8 @@ pub(crate) async fn ipam(target: &Target, command: &IpamCommand) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use manx_api::status::BfdStatus;
+
     use super::*;
 
     fn peer(address: &str, state: &str, last_error: Option<&str>) -> PeerStatus {
@@ -196,6 +198,7 @@ mod tests {
             origin: "mesh".into(),
             hold_time: 9,
             last_error: last_error.map(str::to_owned),
+            bfd: None,
         }
     }
 
@@ -263,14 +266,25 @@ mod tests {
 
     #[test]
     fn sessions_in_a_table() {
+        let watched = BfdStatus {
+            state: "Up".into(),
+            remote_state: Some("Up".into()),
+            diagnostic: "no diagnostic".into(),
+            multihop: false,
+            transmit_interval: Some(300),
+            detection_time: Some(900),
+        };
         let peers = [
-            peer("192.168.1.12", "Established", None),
+            PeerStatus {
+                bfd: Some(watched),
+                ..peer("192.168.1.12", "Established", None)
+            },
             peer("192.168.1.13", "Active", Some("hold timer expired")),
         ];
         insta::assert_snapshot!(plain(&output::text(&peers, Format::Table).unwrap()), @r"
-        NODE   PEER ADDRESS  ASN    STATE        UPTIME  RECEIVED  ACCEPTED  ADVERTISED
-        node1  192.168.1.12  64512  Established  1m15s   1         1         2
-        node1  192.168.1.13  64512  Active       -       1         1         2
+        NODE   PEER ADDRESS  ASN    STATE        UPTIME  RECEIVED  ACCEPTED  ADVERTISED  BFD
+        node1  192.168.1.12  64512  Established  1m15s   1         1         2           Up
+        node1  192.168.1.13  64512  Active       -       1         1         2           -
         ");
     }
 

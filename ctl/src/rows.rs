@@ -41,11 +41,12 @@ impl Row for PeerStatus {
             "RECEIVED",
             "ACCEPTED",
             "ADVERTISED",
+            "BFD",
             "ORIGIN",
             "HOLD TIME",
             "LAST ERROR",
         ],
-        8,
+        9,
     );
 
     fn cells(&self) -> Vec<String> {
@@ -62,6 +63,7 @@ impl Row for PeerStatus {
             self.received.to_string(),
             self.accepted.to_string(),
             self.advertised.to_string(),
+            optional(self.bfd.as_ref().map(|bfd| &bfd.state)),
             self.origin.clone(),
             self.hold_time.to_string(),
             optional(self.last_error.as_ref()),

@@ -457,6 +457,7 @@ impl Plan {
             passive: false,
             hold_time: BgpConfigurationSpec::default().hold_time,
             max_restart_time: BgpConfigurationSpec::default().node_mesh_max_restart_time,
+            bfd: None,
         };
         self.resources.push(Resource::BgpPeer(BgpPeer {
             metadata: named(name),

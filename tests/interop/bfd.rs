@@ -1,6 +1,5 @@
-//! BFD against FRR's bfdd and BIRD: failures take BGP down at once, administration does not.
-//!
-//! Only in one direction: BIRD 2 and FRR 8 take *our* AdminDown for a failure, against RFC 5882 §3.2.
+//! BFD against FRR's bfdd and BIRD: a link that fails takes our session and the routes down at once; FRR's operator
+//! who takes its BFD session down does not. What they make of our AdminDown is not measured here.
 
 use std::time::{Duration, Instant};
 
@@ -71,6 +70,8 @@ fn table(program: &str, package: &str, start: Start) {
     a_dead_link_takes_the_session_and_the_routes_down_at_once(start, several);
 }
 
+/// RFC 9384 §3: within the detection time.
+/// nasty case 51
 #[test]
 fn bfd_with_bird() {
     table(bird::PROGRAM, "bird2", start_bird);
@@ -81,7 +82,7 @@ fn bfd_with_frr() {
     table(frr::PROGRAM, "frr", start_frr);
 }
 
-/// RFC 5882 §3.2: AdminDown is no failure.
+/// RFC 5882 §3.2: AdminDown from the neighbour is no failure of the path.
 #[test]
 fn a_session_that_their_operator_takes_down_leaves_bgp_alone() {
     if !installed(frr::PROGRAM, "frr") {

@@ -270,26 +270,33 @@ macro_rules! with {
                 });
             }
 
+            /// RFC 4271 §6.5: against BIRD, FRR and GoBGP.
             #[test]
             fn a_dead_peers_routes_go_at_hold_expiry() {
                 check(super::a_dead_peers_routes_go_at_hold_expiry);
             }
 
+            /// RFC 4724 §4.1 (bits): BIRD, FRR and GoBGP believe them.
             #[test]
             fn our_crash_leaves_our_routes_with_the_peer() {
                 check(super::our_crash_leaves_our_routes_with_the_peer);
             }
 
+            /// RFC 4724 §4.2 (stale): of BIRD, FRR and GoBGP.
             #[test]
             fn the_peers_crash_leaves_its_routes_with_us() {
                 check(super::the_peers_crash_leaves_its_routes_with_us);
             }
 
+            /// RFC 4271 §6.8: with BIRD, FRR and GoBGP.
+            /// nasty case 43
             #[test]
             fn simultaneous_dials_end_in_one_session() {
                 check(|start| super::simultaneous_dials_end_in_one_session(start, $rounds, $collides));
             }
 
+            /// RFC 4486 §4 (2): as BIRD, FRR and GoBGP read it.
+            /// RFC 4486 §4 (3): as BIRD, FRR and GoBGP read it.
             #[test]
             fn an_ended_session_says_why() {
                 check(super::an_ended_session_says_why);

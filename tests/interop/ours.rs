@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use manx_bgpd::bgp::bfd;
 use manx_bgpd::bgp::{
     BfdConfig, Config, Family, Features, NextHopMode, PathSnapshot, PeerConfig, PeerKey, Policy, Prefix,
-    State,
+    State, Transport,
 };
 use manx_bgpd::{Events, Handle, Options};
 use tokio::runtime::{Builder, Runtime};
@@ -159,6 +159,7 @@ fn peer(session: Session) -> PeerConfig {
             multiplier: NonZeroU8::MIN.saturating_add(2),
         }),
         features: Features::default(),
+        transport: Transport::default(),
     }
 }
 

@@ -269,6 +269,13 @@ fn peers() {
         &[json!(4096)],
         "spec.maxRestartTime",
     );
+    accepted(
+        &peer,
+        "/spec/bfd",
+        &[json!({}), json!({"minTx": 10, "minRx": 60000})],
+    );
+    refused(&peer, "/spec/bfd", &[json!({"minTx": 9})], "spec.bfd.minTx");
+    refused(&peer, "/spec/bfd", &[json!({"minRx": 60001})], "spec.bfd.minRx");
     let selected = [
         ("/spec/node", Value::Null),
         ("/spec/nodeSelector", json!("rack == 'a'")),

@@ -2,18 +2,23 @@
 //!
 //! A mistake is reported once, with its place and with what would be right, and nothing is started.
 
+mod transport;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU8;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
+use manx_bgp::transport::Secret;
 use manx_bgp::{BfdConfig, Config, Family, Features, NextHopMode, PeerConfig, PeerKey, Policy, Prefix};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _};
 
+pub use self::transport::{AlgorithmName, Contradiction, TcpAoKey};
 use crate::Options;
 
 const BGP_PORT: u16 = 179;
@@ -31,16 +36,7 @@ const DEFERRAL: Duration = Duration::from_secs(10);
 const MAX_PATHS: usize = 16;
 
 /// Fields that DESIGN names and that no release reads yet.
-const NOT_YET: [&str; 8] = [
-    "addPath",
-    "dynamicNeighbors",
-    "filters",
-    "interface",
-    "limit",
-    "maxPrefix",
-    "password",
-    "ttlSecurity",
-];
+const NOT_YET: [&str; 5] = ["addPath", "dynamicNeighbors", "filters", "limit", "maxPrefix"];
 
 /// The file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -113,11 +109,30 @@ pub struct Neighbor {
     /// Watch the path by BFD (RFC 5880): how, or `true` for the defaults. Default `false`.
     #[serde(default, deserialize_with = "bfd")]
     pub bfd: Option<BfdSettings>,
+    /// Sign all segments with this (TCP MD5, RFC 2385): 1 to 80 octets.
+    #[serde(default, deserialize_with = "transport::password")]
+    pub password: Option<Secret>,
+    /// The same, from a file; the end of its last line does not count.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// Sign all segments with the first of these keys, and take the others, too (TCP-AO, RFC 5925).
+    #[serde(default)]
+    pub tcp_ao: Option<Vec<TcpAoKey>>,
+    /// Drop packets from farther away than this many hops (GTSM, RFC 5082), 1 to 254; `true` stands for 1. The peer
+    /// has to do the same. Default `false`.
+    #[serde(default, deserialize_with = "transport::ttl_security")]
+    pub ttl_security: Option<NonZeroU8>,
+    /// The peer is this many hops away at most, 1 to 255: the TTL of what we send. Default: the system's. Not beside
+    /// `ttlSecurity`.
+    #[serde(default)]
+    pub multihop: Option<NonZeroU8>,
+    /// The interface that all packets pass. Default: any.
+    #[serde(default)]
+    pub interface: Option<String>,
     /// Offer messages of up to 65,535 octets (RFC 8654). Default true.
     #[serde(default = "yes")]
     pub extended_messages: bool,
     /// Offer IPv6 next hops for IPv4 prefixes (RFC 8950). Default: where the session is over IPv6.
-    #[serde(default)]
     pub extended_next_hop: Option<bool>,
 }
 
@@ -184,6 +199,14 @@ pub enum ConfigError {
     /// Two neighbours have one address.
     #[error("the neighbor {0} is listed twice: keep one of the two")]
     Twice(IpAddr),
+    /// A neighbour's settings contradict each other.
+    #[error("neighbor {neighbor}: {contradiction}")]
+    Contradiction {
+        /// Which.
+        neighbor: IpAddr,
+        /// What.
+        contradiction: Contradiction,
+    },
 }
 
 impl Settings {
@@ -194,14 +217,17 @@ impl Settings {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let settings: Self = serde_saphyr::from_str(text).map_err(|error| explain(&error))?;
         let mut seen = BTreeSet::new();
-        match settings
-            .neighbors
-            .iter()
-            .find(|neighbor| !seen.insert(neighbor.address.ip()))
-        {
-            Some(again) => Err(ConfigError::Twice(again.address.ip())),
-            None => Ok(settings),
+        for neighbor in &settings.neighbors {
+            let address = neighbor.address.ip();
+            if !seen.insert(address) {
+                return Err(ConfigError::Twice(address));
+            }
+            transport::check(neighbor).map_err(|contradiction| ConfigError::Contradiction {
+                neighbor: address,
+                contradiction,
+            })?;
         }
+        Ok(settings)
     }
 
     /// What the speaker starts with. `restarted`: forwarding outlived our last life (RFC 4724 §4.1).
@@ -266,6 +292,7 @@ impl Neighbor {
             import: self.import.unwrap_or(default).policy(),
             export: self.export.unwrap_or(default).policy(),
             bfd: self.bfd.map(BfdSettings::config),
+            transport: transport::transport(self),
             features: self.features(),
         }
     }
@@ -482,6 +509,9 @@ fn bfd<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BfdSettings>
 
 #[cfg(test)]
 mod tests {
+    use manx_bgp::Transport;
+    use manx_bgp::transport::Distance;
+
     use super::*;
 
     const MINIMAL: &str = "asn: 64512\nrouterId: 192.0.2.1\n";
@@ -528,6 +558,7 @@ neighbors:
   nextHopSelf: true
   export: reject
   bfd: {{multihop: true, minTx: 50, multiplier: 5}}
+  ttlSecurity: 2
   extendedMessages: false
   extendedNextHop: true
 "
@@ -559,6 +590,10 @@ neighbors:
                 min_rx: Duration::from_millis(300),
                 multiplier: NonZeroU8::new(5).unwrap(),
             }),
+            transport: Transport {
+                distance: Distance::Secured(NonZeroU8::new(2).unwrap()),
+                ..Transport::default()
+            },
             features: Features {
                 extended_messages: false,
                 extended_next_hop: Some(true),
@@ -638,7 +673,7 @@ neighbors:
                 neighbor("holdtime: 9"),
                 "6:3: unknown field 'holdtime'; did you mean 'holdTime'?",
             ),
-            (neighbor("password: x"), "6:3: 'password' is not supported yet"),
+            (neighbor("maxPrefix: 5"), "6:3: 'maxPrefix' is not supported yet"),
             (
                 neighbor("holdTime: 2"),
                 "6:13: a hold time of 1 or 2 s is not possible",

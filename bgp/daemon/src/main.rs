@@ -124,6 +124,8 @@ fn log(event: &Event) {
             tracing::warn!(peer = %peer.address, reason, "session down");
         }
         Event::Converged => tracing::info!("converged"),
+        // BFD has said so itself.
+        Event::Bfd { .. } => {}
         Event::Selected(paths) => tracing::debug!(prefixes = paths.len(), "best paths changed"),
     }
 }

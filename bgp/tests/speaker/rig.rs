@@ -11,7 +11,7 @@ use manx_bgp::wire::{
 };
 use manx_bgp::{
     Config, ConnId, Family, Features, Input, NextHopMode, Output, PathSnapshot, PeerConfig, PeerKey,
-    PeerSnapshot, Policy, Prefix, Speaker, State,
+    PeerSnapshot, Policy, Prefix, Speaker, State, Transport,
 };
 
 /// Our AS.
@@ -80,6 +80,7 @@ pub(crate) fn internal(id: u8) -> PeerConfig {
         import: Policy::Accept,
         export: Policy::Accept,
         bfd: None,
+        transport: Transport::default(),
         features: Features::default(),
     }
 }
