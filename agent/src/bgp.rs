@@ -9,12 +9,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use manx_api::status::{BgpRoute, PeerStatus};
 use manx_bgp::{PeerConfig, PeerKey, Prefix};
-use manx_bgpd::{Event, Events, Handle, Options};
+use manx_bgpd::{Event, Events, Handle, Options, show};
 use manx_routes::Source;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -360,22 +360,12 @@ impl Task {
     }
 
     async fn peers(&self, life: &Life) -> Vec<PeerStatus> {
-        let now = Instant::now();
         let origin = |address| life.origins.get(&address).map_or("", String::as_str);
-        let (peers, watched) = (life.handle.peers().await, life.handle.bfd_sessions().await);
-        let status = peers.iter().map(|peer| {
-            let bfd = watched.iter().find(|session| session.key.peer == peer.key);
-            convert::peer_status(&self.identity.name, peer, bfd, origin(peer.key.address), now)
-        });
-        status.collect()
+        show::peers(&life.handle, &self.identity.name, origin).await
     }
 
     async fn paths(&self, life: &Life) -> Vec<BgpRoute> {
-        let paths = life.handle.paths().await;
-        paths
-            .iter()
-            .map(|path| convert::bgp_route(&self.identity.name, path))
-            .collect()
+        show::paths(&life.handle, &self.identity.name).await
     }
 }
 

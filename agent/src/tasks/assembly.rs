@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use manx_bgpd::control::{self, Claim};
 use manx_cni::Attachment;
 use manx_ipam::{Allocator, Live};
 use manx_linux::sync::Syncer;
@@ -21,13 +22,11 @@ use crate::ipam::Owned;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::ready::Readiness;
-use crate::server::{Claim, Doors};
+use crate::server::Doors;
 use crate::status::Sources;
 use crate::tombstones::Tombstones;
 use crate::view::View;
-use crate::{
-    bgp, cni, endpoint, http, ipam, node, restore, route, server, startup, supervise, watch, workload,
-};
+use crate::{bgp, cni, endpoint, http, ipam, node, restore, route, startup, supervise, watch, workload};
 
 /// Messages that wait in a channel, at most.
 const QUEUE: usize = 256;
@@ -341,7 +340,7 @@ fn spawn_http(tasks: &mut Tasks, listener: TcpListener, readiness: Readiness, re
 fn spawn_server(tasks: &mut Tasks, socket: (Claim, UnixListener), doors: &Doors, calls: &TaskTracker) {
     let (doors, calls) = (doors.clone(), calls.clone());
     let serving = async move |(_claim, listener): &mut (Claim, UnixListener)| {
-        server::serve(listener, &doors, &calls).await;
+        control::serve(listener, &doors, &calls).await;
     };
     tasks.spawn(SERVER, forever(supervise::restarted(SERVER, socket, serving)));
 }
