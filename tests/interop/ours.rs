@@ -38,6 +38,7 @@ impl Ours {
             cluster_id: None,
             restarted,
             deferral: Duration::from_secs(10),
+            farewell: String::new(),
             seed: 1,
             max_paths: 1,
         };
@@ -144,6 +145,7 @@ fn peer(session: Session) -> PeerConfig {
         next_hop_v6: Some(OUR_V6),
         passive: session.we_wait,
         hold_time: Duration::from_secs(session.hold_time.into()),
+        min_hold_time: Duration::ZERO,
         families: Family::ALL.to_vec(),
         route_reflector_client: false,
         graceful_restart: session
