@@ -93,6 +93,22 @@ pub struct BgpRoute {
     pub stale: bool,
 }
 
+/// What reading a speaker's configuration again has changed. All that is not named noticed nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Reload {
+    /// Neighbours that are new.
+    pub peers_added: Vec<IpAddr>,
+    /// Neighbours whose settings differ.
+    pub peers_changed: Vec<IpAddr>,
+    /// Neighbours that are gone.
+    pub peers_removed: Vec<IpAddr>,
+    /// Prefixes that are originated from now on.
+    pub routes_added: Vec<IpNetwork>,
+    /// Prefixes that are no longer originated.
+    pub routes_removed: Vec<IpNetwork>,
+}
+
 /// A route that Manx wants in the kernel, as `manxctl route show` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -179,7 +179,7 @@ impl PeerConfig {
         };
         agreed(self) != agreed(new)
             || self.families != new.families
-            || self.features != new.features
+            || self.features.offer(self) != new.features.offer(new)
             || self.transport.needs_new_connection(&new.transport)
     }
 }

@@ -1,7 +1,7 @@
 //! `node`, `bgp`, `route`, `ipam`: what agents say.
 
 use manx_api::rpc::Method;
-use manx_api::status::{BgpRoute, BlockStatus, KernelRoute, NodeStatus, PeerStatus};
+use manx_api::status::{BgpRoute, BlockStatus, KernelRoute, NodeStatus, PeerStatus, Reload};
 use manx_api::{Kind, Resource};
 use manx_store::Store as _;
 use serde::Serialize;
@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::cli::{BgpCommand, IpamCommand, NodeCommand, NodesArgs, OutputArgs, RouteCommand};
 use crate::error::{CtlError, Result};
 use crate::output::{self, Format, Row};
-use crate::rows::{Holder, PeerLine, Usage};
+use crate::rows::{Change, Holder, PeerLine, Usage};
 use crate::target::{Agent, Target, ask, ask_all};
 
 /// `bgp …`.
@@ -18,7 +18,16 @@ pub(crate) fn bgp(target: &Target, command: &BgpCommand) -> Result<()> {
     match command {
         BgpCommand::Peers(args) => list::<PeerStatus>(target, args, Method::BgpPeers),
         BgpCommand::Routes(args) => list::<BgpRoute>(target, args, Method::BgpRoutes),
+        BgpCommand::Reload(OutputArgs { output }) => reload(target, *output),
     }
+}
+
+fn reload(target: &Target, format: Format) -> Result<()> {
+    for agent in target.agents(&[])? {
+        let done: Reload = ask(&agent.socket, Method::BgpReload)?;
+        output::print(&Change::all(&done), format)?;
+    }
+    Ok(())
 }
 
 /// `route …`.

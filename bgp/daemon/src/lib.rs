@@ -26,10 +26,13 @@
 mod bfd;
 pub mod config;
 mod connection;
+pub mod control;
 mod driver;
 mod guard;
 mod handle;
 mod ranges;
+pub mod reload;
+pub mod show;
 mod sockets;
 mod sockopt;
 mod syn;
