@@ -8,15 +8,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use manx_api::status::{BgpRoute, PeerStatus};
 use manx_bgp::{PeerConfig, PeerKey, Prefix};
-use manx_bgpd::{Event, Events, Handle, Options};
+use manx_bgpd::{Event, Events, Handle, Options, show};
 use manx_routes::Source;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::MissedTickBehavior;
 
 use crate::ask::answer;
 use crate::convert;
@@ -26,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::peering::{self, Session};
 use crate::ready::Guard;
 use crate::route::Command;
+use crate::secrets::Secrets;
 use crate::view::View;
 
 /// How long a speaker that comes back waits for its peers' routes before it takes what it has for all.
@@ -34,6 +38,9 @@ const DEFERRAL: Duration = Duration::from_secs(30);
 
 /// Pause before a port that cannot be listened on is tried again.
 const BIND_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a changed secret may go unnoticed.
+const SECRETS_PAUSE: Duration = Duration::from_secs(5);
 
 /// Next hops per prefix, at most.
 const MAX_PATHS: usize = 16;
@@ -66,6 +73,8 @@ pub struct Inbox {
     pub routes: mpsc::Sender<Command>,
     /// The runtime that speakers run on.
     pub runtime: tokio::runtime::Handle,
+    /// Where sessions' passwords are.
+    pub secrets_dir: PathBuf,
     /// What is counted.
     pub metrics: Metrics,
     /// Done when the initial routes are in.
@@ -98,8 +107,11 @@ struct Task {
     metrics: Metrics,
     converged: Option<Guard>,
     established: BTreeSet<PeerKey>,
+    /// Peers whose path BFD sees up.
+    watched_up: BTreeSet<PeerKey>,
     /// What an earlier speaker of this process selected and its successor has not confirmed.
     unconfirmed: BTreeSet<IpNetwork>,
+    secrets: Secrets,
 }
 
 /// Runs until told to shut down.
@@ -112,6 +124,7 @@ pub async fn run(inbox: Inbox) {
         mut questions,
         routes,
         runtime,
+        secrets_dir,
         metrics,
         converged,
     } = inbox;
@@ -122,7 +135,9 @@ pub async fn run(inbox: Inbox) {
         metrics,
         converged: Some(converged),
         established: BTreeSet::new(),
+        watched_up: BTreeSet::new(),
         unconfirmed: BTreeSet::new(),
+        secrets: Secrets::new(secrets_dir),
     };
     let mut restarted = adopted;
     while let Some(settings) = task.settings(&mut view).await {
@@ -130,6 +145,7 @@ pub async fn run(inbox: Inbox) {
         let end = task.live(&mut life, &mut view, &mut owned, &mut questions).await;
         task.unconfirmed.append(&mut life.selected);
         task.established.clear();
+        task.watched_up.clear();
         life.handle.shutdown().await;
         if let End::Shutdown(done) = end {
             answer(done, ());
@@ -221,6 +237,8 @@ impl Task {
         owned: &mut watch::Receiver<Arc<Owned>>,
         questions: &mut mpsc::Receiver<Question>,
     ) -> End {
+        let mut refresh = tokio::time::interval(SECRETS_PAUSE);
+        refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let (cluster, blocks) = (
                 view.borrow_and_update().clone(),
@@ -235,6 +253,7 @@ impl Task {
             tokio::select! {
                 Ok(()) = view.changed() => {}
                 Ok(()) = owned.changed() => {}
+                _ = refresh.tick(), if !self.secrets.is_empty() => self.secrets.refresh(),
                 event = life.events.next() => match event {
                     Some(event) => self.event(life, event).await,
                     None => {
@@ -256,7 +275,11 @@ impl Task {
     async fn tell(&mut self, life: &mut Life, view: &View, owned: &Owned) {
         let sessions = peering::sessions(view, &self.identity.name);
         let within: Arc<[Prefix]> = peering::accepted(view).into_iter().map(Prefix::new).collect();
-        let config = |session: &Session| convert::peer_config(session, &self.identity, &within);
+        let secrets = &mut self.secrets;
+        let config = |session: &Session| {
+            let password = session.password.as_ref().map(|it| secrets.password(it));
+            convert::peer_config(session, &self.identity, &within, password)
+        };
         let peers: BTreeMap<_, _> = sessions
             .values()
             .map(config)
@@ -277,9 +300,9 @@ impl Task {
         for new in originated.difference(&life.originated) {
             life.handle.originate(Prefix::new(*new)).await;
         }
-        self.metrics
-            .peers
-            .set(i64::try_from(peers.len()).unwrap_or(i64::MAX));
+        let watched = peers.values().filter(|peer| peer.bfd.is_some()).count();
+        set(&self.metrics.peers, peers.len());
+        set(&self.metrics.bfd_sessions, watched);
         if peers.is_empty()
             && let Some(guard) = self.converged.take()
         {
@@ -323,6 +346,14 @@ impl Task {
                 }
             }
             Event::Session { peer, up, reason } => self.session(peer, up, reason.as_deref()),
+            Event::Bfd { peer, up } => {
+                if up {
+                    self.watched_up.insert(peer);
+                } else {
+                    self.watched_up.remove(&peer);
+                }
+                set(&self.metrics.bfd_sessions_up, self.watched_up.len());
+            }
         }
     }
 
@@ -337,9 +368,7 @@ impl Task {
             self.established.remove(&peer);
             self.metrics.sessions_down.inc();
         }
-        self.metrics
-            .peers_established
-            .set(i64::try_from(self.established.len()).unwrap_or(i64::MAX));
+        set(&self.metrics.peers_established, self.established.len());
     }
 
     async fn send(&self, command: Command) {
@@ -349,22 +378,17 @@ impl Task {
     }
 
     async fn peers(&self, life: &Life) -> Vec<PeerStatus> {
-        let now = Instant::now();
         let origin = |address| life.origins.get(&address).map_or("", String::as_str);
-        let peers = life.handle.peers().await;
-        let status = peers
-            .iter()
-            .map(|p| convert::peer_status(&self.identity.name, p, origin(p.key.address), now));
-        status.collect()
+        show::peers(&life.handle, &self.identity.name, origin).await
     }
 
     async fn paths(&self, life: &Life) -> Vec<BgpRoute> {
-        let paths = life.handle.paths().await;
-        paths
-            .iter()
-            .map(|path| convert::bgp_route(&self.identity.name, path))
-            .collect()
+        show::paths(&life.handle, &self.identity.name).await
     }
+}
+
+fn set(gauge: &Gauge, count: usize) {
+    gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
 }
 
 /// What the resources say of the speaker itself; none while they do not know the node.

@@ -2,16 +2,17 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
-use manx_api::bgp::NextHopMode;
+use manx_api::bgp::{BfdSpec, NextHopMode};
 use manx_api::ipam::AttachmentId;
-use manx_api::status::{BgpRoute, KernelRoute, PeerStatus};
+use manx_api::status::KernelRoute;
 use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
 use manx_api::{Key, Kind, Metadata};
-use manx_bgp::wire::{AsPath, Attributes, NextHop, Origin, Segment};
-use manx_bgp::{Family, Features, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Policy, Prefix};
+use manx_bgp::transport::{Authentication, Distance};
+use manx_bgp::wire::NextHop;
+use manx_bgp::{BfdConfig, Family, Features, PeerConfig, PeerKey, Policy, Prefix, Transport};
 use manx_cni::{Code, Dns, Interface, IpConfig, Success};
 use manx_linux::pod::{GATEWAY_V4, GATEWAY_V6};
 use manx_linux::{Attached, PodLink};
@@ -29,7 +30,12 @@ pub fn peer_key(address: IpAddr) -> PeerKey {
 
 /// A session as the speaker wants it told. Prefixes outside `within` pass in neither direction.
 #[must_use]
-pub fn peer_config(session: &Session, identity: &Identity, within: &Arc<[Prefix]>) -> PeerConfig {
+pub fn peer_config(
+    session: &Session,
+    identity: &Identity,
+    within: &Arc<[Prefix]>,
+    authentication: Option<Authentication>,
+) -> PeerConfig {
     let families = [
         identity.ipv4.map(|_| Family::Ipv4Unicast),
         identity.ipv6.map(|_| Family::Ipv6Unicast),
@@ -53,8 +59,23 @@ pub fn peer_config(session: &Session, identity: &Identity, within: &Arc<[Prefix]
         },
         import: Policy::Within(Arc::clone(within)),
         export: Policy::Within(Arc::clone(within)),
-        bfd: None,
+        bfd: session.bfd.map(bfd_config),
+        transport: Transport {
+            authentication,
+            distance: session.ttl_security.map_or(Distance::Any, Distance::Secured),
+            interface: None,
+        },
         features: Features::default(),
+    }
+}
+
+/// BFD's settings as the speaker wants them told.
+fn bfd_config(spec: BfdSpec) -> BfdConfig {
+    BfdConfig {
+        multihop: spec.multihop,
+        min_tx: Duration::from_millis(spec.min_tx.into()),
+        min_rx: Duration::from_millis(spec.min_rx.into()),
+        multiplier: spec.multiplier,
     }
 }
 
@@ -109,79 +130,6 @@ pub fn pod_route(address: IpAddr, ifindex: u32) -> Route {
         target: Target::Device(ifindex),
         source: Source::Pod,
     }
-}
-
-/// A session as `bgp.peers` shows it.
-#[must_use]
-pub fn peer_status(node: &str, peer: &PeerSnapshot, origin: &str, now: Instant) -> PeerStatus {
-    let since = peer
-        .established_since
-        .map(|since| now.saturating_duration_since(since).as_secs());
-    PeerStatus {
-        node: node.to_owned(),
-        address: peer.key.address,
-        asn: peer.asn,
-        state: peer.state.to_string(),
-        uptime_seconds: since.unwrap_or(0),
-        received: peer.received,
-        accepted: peer.accepted,
-        advertised: peer.advertised,
-        origin: origin.to_owned(),
-        hold_time: u16::try_from(peer.hold_time.as_secs()).unwrap_or(u16::MAX),
-        last_error: peer.last_error.clone(),
-    }
-}
-
-/// A path as `bgp.routes` shows it.
-#[must_use]
-pub fn bgp_route(node: &str, path: &PathSnapshot) -> BgpRoute {
-    let attributes: &Attributes = &path.attributes;
-    BgpRoute {
-        node: node.to_owned(),
-        prefix: path.prefix.network(),
-        next_hop: path.next_hop.as_ref().map(gateway),
-        peer: path.peer.map(|peer| peer.address),
-        best: path.best,
-        as_path: as_path(&attributes.as_path),
-        local_pref: attributes.local_pref,
-        med: attributes.med,
-        origin: match attributes.origin {
-            Origin::Igp => "IGP",
-            Origin::Egp => "EGP",
-            Origin::Incomplete => "Incomplete",
-        }
-        .to_owned(),
-        communities: communities(attributes),
-        reason: path.reason.clone(),
-        stale: path.stale,
-    }
-}
-
-/// Sequences as `1 2`, sets as `{1 2}`.
-fn as_path(path: &AsPath) -> String {
-    let join = |asns: &[u32]| asns.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
-    let segments = path.segments.iter().map(|segment| match segment {
-        Segment::Sequence(asns) => join(asns),
-        Segment::Set(asns) => format!("{{{}}}", join(asns)),
-    });
-    segments.collect::<Vec<_>>().join(" ")
-}
-
-/// `1:2` (RFC 1997), `0x0002…` (RFC 4360, undecoded), `1:2:3` (RFC 8092).
-fn communities(attributes: &Attributes) -> Vec<String> {
-    let standard = attributes
-        .communities
-        .iter()
-        .map(|c| format!("{}:{}", c >> 16, c & 0xffff));
-    let extended = attributes
-        .extended_communities
-        .iter()
-        .map(|c| format!("{:#018x}", u64::from_be_bytes(*c)));
-    let large = attributes
-        .large_communities
-        .iter()
-        .map(|[global, a, b]| format!("{global}:{a}:{b}"));
-    standard.chain(extended).chain(large).collect()
 }
 
 /// A wanted route as `route.show` shows it; `interface` names an interface by its index.
@@ -377,24 +325,6 @@ mod tests {
                 expected
             );
         }
-    }
-
-    #[test]
-    fn paths_and_communities_read_as_operators_write_them() {
-        let path = AsPath {
-            segments: vec![Segment::Sequence(vec![65001, 65002]), Segment::Set(vec![1, 2])],
-        };
-        assert_eq!(as_path(&path), "65001 65002 {1 2}");
-        let attributes = Attributes {
-            communities: vec![(65001 << 16) | 100],
-            extended_communities: vec![[0, 2, 0, 0, 0, 0, 0, 100]],
-            large_communities: vec![[65001, 1, 2]],
-            ..Attributes::default()
-        };
-        assert_eq!(
-            communities(&attributes),
-            ["65001:100", "0x0002000000000064", "65001:1:2"]
-        );
     }
 
     #[test]

@@ -23,6 +23,10 @@ pub struct Metrics {
     pub peers: Gauge,
     /// Sessions established.
     pub peers_established: Gauge,
+    /// Sessions whose path BFD is to watch.
+    pub bfd_sessions: Gauge,
+    /// Those among them whose path is up.
+    pub bfd_sessions_up: Gauge,
     /// Sessions that came up.
     pub sessions_up: Counter,
     /// Sessions that went down.
@@ -86,6 +90,8 @@ impl Metrics {
             addresses: Gauge::default(),
             peers: Gauge::default(),
             peers_established: Gauge::default(),
+            bfd_sessions: Gauge::default(),
+            bfd_sessions_up: Gauge::default(),
             sessions_up: Counter::default(),
             sessions_down: Counter::default(),
             routes_wanted: Gauge::default(),
@@ -116,6 +122,16 @@ impl Metrics {
             "bgp_peers_established",
             "Sessions established",
             m.peers_established,
+        );
+        registry.register(
+            "bgp_bfd_sessions",
+            "Sessions whose path BFD is to watch",
+            m.bfd_sessions,
+        );
+        registry.register(
+            "bgp_bfd_sessions_up",
+            "Sessions whose path BFD sees up",
+            m.bfd_sessions_up,
         );
         registry.register("bgp_sessions_up", "Sessions that came up", m.sessions_up);
         registry.register("bgp_sessions_down", "Sessions that went down", m.sessions_down);

@@ -34,6 +34,7 @@ use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
+use manx_bgpd::control::{Claim, SocketError};
 use manx_store::Store;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -44,7 +45,6 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::identity::Identity;
 use crate::journal::JournalError;
-use crate::server::{Claim, SocketError};
 use crate::startup::Machine;
 use crate::{bgp, supervise};
 

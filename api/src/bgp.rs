@@ -1,6 +1,7 @@
 //! The speaker's settings.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU8;
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,12 @@ pub struct BgpConfigurationSpec {
     pub hold_time: u16,
     /// Seconds that mesh peers keep our routes while we restart (RFC 4724): 0 to 4095. Default 120.
     pub node_mesh_max_restart_time: u16,
+    /// Watch the paths to mesh peers by BFD (RFC 5880). Default: nobody does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_mesh_bfd: Option<BfdSpec>,
+    /// Sign all segments between nodes with this (TCP MD5, RFC 2385). Default: nobody signs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_mesh_password: Option<Password>,
 }
 
 impl Default for BgpConfigurationSpec {
@@ -46,6 +53,8 @@ impl Default for BgpConfigurationSpec {
             listen_port: 179,
             hold_time: 9,
             node_mesh_max_restart_time: 120,
+            node_mesh_bfd: None,
+            node_mesh_password: None,
         }
     }
 }
@@ -88,6 +97,73 @@ pub struct BgpPeerSpec {
     /// Seconds that the peer keeps our routes while we restart (RFC 4724): 0 to 4095. Default 120.
     #[serde(default = "default_restart_time")]
     pub max_restart_time: u16,
+    /// Watch the path to the peer by BFD (RFC 5880); `{}` for the defaults. Default: nobody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<BfdSpec>,
+    /// Sign all segments with this (TCP MD5, RFC 2385). Default: nobody signs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Password>,
+    /// Drop packets that have come more hops than this (GTSM, RFC 5082): 1 to 254; 1 for a peer on our link. The peer
+    /// has to do the same. Default: from anywhere.
+    #[serde(default, rename = "ttlSecurity", skip_serializing_if = "Option::is_none")]
+    pub ttl_security: Option<u8>,
+    /// The address to dial from. Default UseNodeIP.
+    #[serde(default)]
+    pub source_address: SourceAddress,
+}
+
+/// Where a password is to be found: not here, for whoever may read resources may not know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Password {
+    /// Which key of which Secret.
+    pub secret_key_ref: SecretKeyRef,
+}
+
+/// A key of a Secret: the file `name/key` in each node's directory of secrets.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretKeyRef {
+    /// The Secret's name.
+    pub name: String,
+    /// The key in it.
+    pub key: String,
+}
+
+/// Where connections to a peer come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SourceAddress {
+    /// The node's address of the peer's family.
+    #[default]
+    #[serde(rename = "UseNodeIP")]
+    UseNodeIp,
+    /// Whichever the kernel chooses.
+    None,
+}
+
+/// How BFD watches the path to a peer, which has to do the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct BfdSpec {
+    /// The peer is several hops away (RFC 5883). Default false: it is on our link (RFC 5881).
+    pub multihop: bool,
+    /// Milliseconds between our packets at least, 10 to 60000. Default 300.
+    pub min_tx: u16,
+    /// Milliseconds between the peer's at least, 10 to 60000. Default 300.
+    pub min_rx: u16,
+    /// The path is down after this many intervals of silence, 1 to 255. Default 3.
+    pub multiplier: NonZeroU8,
+}
+
+impl Default for BfdSpec {
+    fn default() -> Self {
+        Self {
+            multihop: false,
+            min_tx: 300,
+            min_rx: 300,
+            multiplier: NonZeroU8::MIN.saturating_add(2),
+        }
+    }
 }
 
 /// Which next hop announcements carry.

@@ -34,6 +34,30 @@ pub struct PeerStatus {
     /// Why the session last ended, if it ever did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// How BFD sees the path, where it watches it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<BfdStatus>,
+}
+
+/// A BFD session (RFC 5880 §6.8.1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BfdStatus {
+    /// `AdminDown`, `Down`, `Init` or `Up`.
+    pub state: String,
+    /// The peer's, where it is heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote_state: Option<String>,
+    /// Why the session last left Up.
+    pub diagnostic: String,
+    /// Over several hops.
+    pub multihop: bool,
+    /// Milliseconds between our packets; none where the peer wants none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transmit_interval: Option<u64>,
+    /// Milliseconds that the peer may be silent; none while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detection_time: Option<u64>,
 }
 
 /// A path, as `manxctl bgp routes` shows it.
@@ -67,6 +91,22 @@ pub struct BgpRoute {
     /// Kept from a restarting peer (RFC 4724).
     #[serde(default)]
     pub stale: bool,
+}
+
+/// What reading a speaker's configuration again has changed. All that is not named noticed nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Reload {
+    /// Neighbours that are new.
+    pub peers_added: Vec<IpAddr>,
+    /// Neighbours whose settings differ.
+    pub peers_changed: Vec<IpAddr>,
+    /// Neighbours that are gone.
+    pub peers_removed: Vec<IpAddr>,
+    /// Prefixes that are originated from now on.
+    pub routes_added: Vec<IpNetwork>,
+    /// Prefixes that are no longer originated.
+    pub routes_removed: Vec<IpNetwork>,
 }
 
 /// A route that Manx wants in the kernel, as `manxctl route show` shows it.

@@ -5,7 +5,7 @@ use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Family, Features, Prefix, bfd};
+use crate::{Family, Features, Prefix, Transport, bfd};
 
 /// What identifies a peer: its address and, for a link-local one, the interface's index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,6 +70,8 @@ pub struct PeerConfig {
     pub export: Policy,
     /// Watch the path by BFD; the driver does. A change touches no session.
     pub bfd: Option<BfdConfig>,
+    /// What the connections have to be.
+    pub transport: Transport,
     /// What is offered beyond the base protocol.
     pub features: Features,
 }
@@ -163,7 +165,10 @@ impl PeerConfig {
     /// from. All else is applied to the session as it stands.
     pub(crate) fn needs_new_session(&self, new: &Self) -> bool {
         let agreed = |it: &Self| (it.asn, it.local_address, it.hold_time, it.graceful_restart);
-        agreed(self) != agreed(new) || self.families != new.families || self.features != new.features
+        agreed(self) != agreed(new)
+            || self.families != new.families
+            || self.features.offer(self) != new.features.offer(new)
+            || self.transport.needs_new_connection(&new.transport)
     }
 }
 

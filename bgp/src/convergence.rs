@@ -108,6 +108,9 @@ mod tests {
         seconds.iter().map(&mut look).collect()
     }
 
+    /// RFC 4724 §4.1 (deferral): until all End-of-RIB came, or a time is up.
+    /// nasty case 54
+    /// nasty case 69
     #[test]
     fn waits_for_those_who_are_coming_and_not_for_long() {
         use Awaited::{EndOfRib, Nothing, Routes, Session};

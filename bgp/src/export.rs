@@ -182,6 +182,9 @@ mod tests {
         target(&config(1), to).admits(prefix(), &path)
     }
 
+    /// RFC 4271 §9.2: what an internal peer told goes to no internal peer.
+    /// RFC 4456 §6 (client): a client's routes go to all others.
+    /// RFC 4456 §6 (non-client): a non-client's routes go to clients only.
     #[test]
     fn follows_the_rules_of_who_hears_whose_routes() {
         // From whom, to whom, whether.
@@ -207,6 +210,9 @@ mod tests {
         }
     }
 
+    /// RFC 1997 §3 (no-export): it stays in the AS.
+    /// RFC 1997 §3 (no-advertise): it goes nowhere.
+    /// RFC 1997 §3 (no-export-subconfed): it goes to no external peer.
     #[test]
     fn honours_the_well_known_communities() {
         let table = [
@@ -259,6 +265,7 @@ mod tests {
         ));
     }
 
+    /// RFC 4271 §5.1.3: ours to external peers, kept to internal ones.
     #[test]
     fn states_the_next_hop_that_the_mode_asks_for() {
         let own = Some(NextHop::V4(address(1)));
@@ -339,6 +346,12 @@ mod tests {
         }
     }
 
+    /// RFC 4271 §5.1.2: our AS in front, to external peers only.
+    /// RFC 4271 §5.1.4: a discriminator does not go on to another AS.
+    /// RFC 4271 §5.1.5: a preference goes to internal peers, and to those always.
+    /// RFC 4456 §8 (originator): added where there is none.
+    /// RFC 4456 §8 (cluster): ours in front.
+    /// RFC 4456 §10: nothing else changes.
     #[test]
     fn tells_each_side_what_is_for_it() {
         let attributes = Attributes {

@@ -24,11 +24,13 @@ pub mod speaker;
 pub mod status;
 #[cfg(test)]
 mod testing;
+pub mod transport;
 pub mod wire;
 
 pub use config::{BfdConfig, Config, NextHopMode, PeerConfig, PeerKey, Policy};
-pub use features::Features;
+pub use features::{AddPathConfig, Features};
 pub use prefix::{Family, Prefix};
 pub use seam::{ConnId, Input, Output};
 pub use speaker::Speaker;
 pub use status::{PathSnapshot, PeerSnapshot, State};
+pub use transport::Transport;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::session::Session;
 use crate::session::negotiate::{Restarted, negotiate, offer};
-use crate::{Config, Family, Features, NextHopMode, PeerConfig, PeerKey, Policy};
+use crate::{Config, Family, Features, NextHopMode, PeerConfig, PeerKey, Policy, Transport};
 
 /// Some instant.
 #[expect(
@@ -55,6 +55,7 @@ pub(crate) fn peer(id: u8) -> PeerConfig {
         import: Policy::Accept,
         export: Policy::Accept,
         bfd: None,
+        transport: Transport::default(),
         features: Features::default(),
     }
 }

@@ -195,6 +195,8 @@ pub(crate) enum BgpCommand {
     Peers(NodesArgs),
     /// Every path, the best ones marked.
     Routes(NodesArgs),
+    /// Have manx-bgpd read its configuration again; a wrong file changes nothing.
+    Reload(OutputArgs),
 }
 
 /// `route …`.

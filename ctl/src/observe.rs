@@ -1,7 +1,7 @@
 //! `node`, `bgp`, `route`, `ipam`: what agents say.
 
 use manx_api::rpc::Method;
-use manx_api::status::{BgpRoute, BlockStatus, KernelRoute, NodeStatus, PeerStatus};
+use manx_api::status::{BgpRoute, BlockStatus, KernelRoute, NodeStatus, PeerStatus, Reload};
 use manx_api::{Kind, Resource};
 use manx_store::Store as _;
 use serde::Serialize;
@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::cli::{BgpCommand, IpamCommand, NodeCommand, NodesArgs, OutputArgs, RouteCommand};
 use crate::error::{CtlError, Result};
 use crate::output::{self, Format, Row};
-use crate::rows::{Holder, PeerLine, Usage};
+use crate::rows::{Change, Holder, PeerLine, Usage};
 use crate::target::{Agent, Target, ask, ask_all};
 
 /// `bgp …`.
@@ -18,7 +18,16 @@ pub(crate) fn bgp(target: &Target, command: &BgpCommand) -> Result<()> {
     match command {
         BgpCommand::Peers(args) => list::<PeerStatus>(target, args, Method::BgpPeers),
         BgpCommand::Routes(args) => list::<BgpRoute>(target, args, Method::BgpRoutes),
+        BgpCommand::Reload(OutputArgs { output }) => reload(target, *output),
     }
+}
+
+fn reload(target: &Target, format: Format) -> Result<()> {
+    for agent in target.agents(&[])? {
+        let done: Reload = ask(&agent.socket, Method::BgpReload)?;
+        output::print(&Change::all(&done), format)?;
+    }
+    Ok(())
 }
 
 /// `route …`.
@@ -181,6 +190,8 @@ pub(crate) async fn ipam(target: &Target, command: &IpamCommand) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use manx_api::status::BfdStatus;
+
     use super::*;
 
     fn peer(address: &str, state: &str, last_error: Option<&str>) -> PeerStatus {
@@ -196,6 +207,7 @@ mod tests {
             origin: "mesh".into(),
             hold_time: 9,
             last_error: last_error.map(str::to_owned),
+            bfd: None,
         }
     }
 
@@ -263,14 +275,25 @@ mod tests {
 
     #[test]
     fn sessions_in_a_table() {
+        let watched = BfdStatus {
+            state: "Up".into(),
+            remote_state: Some("Up".into()),
+            diagnostic: "no diagnostic".into(),
+            multihop: false,
+            transmit_interval: Some(300),
+            detection_time: Some(900),
+        };
         let peers = [
-            peer("192.168.1.12", "Established", None),
+            PeerStatus {
+                bfd: Some(watched),
+                ..peer("192.168.1.12", "Established", None)
+            },
             peer("192.168.1.13", "Active", Some("hold timer expired")),
         ];
         insta::assert_snapshot!(plain(&output::text(&peers, Format::Table).unwrap()), @r"
-        NODE   PEER ADDRESS  ASN    STATE        UPTIME  RECEIVED  ACCEPTED  ADVERTISED
-        node1  192.168.1.12  64512  Established  1m15s   1         1         2
-        node1  192.168.1.13  64512  Active       -       1         1         2
+        NODE   PEER ADDRESS  ASN    STATE        UPTIME  RECEIVED  ACCEPTED  ADVERTISED  BFD
+        node1  192.168.1.12  64512  Established  1m15s   1         1         2           Up
+        node1  192.168.1.13  64512  Active       -       1         1         2           -
         ");
     }
 

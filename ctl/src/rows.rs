@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use manx_api::bgp::{BGP_PORT, BgpConfigurationSpec, BgpPeerSpec};
-use manx_api::status::{BgpRoute, BlockStatus, KernelRoute, NodeStatus, PeerStatus};
+use manx_api::status::{BgpRoute, BlockStatus, KernelRoute, NodeStatus, PeerStatus, Reload};
 use manx_api::{Kind, Resource};
 use manx_lab::{LabStatus, NodeView, Pod, RouterView};
 use serde::Serialize;
@@ -41,11 +41,12 @@ impl Row for PeerStatus {
             "RECEIVED",
             "ACCEPTED",
             "ADVERTISED",
+            "BFD",
             "ORIGIN",
             "HOLD TIME",
             "LAST ERROR",
         ],
-        8,
+        9,
     );
 
     fn cells(&self) -> Vec<String> {
@@ -62,6 +63,7 @@ impl Row for PeerStatus {
             self.received.to_string(),
             self.accepted.to_string(),
             self.advertised.to_string(),
+            optional(self.bfd.as_ref().map(|bfd| &bfd.state)),
             self.origin.clone(),
             self.hold_time.to_string(),
             optional(self.last_error.as_ref()),
@@ -180,6 +182,65 @@ impl Row for NodeStatus {
 
     fn is_well(&self) -> bool {
         self.ready
+    }
+}
+
+/// What reading a configuration again has done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Change {
+    /// `neighbor` or `route`.
+    kind: &'static str,
+    /// Which.
+    name: String,
+    /// `added`, `changed` or `removed`.
+    change: &'static str,
+}
+
+impl Change {
+    /// Every change.
+    pub(crate) fn all(done: &Reload) -> Vec<Self> {
+        let Reload {
+            peers_added,
+            peers_changed,
+            peers_removed,
+            routes_added,
+            routes_removed,
+        } = done;
+        let of = |kind, change| move |name: String| Self { kind, name, change };
+        let peers = |peers: &[IpAddr], change| {
+            peers
+                .iter()
+                .map(IpAddr::to_string)
+                .map(of("neighbor", change))
+                .collect::<Vec<_>>()
+        };
+        let routes = |routes: &[IpNetwork], change| {
+            routes
+                .iter()
+                .map(IpNetwork::to_string)
+                .map(of("route", change))
+                .collect()
+        };
+        [
+            peers(peers_added, "added"),
+            peers(peers_changed, "changed"),
+            peers(peers_removed, "removed"),
+            routes(routes_added, "added"),
+            routes(routes_removed, "removed"),
+        ]
+        .concat()
+    }
+}
+
+impl Row for Change {
+    const COLUMNS: (&'static [&'static str], usize) = (&["KIND", "NAME", "CHANGE"], 3);
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.kind.to_owned(), self.name.clone(), self.change.to_owned()]
+    }
+
+    fn name(&self) -> String {
+        format!("{}/{}", self.kind, self.name)
     }
 }
 

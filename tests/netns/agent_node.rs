@@ -246,6 +246,6 @@ fn a_second_agent_on_the_same_socket_is_refused() {
     let output = node.start_another();
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("another manxd serves"), "{said}");
+    assert!(said.contains("another process serves"), "{said}");
     assert!(node.status().is_some(), "the first one goes on");
 }

@@ -1,6 +1,10 @@
 //! Two nodes on one wire: a mesh of one session carries their blocks to each other.
 
+use std::time::Duration;
+
 use manx_api::Kind;
+use manx_api::rpc::Method;
+use manx_api::status::PeerStatus;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -8,7 +12,7 @@ use crate::agent_harness::{Cluster, Node};
 use crate::harness::{TestNetns, eventually, exchange};
 
 /// A session takes a few seconds on a machine that does much else.
-const LATER: std::time::Duration = std::time::Duration::from_secs(60);
+const LATER: Duration = Duration::from_secs(60);
 
 fn pair(cluster: &Cluster) -> (Node, Node) {
     let (left, right) = (TestNetns::new("left"), TestNetns::new("right"));
@@ -132,6 +136,42 @@ fn the_clusters_as_changes_and_no_route_with_it() {
         right.log()
     );
     assert_eq!([table(&left), table(&right)], before);
+}
+
+/// RFC 5882 §3.2: a path that fails takes down what relies on it.
+#[test]
+fn the_mesh_is_watched_by_bfd_where_the_cluster_says_so() {
+    let cluster = Cluster::new();
+    let (left, right) = pair(&cluster);
+    let peer = |node: &Node| {
+        let peers: Vec<PeerStatus> = serde_json::from_value(node.ask(Method::BgpPeers)?).ok()?;
+        peers.into_iter().next()
+    };
+    let established = |node: &Node| peer(node).is_some_and(|peer| peer.state == "Established");
+    let spec = json!({"holdTime": 90, "nodeMeshBfd": {"minTx": 100, "minRx": 100}});
+    cluster.create("BGPConfiguration", "default", &spec);
+    let watched = |node: &Node| {
+        let bfd = peer(node).and_then(|peer| peer.bfd);
+        established(node) && bfd.is_some_and(|bfd| bfd.state == "Up" && bfd.detection_time == Some(300))
+    };
+    assert!(
+        eventually(LATER, || watched(&left) && watched(&right)),
+        "{:?}\n{}",
+        peer(&left),
+        left.log()
+    );
+    right.netns.ip("link set eth0 down");
+    assert!(
+        eventually(Duration::from_secs(5), || !established(&left)),
+        "{:?}",
+        peer(&left)
+    );
+    right.netns.ip("link set eth0 up");
+    assert!(
+        eventually(LATER, || watched(&left) && watched(&right)),
+        "{}",
+        left.log()
+    );
 }
 
 /// A node's whole main table, for comparison.

@@ -19,3 +19,4 @@ mod links;
 mod namespaces;
 mod pods;
 mod routes;
+mod security;

@@ -173,6 +173,7 @@ fn a_default_route_is_a_route() {
     assert_eq!(plan(&wanted, &socket.dump().unwrap()), []);
 }
 
+/// RFC 8950 §3: in the kernel.
 #[test]
 fn an_ipv4_prefix_goes_via_an_ipv6_router() {
     let (node, _router) = node();

@@ -46,6 +46,8 @@ fn check_one_session(network: &mut Network) {
     network.check(up(network) && network.flaps() == flaps, "and stays up");
 }
 
+/// RFC 4271 §6.8: the same one at both ends.
+/// nasty case 43
 #[test]
 fn exactly_one_session_survives_a_thousand_times() {
     for seed in seeds(1000) {
@@ -55,6 +57,7 @@ fn exactly_one_session_survives_a_thousand_times() {
     }
 }
 
+/// RFC 6286 §2.3: the greater AS wins.
 #[test]
 fn speakers_of_equal_identifiers_in_different_ases_settle_by_as() {
     for seed in seeds(200) {
@@ -68,6 +71,7 @@ fn speakers_of_equal_identifiers_in_different_ases_settle_by_as() {
     }
 }
 
+/// nasty case 38
 #[test]
 fn a_connection_from_nowhere_is_closed() {
     for seed in seeds(3) {

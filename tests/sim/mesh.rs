@@ -71,6 +71,7 @@ fn removing_a_node_withdraws_its_block_and_touches_no_other_session() {
     }
 }
 
+/// nasty case 56
 #[test]
 fn adding_a_node_touches_no_session_that_stands() {
     for seed in seeds(5) {
@@ -104,6 +105,7 @@ fn adding_a_node_touches_no_session_that_stands() {
     }
 }
 
+/// RFC 4271 §6.5: and its routes go.
 #[test]
 fn a_dead_peers_routes_go_when_the_hold_time_is_over() {
     for seed in seeds(10) {

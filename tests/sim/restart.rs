@@ -16,6 +16,7 @@ fn undisturbed(network: &Network, before: &[usize], node: Node) -> bool {
         .all(|(it, (after, before))| it == node || after == before)
 }
 
+/// RFC 4724 §4.2 (stale): until announced again.
 #[test]
 fn a_killed_speaker_that_comes_back_disturbs_nobody() {
     for seed in seeds(30) {
@@ -66,6 +67,8 @@ fn without_graceful_restart_routes_go_at_once() {
     }
 }
 
+/// RFC 4724 §4.2 (stale): or for the restart time.
+/// nasty case 55
 #[test]
 fn who_does_not_come_back_is_dropped_after_its_restart_time() {
     for seed in seeds(5) {
@@ -87,6 +90,7 @@ fn who_does_not_come_back_is_dropped_after_its_restart_time() {
     }
 }
 
+/// RFC 4724 §4.2 (forwarding): without F they go.
 #[test]
 fn who_lost_its_forwarding_state_loses_its_routes_when_it_is_back() {
     for seed in seeds(5) {
@@ -107,6 +111,7 @@ fn who_lost_its_forwarding_state_loses_its_routes_when_it_is_back() {
     }
 }
 
+/// RFC 4724 §4.2 (stale): or until End-of-RIB.
 #[test]
 fn what_is_not_announced_again_goes_with_the_end_of_rib() {
     for seed in seeds(5) {
@@ -123,6 +128,8 @@ fn what_is_not_announced_again_goes_with_the_end_of_rib() {
     }
 }
 
+/// RFC 4724 §4.2 (takeover): on the new connection.
+/// nasty case 61
 #[test]
 fn a_host_that_restarts_before_it_is_missed_takes_over() {
     for seed in seeds(20) {
@@ -181,6 +188,7 @@ fn reflect(network: &mut Network) {
     }
 }
 
+/// nasty case 54
 #[test]
 fn a_dead_peer_holds_a_restart_up_for_two_seconds_only() {
     for seed in seeds(10) {
@@ -205,6 +213,7 @@ fn a_dead_peer_holds_a_restart_up_for_two_seconds_only() {
     }
 }
 
+/// nasty case 69
 #[test]
 fn a_first_boot_announces_at_once() {
     for seed in seeds(10) {

@@ -10,13 +10,16 @@ use manx_bgp::wire::{
     AsPath, Attributes, Capability, GracefulRestart, Message, NextHop, Nlri, Notification, Open, Reach,
     RouteRefresh, Segment, Update,
 };
-use manx_bgp::{Config, ConnId, Family, Features, Input, Output, PeerConfig, Policy, Prefix, Speaker, State};
+use manx_bgp::{
+    Config, ConnId, Family, Features, Input, Output, PeerConfig, Policy, Prefix, Speaker, State, Transport,
+};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
 use crate::network::{ASN, Network, address, block, config, key, peer, seeds};
 
+/// nasty case 41
 #[test]
 fn a_slow_peer_holds_up_nobody_and_costs_little() {
     for seed in seeds(1) {
@@ -57,6 +60,8 @@ fn a_slow_peer_holds_up_nobody_and_costs_little() {
     }
 }
 
+/// RFC 9687 §3.1: 8/0, and the connection is closed.
+/// nasty case 41
 #[test]
 fn a_peer_that_takes_too_long_is_given_up() {
     for seed in seeds(3) {
@@ -215,6 +220,7 @@ impl Victim {
             import: policies.choose(&mut self.rng).unwrap().clone(),
             export: policies.choose(&mut self.rng).unwrap().clone(),
             bfd: None,
+            transport: Transport::default(),
             features: Features::default(),
             ..peer(node)
         }
@@ -324,6 +330,7 @@ impl Victim {
     }
 }
 
+/// nasty cases 34 and 45
 #[test]
 fn any_inputs_in_any_order_do_no_harm() {
     for seed in seeds(300) {

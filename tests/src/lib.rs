@@ -4,3 +4,4 @@
 
 pub mod binaries;
 pub mod sample;
+pub mod tree;

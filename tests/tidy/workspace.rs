@@ -1,9 +1,9 @@
-//! Where the tree is and what it holds.
+//! What cargo and the root documents say of the tree.
 
-use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use cargo_metadata::{Metadata, MetadataCommand};
+pub(crate) use manx_tests::tree::{root, rust_files};
 
 /// The workspace with all its dependencies resolved, read once.
 pub(crate) static METADATA: LazyLock<Metadata> = LazyLock::new(|| {
@@ -15,14 +15,6 @@ pub(crate) static METADATA: LazyLock<Metadata> = LazyLock::new(|| {
         .exec()
         .expect("cargo metadata reads the workspace")
 });
-
-/// The workspace's root folder.
-pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("tests/ lies in the workspace")
-        .to_owned()
-}
 
 /// A root document's text.
 pub(crate) fn document(name: &str) -> String {
@@ -46,26 +38,4 @@ pub(crate) fn table(text: &str, heading: &str) -> Vec<Vec<String>> {
         .collect();
     assert!(!rows.is_empty(), "no table under {heading:?}");
     rows
-}
-
-/// Every Rust file of the workspace's own, sorted.
-pub(crate) fn rust_files() -> Vec<PathBuf> {
-    fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
-        for entry in std::fs::read_dir(folder).expect("a folder of the tree") {
-            let path = entry.expect("an entry of the tree").path();
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
-            if path.is_dir() && name != "target" && !name.starts_with('.') {
-                walk(&path, files);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                files.push(path);
-            }
-        }
-    }
-    let mut files = Vec::new();
-    walk(&root(), &mut files);
-    files.sort();
-    files
 }

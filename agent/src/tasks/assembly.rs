@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use manx_bgpd::control::{self, Claim};
 use manx_cni::Attachment;
 use manx_ipam::{Allocator, Live};
 use manx_linux::sync::Syncer;
@@ -21,13 +22,11 @@ use crate::ipam::Owned;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::ready::Readiness;
-use crate::server::{Claim, Doors};
+use crate::server::Doors;
 use crate::status::Sources;
 use crate::tombstones::Tombstones;
 use crate::view::View;
-use crate::{
-    bgp, cni, endpoint, http, ipam, node, restore, route, server, startup, supervise, watch, workload,
-};
+use crate::{bgp, cni, endpoint, http, ipam, node, restore, route, startup, supervise, watch, workload};
 
 /// Messages that wait in a channel, at most.
 const QUEUE: usize = 256;
@@ -128,7 +127,8 @@ pub(super) async fn spawn<S: Store>(
 
     spawn_store_tasks(tasks, &common, view_out, receivers.workloads);
     spawn_ipam(tasks, &common, (prepared.journalled, owned), receivers.ipam);
-    spawn_bgp(tasks, &common, &senders, receivers.bgp, speaker);
+    let secrets = start.config.secrets_dir;
+    spawn_bgp(tasks, &common, &senders, receivers.bgp, speaker, secrets);
     spawn_route(tasks, &common, prepared.syncer, receivers.routes);
     spawn_pod_tasks(tasks, &common, &senders, start.config.state_dir, pods);
     spawn_restore(tasks, &common, &senders, prepared.graves).await;
@@ -247,6 +247,7 @@ fn spawn_bgp<S>(
     senders: &Senders,
     questions: mpsc::Receiver<bgp::Question>,
     (runtime, adopted): (Handle, bool),
+    secrets_dir: PathBuf,
 ) {
     let inbox = bgp::Inbox {
         identity: common.identity.clone(),
@@ -256,6 +257,7 @@ fn spawn_bgp<S>(
         questions,
         routes: senders.doors.routes.clone(),
         runtime,
+        secrets_dir,
         metrics: common.metrics.clone(),
         converged: common.readiness.wait_for("initial BGP routes"),
     };
@@ -341,7 +343,7 @@ fn spawn_http(tasks: &mut Tasks, listener: TcpListener, readiness: Readiness, re
 fn spawn_server(tasks: &mut Tasks, socket: (Claim, UnixListener), doors: &Doors, calls: &TaskTracker) {
     let (doors, calls) = (doors.clone(), calls.clone());
     let serving = async move |(_claim, listener): &mut (Claim, UnixListener)| {
-        server::serve(listener, &doors, &calls).await;
+        control::serve(listener, &doors, &calls).await;
     };
     tasks.spawn(SERVER, forever(supervise::restarted(SERVER, socket, serving)));
 }

@@ -45,6 +45,15 @@ pub(crate) struct Watch {
     service: Option<Service>,
 }
 
+/// What BFD says of the path to a peer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change {
+    pub(crate) peer: PeerKey,
+    pub(crate) up: bool,
+    /// Whatever relies on the path is to be torn down.
+    pub(crate) failed: bool,
+}
+
 /// A running thread. When this goes, so does the thread, without a word to the neighbours.
 #[derive(Debug)]
 struct Service {
@@ -62,14 +71,14 @@ enum Command {
 }
 
 impl Watch {
-    /// Watches the path to a peer as `wanted`, or no longer.
-    pub(crate) fn set(&mut self, peer: PeerKey, wanted: Option<SessionConfig>) {
+    /// Watches the path to a peer as `wanted`, or no longer. Whether a session has ended by that.
+    pub(crate) fn set(&mut self, peer: PeerKey, wanted: Option<SessionConfig>) -> bool {
         let had = match wanted {
             Some(config) => self.sessions.insert(peer, config),
             None => self.sessions.remove(&peer),
         };
         if had == wanted {
-            return;
+            return false;
         }
         let replaced = had.filter(|had| wanted.is_none_or(|wanted| wanted.key != had.key));
         let removal = replaced.map(|had| Input::RemoveSession(had.key));
@@ -78,16 +87,17 @@ impl Watch {
                 service.send(Command::Input(input));
             }
         }
+        replaced.is_some()
     }
 
-    /// The next peer whose path has failed. Cancel safe.
-    pub(crate) async fn failed(&mut self) -> PeerKey {
+    /// What next happens to the path of a peer that is watched. Cancel safe.
+    pub(crate) async fn changed(&mut self) -> Change {
         loop {
             match &mut self.service {
                 Some(service) => match service.reports.recv().await {
                     Some(report) => {
-                        if let Some(peer) = self.judge(report) {
-                            return peer;
+                        if let Some(change) = self.judge(&report) {
+                            return change;
                         }
                     }
                     None => self.service = None,
@@ -124,24 +134,26 @@ impl Watch {
         self.service.as_ref()
     }
 
-    /// The peer that a report takes down.
-    fn judge(&self, report: Output) -> Option<PeerKey> {
-        match report {
+    /// What a report means; nothing if its session has been replaced meanwhile.
+    fn judge(&self, report: &Output) -> Option<Change> {
+        let (key, up, failed) = match report {
             Output::Up(key) => {
                 tracing::info!(peer = %key.peer.address, "BFD: the path is up");
-                None
+                (key, true, false)
             }
             Output::NeighborAdminDown(key) => {
                 tracing::info!(peer = %key.peer.address, "BFD: the peer no longer watches the path");
-                None
+                (key, false, false)
             }
             Output::Down(key, diagnostic) => {
                 tracing::warn!(peer = %key.peer.address, %diagnostic, "BFD: the path has failed");
-                let watched = self.sessions.get(&key.peer)?;
-                (watched.key == key).then_some(key.peer)
+                (key, false, true)
             }
-            Output::Send { .. } | Output::Gone(_) => None,
-        }
+            Output::Send { .. } | Output::Gone(_) => return None,
+        };
+        let current = self.sessions.get(&key.peer)?.key == *key;
+        let peer = key.peer;
+        current.then_some(Change { peer, up, failed })
     }
 }
 

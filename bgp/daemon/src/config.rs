@@ -2,18 +2,25 @@
 //!
 //! A mistake is reported once, with its place and with what would be right, and nothing is started.
 
+mod features;
+mod transport;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU8;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use manx_bgp::{BfdConfig, Config, Family, Features, NextHopMode, PeerConfig, PeerKey, Policy, Prefix};
+use manx_bgp::transport::Secret;
+use manx_bgp::{BfdConfig, Config, Family, NextHopMode, PeerConfig, PeerKey, Policy, Prefix};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _};
 
+pub use self::features::{AddPathSettings, Unusable};
+pub use self::transport::{AlgorithmName, Contradiction, TcpAoKey};
 use crate::Options;
 
 const BGP_PORT: u16 = 179;
@@ -31,16 +38,7 @@ const DEFERRAL: Duration = Duration::from_secs(10);
 const MAX_PATHS: usize = 16;
 
 /// Fields that DESIGN names and that no release reads yet.
-const NOT_YET: [&str; 8] = [
-    "addPath",
-    "dynamicNeighbors",
-    "filters",
-    "interface",
-    "limit",
-    "maxPrefix",
-    "password",
-    "ttlSecurity",
-];
+const NOT_YET: [&str; 4] = ["dynamicNeighbors", "filters", "limit", "maxPrefix"];
 
 /// The file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -58,6 +56,9 @@ pub struct Settings {
     /// Best paths into the kernel's main table. Default false.
     #[serde(default)]
     pub fib: bool,
+    /// The control socket, for `manxctl bgp … --socket`. Default: none.
+    #[serde(default)]
+    pub socket: Option<PathBuf>,
     /// Prefixes to originate.
     #[serde(default, deserialize_with = "prefixes")]
     pub routes: Vec<Prefix>,
@@ -113,12 +114,34 @@ pub struct Neighbor {
     /// Watch the path by BFD (RFC 5880): how, or `true` for the defaults. Default `false`.
     #[serde(default, deserialize_with = "bfd")]
     pub bfd: Option<BfdSettings>,
+    /// Sign all segments with this (TCP MD5, RFC 2385): 1 to 80 octets.
+    #[serde(default, deserialize_with = "transport::password")]
+    pub password: Option<Secret>,
+    /// The same, from a file; the end of its last line does not count.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// Sign all segments with the first of these keys, and take the others, too (TCP-AO, RFC 5925).
+    #[serde(default)]
+    pub tcp_ao: Option<Vec<TcpAoKey>>,
+    /// Drop packets from farther away than this many hops (GTSM, RFC 5082), 1 to 254; `true` stands for 1. The peer
+    /// has to do the same. Default `false`.
+    #[serde(default, deserialize_with = "transport::ttl_security")]
+    pub ttl_security: Option<NonZeroU8>,
+    /// The peer is this many hops away at most, 1 to 255: the TTL of what we send. Default: the system's. Not beside
+    /// `ttlSecurity`.
+    #[serde(default)]
+    pub multihop: Option<NonZeroU8>,
+    /// The interface that all packets pass. Default: any.
+    #[serde(default)]
+    pub interface: Option<String>,
     /// Offer messages of up to 65,535 octets (RFC 8654). Default true.
     #[serde(default = "yes")]
     pub extended_messages: bool,
     /// Offer IPv6 next hops for IPv4 prefixes (RFC 8950). Default: where the session is over IPv6.
-    #[serde(default)]
     pub extended_next_hop: Option<bool>,
+    /// Several paths per prefix (RFC 7911). Default: one each way.
+    #[serde(default)]
+    pub add_path: AddPathSettings,
 }
 
 /// How BFD watches the path to a peer.
@@ -184,6 +207,22 @@ pub enum ConfigError {
     /// Two neighbours have one address.
     #[error("the neighbor {0} is listed twice: keep one of the two")]
     Twice(IpAddr),
+    /// A neighbour asks for a feature that it cannot have.
+    #[error("neighbor {neighbor}: {unusable}")]
+    Unusable {
+        /// Which.
+        neighbor: IpAddr,
+        /// What.
+        unusable: Unusable,
+    },
+    /// A neighbour's settings contradict each other.
+    #[error("neighbor {neighbor}: {contradiction}")]
+    Contradiction {
+        /// Which.
+        neighbor: IpAddr,
+        /// What.
+        contradiction: Contradiction,
+    },
 }
 
 impl Settings {
@@ -194,14 +233,21 @@ impl Settings {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let settings: Self = serde_saphyr::from_str(text).map_err(|error| explain(&error))?;
         let mut seen = BTreeSet::new();
-        match settings
-            .neighbors
-            .iter()
-            .find(|neighbor| !seen.insert(neighbor.address.ip()))
-        {
-            Some(again) => Err(ConfigError::Twice(again.address.ip())),
-            None => Ok(settings),
+        for neighbor in &settings.neighbors {
+            let address = neighbor.address.ip();
+            if !seen.insert(address) {
+                return Err(ConfigError::Twice(address));
+            }
+            transport::check(neighbor).map_err(|contradiction| ConfigError::Contradiction {
+                neighbor: address,
+                contradiction,
+            })?;
+            features::check(neighbor).map_err(|unusable| ConfigError::Unusable {
+                neighbor: address,
+                unusable,
+            })?;
         }
+        Ok(settings)
     }
 
     /// What the speaker starts with. `restarted`: forwarding outlived our last life (RFC 4724 §4.1).
@@ -221,6 +267,19 @@ impl Settings {
         }
     }
 
+    /// The first field that differs among those that hold from the start of a process to its end.
+    #[must_use]
+    pub fn fixed_difference(&self, new: &Self) -> Option<&'static str> {
+        let same = [
+            ("asn", self.asn == new.asn),
+            ("routerId", self.router_id == new.router_id),
+            ("listen", self.listen == new.listen),
+            ("fib", self.fib == new.fib),
+            ("socket", self.socket == new.socket),
+        ];
+        same.into_iter().find(|(_, same)| !same).map(|(field, _)| field)
+    }
+
     /// The peers as the speaker takes them.
     pub fn peers(&self) -> impl Iterator<Item = PeerConfig> {
         self.neighbors.iter().map(|neighbor| neighbor.peer(self.asn))
@@ -228,13 +287,6 @@ impl Settings {
 }
 
 impl Neighbor {
-    fn features(&self) -> Features {
-        Features {
-            extended_messages: self.extended_messages,
-            extended_next_hop: self.extended_next_hop,
-        }
-    }
-
     fn peer(&self, our_asn: u32) -> PeerConfig {
         let default = if self.asn == our_asn {
             PolicyName::Accept
@@ -266,7 +318,8 @@ impl Neighbor {
             import: self.import.unwrap_or(default).policy(),
             export: self.export.unwrap_or(default).policy(),
             bfd: self.bfd.map(BfdSettings::config),
-            features: self.features(),
+            transport: transport::transport(self),
+            features: features::features(self),
         }
     }
 }
@@ -482,6 +535,11 @@ fn bfd<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BfdSettings>
 
 #[cfg(test)]
 mod tests {
+    use manx_bgp::Transport;
+    use manx_bgp::transport::Distance;
+
+    use manx_bgp::{AddPathConfig, Features};
+
     use super::*;
 
     const MINIMAL: &str = "asn: 64512\nrouterId: 192.0.2.1\n";
@@ -528,8 +586,10 @@ neighbors:
   nextHopSelf: true
   export: reject
   bfd: {{multihop: true, minTx: 50, multiplier: 5}}
+  ttlSecurity: 2
   extendedMessages: false
   extendedNextHop: true
+  addPath: {{receive: true, send: 4}}
 "
         );
         let settings = Settings::parse(&text).unwrap();
@@ -559,9 +619,18 @@ neighbors:
                 min_rx: Duration::from_millis(300),
                 multiplier: NonZeroU8::new(5).unwrap(),
             }),
+            transport: Transport {
+                distance: Distance::Secured(NonZeroU8::new(2).unwrap()),
+                ..Transport::default()
+            },
             features: Features {
                 extended_messages: false,
                 extended_next_hop: Some(true),
+                add_path: vec![AddPathConfig {
+                    family: Family::Ipv6Unicast,
+                    receive: true,
+                    send: 4,
+                }],
             },
         };
         assert_eq!(settings.peers().collect::<Vec<_>>(), [expected]);
@@ -638,7 +707,7 @@ neighbors:
                 neighbor("holdtime: 9"),
                 "6:3: unknown field 'holdtime'; did you mean 'holdTime'?",
             ),
-            (neighbor("password: x"), "6:3: 'password' is not supported yet"),
+            (neighbor("maxPrefix: 5"), "6:3: 'maxPrefix' is not supported yet"),
             (
                 neighbor("holdTime: 2"),
                 "6:13: a hold time of 1 or 2 s is not possible",

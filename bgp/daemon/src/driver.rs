@@ -6,9 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use manx_bgp::bfd::SessionSnapshot;
+use manx_bgp::bfd::{SessionConfig, SessionSnapshot};
 use manx_bgp::wire::{self, NextHop};
-use manx_bgp::{Config, ConnId, Input, Output, PathSnapshot, PeerKey, PeerSnapshot, Prefix, Speaker};
+use manx_bgp::{
+    Config, ConnId, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix, Speaker,
+};
+use socket2::{SockRef, Socket};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
@@ -16,8 +19,9 @@ use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::bfd::Watch;
+use crate::bfd::{Change, Watch};
 use crate::connection::{self, Link};
+use crate::guard::Guard;
 use crate::handle::{Event, Events, Handle};
 use crate::sockets;
 
@@ -35,6 +39,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a shutdown waits for last words to leave.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long what the kernel has refused is left alone: the cure is a sysctl away.
+const GUARD_PAUSE: Duration = Duration::from_secs(5);
 
 /// The driver's numbers for connections have this bit, the speaker's have not.
 const ACCEPTED: u64 = 1 << 63;
@@ -56,10 +63,11 @@ pub(crate) fn spawn(
     config: Config,
     listeners: Vec<TcpListener>,
     listening: Arc<[SocketAddr]>,
-) -> (Handle, Events) {
+) -> io::Result<(Handle, Events)> {
     let (inbox, jobs) = mpsc::channel(INBOX);
     let (events, consumer) = mpsc::channel(EVENTS);
     let stop = CancellationToken::new();
+    let guard = Guard::new(&listeners)?;
     let mut acceptors = JoinSet::new();
     for listener in listeners {
         acceptors.spawn(accept(listener, inbox.clone()));
@@ -72,17 +80,16 @@ pub(crate) fn spawn(
         links: JoinSet::new(),
         inbox: inbox.clone(),
         watch: Watch::default(),
+        guard,
         pending: Pending::default(),
     };
     tokio::spawn(stop.clone().run_until_cancelled_owned(driver.run(jobs, events)));
-    (
-        Handle {
-            inbox,
-            listening,
-            _alive: Arc::new(stop.drop_guard()),
-        },
-        Events(consumer),
-    )
+    let handle = Handle {
+        inbox,
+        listening,
+        _alive: Arc::new(stop.drop_guard()),
+    };
+    Ok((handle, Events(consumer)))
 }
 
 async fn accept(listener: TcpListener, inbox: mpsc::Sender<Job>) {
@@ -106,7 +113,17 @@ async fn accept(listener: TcpListener, inbox: mpsc::Sender<Job>) {
 enum Connection {
     /// Dropping it gives the attempt up.
     Dialling(#[expect(dead_code, reason = "held for its drop")] AbortOnDropHandle<()>),
-    Open(Link),
+    Open(Open),
+}
+
+/// An open connection.
+#[derive(Debug)]
+struct Open {
+    link: Link,
+    /// Whose it is.
+    peer: PeerKey,
+    /// The socket of one that is signed: its key may change.
+    socket: Option<Socket>,
 }
 
 #[derive(Debug)]
@@ -121,6 +138,7 @@ struct Driver {
     links: JoinSet<()>,
     inbox: mpsc::Sender<Job>,
     watch: Watch,
+    guard: Guard,
     pending: Pending,
 }
 
@@ -134,7 +152,8 @@ impl Driver {
                 () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => {}
                 Ok(permit) = events.reserve(), if !self.pending.is_empty() => self.pending.deliver(permit),
                 Some(ended) = self.links.join_next() => report(ended),
-                peer = self.watch.failed() => self.handle(Input::PathDown(peer)),
+                () = sleep(GUARD_PAUSE), if self.guard.has_problems() => self.guard.update_listeners(true),
+                change = self.watch.changed() => self.path_changed(change),
             }
             for job in batch.drain(..) {
                 if let Some(done) = self.perform(job) {
@@ -144,6 +163,7 @@ impl Driver {
                     return;
                 }
             }
+            self.guard.update_listeners(false);
             if self
                 .speaker
                 .deadline()
@@ -165,7 +185,7 @@ impl Driver {
             Job::Input(input) => self.input(*input),
             Job::Accepted(stream) => self.accepted(stream),
             Job::Dialled(conn, stream) => self.dialled(conn, stream),
-            Job::Peers(reply) => report_gone(reply.send(self.speaker.peers())),
+            Job::Peers(reply) => report_gone(reply.send(self.peers())),
             Job::Paths(reply) => report_gone(reply.send(self.speaker.paths())),
             Job::Bfd(reply) => self.watch.sessions(reply),
             Job::Shutdown(done) => return Some(done),
@@ -179,11 +199,13 @@ impl Driver {
             Input::Closed { conn } => self.connections.remove(conn).is_some(),
             Input::Received { conn, .. } | Input::Drained { conn } => self.connections.contains_key(conn),
             Input::SetPeer(config) => {
-                self.watch.set(config.key, config.bfd_session());
+                self.watch_path(config.key, config.bfd_session());
+                self.guard_peer(config);
                 true
             }
             Input::RemovePeer(key) => {
-                self.watch.set(*key, None);
+                self.watch_path(*key, None);
+                self.guard.remove_peer(*key);
                 true
             }
             Input::Originate(_)
@@ -200,18 +222,56 @@ impl Driver {
         }
     }
 
+    /// A peer's connections are to be as its settings say from now on, and live ones get its new key.
+    fn guard_peer(&mut self, config: &PeerConfig) {
+        let Some(before) = self.guard.set_peer(config.key, config.transport.clone()) else {
+            return;
+        };
+        if before.needs_new_connection(&config.transport) || before == config.transport {
+            return;
+        }
+        for connection in self.connections.values() {
+            if let Connection::Open(Open {
+                peer,
+                socket: Some(socket),
+                link: _,
+            }) = connection
+                && *peer == config.key
+            {
+                Guard::rekey(socket, *peer, &before, &config.transport);
+            }
+        }
+    }
+
+    /// Every peer as it stands. What keeps one from connecting at all comes before how its last attempt ended.
+    fn peers(&self) -> Vec<PeerSnapshot> {
+        let mut peers = self.speaker.peers();
+        for peer in &mut peers {
+            if let Some(problem) = self.guard.problem(peer.key) {
+                peer.last_error = Some(problem.to_string());
+            }
+        }
+        peers
+    }
+
     fn accepted(&mut self, stream: TcpStream) {
         let (Ok(local), Ok(remote)) = (stream.local_addr(), stream.peer_addr()) else {
             return;
         };
+        let scope = sockets::scope(remote);
+        let peer = PeerKey::of(remote.ip(), scope);
+        if let Err(problem) = self.guard.admit(peer, &stream) {
+            tracing::debug!(%remote, %problem, "connection refused");
+            return;
+        }
         let conn = ConnId(ACCEPTED | self.accepted);
         self.accepted += 1;
-        self.open(conn, stream);
+        self.open(conn, peer, stream);
         self.handle(Input::Accepted {
             conn,
             local,
             remote,
-            scope: sockets::scope(remote),
+            scope,
         });
     }
 
@@ -219,9 +279,9 @@ impl Driver {
         if self.connections.remove(&conn).is_none() {
             return;
         }
-        match stream.and_then(|stream| Ok((stream.local_addr()?, stream))) {
-            Ok((local, stream)) => {
-                self.open(conn, stream);
+        match stream.and_then(|stream| Ok((stream.local_addr()?, stream.peer_addr()?, stream))) {
+            Ok((local, remote, stream)) => {
+                self.open(conn, PeerKey::of(remote.ip(), sockets::scope(remote)), stream);
                 self.handle(Input::Connected { conn, local });
             }
             Err(error) => {
@@ -231,10 +291,33 @@ impl Driver {
         }
     }
 
-    fn open(&mut self, conn: ConnId, stream: TcpStream) {
+    fn open(&mut self, conn: ConnId, peer: PeerKey, stream: TcpStream) {
+        let socket = self.guard.signs(peer).then(|| SockRef::from(&stream).try_clone());
         let (link, service) = connection::open(conn, stream, wire::decode, self.inbox.clone());
         self.links.spawn(service);
-        self.connections.insert(conn, Connection::Open(link));
+        let socket = socket.and_then(|socket| {
+            socket
+                .inspect_err(
+                    |error| tracing::warn!(peer = %peer.address, %error, "a new key needs a new session"),
+                )
+                .ok()
+        });
+        self.connections
+            .insert(conn, Connection::Open(Open { link, peer, socket }));
+    }
+
+    fn watch_path(&mut self, peer: PeerKey, wanted: Option<SessionConfig>) {
+        if self.watch.set(peer, wanted) {
+            self.pending.paths.insert(peer, false);
+        }
+    }
+
+    fn path_changed(&mut self, change: Change) {
+        let Change { peer, up, failed } = change;
+        self.pending.paths.insert(peer, up);
+        if failed {
+            self.handle(Input::PathDown(peer));
+        }
     }
 
     /// Carries out all that the speaker asks for.
@@ -243,12 +326,12 @@ impl Driver {
             match output {
                 Output::Dial { conn, remote, local } => self.dial(conn, remote, local),
                 Output::Decode { conn, context } => {
-                    if let Some(Connection::Open(link)) = self.connections.get(&conn) {
+                    if let Some(Connection::Open(Open { link, .. })) = self.connections.get(&conn) {
                         link.set_context(context);
                     }
                 }
                 Output::Send { conn, bytes } => {
-                    if let Some(Connection::Open(link)) = self.connections.get(&conn) {
+                    if let Some(Connection::Open(Open { link, .. })) = self.connections.get(&conn) {
                         link.send(bytes);
                     }
                 }
@@ -262,8 +345,12 @@ impl Driver {
 
     fn dial(&mut self, conn: ConnId, remote: SocketAddr, local: Option<IpAddr>) {
         let inbox = self.inbox.clone();
+        let socket = self.guard.dialler(remote, local);
         let attempt = tokio::spawn(async move {
-            let stream = sockets::dial(remote, local).await;
+            let stream = match socket {
+                Ok(socket) => sockets::dial(socket, remote).await,
+                Err(error) => Err(error),
+            };
             if inbox.send(Job::Dialled(conn, stream)).await.is_err() {
                 tracing::debug!("the speaker has stopped");
             }
@@ -285,7 +372,7 @@ impl Driver {
                 "peers did not close their side in time"
             );
         }
-        // Last: some peers take even AdminDown for a failure, and would end a session that we leave gracefully.
+        // Last: a peer that took AdminDown for a failure would end a session that we leave gracefully.
         self.watch.leave().await;
     }
 }
@@ -309,12 +396,14 @@ fn report_gone<T>(sent: Result<(), T>) {
 struct Pending {
     selected: BTreeMap<Prefix, Vec<NextHop>>,
     sessions: BTreeMap<PeerKey, (bool, Option<String>)>,
+    /// What BFD sees.
+    paths: BTreeMap<PeerKey, bool>,
     converged: bool,
 }
 
 impl Pending {
     fn is_empty(&self) -> bool {
-        self.selected.is_empty() && self.sessions.is_empty() && !self.converged
+        self.selected.is_empty() && self.sessions.is_empty() && self.paths.is_empty() && !self.converged
     }
 
     fn selected(&mut self, prefix: Prefix, next_hops: Vec<NextHop>) {
@@ -333,6 +422,8 @@ impl Pending {
             ));
         } else if let Some((peer, (up, reason))) = self.sessions.pop_first() {
             to.send(Event::Session { peer, up, reason });
+        } else if let Some((peer, up)) = self.paths.pop_first() {
+            to.send(Event::Bfd { peer, up });
         } else if std::mem::take(&mut self.converged) {
             to.send(Event::Converged);
         }

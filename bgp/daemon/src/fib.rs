@@ -33,7 +33,7 @@ impl Fib {
         match event {
             Event::Selected(paths) => paths.iter().for_each(|path| routes.apply(update(path))),
             Event::Converged => routes.settle(Source::Bgp),
-            Event::Session { .. } => {}
+            Event::Session { .. } | Event::Bfd { .. } => {}
         }
         flush(routes).await
     }

@@ -105,6 +105,14 @@ pub enum Event {
         /// Why it went down.
         reason: Option<String>,
     },
+    /// BFD sees the path to a peer up, or no longer: it failed, or one of the two no longer watches it; of
+    /// several changes only the last.
+    Bfd {
+        /// To whom.
+        peer: PeerKey,
+        /// Up or not.
+        up: bool,
+    },
 }
 
 /// The way out of a running speaker.

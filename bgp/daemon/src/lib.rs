@@ -26,9 +26,17 @@
 mod bfd;
 pub mod config;
 mod connection;
+pub mod control;
 mod driver;
+mod guard;
 mod handle;
+mod ranges;
+pub mod reload;
+pub mod show;
 mod sockets;
+mod sockopt;
+mod syn;
+mod ttl_filter;
 
 use std::io;
 use std::net::SocketAddr;
@@ -48,7 +56,8 @@ pub struct Options {
 /// Binds every listener, then runs the speaker on the current Tokio runtime.
 ///
 /// # Errors
-/// The first address that cannot be bound, named; nothing has been started then.
+/// The first address that cannot be bound, named, or a listener that cannot be guarded; nothing has been started
+/// then.
 ///
 /// # Panics
 /// Outside a Tokio runtime with I/O and time enabled.
@@ -62,5 +71,5 @@ pub fn start(options: Options) -> io::Result<(Handle, Events)> {
         .iter()
         .map(tokio::net::TcpListener::local_addr)
         .collect::<io::Result<Vec<_>>>()?;
-    Ok(driver::spawn(options.config, listeners, listening.into()))
+    driver::spawn(options.config, listeners, listening.into())
 }

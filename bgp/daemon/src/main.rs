@@ -1,16 +1,24 @@
 //! `manx-bgpd`: the speaker on its own, for route reflectors, labs and benchmarks.
 
+mod answers;
 mod fib;
+mod notify;
 
 use std::io;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 
 use clap::Parser;
-use manx_bgpd::config::{ConfigError, Settings};
+use manx_api::status::Reload;
+use manx_bgpd::control::{self, Claim, SocketError};
+use manx_bgpd::reload::{self, FileError, Running};
 use manx_bgpd::{Event, Events, Handle};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
+use crate::answers::{Answers, Reloading};
 use crate::fib::Fib;
 
 /// A BGP speaker.
@@ -28,12 +36,12 @@ struct Arguments {
 
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error("cannot read {}: {error}", path.display())]
-    Unreadable { path: PathBuf, error: io::Error },
-    #[error("{}:{error}", path.display())]
-    Config { path: PathBuf, error: ConfigError },
+    #[error("{0}")]
+    File(#[from] FileError),
     #[error("{0}")]
     Start(#[from] io::Error),
+    #[error("{0}")]
+    Socket(#[from] SocketError),
     #[error("best paths cannot be put into the kernel: {0}")]
     Kernel(#[from] manx_linux::Error),
     #[error("the speaker stopped by itself; its log says why")]
@@ -59,39 +67,64 @@ fn main() -> ExitCode {
 
 #[tokio::main]
 async fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let path = &arguments.config;
-    let text = std::fs::read_to_string(path).map_err(|error| Failure::Unreadable {
-        path: path.clone(),
-        error,
-    })?;
-    let settings = Settings::parse(&text).map_err(|error| Failure::Config {
-        path: path.clone(),
-        error,
-    })?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let settings = reload::read(&arguments.config)?;
+    let claim = settings.socket.as_deref().map(Claim::new).transpose()?;
+    let [mut terminate, mut interrupt, mut hangup] = [
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::hangup())?,
+    ];
     let fib = Fib::start(settings.fib)?;
     let restarted = arguments.restarted || fib.outlived();
     let (handle, events) = manx_bgpd::start(settings.options(restarted))?;
     tracing::info!(asn = settings.asn, restarted, listen = ?handle.listening(), "started");
-    configure(&handle, &settings).await;
-    tokio::select! {
-        failed = serve(events, fib) => return failed,
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let mut running = Running::start(handle.clone(), &arguments.config, settings).await;
+    let mut reloads = control(claim, &handle)?;
+    notify::ready()?;
+    let mut serving = pin!(serve(events, fib));
+    loop {
+        tokio::select! {
+            failed = &mut serving => return failed,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => drop(reread(&mut running).await),
+            Some(reply) = reloads.recv() => {
+                // Whoever asked and does not wait any more finds the answer in the log.
+                reply.send(reread(&mut running).await).unwrap_or_default();
+            }
+        }
     }
     handle.shutdown().await;
     tracing::info!("stopped");
     Ok(())
 }
 
-async fn configure(handle: &Handle, settings: &Settings) {
-    for &prefix in &settings.routes {
-        handle.originate(prefix).await;
+/// Serves the control socket, if there is to be one; gives the wishes to read the configuration again.
+fn control(claim: Option<Claim>, handle: &Handle) -> Result<mpsc::Receiver<Reloading>, Failure> {
+    let (reload, reloads) = mpsc::channel(1);
+    let node = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
+    let answers = Answers {
+        node: node.trim().to_owned(),
+        handle: handle.clone(),
+        reload,
+    };
+    if let Some(claim) = claim {
+        let listener = claim.listen()?;
+        tokio::spawn(async move {
+            let _claim = claim;
+            control::serve(&listener, &answers, &TaskTracker::new()).await;
+        });
     }
-    for peer in settings.peers() {
-        handle.set_peer(peer).await;
+    Ok(reloads)
+}
+
+async fn reread(running: &mut Running) -> Result<Reload, FileError> {
+    let done = running.reload().await;
+    match &done {
+        Ok(changes) => tracing::info!(?changes, "configuration read again"),
+        Err(error) => tracing::error!("nothing changes: {error}"),
     }
+    done
 }
 
 /// Carries events to the kernel and to the log; ends only with a failure.
@@ -124,6 +157,8 @@ fn log(event: &Event) {
             tracing::warn!(peer = %peer.address, reason, "session down");
         }
         Event::Converged => tracing::info!("converged"),
+        // BFD has said so itself.
+        Event::Bfd { .. } => {}
         Event::Selected(paths) => tracing::debug!(prefixes = paths.len(), "best paths changed"),
     }
 }

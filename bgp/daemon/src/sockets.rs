@@ -34,17 +34,8 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Connects to `remote`, from `local` where one is given.
-pub(crate) async fn dial(remote: SocketAddr, local: Option<IpAddr>) -> io::Result<TcpStream> {
-    let socket = if remote.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    }?;
-    if let Some(local) = local {
-        socket.bind(source(local, remote))?;
-    }
-    socket.set_nodelay(true)?;
+/// Connects to `remote` with a socket that is set up for it.
+pub(crate) async fn dial(socket: TcpSocket, remote: SocketAddr) -> io::Result<TcpStream> {
     tokio::time::timeout(DIAL_TIMEOUT, socket.connect(remote)).await?
 }
 

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use manx_bgp::wire::{self, Capability, Context, Message, NextHop, Notification, Open, RouteRefresh};
-use manx_bgp::{Config, Family, Features, NextHopMode, PeerConfig, PeerKey, Policy, Prefix, State};
+use manx_bgp::{
+    Config, Family, Features, NextHopMode, PeerConfig, PeerKey, Policy, Prefix, State, Transport,
+};
 use manx_bgpd::{Event, Events, Handle, Options, start};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -64,6 +66,7 @@ fn peer(local: Ipv4Addr, remote: SocketAddr) -> PeerConfig {
         import: Policy::Accept,
         export: Policy::Accept,
         bfd: None,
+        transport: Transport::default(),
         features: Features::default(),
     }
 }
@@ -257,6 +260,8 @@ async fn shutdown_says_so() {
     ours.shutdown().await;
 }
 
+/// RFC 4271 §6.1 (marker): over a real socket.
+/// nasty case 9
 #[tokio::test]
 async fn garbage_ends_its_connection_with_the_right_notification() {
     let [a, b] = [Ipv4Addr::new(127, 0, 4, 1), Ipv4Addr::new(127, 0, 4, 2)];
@@ -292,6 +297,7 @@ async fn garbage_ends_its_connection_with_the_right_notification() {
     }
 }
 
+/// nasty case 38
 #[tokio::test]
 async fn strangers_are_turned_away() {
     let [a, b] = [Ipv4Addr::new(127, 0, 5, 1), Ipv4Addr::new(127, 0, 5, 2)];
@@ -304,6 +310,7 @@ async fn strangers_are_turned_away() {
     );
 }
 
+/// nasty case 41
 #[tokio::test]
 async fn a_peer_that_reads_nothing_delays_nobody() {
     let [a, b, c] = [1, 2, 3].map(|host| Ipv4Addr::new(127, 0, 6, host));
@@ -403,6 +410,8 @@ async fn both_wildcards_listen_side_by_side() {
 }
 
 /// Not timed, as machines differ, but told: two seconds are what a cluster should see.
+///
+/// nasty case 58
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_peers_come_up_in_whatever_order_they_start() {
     const PEERS: u8 = 200;

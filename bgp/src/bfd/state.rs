@@ -73,7 +73,7 @@ impl fmt::Display for State {
 mod tests {
     use super::*;
 
-    /// RFC 5880 §6.8.6, line by line: the rows are our states, the columns the neighbour's.
+    /// RFC 5880 §6.8.6: line by line; the rows are our states, the columns the neighbour's.
     #[test]
     fn a_received_state_does_what_the_rfc_says() {
         use Step::{Discard, Fail, Rise, Stay, Suspend};

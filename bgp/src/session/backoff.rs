@@ -46,6 +46,8 @@ mod tests {
 
     use super::*;
 
+    /// RFC 4271 §8.1.1 (oscillations): each failure in a row waits longer.
+    /// nasty case 42
     #[test]
     fn makes_at_most_one_attempt_per_second_on_average() {
         let mut rng = StdRng::seed_from_u64(7);

@@ -6,6 +6,8 @@
 //! Where the RFC leaves a choice: a failed dial waits in Active rather than Idle, so that the peer's own dial is
 //! welcome meanwhile; `DelayOpen` and `TrackTcpState` are not offered; every start is automatic and every
 //! failure is damped (`IdleHoldTimer`, armed by [`Peering`](super::peering::Peering), which knows how many came in a row).
+//! A message that no state but another expects is an error of this state machine (RFC 4271 §6.6) whatever else is wrong
+//! with it. `docs/adr/0012-state-machine-choices.md` has each choice with its reason.
 
 use std::time::Duration;
 
@@ -119,13 +121,20 @@ impl Fsm {
                 Self::alive(link, session, timers, cx)
             }
 
+            (state @ Self::OpenSent(_), E::Disconnected) => {
+                state.end(Loss::Closed, timers, cx);
+                Self::Active
+            }
             (state @ (Self::OpenSent(_) | Self::OpenConfirm(..) | Self::Established(..)), event) => match event {
                 E::Start => state,
                 E::Stop(loss) => state.end(loss, timers, cx),
                 E::HoldExpires => state.end(Loss::HoldExpired, timers, cx),
                 E::SendHoldExpires => state.end(Loss::SendHoldExpired, timers, cx),
                 E::Disconnected => state.end(Loss::Closed, timers, cx),
-                E::Malformed(notification) => state.end(Loss::Sent(notification), timers, cx),
+                E::Malformed(notification) => match state.misplaced(&notification) {
+                    Some(kind) => state.unexpected(kind, timers, cx),
+                    None => state.end(Loss::Sent(notification), timers, cx),
+                },
                 E::Notification(notification) => state.end(Loss::Received(notification), timers, cx),
                 // No timer that is not armed expires, and a link is never connected twice.
                 E::ConnectRetryExpires | E::KeepaliveExpires | E::Connected(_) => state,
@@ -213,7 +222,18 @@ impl Fsm {
         Self::Established(link, session)
     }
 
-    /// A message of this type may not come here (RFC 6608).
+    /// The type of the message in which an error was found, where it may not come at all: what is wrong in it is
+    /// then beside the point (RFC 4271 §8.2.2, events 22 and 28).
+    fn misplaced(&self, error: &Notification) -> Option<u8> {
+        let expected: &[u8] = match self {
+            Self::Idle | Self::Connect(_) | Self::Active => &[],
+            Self::OpenSent(_) | Self::OpenConfirm(..) => &[1],
+            Self::Established(..) => &[2, 5],
+        };
+        error.message().filter(|kind| !expected.contains(kind))
+    }
+
+    /// A message of this type may not come here (RFC 6608 §4).
     fn unexpected(self, kind: u8, timers: &mut Timers, cx: &mut Cx<'_>) -> Self {
         let waiting = match self {
             Self::Idle | Self::Connect(_) | Self::Active | Self::OpenSent(_) => Waiting::OpenSent,
@@ -265,6 +285,7 @@ fn restart_hold(session: &Session, timers: &mut Timers, cx: &Cx<'_>) {
 mod tests {
     use std::time::Instant;
 
+    use bytes::Bytes;
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 
@@ -321,67 +342,203 @@ mod tests {
         (state, out, timers)
     }
 
-    #[test]
-    fn moves_as_the_table_says() {
-        use State::{Active, Connect, Established, Idle, OpenConfirm, OpenSent};
-        let notification = || Notification::cease(Cease::AdministrativeReset);
-        // The states after each event, in the order of `states`.
-        let table: [(Event, [State; 6]); 14] = [
-            (
-                Event::Start,
-                [Connect, Connect, Active, OpenSent, OpenConfirm, Established],
-            ),
-            (Event::Stop(Loss::Restart), [Idle; 6]),
-            (
-                Event::ConnectRetryExpires,
-                [Idle, Connect, Connect, OpenSent, OpenConfirm, Established],
-            ),
-            (Event::HoldExpires, [Idle, Connect, Active, Idle, Idle, Idle]),
-            (
-                Event::KeepaliveExpires,
-                [Idle, Connect, Active, OpenSent, OpenConfirm, Established],
-            ),
-            (Event::SendHoldExpires, [Idle, Connect, Active, Idle, Idle, Idle]),
-            (
-                Event::Connected(link()),
-                [Idle, OpenSent, OpenSent, OpenSent, OpenConfirm, Established],
-            ),
-            (Event::Disconnected, [Idle, Active, Active, Idle, Idle, Idle]),
-            (
-                Event::Open(Box::new(session())),
-                [Idle, Connect, Active, OpenConfirm, Idle, Idle],
-            ),
-            (
-                Event::Malformed(notification()),
-                [Idle, Connect, Active, Idle, Idle, Idle],
-            ),
-            (
-                Event::Notification(notification()),
-                [Idle, Connect, Active, Idle, Idle, Idle],
-            ),
-            (
-                Event::Keepalive,
-                [Idle, Connect, Active, Idle, Established, Established],
-            ),
-            (
-                Event::Update(Box::default()),
-                [Idle, Connect, Active, Idle, Idle, Established],
-            ),
-            (
-                Event::Refresh(RouteRefresh::request(crate::Family::Ipv4Unicast)),
-                [Idle, Connect, Active, Idle, Idle, Established],
-            ),
-        ];
-        let now = epoch();
-        for (event, expected) in table {
-            for (state, expected) in states().into_iter().zip(expected) {
-                let before = name(&state);
-                let (after, ..) = on(state, event.clone(), now);
-                assert_eq!(name(&after), expected, "{before} on {event:?}");
+    /// What the peer is told by a NOTIFICATION among the actions, and whether the connection is closed.
+    fn told(actions: &[Action]) -> (Option<(u8, u8)>, bool) {
+        let notification = actions.iter().find_map(|action| {
+            if let Action::Send(_, Message::Notification(it)) = action {
+                Some((it.code, it.subcode))
+            } else {
+                None
             }
-        }
+        });
+        (notification, actions.contains(&Action::Close(CONN)))
     }
 
+    /// Every event, by the number that RFC 4271 §8.1 gives it, and a name for what it has no number for.
+    fn events() -> Vec<(&'static str, Event)> {
+        let error = |code, subcode| Notification {
+            code,
+            subcode,
+            data: Bytes::new(),
+        };
+        let shutdown = || Loss::cease(Cease::AdministrativeShutdown);
+        vec![
+            ("1 start", Event::Start),
+            ("2 stop", Event::Stop(shutdown())),
+            ("9 connect retry", Event::ConnectRetryExpires),
+            ("10 hold", Event::HoldExpires),
+            ("11 keepalive", Event::KeepaliveExpires),
+            ("16 connected", Event::Connected(link())),
+            ("18 failed", Event::Disconnected),
+            ("19 open", Event::Open(Box::new(session()))),
+            ("21 header", Event::Malformed(error(1, 2))),
+            ("22 bad open", Event::Malformed(error(2, 6))),
+            ("23 collision", Event::Stop(Loss::Collision)),
+            ("24 version", Event::Notification(error(2, 1))),
+            ("25 notification", Event::Notification(error(6, 4))),
+            ("26 keepalive", Event::Keepalive),
+            ("27 update", Event::Update(Box::default())),
+            ("28 bad update", Event::Malformed(error(3, 1))),
+            ("29 send hold", Event::SendHoldExpires),
+            (
+                "refresh",
+                Event::Refresh(RouteRefresh {
+                    family: None,
+                    subtype: 0,
+                }),
+            ),
+            ("bad refresh", Event::Malformed(error(7, 1))),
+        ]
+    }
+
+    /// An event, the state after it, the code and subcode that the peer is told, whether the connection is closed.
+    type Row<'a> = (&'a str, State, Option<(u8, u8)>, bool);
+
+    /// Checks the state after every event, what the peer is told and whether the connection is closed.
+    /// Events that `rows` do not name change nothing.
+    fn check(state: &Fsm, rows: &[Row<'_>]) {
+        for (name_of_event, event) in events() {
+            let (after, actions, _) = on(state.clone(), event, epoch());
+            let row = rows.iter().find(|(event, ..)| *event == name_of_event);
+            let wanted = match row {
+                Some(&(_, after, told, closed)) => (after, told, closed),
+                None => (name(state), None, false),
+            };
+            let (notification, closed) = told(&actions);
+            assert_eq!(
+                (name(&after), notification, closed),
+                wanted,
+                "{} on {name_of_event}",
+                name(state)
+            );
+        }
+        assert!(
+            rows.iter()
+                .all(|(row, ..)| events().iter().any(|(event, _)| event == row))
+        );
+    }
+
+    /// RFC 4271 §8.2.2 (Idle): a start, and nothing else; connections are refused.
+    #[test]
+    fn idle_takes_a_start_and_refuses_connections() {
+        check(
+            &Fsm::Idle,
+            &[
+                ("1 start", State::Connect, None, false),
+                ("16 connected", State::Idle, None, true),
+            ],
+        );
+    }
+
+    /// RFC 4271 §8.2.2 (Connect): a dial that takes too long is given up for another.
+    #[test]
+    fn connect_waits_for_its_dial() {
+        check(
+            &Fsm::Connect(CONN),
+            &[
+                ("2 stop", State::Idle, None, true),
+                ("9 connect retry", State::Connect, None, true),
+                ("16 connected", State::OpenSent, None, false),
+                ("18 failed", State::Active, None, false),
+                ("23 collision", State::Idle, None, true),
+            ],
+        );
+    }
+
+    /// RFC 4271 §8.2.2 (Active): it dials when its time has come, and takes the peer's dial before.
+    #[test]
+    fn active_waits_for_either_dial() {
+        check(
+            &Fsm::Active,
+            &[
+                ("2 stop", State::Idle, None, false),
+                ("9 connect retry", State::Connect, None, false),
+                ("16 connected", State::OpenSent, None, false),
+                ("23 collision", State::Idle, None, false),
+            ],
+        );
+    }
+
+    /// RFC 4271 §8.2.2 (OpenSent): anything but an OPEN is told by its own code, or by 5.
+    /// RFC 4271 §6.6: an unexpected message ends it.
+    /// RFC 4271 §6.4: a NOTIFICATION is not answered.
+    /// RFC 6608 §4: 5/1.
+    #[test]
+    fn open_sent_waits_for_an_open() {
+        check(
+            &Fsm::OpenSent(link()),
+            &[
+                ("2 stop", State::Idle, Some((6, 2)), true),
+                ("10 hold", State::Idle, Some((4, 0)), true),
+                ("18 failed", State::Active, None, false),
+                ("19 open", State::OpenConfirm, None, false),
+                ("21 header", State::Idle, Some((1, 2)), true),
+                ("22 bad open", State::Idle, Some((2, 6)), true),
+                ("23 collision", State::Idle, Some((6, 7)), true),
+                ("24 version", State::Idle, None, true),
+                ("25 notification", State::Idle, None, true),
+                ("26 keepalive", State::Idle, Some((5, 1)), true),
+                ("27 update", State::Idle, Some((5, 1)), true),
+                ("28 bad update", State::Idle, Some((5, 1)), true),
+                ("29 send hold", State::Idle, Some((8, 0)), true),
+                ("refresh", State::Idle, Some((5, 1)), true),
+                ("bad refresh", State::Idle, Some((5, 1)), true),
+            ],
+        );
+    }
+
+    /// RFC 4271 §8.2.2 (OpenConfirm): only a KEEPALIVE leads on.
+    /// RFC 6608 §4: 5/2.
+    #[test]
+    fn open_confirm_waits_for_a_keepalive() {
+        check(
+            &Fsm::OpenConfirm(link(), Box::new(session())),
+            &[
+                ("2 stop", State::Idle, Some((6, 2)), true),
+                ("10 hold", State::Idle, Some((4, 0)), true),
+                ("18 failed", State::Idle, None, false),
+                ("19 open", State::Idle, Some((5, 2)), true),
+                ("21 header", State::Idle, Some((1, 2)), true),
+                ("22 bad open", State::Idle, Some((2, 6)), true),
+                ("23 collision", State::Idle, Some((6, 7)), true),
+                ("24 version", State::Idle, None, true),
+                ("25 notification", State::Idle, None, true),
+                ("26 keepalive", State::Established, None, false),
+                ("27 update", State::Idle, Some((5, 2)), true),
+                ("28 bad update", State::Idle, Some((5, 2)), true),
+                ("29 send hold", State::Idle, Some((8, 0)), true),
+                ("refresh", State::Idle, Some((5, 2)), true),
+                ("bad refresh", State::Idle, Some((5, 2)), true),
+            ],
+        );
+    }
+
+    /// RFC 4271 §8.2.2 (Established): only an OPEN is out of place.
+    /// RFC 4271 §6.7: a stop is a Cease; an error has its own code.
+    /// RFC 6608 §4: 5/3.
+    /// nasty case 10
+    #[test]
+    fn established_goes_on_until_an_error_or_a_stop() {
+        check(
+            &Fsm::Established(link(), Box::new(session())),
+            &[
+                ("2 stop", State::Idle, Some((6, 2)), true),
+                ("10 hold", State::Idle, Some((4, 0)), true),
+                ("18 failed", State::Idle, None, false),
+                ("19 open", State::Idle, Some((5, 3)), true),
+                ("21 header", State::Idle, Some((1, 2)), true),
+                ("22 bad open", State::Idle, Some((5, 3)), true),
+                ("23 collision", State::Idle, Some((6, 7)), true),
+                ("24 version", State::Idle, None, true),
+                ("25 notification", State::Idle, None, true),
+                ("28 bad update", State::Idle, Some((3, 1)), true),
+                ("29 send hold", State::Idle, Some((8, 0)), true),
+                ("bad refresh", State::Idle, Some((7, 1)), true),
+            ],
+        );
+    }
+
+    /// RFC 4271 §4.5: closed right after the NOTIFICATION.
     #[test]
     fn an_ended_connection_is_closed_and_its_timers_stopped() {
         for state in states().into_iter().skip(3) {
@@ -402,6 +559,7 @@ mod tests {
         }
     }
 
+    /// RFC 6608 §4: by state, with the message's type.
     #[test]
     fn a_message_out_of_place_is_told_apart_by_state_and_type() {
         let table = [
@@ -427,6 +585,8 @@ mod tests {
         }
     }
 
+    /// RFC 4271 §8.2.2 (large hold): 4 minutes until the OPEN comes.
+    /// RFC 4271 §4.4: no KEEPALIVEs without a hold time, but for the one that confirms the OPEN.
     #[test]
     fn timers_run_as_the_session_needs_them() {
         let now = epoch();

@@ -119,6 +119,7 @@ mod tests {
     use super::*;
     use crate::testing::session;
 
+    /// RFC 8538 §4: a NOTIFICATION keeps routes where both sides said so, unless it is a hard reset.
     #[test]
     fn routes_stay_as_far_as_both_sides_agreed() {
         let plain = session();
@@ -151,6 +152,7 @@ mod tests {
         }
     }
 
+    /// RFC 8538 §3.1: the reason is inside.
     #[test]
     fn a_hard_reset_is_wrapped_only_where_notifications_keep_routes() {
         let notified = Session {

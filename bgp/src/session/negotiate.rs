@@ -164,6 +164,9 @@ mod tests {
         offer(&config(id), them, FIRST_BOOT)
     }
 
+    /// RFC 6793 §4.1: four octets where both sides say so.
+    /// RFC 8538 §2: the N bit counts where both set it.
+    /// nasty case 45
     #[test]
     fn two_offers_agree() {
         let session = negotiate(&config(1), &peer(2), &open_of(2, &peer(1))).unwrap();
@@ -172,6 +175,7 @@ mod tests {
         assert!(session.context.four_octet_as && !session.context.external && session.notification);
     }
 
+    /// RFC 4271 §4.2: the smaller one holds.
     #[test]
     fn the_smaller_hold_time_holds_and_zero_means_none() {
         for (ours, theirs, agreed) in [(90, 30, 30), (30, 90, 30), (0, 90, 0), (90, 0, 0)] {
@@ -184,6 +188,9 @@ mod tests {
         }
     }
 
+    /// RFC 4271 §6.2 (as): only the configured one.
+    /// RFC 4271 §6.2 (identifier): not our own.
+    /// RFC 6286 §2.1: another AS may have ours.
     #[test]
     fn refuses_the_wrong_as_and_its_own_identifier() {
         let open = Open {
@@ -212,6 +219,8 @@ mod tests {
         assert!(negotiate(&config(1), &external, &open).is_ok());
     }
 
+    /// RFC 4760 §8: what both sides announced.
+    /// RFC 5492 §5: the missing ones are told.
     #[test]
     fn carries_the_common_families_and_ipv4_without_a_word() {
         let only = |families: &[Family], id| PeerConfig {
@@ -233,6 +242,7 @@ mod tests {
         assert_eq!(refusal, Err(Error::UnsupportedCapability { missing }));
     }
 
+    /// RFC 8538 §2: the N bit counts where both set it.
     #[test]
     fn graceful_restart_needs_both_sides() {
         let without = |id| PeerConfig {
@@ -252,6 +262,8 @@ mod tests {
         }
     }
 
+    /// RFC 4724 §4.1 (bits): R and F after a restart.
+    /// nasty case 59
     #[test]
     fn a_restart_shows_in_the_offer() {
         let bits = |restarted| {

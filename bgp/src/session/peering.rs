@@ -242,7 +242,7 @@ impl Peering {
 
     /// Puts the connection that is ahead first, and sees to it that something happens next.
     pub(crate) fn settle(&mut self, cx: &mut Cx<'_>) {
-        self.newcomer.take_if(|newcomer| newcomer.state() == State::Idle);
+        self.newcomer.take_if(|newcomer| newcomer.fsm.link().is_none());
         if let Some(newcomer) = &mut self.newcomer
             && newcomer.state() >= State::OpenConfirm
             && newcomer.state() > self.main.state()

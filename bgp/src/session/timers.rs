@@ -101,6 +101,7 @@ mod tests {
         assert_eq!(timers.next(), None);
     }
 
+    /// RFC 4271 §10: three quarters to all of a timer.
     #[test]
     fn jitter_takes_a_quarter_at_most() {
         let mut rng = StdRng::seed_from_u64(1);

@@ -6,12 +6,15 @@ use bytes::{BufMut, Bytes, BytesMut};
 use nom::Parser;
 use nom::number::complete::be_u8;
 
-use super::header::HEADER;
+use super::header::{HEADER, Kind};
 use super::{Error, MAX_MESSAGE, Step};
 
+const OPEN_ERROR: u8 = 2;
+const UPDATE_ERROR: u8 = 3;
 const HOLD_TIMER_EXPIRED: u8 = 4;
 const FSM_ERROR: u8 = 5;
 const CEASE: u8 = 6;
+const REFRESH_ERROR: u8 = 7;
 const SEND_HOLD_TIMER_EXPIRED: u8 = 8;
 
 /// NOTIFICATION (RFC 4271 §4.5).
@@ -102,6 +105,17 @@ impl Notification {
         }
     }
 
+    /// The type of the message that the error was found in, where it can only be one (RFC 4271 §6, RFC 7313 §5).
+    pub(crate) fn message(&self) -> Option<u8> {
+        let kind = match self.code {
+            OPEN_ERROR => Kind::Open,
+            UPDATE_ERROR => Kind::Update,
+            REFRESH_ERROR => Kind::RouteRefresh,
+            _ => return None,
+        };
+        Some(kind as u8)
+    }
+
     /// Appends the body; data that would make the message too long is cut.
     pub(super) fn put(&self, out: &mut BytesMut, max_message: usize) {
         out.put_slice(&[self.code, self.subcode]);
@@ -160,12 +174,12 @@ impl fmt::Display for Notification {
 fn code_name(code: u8) -> Option<&'static str> {
     Some(match code {
         1 => "message header error",
-        2 => "OPEN error",
-        3 => "UPDATE error",
+        OPEN_ERROR => "OPEN error",
+        UPDATE_ERROR => "UPDATE error",
         HOLD_TIMER_EXPIRED => "hold timer expired",
         FSM_ERROR => "finite state machine error",
         CEASE => "cease",
-        7 => "ROUTE-REFRESH error",
+        REFRESH_ERROR => "ROUTE-REFRESH error",
         SEND_HOLD_TIMER_EXPIRED => "send hold timer expired",
         _ => return None,
     })

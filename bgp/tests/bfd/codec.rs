@@ -1,11 +1,15 @@
 //! Octets of other people's BFD, with their known meaning, and any octets at all.
 
+use std::fs;
 use std::num::{NonZeroU8, NonZeroU32};
+use std::path::Path;
 use std::time::Duration;
 
 use manx_bgp::bfd::packet::Malformed;
 use manx_bgp::bfd::{Diagnostic, Packet, State};
 use proptest::prelude::*;
+
+use crate::fuzz;
 
 /// A multiplier of 3, the usual.
 const THREE: NonZeroU8 = NonZeroU8::new(3).unwrap();
@@ -141,4 +145,15 @@ proptest! {
             prop_assert_eq!(Packet::decode(&packet.encode()), Ok(packet));
         }
     }
+}
+
+#[test]
+fn the_fuzz_corpus_finds_nothing() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus/bfd");
+    let mut replayed = 0;
+    for entry in fs::read_dir(corpus).unwrap() {
+        fuzz::packets(&fs::read(entry.unwrap().path()).unwrap());
+        replayed += 1;
+    }
+    assert!(replayed > 10, "{replayed} inputs only");
 }

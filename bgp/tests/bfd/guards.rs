@@ -96,6 +96,7 @@ fn settings_packet(state: State) -> Packet {
     .unwrap()
 }
 
+/// nasty case 52
 #[test]
 fn one_hop_and_several_to_one_address_are_two_sessions() {
     let mut pair = Pair::up(4);

@@ -7,6 +7,10 @@
 )]
 
 mod codec;
+/// The body of the fuzz target.
+#[path = "../../../tests/fuzz/src/bfd.rs"]
+#[expect(unreachable_pub, reason = "the fuzz package publishes it")]
+mod fuzz;
 mod guards;
 mod pair;
 mod sessions;

@@ -153,7 +153,8 @@ fn a_neighbour_that_restarts_is_down_and_up_again() {
     assert_eq!([pair.state(0), pair.state(1)], [State::Up; 2]);
 }
 
-/// RFC 5880 §6.8.16, RFC 5882 §3.2.
+/// RFC 5880 §6.8.16: the neighbour is told that it is on purpose.
+/// RFC 5882 §3.2: which is no failure.
 #[test]
 fn a_removed_session_is_no_failure_to_the_neighbour() {
     let mut pair = Pair::up(7);

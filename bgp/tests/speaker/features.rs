@@ -46,6 +46,8 @@ fn heard(rig: &mut Rig, conn: ConnId) -> Vec<String> {
 
 /// RFC 8654 §4: what does not fit in 4,096 octets goes to a peer that takes extended messages, and is withdrawn
 /// from one that does not.
+///
+/// RFC 8654 §3: as long as was agreed.
 #[test]
 fn long_attributes_go_where_extended_messages_do() {
     let mut rig = Rig::new(config());
@@ -80,6 +82,8 @@ fn long_attributes_go_where_extended_messages_do() {
 
 /// RFC 7313 §4: beginning and end stand around what is repeated, after the end mark of the initial routes; a peer
 /// without the capability hears neither.
+///
+/// RFC 7313 §4 (sender): both marks.
 #[test]
 fn a_repetition_has_a_beginning_and_an_end() {
     for (capabilities, expected) in [
@@ -106,6 +110,7 @@ fn a_repetition_has_a_beginning_and_an_end() {
 }
 
 /// RFC 7313 §4: at the end of a refresh goes what was not repeated, and only that; an end alone means nothing.
+/// RFC 7313 §4 (receiver): what was not repeated goes.
 #[test]
 fn what_is_not_repeated_goes_at_the_end_of_the_refresh() {
     let mut rig = Rig::new(config());
@@ -161,6 +166,7 @@ fn a_refresh_and_a_restart_do_not_mix() {
 }
 
 /// RFC 7313 §5: a subtype that means nothing is ignored, and the session stays.
+/// RFC 7313 §5: other subtypes are ignored.
 #[test]
 fn an_unknown_refresh_subtype_is_ignored() {
     let mut rig = Rig::new(config());
@@ -174,6 +180,7 @@ fn an_unknown_refresh_subtype_is_ignored() {
 }
 
 /// RFC 8950 §4: an IPv4 prefix with an IPv6 next hop comes in, is selected so, and goes on to who takes such.
+/// RFC 8950 §3: in and out.
 #[test]
 fn ipv4_prefixes_flow_with_ipv6_next_hops() {
     let takes = Capability::ExtendedNextHop(vec![V4]);

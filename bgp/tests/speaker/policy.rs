@@ -75,6 +75,7 @@ fn equal_settings_change_nothing() {
     assert!(rig.sent(conn).is_empty() && rig.closed.is_empty());
 }
 
+/// RFC 4486 §4 (6): the peer is told.
 #[test]
 fn settings_of_the_session_reset_this_session_only() {
     let mut rig = Rig::new(config());
@@ -91,6 +92,7 @@ fn settings_of_the_session_reset_this_session_only() {
     assert!(!rig.closed.contains(&other));
 }
 
+/// RFC 4486 §4 (3): the peer is told.
 #[test]
 fn a_removed_peer_is_told_so_and_its_routes_go() {
     let mut rig = Rig::new(config());
@@ -110,6 +112,7 @@ fn a_removed_peer_is_told_so_and_its_routes_go() {
     );
 }
 
+/// RFC 8538 §3.1: in a hard reset.
 #[test]
 fn a_removed_peer_with_graceful_restart_is_told_that_it_is_for_good() {
     let mut rig = Rig::new(config());

@@ -11,7 +11,7 @@ use manx_bgp::wire::{
 };
 use manx_bgp::{
     Config, ConnId, Family, Features, Input, NextHopMode, Output, PathSnapshot, PeerConfig, PeerKey,
-    PeerSnapshot, Policy, Prefix, Speaker, State,
+    PeerSnapshot, Policy, Prefix, Speaker, State, Transport,
 };
 
 /// Our AS.
@@ -80,6 +80,7 @@ pub(crate) fn internal(id: u8) -> PeerConfig {
         import: Policy::Accept,
         export: Policy::Accept,
         bfd: None,
+        transport: Transport::default(),
         features: Features::default(),
     }
 }
@@ -201,7 +202,12 @@ impl Rig {
     }
 
     fn decode(&mut self, conn: ConnId, mut bytes: BytesMut) {
-        let context = self.contexts.get(&conn).cloned().unwrap_or_default();
+        let ours = self.contexts.get(&conn).cloned().unwrap_or_default();
+        // What the speaker sends, the peer receives.
+        let context = Context {
+            add_path_receive: ours.add_path_send.clone(),
+            ..ours
+        };
         while let Some(frame) = wire::frame(&mut bytes, context.max_message).unwrap() {
             self.sent
                 .entry(conn)

@@ -21,6 +21,7 @@ fn a_learned_route_is_selected_until_it_is_withdrawn() {
     assert!(rig.speaker.paths().is_empty());
 }
 
+/// nasty case 15
 #[test]
 fn withdrawing_what_was_never_announced_changes_nothing() {
     let mut rig = Rig::new(config());
@@ -34,6 +35,10 @@ fn withdrawing_what_was_never_announced_changes_nothing() {
     assert_eq!((rig.changes, rig.selected(target)), (changes, vec![2]));
 }
 
+/// RFC 4271 §9.1.2 (loop): nor does the earlier one stay.
+/// RFC 4456 §8 (originator): our own is refused.
+/// RFC 4456 §8 (cluster): our own is refused.
+/// nasty case 37
 #[test]
 fn a_looped_announcement_replaces_the_peers_earlier_one() {
     let reflected = |originator: u8, clusters: &[u8]| Attributes {
@@ -58,6 +63,7 @@ fn a_looped_announcement_replaces_the_peers_earlier_one() {
     }
 }
 
+/// RFC 4271 §5.1.3 (own): a route to ourselves is none.
 #[test]
 fn a_route_to_ourselves_is_not_selected() {
     let mut rig = Rig::new(config());
@@ -124,6 +130,7 @@ fn nobody_takes_our_own_prefix_from_us() {
     assert_eq!(rig.selected(ours), [2]);
 }
 
+/// RFC 4724 §2: the initial routes end with a mark.
 #[test]
 fn own_prefixes_are_announced_with_our_address_and_an_end_mark() {
     let mut rig = Rig::new(config());
@@ -147,6 +154,8 @@ fn own_prefixes_are_announced_with_our_address_and_an_end_mark() {
     assert_eq!(rig.peer(2).advertised, 1);
 }
 
+/// nasty case 49
+/// nasty case 50
 #[test]
 fn the_last_word_of_a_turn_is_the_only_one() {
     let mut rig = Rig::new(config());
@@ -187,6 +196,8 @@ fn what_came_from_one_as_goes_to_the_others_and_is_withdrawn_there() {
     assert_eq!(rig.told(abroad), (vec![], vec![target]));
 }
 
+/// RFC 4456 §6 (client): to all others.
+/// RFC 4456 §6 (non-client): to clients only.
 #[test]
 fn internal_routes_reach_internal_peers_by_reflection_only() {
     let mut rig = Rig::new(config());
@@ -215,6 +226,7 @@ fn internal_routes_reach_internal_peers_by_reflection_only() {
     );
 }
 
+/// RFC 2918 §4: all routes of the family, again.
 #[test]
 fn a_refresh_repeats_everything_and_a_demarcation_nothing() {
     let mut rig = Rig::new(config());

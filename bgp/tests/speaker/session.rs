@@ -22,6 +22,9 @@ fn an_unknown_source_is_closed_without_a_word() {
     assert!(rig.sent(conn).is_empty());
 }
 
+/// RFC 4271 §6.2 (as): 2/2.
+/// RFC 4271 §6.2 (identifier): 2/3.
+/// RFC 4271 §4.5: then the connection is closed.
 #[test]
 fn a_wrong_open_is_refused_with_the_reason() {
     let table = [
@@ -49,6 +52,8 @@ fn a_wrong_open_is_refused_with_the_reason() {
     }
 }
 
+/// RFC 6608 §4: 5/3 for an OPEN in Established.
+/// nasty case 10
 #[test]
 fn a_message_out_of_place_ends_the_session() {
     let mut rig = Rig::new(config());
@@ -59,6 +64,8 @@ fn a_message_out_of_place_ends_the_session() {
     assert_ne!(rig.peer(2).state, State::Established);
 }
 
+/// RFC 4271 §4.4: a KEEPALIVE each third of the hold time.
+/// RFC 4271 §6.5: 4/0 after the hold time.
 #[test]
 fn keepalives_hold_a_session_and_silence_ends_it() {
     let mut rig = Rig::new(config());
@@ -80,6 +87,8 @@ fn keepalives_hold_a_session_and_silence_ends_it() {
     assert_eq!(rig.notified(conn), Some((4, 0)));
 }
 
+/// RFC 4271 §4.4: none without a hold time.
+/// nasty case 44
 #[test]
 fn a_hold_time_of_zero_never_expires() {
     let mut rig = Rig::new(config());
@@ -94,6 +103,8 @@ fn a_hold_time_of_zero_never_expires() {
     assert!(rig.sent(conn).is_empty(), "and needs no keepalives");
 }
 
+/// RFC 4271 §8.1.1 (oscillations): damped.
+/// nasty case 42
 #[test]
 fn a_peer_that_resets_every_connection_is_dialled_less_and_less() {
     let mut rig = Rig::new(config());
@@ -124,6 +135,7 @@ fn a_peer_that_resets_every_connection_is_dialled_less_and_less() {
     assert!((20..=35).contains(&until(600)), "{}", until(600));
 }
 
+/// RFC 4486 §4 (2): the peer is told.
 #[test]
 fn shutdown_says_so_or_leaves_in_silence_where_that_keeps_our_routes() {
     let mut rig = Rig::new(config());
@@ -144,6 +156,7 @@ fn shutdown_says_so_or_leaves_in_silence_where_that_keeps_our_routes() {
     assert_eq!(rig.accept(2), *rig.closed.last().unwrap());
 }
 
+/// RFC 8538 §4: unless it is a hard reset.
 #[test]
 fn a_notification_keeps_routes_where_both_sides_said_so() {
     for (reason, kept) in [(Cease::AdministrativeReset, true), (Cease::HardReset, false)] {
@@ -158,7 +171,9 @@ fn a_notification_keeps_routes_where_both_sides_said_so() {
     }
 }
 
-/// RFC 9384; RFC 8538 §3.1 where the peer would keep our routes otherwise.
+/// RFC 9384 §3: the peer is told.
+/// RFC 8538 §3.1: in a hard reset where it would keep our routes otherwise.
+/// nasty case 51
 #[test]
 fn a_path_that_fails_ends_the_session_and_keeps_no_route() {
     for (peer, hello, told) in [
@@ -194,6 +209,7 @@ fn a_path_that_fails_without_a_session_changes_nothing() {
     assert!(!rig.closed.contains(&conn));
 }
 
+/// RFC 4724 §4.2 (twice): stale routes are not kept again.
 #[test]
 fn a_second_restart_in_a_row_drops_what_was_stale() {
     let mut rig = Rig::new(config());
@@ -209,6 +225,7 @@ fn a_second_restart_in_a_row_drops_what_was_stale() {
     assert_eq!((rig.selected(twice), rig.selected(once)), (vec![2], vec![]));
 }
 
+/// nasty case 45
 #[test]
 fn events_of_forgotten_connections_mean_nothing() {
     let mut rig = Rig::new(config());

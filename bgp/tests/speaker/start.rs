@@ -40,6 +40,8 @@ fn bits(rig: &mut Rig, conn: ConnId) -> (bool, bool) {
     (*restarting, families.iter().all(|(_, forwarding)| *forwarding))
 }
 
+/// RFC 4724 §4.1 (bits): as it was.
+/// nasty cases 59 and 69
 #[test]
 fn a_first_boot_claims_nothing_and_a_later_session_that_we_forwarded() {
     let mut rig = Rig::new(config());
@@ -50,6 +52,7 @@ fn a_first_boot_claims_nothing_and_a_later_session_that_we_forwarded() {
     assert_eq!(bits(&mut rig, conn), (false, true));
 }
 
+/// RFC 4724 §4.1 (deferral): not before End-of-RIB.
 #[test]
 fn a_restarted_speaker_announces_once_its_peers_have_been_heard_out() {
     let mut rig = Rig::new(Config {
@@ -72,6 +75,8 @@ fn a_restarted_speaker_announces_once_its_peers_have_been_heard_out() {
     assert_eq!(bits(&mut rig, first), (false, true), "the restart is over");
 }
 
+/// RFC 4724 §4.1 (deferral): for a time.
+/// nasty case 54
 #[test]
 fn a_restarted_speaker_waits_for_the_deferral_at_most() {
     let mut rig = Rig::new(Config {

@@ -43,6 +43,9 @@ fn add_path(family: Family, receive: bool, send: bool) -> AddPath {
     }
 }
 
+/// RFC 5492 §3: an unknown one does no harm.
+/// RFC 9234 §4.1: five roles.
+/// RFC 9494 §3: seven octets a family.
 #[test]
 fn each_capability_has_the_octets_of_its_rfc() {
     let stale = |family, forwarding, stale_time| LongLivedRestart {
@@ -88,6 +91,8 @@ fn each_capability_has_the_octets_of_its_rfc() {
     }
 }
 
+/// RFC 4271 §6.2 (malformed): 2/0.
+/// nasty cases 18, 19 and 22
 #[test]
 fn a_capability_of_a_wrong_length_is_malformed() {
     let cases = [
@@ -143,6 +148,7 @@ fn what_others_carry_is_left_out() {
     }
 }
 
+/// RFC 7911 §4: any other value voids the capability.
 #[test]
 fn add_path_that_neither_sends_nor_receives_is_not_understood() {
     // RFC 7911 §4: any other value, and all of the capability is ignored.
@@ -164,6 +170,7 @@ fn flags_without_a_meaning_are_not_looked_at() {
     assert_eq!(restart, [Capability::LongLivedGracefulRestart(vec![wanted])]);
 }
 
+/// RFC 9234 §4.2: 2/11 where they do not pair.
 #[test]
 fn roles_pair_as_the_table_says() {
     let roles = [

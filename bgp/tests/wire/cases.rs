@@ -33,6 +33,8 @@ fn set(numbers: &[u32]) -> Segment {
     Segment::Set(numbers.to_vec())
 }
 
+/// RFC 7606 §2: all routes of the UPDATE, wherever they stand.
+/// nasty case 36
 #[test]
 fn a_treated_as_withdrawn_update_withdraws_everything_it_names() {
     let reach = attribute(
@@ -58,6 +60,8 @@ fn a_treated_as_withdrawn_update_withdraws_everything_it_names() {
     assert_eq!(problems, [(origin, Action::Withdraw)]);
 }
 
+/// RFC 7606 §3 (d): each of the three.
+/// nasty cases 21, 25 and 26
 #[test]
 fn routes_without_their_mandatory_attributes_are_withdrawn() {
     let all = [
@@ -80,6 +84,8 @@ fn routes_without_their_mandatory_attributes_are_withdrawn() {
     assert_eq!(update.withdrawn, [nlri("10.0.0.0/8")]);
 }
 
+/// RFC 4760 §3: it has its own.
+/// nasty case 17
 #[test]
 fn a_multiprotocol_announcement_needs_no_next_hop_attribute() {
     let reach = attribute(0x80, 14, &unhex("0002011020010db8000000000000000000000001000820"));
@@ -93,6 +99,8 @@ fn a_multiprotocol_announcement_needs_no_next_hop_attribute() {
     assert_eq!(decoded.withdrawn, [nlri("2000::/8")]);
 }
 
+/// RFC 7606 §3 (c): Optional and Transitive of each attribute.
+/// nasty case 39
 #[test]
 fn every_flag_of_every_attribute_is_checked() {
     // Type code, value, the flags it must have, and whether Partial may be set.
@@ -124,6 +132,9 @@ fn every_flag_of_every_attribute_is_checked() {
     }
 }
 
+/// RFC 7606 §3 (e): a wrong length costs the routes.
+/// RFC 7606 §3 (f): or just the attribute.
+/// nasty cases 4 and 16
 #[test]
 fn every_length_of_every_attribute_is_checked() {
     // Type code, flags, right lengths, and what a wrong one costs.
@@ -154,6 +165,7 @@ fn every_length_of_every_attribute_is_checked() {
     }
 }
 
+/// RFC 7606 §3 (g): the first one.
 #[test]
 fn a_repeated_attribute_counts_once() {
     let twice = [
@@ -166,6 +178,7 @@ fn a_repeated_attribute_counts_once() {
     assert_eq!(problems, [(Problem::Duplicate { code: 4 }, Action::Discard)]);
 }
 
+/// RFC 7606 §4: the prefixes are still found.
 #[test]
 fn attributes_that_overrun_cost_the_routes_that_are_left() {
     for tail in [
@@ -183,6 +196,9 @@ fn attributes_that_overrun_cost_the_routes_that_are_left() {
     }
 }
 
+/// RFC 4271 §5 (unknown): with Partial set.
+/// RFC 7606 §7.13: they cannot be malformed.
+/// nasty cases 1, 3 and 28
 #[test]
 fn unknown_attributes_are_relayed_octet_by_octet_if_they_are_transitive() {
     for (flags, kept) in [
@@ -206,6 +222,8 @@ fn unknown_attributes_are_relayed_octet_by_octet_if_they_are_transitive() {
     }
 }
 
+/// RFC 4271 §6.3 (unrecognized): 3/2 and the attribute.
+/// nasty case 13
 #[test]
 fn an_unknown_well_known_attribute_ends_the_session_and_comes_back_whole() {
     for flags in [0x00, 0x20, 0x40, 0x60] {
@@ -217,6 +235,7 @@ fn an_unknown_well_known_attribute_ends_the_session_and_comes_back_whole() {
     }
 }
 
+/// nasty cases 2, 6 and 27: what is not used is not read.
 #[test]
 fn an_attribute_that_is_only_passed_on_has_its_flags_checked() {
     for code in [22, 23, 128] {
@@ -227,6 +246,10 @@ fn an_attribute_that_is_only_passed_on_has_its_flags_checked() {
     }
 }
 
+/// RFC 7606 §7.5: discarded, malformed or not.
+/// RFC 7606 §7.9: discarded, malformed or not.
+/// RFC 7606 §7.10: discarded, malformed or not.
+/// RFC 4271 §5.1.5: a preference from outside is ignored.
 #[test]
 fn an_external_peer_has_no_say_in_internal_attributes() {
     // Even malformed ones do no harm (RFC 7606 §7.5, §7.9, §7.10).
@@ -246,6 +269,7 @@ fn an_external_peer_has_no_say_in_internal_attributes() {
     }
 }
 
+/// RFC 4271 §5.1.5: a preference stays inside.
 #[test]
 fn internal_attributes_never_leave_to_an_external_peer() {
     let attributes = Attributes {
@@ -270,6 +294,8 @@ fn internal_attributes_never_leave_to_an_external_peer() {
     );
 }
 
+/// RFC 7606 §5.4: ignored.
+/// nasty cases 24, 31 and 12
 #[test]
 fn families_that_were_not_negotiated_are_never_looked_into() {
     let v4_only = Context {
@@ -299,6 +325,8 @@ fn families_that_were_not_negotiated_are_never_looked_into() {
     }
 }
 
+/// RFC 4724 §2: nothing else in it.
+/// nasty case 26
 #[test]
 fn only_an_end_of_rib_is_one() {
     let empty_v6 = attribute(0x80, 15, &[0, 2, 1]);
@@ -322,6 +350,7 @@ fn only_an_end_of_rib_is_one() {
     }
 }
 
+/// RFC 2545 §3: 16 or 32 octets, and what the field makes of them.
 #[test]
 fn next_hops_come_in_all_forms_of_the_field() {
     let global = "20010db8000000000000000000000001";
@@ -366,6 +395,7 @@ fn next_hops_come_in_all_forms_of_the_field() {
     }
 }
 
+/// RFC 4760 §3: any family.
 #[test]
 fn ipv4_prefixes_may_come_in_the_multiprotocol_attribute() {
     let value = [&[0, 1, 1, 4, 192, 0, 2, 7, 0][..], &TEN].concat();
@@ -384,6 +414,8 @@ fn ipv4_prefixes_may_come_in_the_multiprotocol_attribute() {
     );
 }
 
+/// RFC 7911 §3: in front of each prefix.
+/// nasty case 46
 #[test]
 fn path_identifiers_are_read_where_negotiated_and_zero_is_one() {
     let add_path = Context {
@@ -416,6 +448,9 @@ fn merged(as_path: &[u8], as4_path: &[u8]) -> Vec<Segment> {
         .segments
 }
 
+/// RFC 6793 §4.2.3 (path): unless it is longer.
+/// RFC 6793 §6 (malformed): and unless it is malformed.
+/// nasty case 14
 #[test]
 fn as4_path_replaces_the_tail_of_as_path() {
     // AS 5 of two octets, then AS_TRANS twice; AS4_PATH knows the two.
@@ -441,6 +476,7 @@ fn as4_path_replaces_the_tail_of_as_path() {
     }
 }
 
+/// RFC 6793 §4.2.3 (aggregator): both are void.
 #[test]
 fn a_new_aggregator_hides_what_older_attributes_said() {
     let old = Context {
@@ -467,6 +503,7 @@ fn a_new_aggregator_hides_what_older_attributes_said() {
     assert_eq!(decoded(7), (Some((7, identifier(1))), vec![sequence(&[23_456])]));
 }
 
+/// RFC 6793 §6 (new): discarded.
 #[test]
 fn four_octet_attributes_between_four_octet_speakers_are_dropped() {
     for (code, value) in [(17, &[2, 1, 0, 0, 0, 1][..]), (18, &[0, 0, 0, 1, 1, 1, 1, 1])] {
@@ -476,6 +513,9 @@ fn four_octet_attributes_between_four_octet_speakers_are_dropped() {
     }
 }
 
+/// RFC 4271 §5.1.2 (long): 255 to a segment.
+/// RFC 6793 §4.2.2: AS_TRANS, and the truth beside it.
+/// nasty cases 5 and 64
 #[test]
 fn a_long_path_is_split_and_one_too_long_is_refused() {
     let next_hop = NextHop::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -541,6 +581,7 @@ fn a_prefix_past_its_length_keeps_no_stray_bits() {
     assert_eq!(update.reach[0].nlri, ["10.128.0.0/9", "0.0.0.0/0"].map(nlri));
 }
 
+/// RFC 4271 §4.1: by the length in the header.
 #[test]
 fn a_stream_is_cut_wherever_it_was_torn() {
     let keepalive = wire::encode(&Message::Keepalive, &context(false));
@@ -596,6 +637,7 @@ fn a_path_knows_its_length_its_neighbor_and_its_loops() {
 proptest! {
     #![proptest_config(crate::proptest_config(256))]
 
+    /// nasty cases 2, 3, 4, 7, 20 and 22
     #[test]
     fn random_octets_in_a_known_attribute_never_cost_the_session(
         code in prop_oneof![1..=10_u8, 16..=18_u8, 22..=23_u8, 25..=26_u8, Just(29), Just(32), Just(35), Just(40)],

@@ -52,6 +52,12 @@ fn of_case(case: &Value) -> Bytes {
     update(&[], &attributes(&in_question), &[8, 10])
 }
 
+/// RFC 7606 §3 (c): flags.
+/// RFC 7606 §7.1: lengths and values.
+/// RFC 7606 §7.2: each kind of bad segment.
+/// RFC 7606 §7.11: lengths of next hops.
+/// RFC 7607 §2 (update): AS 0.
+/// nasty case 20
 #[test]
 fn malformed_attributes_cost_what_revised_error_handling_says() {
     let mut checked = 0;
@@ -251,6 +257,7 @@ fn recorded_updates_mean_what_their_authors_say() {
     assert!(checked > 80, "{checked} updates only");
 }
 
+/// RFC 5492 §4: in any number of parameters.
 #[test]
 fn opens_of_real_routers_are_read() {
     let opens = lines("opens.jsonl");
@@ -293,6 +300,7 @@ fn opens_of_real_routers_are_read() {
     assert!(!capabilities.contains(&Capability::Multiprotocol(v6)));
 }
 
+/// nasty case 40
 #[test]
 fn the_fuzz_corpus_finds_nothing() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus");

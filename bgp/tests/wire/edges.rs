@@ -41,6 +41,8 @@ fn reach(next_hop: &str) -> Bytes {
     update(&[], &attributes(&attribute(0x80, 14, &value)), &[])
 }
 
+/// RFC 8950 §3: 16 or 32 octets.
+/// RFC 7606 §7.11: other lengths reset.
 #[test]
 fn ipv4_prefixes_have_ipv6_next_hops_where_that_is_agreed() {
     let global = "20010db8000000000000000000000001";
@@ -75,6 +77,8 @@ fn ipv4_prefixes_have_ipv6_next_hops_where_that_is_agreed() {
     }
 }
 
+/// RFC 8950 §4: not otherwise.
+/// RFC 7606 §5.1: one family a message, its attribute first.
 #[test]
 fn an_ipv6_next_hop_leaves_with_ipv4_prefixes_only_where_that_is_agreed() {
     let attributes = Attributes {
@@ -100,6 +104,7 @@ fn an_ipv6_next_hop_leaves_with_ipv4_prefixes_only_where_that_is_agreed() {
     assert!(matches!(refused, Err(wire::update::Unsendable::NextHop { .. })));
 }
 
+/// RFC 4271 §6.3 (next hop): only the routes.
 #[test]
 fn a_next_hop_attribute_is_only_for_the_prefixes_of_its_own_field() {
     // RFC 4760 §3: beside MP_REACH_NLRI it is ignored; RFC 4271 §6.3: it never ends a session.
@@ -119,6 +124,7 @@ fn a_next_hop_attribute_is_only_for_the_prefixes_of_its_own_field() {
     }
 }
 
+/// RFC 7606 §5.3: incorrect, so that what they hold is not known.
 #[test]
 fn multiprotocol_attributes_with_wrong_flags_end_the_session() {
     // RFC 7606 §5.3, §3 j: whether or not the message's own field has prefixes.
@@ -135,6 +141,7 @@ fn multiprotocol_attributes_with_wrong_flags_end_the_session() {
     }
 }
 
+/// RFC 4271 §6.3 (semantics): ignored, and the session stays.
 #[test]
 fn prefixes_that_cannot_be_routed_are_ignored_and_the_others_kept() {
     // 224.0.0.0/4, 239.1.0.0/16, 127.0.0.0/8; 10.0.0.0/8, 224.0.0.0/3, 0.0.0.0/0.
@@ -162,6 +169,7 @@ fn prefixes_that_cannot_be_routed_are_ignored_and_the_others_kept() {
     assert_eq!(nothing, Update::default());
 }
 
+/// RFC 4271 §5 (partial): on what is known, too.
 #[test]
 fn partial_stays_set_on_what_is_known() {
     let marked = [
@@ -182,6 +190,7 @@ fn partial_stays_set_on_what_is_known() {
     }
 }
 
+/// RFC 8092 §3: neither kept nor sent twice.
 #[test]
 fn a_large_community_counts_once() {
     // RFC 8092 §3: duplicates are removed without a word, and never sent.
@@ -201,6 +210,8 @@ fn a_large_community_counts_once() {
     assert!(sent.windows(wanted.len()).any(|window| window == wanted));
 }
 
+/// RFC 9234 §5 (length): four octets.
+/// nasty case 8
 #[test]
 fn only_to_customer_is_an_as_number() {
     for (value, wanted) in [
@@ -219,6 +230,8 @@ fn only_to_customer_is_an_as_number() {
     }
 }
 
+/// RFC 8654 §5: 1/2 where it was not agreed.
+/// nasty case 30
 #[test]
 fn a_path_of_sixteen_thousand_hops_takes_an_extended_message() {
     let long = Context {

@@ -40,6 +40,11 @@ fn keepalive_with(at: usize, octets: &[u8]) -> Vec<u8> {
     message
 }
 
+/// RFC 4271 §6.1 (marker): 1/1.
+/// RFC 4271 §6.1 (length): 1/2.
+/// RFC 4271 §6.1 (type): 1/3.
+/// RFC 8654 §3: OPEN and KEEPALIVE do not grow.
+/// nasty cases 9 and 31
 #[test]
 fn header_errors_tell_the_offending_field() {
     let extended = Context {
@@ -100,6 +105,12 @@ fn header_errors_tell_the_offending_field() {
     }
 }
 
+/// RFC 4271 §6.2 (version): 2/1.
+/// RFC 4271 §6.2 (hold time): 2/6 for 1 and 2 s.
+/// RFC 4271 §6.2 (identifier): 2/3 for zero.
+/// RFC 4271 §6.2 (parameter): 2/4.
+/// RFC 5492 §5: 2/7 and what is missing.
+/// RFC 7607 §2 (open): 2/2 for AS 0.
 #[test]
 fn open_errors_tell_what_would_do() {
     let lacks = Error::UnsupportedCapability {
@@ -154,6 +165,8 @@ fn open_errors_tell_what_would_do() {
     }
 }
 
+/// RFC 6793 §4.1: the field and the capability agree.
+/// nasty case 45
 #[test]
 fn an_as_number_that_contradicts_its_capability_is_refused() {
     let with = |my_as: [u8; 2], capability: u32| {
@@ -171,6 +184,9 @@ fn an_as_number_that_contradicts_its_capability_is_refused() {
     assert_eq!(with([0x5b, 0xa0], 0), Err(Error::BadPeerAs { asn: 0 }));
 }
 
+/// RFC 4271 §6.2 (malformed): 2/0.
+/// RFC 9072 §2 (receive): in either form.
+/// nasty cases 10, 11, 18, 19 and 23
 #[test]
 fn malformed_parameters_are_unspecific_open_errors() {
     let bodies = [
@@ -208,6 +224,14 @@ fn malformed_parameters_are_unspecific_open_errors() {
     }
 }
 
+/// RFC 7606 §3 (b): lengths.
+/// RFC 7606 §3 (j): prefixes.
+/// RFC 7606 §3 (i): withdrawn ones, too.
+/// RFC 7606 §7.11: MP_REACH_NLRI.
+/// RFC 7606 §7.12: MP_UNREACH_NLRI.
+/// RFC 4271 §6.3 (lengths): 3/1.
+/// RFC 4271 §6.3 (network): 3/10.
+/// nasty cases 25 and 26
 #[test]
 fn update_errors_beyond_repair_carry_the_attribute() {
     let v6_reach = |rest: &[u8]| attribute(0x80, 14, &[&[0, 2, 1], rest].concat());
@@ -270,6 +294,8 @@ fn update_errors_beyond_repair_carry_the_attribute() {
     }
 }
 
+/// RFC 7606 §5.2: a reset.
+/// nasty case 29
 #[test]
 fn an_error_without_routes_ends_the_session_with_its_own_subcode() {
     let bad = |flags, code, value: &[u8]| attribute(flags, code, value);
@@ -296,6 +322,7 @@ fn an_error_without_routes_ends_the_session_with_its_own_subcode() {
     );
 }
 
+/// RFC 7313 §5: 7/1 and the message.
 #[test]
 fn a_demarcation_of_the_wrong_length_comes_back_whole() {
     let message = framed(5, &[0, 1, 1, 1, 0]);
@@ -309,6 +336,7 @@ fn a_demarcation_of_the_wrong_length_comes_back_whole() {
     assert!(wire::decode(&request, &context(false)).is_ok());
 }
 
+/// RFC 4486 §3: subcodes 1 to 8.
 #[test]
 fn reasons_to_cease_have_their_registered_numbers() {
     let cases = [
@@ -340,6 +368,7 @@ fn reasons_to_cease_have_their_registered_numbers() {
     }
 }
 
+/// RFC 6608 §3: subcodes 1 to 3.
 #[test]
 fn errors_of_the_state_machine_have_their_registered_numbers() {
     let unexpected = Notification::unexpected_message;
@@ -372,6 +401,9 @@ fn errors_of_the_state_machine_have_their_registered_numbers() {
     assert_eq!(unexpected(Waiting::Established, 1).data[..], [1]);
 }
 
+/// RFC 9003 §2 (receive): shown.
+/// RFC 9003 §4: never an error.
+/// nasty case 35
 #[test]
 fn an_operators_words_are_shown_without_what_a_terminal_would_obey() {
     let said = |data: &'static [u8]| {

@@ -282,6 +282,9 @@ fn with_flags(flags: u8, code: u8, value: &[u8]) -> Vec<u8> {
     [&[flags, code], &length[..], value].concat()
 }
 
+/// RFC 7606 §3 (c): all flags of all attributes.
+/// RFC 4271 §4.3 (flags): the low four mean nothing.
+/// nasty case 39
 #[test]
 fn all_sixteen_flags_cost_what_the_rfcs_say() {
     for context in contexts() {
@@ -303,6 +306,22 @@ fn all_sixteen_flags_cost_what_the_rfcs_say() {
     }
 }
 
+/// RFC 7606 §7.1: ORIGIN.
+/// RFC 7606 §7.2: AS_PATH.
+/// RFC 7606 §7.3: NEXT_HOP.
+/// RFC 7606 §7.4: MULTI_EXIT_DISC.
+/// RFC 7606 §7.5: LOCAL_PREF.
+/// RFC 7606 §7.6: ATOMIC_AGGREGATE.
+/// RFC 7606 §7.7: AGGREGATOR.
+/// RFC 7606 §7.8: COMMUNITIES.
+/// RFC 7606 §7.9: ORIGINATOR_ID.
+/// RFC 7606 §7.10: CLUSTER_LIST.
+/// RFC 7606 §7.14: extended communities.
+/// RFC 7606 §7.15: IPv6 extended communities.
+/// RFC 8092 §6: large communities.
+/// RFC 9234 §5 (length): ONLY_TO_CUSTOMER.
+/// RFC 4360 §2: eight octets each.
+/// nasty cases 4, 16 and 8
 #[test]
 fn all_lengths_cost_what_the_rfcs_say() {
     for context in contexts() {
@@ -345,6 +364,8 @@ fn lengths_that_only_an_extended_message_holds_cost_the_same() {
     }
 }
 
+/// RFC 7606 §5.2: without routes there is nothing to lose.
+/// nasty case 17
 #[test]
 fn an_empty_path_is_an_error_of_external_peers_routes_only() {
     for context in contexts() {
@@ -356,6 +377,8 @@ fn an_empty_path_is_an_error_of_external_peers_routes_only() {
     }
 }
 
+/// RFC 7606 §3 (g): each attribute.
+/// RFC 4271 §5 (twice): each attribute.
 #[test]
 fn a_repeated_attribute_is_discarded_and_a_multiprotocol_one_resets() {
     for context in contexts() {
@@ -379,6 +402,7 @@ fn a_repeated_attribute_is_discarded_and_a_multiprotocol_one_resets() {
     }
 }
 
+/// RFC 4271 §5 (order): any order.
 #[test]
 fn the_order_of_attributes_means_nothing() {
     for context in contexts() {
@@ -408,6 +432,7 @@ fn the_order_of_attributes_means_nothing() {
     }
 }
 
+/// RFC 7606 §4: each attribute, cut anywhere.
 #[test]
 fn an_attribute_past_the_end_costs_the_routes_or_without_any_the_session() {
     // RFC 7606 §4: the length overruns, or there is no room for a header.
@@ -434,6 +459,7 @@ fn an_attribute_past_the_end_costs_the_routes_or_without_any_the_session() {
     }
 }
 
+/// RFC 7606 §3 (b): at the limits.
 #[test]
 fn an_update_as_long_as_a_message_can_be_is_read() {
     for max_message in [4_096_usize, 65_535] {
@@ -472,6 +498,8 @@ fn an_update_as_long_as_a_message_can_be_is_read() {
     }
 }
 
+/// RFC 7606 §3 (h): the strongest action.
+/// RFC 7606 §6: all of them can be counted.
 #[test]
 fn all_problems_of_an_update_are_told_and_the_dearest_counts() {
     // RFC 7606 §3 h. What decode_with tells is what decode_update lists.

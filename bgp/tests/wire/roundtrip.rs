@@ -98,6 +98,7 @@ proptest! {
         prop_assert_eq!(withdrawn.collect::<Vec<_>>(), both);
     }
 
+    /// nasty case 64
     #[test]
     fn packing_respects_the_limit_and_loses_nothing(
         (context, attributes, next_hop, nlri) in announcement(0..2_000)
@@ -118,6 +119,7 @@ proptest! {
         prop_assert_eq!(announced, nlri);
     }
 
+    /// nasty cases 18, 22 and 40
     #[test]
     fn arbitrary_octets_never_panic(octets in vec(any::<u8>(), 0..200)) {
         fuzz::message(&octets);
@@ -129,6 +131,7 @@ proptest! {
 proptest! {
     #![proptest_config(crate::proptest_config(24))]
 
+    /// nasty cases 18, 22, 23 and 35
     #[test]
     fn truncations_and_single_octet_changes_never_panic(
         (context, attributes, next_hop, nlri) in announcement(1..4),
@@ -156,6 +159,7 @@ proptest! {
     }
 }
 
+/// RFC 4724 §2: for each family.
 #[test]
 fn the_end_of_rib_of_each_family_decodes_to_itself() {
     for family in Family::ALL {

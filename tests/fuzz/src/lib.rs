@@ -1,5 +1,6 @@
 //! What the fuzz targets check, as plain functions.
 
+pub mod bfd;
 pub mod manifest;
 pub mod speakers;
 pub mod wire;

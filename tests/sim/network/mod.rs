@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use manx_bgp::wire::{self, Context, NextHop, Notification};
 use manx_bgp::{
     Config, ConnId, Family, Features, Input, NextHopMode, Output, PeerConfig, PeerKey, Policy, Prefix,
-    Speaker, State,
+    Speaker, State, Transport,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -178,6 +178,7 @@ pub(crate) fn peer(node: Node) -> PeerConfig {
         import: Policy::Accept,
         export: Policy::Accept,
         bfd: None,
+        transport: Transport::default(),
         features: Features::default(),
     }
 }

@@ -1,0 +1,138 @@
+//! Live reconfiguration of `manx-bgpd`: a file is read again, and the speaker is told what differs.
+//!
+//! A neighbour whose settings are as they were notices nothing. One whose settings changed keeps its session
+//! where the change allows it ([`Input::SetPeer`](manx_bgp::Input::SetPeer)); `docs/manx-bgpd.md` has the table.
+//! A file that is wrong, or that changes what only a start can change, changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use manx_api::status::Reload;
+use manx_bgp::{PeerConfig, PeerKey, Prefix};
+
+use crate::Handle;
+use crate::config::{ConfigError, Settings};
+
+/// What is wrong with a file.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It is not there, or may not be read.
+    #[error("cannot read {}: {error}", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// It is no configuration.
+    #[error("{}:{error}", path.display())]
+    Config {
+        /// Which.
+        path: PathBuf,
+        /// Where and why.
+        error: ConfigError,
+    },
+    /// It changes what holds from the start of the process to its end.
+    #[error(
+        "{}:{line}: '{field}' cannot change while the speaker runs: restart manx-bgpd, or write what it was",
+        path.display()
+    )]
+    Fixed {
+        /// Which.
+        path: PathBuf,
+        /// From 1; the first where the field is not at the beginning of a line.
+        line: usize,
+        /// Which field.
+        field: &'static str,
+    },
+}
+
+/// A running speaker, and the file that it runs by.
+#[derive(Debug)]
+pub struct Running {
+    handle: Handle,
+    path: PathBuf,
+    settings: Settings,
+    peers: BTreeMap<PeerKey, PeerConfig>,
+    routes: BTreeSet<Prefix>,
+}
+
+/// Reads a configuration.
+///
+/// # Errors
+/// The file cannot be read, or its first mistake with its place.
+pub fn read(path: &Path) -> Result<Settings, FileError> {
+    let path = || path.to_owned();
+    let text =
+        std::fs::read_to_string(path()).map_err(|error| FileError::Unreadable { path: path(), error })?;
+    Settings::parse(&text).map_err(|error| FileError::Config { path: path(), error })
+}
+
+impl Running {
+    /// Tells a new speaker what the file asks for.
+    pub async fn start(handle: Handle, path: &Path, settings: Settings) -> Self {
+        let mut running = Self {
+            handle,
+            path: path.to_owned(),
+            settings: settings.clone(),
+            peers: BTreeMap::new(),
+            routes: BTreeSet::new(),
+        };
+        running.apply(settings).await;
+        running
+    }
+
+    /// Reads the file again and tells the speaker what differs. When this returns, a peer that was added finds
+    /// us.
+    ///
+    /// # Errors
+    /// As for [`read`], or the file changes what only a start can change; nothing has changed then.
+    pub async fn reload(&mut self) -> Result<Reload, FileError> {
+        let settings = read(&self.path)?;
+        if let Some(field) = self.settings.fixed_difference(&settings) {
+            return Err(FileError::Fixed {
+                line: line_of(&self.path, field),
+                path: self.path.clone(),
+                field,
+            });
+        }
+        Ok(self.apply(settings).await)
+    }
+
+    async fn apply(&mut self, settings: Settings) -> Reload {
+        let peers: BTreeMap<_, _> = settings.peers().map(|peer| (peer.key, peer)).collect();
+        let routes: BTreeSet<_> = settings.routes.iter().copied().collect();
+        let mut done = Reload::default();
+        for key in self.peers.keys().filter(|key| !peers.contains_key(key)) {
+            self.handle.remove_peer(*key).await;
+            done.peers_removed.push(key.address);
+        }
+        for (key, peer) in &peers {
+            match self.peers.get(key) {
+                Some(before) if before == peer => continue,
+                Some(_) => done.peers_changed.push(key.address),
+                None => done.peers_added.push(key.address),
+            }
+            self.handle.set_peer(peer.clone()).await;
+        }
+        for &gone in self.routes.difference(&routes) {
+            self.handle.unoriginate(gone).await;
+            done.routes_removed.push(gone.network());
+        }
+        for &new in routes.difference(&self.routes) {
+            self.handle.originate(new).await;
+            done.routes_added.push(new.network());
+        }
+        (self.settings, self.peers, self.routes) = (settings, peers, routes);
+        done
+    }
+}
+
+/// Where a file names a field of the speaker itself.
+fn line_of(path: &Path, field: &str) -> usize {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut lines = text.lines();
+    let line = lines.position(|line| line.strip_prefix(field).is_some_and(|rest| rest.starts_with(':')));
+    line.map_or(1, |index| index + 1)
+}

@@ -1,0 +1,157 @@
+//! A speaker's peers and paths in the API's words.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use manx_api::status::{BfdStatus, BgpRoute, PeerStatus};
+use manx_bgp::bfd::SessionSnapshot;
+use manx_bgp::wire::{AsPath, Attributes, NextHop, Origin, Segment};
+use manx_bgp::{PathSnapshot, PeerSnapshot};
+
+use crate::Handle;
+
+/// Every peer as `bgp.peers` shows it; `origin` says where the session with a peer comes from.
+pub async fn peers<'a>(handle: &Handle, node: &str, origin: impl Fn(IpAddr) -> &'a str) -> Vec<PeerStatus> {
+    let (peers, sessions) = (handle.peers().await, handle.bfd_sessions().await);
+    let now = Instant::now();
+    let shown = peers.iter().map(|snapshot| {
+        let bfd = sessions.iter().find(|session| session.key.peer == snapshot.key);
+        peer(node, snapshot, bfd, origin(snapshot.key.address), now)
+    });
+    shown.collect()
+}
+
+/// Every path as `bgp.routes` shows it.
+pub async fn paths(handle: &Handle, node: &str) -> Vec<BgpRoute> {
+    let paths = handle.paths().await;
+    paths.iter().map(|snapshot| path(node, snapshot)).collect()
+}
+
+/// A session as `bgp.peers` shows it.
+fn peer(
+    node: &str,
+    snapshot: &PeerSnapshot,
+    bfd: Option<&SessionSnapshot>,
+    origin: &str,
+    now: Instant,
+) -> PeerStatus {
+    let since = snapshot
+        .established_since
+        .map(|since| now.saturating_duration_since(since).as_secs());
+    PeerStatus {
+        node: node.to_owned(),
+        address: snapshot.key.address,
+        asn: snapshot.asn,
+        state: snapshot.state.to_string(),
+        uptime_seconds: since.unwrap_or(0),
+        received: snapshot.received,
+        accepted: snapshot.accepted,
+        advertised: snapshot.advertised,
+        origin: origin.to_owned(),
+        hold_time: u16::try_from(snapshot.hold_time.as_secs()).unwrap_or(u16::MAX),
+        last_error: snapshot.last_error.clone(),
+        bfd: bfd.map(watched),
+    }
+}
+
+/// A BFD session as `bgp.peers` shows it.
+fn watched(session: &SessionSnapshot) -> BfdStatus {
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    BfdStatus {
+        state: session.state.to_string(),
+        remote_state: session.remote_state.map(|state| state.to_string()),
+        diagnostic: session.diagnostic.to_string(),
+        multihop: session.key.multihop,
+        transmit_interval: session.transmit_interval.map(milliseconds),
+        detection_time: session.detection_time.map(milliseconds),
+    }
+}
+
+/// A path as `bgp.routes` shows it.
+fn path(node: &str, snapshot: &PathSnapshot) -> BgpRoute {
+    let attributes: &Attributes = &snapshot.attributes;
+    BgpRoute {
+        node: node.to_owned(),
+        prefix: snapshot.prefix.network(),
+        next_hop: snapshot.next_hop.as_ref().map(gateway),
+        peer: snapshot.peer.map(|peer| peer.address),
+        best: snapshot.best,
+        as_path: as_path(&attributes.as_path),
+        local_pref: attributes.local_pref,
+        med: attributes.med,
+        origin: match attributes.origin {
+            Origin::Igp => "IGP",
+            Origin::Egp => "EGP",
+            Origin::Incomplete => "Incomplete",
+        }
+        .to_owned(),
+        communities: communities(attributes),
+        reason: snapshot.reason.clone(),
+        stale: snapshot.stale,
+    }
+}
+
+/// Sequences as `1 2`, sets as `{1 2}`.
+fn as_path(path: &AsPath) -> String {
+    let join = |asns: &[u32]| asns.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+    let segments = path.segments.iter().map(|segment| match segment {
+        Segment::Sequence(asns) => join(asns),
+        Segment::Set(asns) => format!("{{{}}}", join(asns)),
+    });
+    segments.collect::<Vec<_>>().join(" ")
+}
+
+/// `1:2` (RFC 1997), `0x0002…` (RFC 4360, undecoded), `1:2:3` (RFC 8092).
+fn communities(attributes: &Attributes) -> Vec<String> {
+    let standard = attributes
+        .communities
+        .iter()
+        .map(|c| format!("{}:{}", c >> 16, c & 0xffff));
+    let extended = attributes
+        .extended_communities
+        .iter()
+        .map(|c| format!("{:#018x}", u64::from_be_bytes(*c)));
+    let large = attributes
+        .large_communities
+        .iter()
+        .map(|[global, a, b]| format!("{global}:{a}:{b}"));
+    standard.chain(extended).chain(large).collect()
+}
+
+/// The address to send to.
+fn gateway(next_hop: &NextHop) -> IpAddr {
+    match next_hop {
+        NextHop::V4(address) => (*address).into(),
+        NextHop::V6 {
+            global,
+            link_local: Some(link_local),
+        } if global.is_unspecified() => (*link_local).into(),
+        NextHop::V6 {
+            global,
+            link_local: _,
+        } => (*global).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_communities_read_as_operators_write_them() {
+        let path = AsPath {
+            segments: vec![Segment::Sequence(vec![65001, 65002]), Segment::Set(vec![1, 2])],
+        };
+        assert_eq!(as_path(&path), "65001 65002 {1 2}");
+        let attributes = Attributes {
+            communities: vec![(65001 << 16) | 100],
+            extended_communities: vec![[0, 2, 0, 0, 0, 0, 0, 100]],
+            large_communities: vec![[65001, 1, 2]],
+            ..Attributes::default()
+        };
+        assert_eq!(
+            communities(&attributes),
+            ["65001:100", "0x0002000000000064", "65001:1:2"]
+        );
+    }
+}

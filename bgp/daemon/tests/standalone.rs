@@ -1,0 +1,311 @@
+//! The binary by itself: two speakers on loopback, asked over their control sockets, and reconfigured.
+
+use std::fs;
+use std::io::BufReader;
+use std::net::Ipv4Addr;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use manx_api::rpc::{self, Method, Request, Response, RpcError};
+use manx_api::status::{BgpRoute, PeerStatus, Reload};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// For anything that should be quick.
+const SOON: Duration = Duration::from_secs(60);
+
+/// The port that the speakers of one test listen at.
+#[derive(Clone, Copy)]
+struct Port(u16);
+
+/// An address of loopback that other processes' tests do not use.
+fn address(host: u8) -> Ipv4Addr {
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 128 | high, low, host)
+}
+
+/// A running manx-bgpd; it dies with this.
+struct Bgpd {
+    port: Port,
+    folder: tempfile::TempDir,
+    process: Child,
+}
+
+impl Port {
+    /// What all files say of one speaker: it is number `host`.
+    fn file(self, host: u8, folder: &tempfile::TempDir, rest: &str) -> String {
+        let (address, port) = (address(host), self.0);
+        let socket = folder.path().join("control.sock");
+        format!(
+            "asn: 64512\nrouterId: {address}\nlisten: [\"{address}:{port}\"]\nsocket: {}\n{rest}",
+            socket.display()
+        )
+    }
+
+    /// A neighbour with the settings that loopback needs.
+    fn neighbor(self, ours: u8, theirs: u8, more: &str) -> String {
+        format!(
+            "- {{address: \"{}:{}\", asn: 64512, localAddress: {}, nextHopV4: 198.18.0.{ours}{more}}}\n",
+            address(theirs),
+            self.0,
+            address(ours),
+        )
+    }
+
+    /// The neighbours of speaker 1, which reflects.
+    fn clients(self, second: &str, third: &str) -> String {
+        let client = |host, more| self.neighbor(1, host, &format!(", routeReflectorClient: true{more}"));
+        client(2, second) + &client(3, third)
+    }
+
+    /// Speaker 1 with neighbours 2 and 3, all up.
+    fn three(self) -> [Bgpd; 3] {
+        let hub = Bgpd::start(self, 1, &format!("{ROUTES}neighbors:\n{}", self.clients("", "")));
+        let [second, third] = [2, 3].map(|host| {
+            let neighbor = self.neighbor(host, 1, "");
+            Bgpd::start(
+                self,
+                host,
+                &format!("routes: [10.{host}.0.0/24]\nneighbors:\n{neighbor}"),
+            )
+        });
+        eventually("both sessions are up", &hub, || hub.established() == 2);
+        let all = ["10.1.0.0/24", "10.2.0.0/24", "10.3.0.0/24"];
+        eventually("routes are reflected", &third, || third.routes() == all);
+        [hub, second, third]
+    }
+}
+
+impl Bgpd {
+    fn start(port: Port, host: u8, rest: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("speaker.yaml"), port.file(host, &folder, rest)).expect("writable");
+        let notify = folder.path().join("notify");
+        let ready = UnixDatagram::bind(&notify).expect("a socket");
+        ready.set_read_timeout(Some(SOON)).expect("settable");
+        let process = Command::new(env!("CARGO_BIN_EXE_manx-bgpd"))
+            .arg("--config")
+            .arg(folder.path().join("speaker.yaml"))
+            .env("NOTIFY_SOCKET", &notify)
+            .env("NO_COLOR", "1")
+            .stderr(fs::File::create(folder.path().join("log")).expect("writable"))
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        let started = Self {
+            port,
+            folder,
+            process,
+        };
+        let mut said = [0; 64];
+        let length = ready
+            .recv(&mut said)
+            .unwrap_or_else(|error| panic!("{error}: {}", started.log()));
+        assert_eq!(&said[..length], b"READY=1");
+        started
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    fn write(&self, host: u8, rest: &str) {
+        fs::write(
+            self.path("speaker.yaml"),
+            self.port.file(host, &self.folder, rest),
+        )
+        .expect("writable");
+    }
+
+    fn ask<T: DeserializeOwned>(&self, method: Method) -> Result<T, RpcError> {
+        self.exchange(method).outcome().map(typed)
+    }
+
+    fn exchange(&self, method: Method) -> Response {
+        let mut stream = UnixStream::connect(self.path("control.sock")).expect("it serves");
+        rpc::write(&mut stream, &Request::new(1, method, Value::Null)).expect("it reads");
+        rpc::read(&mut BufReader::new(stream), rpc::MAX_LINE).expect("it answers")
+    }
+
+    fn peers(&self) -> Vec<PeerStatus> {
+        self.ask(Method::BgpPeers).expect("peers")
+    }
+
+    /// The prefixes known, and from whom.
+    fn routes(&self) -> Vec<String> {
+        let routes: Vec<BgpRoute> = self.ask(Method::BgpRoutes).expect("routes");
+        routes.iter().map(|route| route.prefix.to_string()).collect()
+    }
+
+    /// How many sessions are up.
+    fn established(&self) -> usize {
+        self.peers()
+            .iter()
+            .filter(|peer| peer.state == "Established")
+            .count()
+    }
+
+    /// Of which sessions it is true that they are up and were never down.
+    fn unbroken(&self) -> Vec<bool> {
+        let log = self.log();
+        let broken = |peer: &PeerStatus| log.contains(&format!("session down peer={} ", peer.address));
+        let peers = self.peers();
+        peers
+            .iter()
+            .map(|peer| peer.state == "Established" && !broken(peer))
+            .collect()
+    }
+
+    fn reload(&self) -> Result<Reload, RpcError> {
+        self.ask(Method::BgpReload)
+    }
+
+    fn hangup(&self) {
+        let pid = i32::try_from(self.process.id()).expect("a pid");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGHUP)
+            .expect("it runs");
+    }
+}
+
+/// What the method gives.
+fn typed<T: DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).expect("the method's type")
+}
+
+impl Drop for Bgpd {
+    fn drop(&mut self) {
+        self.process.kill().expect("it runs");
+        self.process.wait().expect("it ends");
+    }
+}
+
+fn eventually(what: &str, speaker: &Bgpd, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(
+            start.elapsed() < SOON,
+            "not within {SOON:?}: {what}\n{}",
+            speaker.log()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+const ROUTES: &str = "routes: [10.1.0.0/24]\n";
+
+#[test]
+fn a_change_of_one_neighbor_touches_that_neighbor_only() {
+    let port = Port(1791);
+    let [hub, second, third] = port.three();
+    assert_eq!(hub.unbroken(), [true, true]);
+
+    hub.write(
+        1,
+        &format!("{ROUTES}neighbors:\n{}", port.clients(", export: reject", "")),
+    );
+    let done = hub.reload().expect("a right file");
+    assert_eq!(done.peers_changed, [address(2)]);
+    assert_eq!((done.peers_added.len(), done.peers_removed.len()), (0, 0));
+    eventually("what was announced is withdrawn", &second, || {
+        second.routes() == ["10.2.0.0/24"]
+    });
+    assert_eq!(hub.unbroken(), [true, true], "no session has to go for a policy");
+
+    hub.write(
+        1,
+        &format!("{ROUTES}neighbors:\n{}", port.clients(", holdTime: 30", "")),
+    );
+    hub.reload().expect("a right file");
+    eventually("the session has gone", &hub, || hub.unbroken() == [false, true]);
+    eventually("the session is back", &hub, || hub.established() == 2);
+    assert_eq!(
+        hub.unbroken(),
+        [false, true],
+        "the hold time is agreed on in OPENs"
+    );
+    assert_eq!(third.unbroken(), [true]);
+}
+
+#[test]
+fn routes_and_neighbors_come_and_go_with_the_file() {
+    let port = Port(1792);
+    let [hub, second, third] = port.three();
+    let rest = format!(
+        "routes: [10.4.0.0/24]\nneighbors:\n{}",
+        port.neighbor(1, 3, ", routeReflectorClient: true")
+    );
+    hub.write(1, &rest);
+    hub.hangup();
+    eventually("SIGHUP has the file read", &third, || {
+        third.routes() == ["10.3.0.0/24", "10.4.0.0/24"]
+    });
+    assert_eq!(hub.unbroken(), [true]);
+    assert_eq!(second.established(), 0);
+
+    // Back before the neighbour dials the next time: it is let in at its first attempt.
+    hub.write(1, &format!("{ROUTES}neighbors:\n{}", port.clients("", "")));
+    let done = hub.reload().expect("a right file");
+    assert_eq!(done.peers_added, [address(2)]);
+    assert_eq!(done.routes_removed.len() + done.routes_added.len(), 2);
+    eventually("the neighbor is back", &hub, || hub.established() == 2);
+    eventually("and has its routes", &second, || {
+        second.routes() == ["10.1.0.0/24", "10.2.0.0/24", "10.3.0.0/24"]
+    });
+    assert_eq!(third.unbroken(), [true]);
+}
+
+#[test]
+fn a_wrong_file_changes_nothing_and_is_told_by_line_and_field() {
+    let port = Port(1793);
+    let [hub, _second, _third] = port.three();
+    let before = (hub.unbroken(), hub.routes());
+    let right = port.clients("", "");
+    for (text, complaints) in [
+        (
+            format!("neighbors:\n{}", port.neighbor(1, 2, ", holdTime: 2")),
+            [":6:", "hold time"],
+        ),
+        (
+            format!("neighbours:\n{right}"),
+            [":5:", "did you mean 'neighbors'?"],
+        ),
+        (
+            format!("neighbors:\n{right}{}", port.neighbor(1, 2, "")),
+            ["listed twice", "keep one"],
+        ),
+        (
+            format!("neighbors:\n{right}fib: true\n"),
+            [":8:", "'fib' cannot change while"],
+        ),
+    ] {
+        hub.write(1, &text);
+        let error = hub.reload().expect_err(&text).message;
+        for complaint in complaints {
+            assert!(error.contains(complaint), "{error}");
+        }
+        assert_eq!((hub.unbroken(), hub.routes()), before, "{error}");
+    }
+    hub.hangup();
+    eventually("the log says it, too", &hub, || {
+        hub.log().matches("'fib' cannot change").count() == 2
+    });
+    assert_eq!((hub.unbroken(), hub.routes()), before);
+}
+
+#[test]
+fn what_is_no_matter_of_bgp_is_refused_with_a_hint() {
+    let speaker = Bgpd::start(Port(1790), 9, "");
+    let error = speaker
+        .ask::<Value>(Method::IpamShow)
+        .expect_err("it has no addresses");
+    assert!(
+        error.message.contains("manx-bgpd, which does BGP only"),
+        "{error}"
+    );
+}
