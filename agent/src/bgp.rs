@@ -213,6 +213,7 @@ impl Task {
             cluster_id: None,
             restarted,
             deferral: DEFERRAL,
+            farewell: format!("manxd on {} stops", self.identity.name),
             seed: rand::random(),
             max_paths: MAX_PATHS,
         }

@@ -51,6 +51,7 @@ pub fn peer_config(
         next_hop_v6: identity.ipv6.map(|network| network.ip()),
         passive: session.passive,
         hold_time: session.hold_time,
+        min_hold_time: Duration::ZERO,
         families: families.into_iter().flatten().collect(),
         route_reflector_client: false,
         graceful_restart: session.restart_time,

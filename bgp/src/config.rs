@@ -32,6 +32,8 @@ pub struct Config {
     /// How long after the start export waits, if we restarted, and `Output::Converged` in any case, at most.
     /// Peers drop our routes after the restart time that we offer them: it has to be longer.
     pub deferral: Duration,
+    /// What an operator wants peers to read when we shut down (RFC 9003); 255 octets are sent at most.
+    pub farewell: String,
     /// Seed of all jitter.
     pub seed: u64,
     /// Next hops per prefix towards the kernel, at most.
@@ -57,6 +59,8 @@ pub struct PeerConfig {
     pub passive: bool,
     /// Proposed hold time; zero: none. 3 s at least otherwise.
     pub hold_time: Duration,
+    /// The shortest hold time that we take from the peer: a shorter one, other than zero, is refused (RFC 4271 §4.2).
+    pub min_hold_time: Duration,
     /// Families to offer.
     pub families: Vec<Family>,
     /// Treat the peer as a client (RFC 4456).
@@ -167,7 +171,15 @@ impl PeerConfig {
     /// Whether `new` can only take effect with a new session: what the OPENs agree on, or where they are sent
     /// from. All else is applied to the session as it stands.
     pub(crate) fn needs_new_session(&self, new: &Self) -> bool {
-        let agreed = |it: &Self| (it.asn, it.local_address, it.hold_time, it.graceful_restart);
+        let agreed = |it: &Self| {
+            (
+                it.asn,
+                it.local_address,
+                it.hold_time,
+                it.min_hold_time,
+                it.graceful_restart,
+            )
+        };
         agreed(self) != agreed(new)
             || self.families != new.families
             || self.features.offer(self) != new.features.offer(new)

@@ -59,6 +59,9 @@ pub struct Settings {
     /// Best paths into the kernel's main table. Default false.
     #[serde(default)]
     pub fib: bool,
+    /// What peers are told when we shut down (RFC 9003), 255 octets at most. Default: nothing.
+    #[serde(default, deserialize_with = "communication")]
+    pub shutdown_communication: String,
     /// The control socket, for `manxctl bgp … --socket`. Default: none.
     #[serde(default)]
     pub socket: Option<PathBuf>,
@@ -101,6 +104,9 @@ pub struct Neighbor {
     /// Seconds of silence after which the peer is gone: 0 (never) or 3 to 65535. Default 90.
     #[serde(default = "hold_time_default", deserialize_with = "hold_time")]
     pub hold_time: u16,
+    /// The shortest hold time that the peer may ask for, where it asks for one: 3 to 65535. Default 0: any.
+    #[serde(default, deserialize_with = "hold_time")]
+    pub min_hold_time: u16,
     /// Seconds that the peer keeps our routes while we restart, 0 to 4095; `false` does not offer graceful
     /// restart, `true`, the default, stands for 120.
     #[serde(default = "graceful_restart_default", deserialize_with = "graceful_restart")]
@@ -316,6 +322,7 @@ impl Settings {
                 cluster_id: None,
                 restarted,
                 deferral: DEFERRAL,
+                farewell: self.shutdown_communication.clone(),
                 seed: rand::random(),
                 max_paths: MAX_PATHS,
             },
@@ -367,6 +374,7 @@ impl Neighbor {
             next_hop_v6: self.next_hop_v6,
             passive: self.passive,
             hold_time: Duration::from_secs(self.hold_time.into()),
+            min_hold_time: Duration::from_secs(self.min_hold_time.into()),
             families: self.families.iter().map(|family| family.family()).collect(),
             route_reflector_client: self.route_reflector_client,
             graceful_restart: self
@@ -593,6 +601,18 @@ fn hold_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error
     }
 }
 
+/// RFC 9003 §2: its length has one octet.
+fn communication<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let words = String::deserialize(deserializer)?;
+    if words.len() > u8::MAX.into() {
+        return Err(D::Error::custom(format_args!(
+            "{} octets are more than the 255 that peers can be told (RFC 9003): shorten it",
+            words.len()
+        )));
+    }
+    Ok(words)
+}
+
 fn graceful_restart<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
     struct Time;
 
@@ -688,6 +708,7 @@ mod tests {
     fn every_field_reaches_the_speaker() {
         let text = format!(
             "{MINIMAL}fib: true
+shutdownCommunication: back at noon
 routes: [10.0.0.0/24, \"fd00::/64\"]
 neighbors:
 - address: 192.0.2.2:1179
@@ -698,6 +719,7 @@ neighbors:
   passive: true
   routeReflectorClient: true
   holdTime: 9
+  minHoldTime: 6
   gracefulRestart: 30
   families: [ipv6]
   nextHopSelf: true
@@ -711,6 +733,7 @@ neighbors:
         );
         let settings = Settings::parse(&text).unwrap();
         assert!(settings.fib);
+        assert_eq!(settings.options(false).config.farewell, "back at noon");
         assert_eq!(settings.routes.len(), 2);
         let expected = PeerConfig {
             key: PeerKey {
@@ -724,6 +747,7 @@ neighbors:
             next_hop_v6: Some("2001:db8::1".parse().unwrap()),
             passive: true,
             hold_time: Duration::from_secs(9),
+            min_hold_time: Duration::from_secs(6),
             families: vec![Family::Ipv6Unicast],
             route_reflector_client: true,
             graceful_restart: Some(Duration::from_secs(30)),
@@ -934,6 +958,10 @@ neighbors:
             (
                 neighbor("holdTime: 2"),
                 "6:13: a hold time of 1 or 2 s is not possible",
+            ),
+            (
+                format!("{MINIMAL}shutdownCommunication: {}", "a".repeat(256)),
+                "256 octets are more than the 255",
             ),
             (
                 neighbor("gracefulRestart: 4096"),
