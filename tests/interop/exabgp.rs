@@ -19,8 +19,12 @@ pub(crate) const PROGRAM: Program = Program {
     package: "exabgp",
     start: |namespace, session, sessions| Box::new(ExaBgp::start(namespace, session, sessions)),
     lacks: &[
+        (Feature::Gtsm, "its answers to our dials have TTL 64"),
+        (Feature::WeRestartUnderTraffic, "puts no routes into the kernel"),
+        (Feature::TheyRestartUnderTraffic, "puts no routes into the kernel"),
         (Feature::TheirShutdown, "its teardown sends no message"),
         (Feature::TheyReflect, "passes no routes on"),
+        (Feature::TheySendPaths, "passes no routes on"),
         (Feature::WeRestart, "keeps no table"),
         (Feature::Bfd, "has none"),
     ],
@@ -37,9 +41,11 @@ struct Heard {
     /// The peers of all sessions that are up.
     up: BTreeSet<String>,
     routes: BTreeMap<String, Attributes>,
+    /// Prefixes with the identifiers of their paths, as far as they have any.
+    paths: BTreeSet<(String, String)>,
     /// Prefixes announced in this session.
     updates: u64,
-    notification: Option<String>,
+    notifications: BTreeSet<String>,
 }
 
 impl ExaBgp {
@@ -83,13 +89,15 @@ impl Heard {
                 self.up.remove(peer);
                 if is_first {
                     self.routes.clear();
+                    self.paths.clear();
                     self.updates = 0;
                 }
             }
             Some("update") if is_first => self.update(&neighbor["message"]["update"]),
             Some("notification") if is_first && neighbor["direction"] == "receive" => {
                 let said = &neighbor["notification"];
-                self.notification = Some(format!("{}/{}", said["code"], said["subcode"]));
+                let code = format!("{}/{}", said["code"], said["subcode"]);
+                self.notifications.insert(code);
             }
             _ => {}
         }
@@ -99,21 +107,25 @@ impl Heard {
         let by_family = |what: &str| update[what].as_object().cloned().unwrap_or_default();
         let prefixes = |routes: &Value| {
             let routes = routes.as_array().cloned().unwrap_or_default();
-            let named = routes
-                .into_iter()
-                .filter_map(|it| it["nlri"].as_str().map(str::to_owned));
+            let named = routes.iter().filter_map(|it| {
+                let path = it["path-information"].as_str().unwrap_or_default();
+                Some((it["nlri"].as_str()?.to_owned(), path.to_owned()))
+            });
             named.collect::<Vec<_>>()
         };
         for (_, routes) in by_family("withdraw") {
-            for prefix in prefixes(&routes) {
-                self.routes.remove(&prefix);
+            for path in prefixes(&routes) {
+                self.paths.remove(&path);
+                self.routes.remove(&path.0);
             }
         }
         for (_, by_next_hop) in by_family("announce") {
             let by_next_hop = by_next_hop.as_object().cloned().unwrap_or_default();
-            for prefix in by_next_hop.values().flat_map(prefixes) {
+            for path in by_next_hop.values().flat_map(prefixes) {
                 self.updates += 1;
-                self.routes.insert(prefix, attributes(&update["attribute"]));
+                self.routes
+                    .insert(path.0.clone(), attributes(&update["attribute"]));
+                self.paths.insert(path);
             }
         }
     }
@@ -184,10 +196,20 @@ fn neighbor(base: &Base, ends: Ends) -> String {
         they_wait,
         hold_time,
         graceful_restart,
+        password,
+        ttl_security,
+        add_path,
         ..
     } = base.session;
     let Ends { ours, theirs, .. } = ends;
     let restart = graceful_restart.map_or_else(String::new, |seconds| format!("graceful-restart {seconds};"));
+    let password = password.map_or_else(String::new, |it| format!("md5-password '{it}';"));
+    let security = if ttl_security {
+        "incoming-ttl 255; outgoing-ttl 255;"
+    } else {
+        ""
+    };
+    let add_path = if add_path { "add-path send/receive;" } else { "" };
     let routes = FAMILIES.map(|family| {
         let routes = base
             .announced(family)
@@ -199,8 +221,8 @@ fn neighbor(base: &Base, ends: Ends) -> String {
     format!(
         "neighbor {ours} {{
   router-id {their_id}; local-address {theirs}; local-as {their_asn}; peer-as {our_asn};
-  hold-time {hold_time}; passive {they_wait}; group-updates false;
-  capability {{ asn4 enable; route-refresh enable; {restart} }}
+  hold-time {hold_time}; passive {they_wait}; group-updates false; {password} {security}
+  capability {{ asn4 enable; route-refresh enable; {restart} {add_path} }}
   family {{ ipv4 unicast; ipv6 unicast; }}
   api {{ processes [ pipe ]; neighbor-changes; receive {{ parsed; update; notification; }} }}
   static {{
@@ -237,7 +259,11 @@ impl Router for ExaBgp {
     }
 
     fn learned(&self) -> BTreeSet<String> {
-        self.heard().routes.into_keys().collect()
+        self.heard().paths.into_iter().map(|(prefix, _)| prefix).collect()
+    }
+
+    fn paths(&self, prefix: &str) -> usize {
+        self.heard().paths.iter().filter(|(of, _)| of == prefix).count()
     }
 
     fn attributes(&self, prefix: &str) -> Option<Attributes> {
@@ -269,8 +295,8 @@ impl Router for ExaBgp {
         unreachable!("it cannot say {message:?}");
     }
 
-    fn last_notification(&self) -> Option<String> {
-        self.heard().notification
+    fn was_told(&self, code: &str) -> bool {
+        self.heard().notifications.contains(code)
     }
 
     fn kill(&mut self) {

@@ -17,6 +17,14 @@ pub(crate) const PROGRAM: Program = Program {
     start: |namespace, session, sessions| Box::new(Gobgp::start(namespace, session, sessions)),
     lacks: &[
         (
+            Feature::WeRestartUnderTraffic,
+            "puts no routes into the kernel by itself",
+        ),
+        (
+            Feature::TheyRestartUnderTraffic,
+            "puts no routes into the kernel by itself",
+        ),
+        (
             Feature::WeRefuseTheirAs,
             "shows no NOTIFICATION that it gets in OpenConfirm",
         ),
@@ -115,6 +123,9 @@ fn neighbor(ends: Ends, session: Session) -> String {
         hold_time,
         graceful_restart,
         reflector,
+        password,
+        ttl_security,
+        add_path,
         ..
     } = session;
     let Ends { ours, theirs, .. } = ends;
@@ -127,6 +138,17 @@ fn neighbor(ends: Ends, session: Session) -> String {
     } else {
         ""
     };
+    let password = password.map_or_else(String::new, |it| format!("auth-password = \"{it}\"\n"));
+    let security = if ttl_security {
+        "[neighbors.ttl-security.config]\nenabled = true\nttl-min = 255\n"
+    } else {
+        ""
+    };
+    let add_path = if add_path {
+        "[neighbors.afi-safis.add-paths.config]\nreceive = true\nsend-max = 8\n"
+    } else {
+        ""
+    };
     let families = FAMILIES.map(|family| {
         format!(
             "[[neighbors.afi-safis]]
@@ -134,7 +156,7 @@ fn neighbor(ends: Ends, session: Session) -> String {
 afi-safi-name = \"{family}-unicast\"
 [neighbors.afi-safis.mp-graceful-restart.config]
 enabled = {}
-",
+{add_path}",
             graceful_restart.is_some()
         )
     });
@@ -143,7 +165,7 @@ enabled = {}
 [neighbors.config]
 neighbor-address = \"{ours}\"
 peer-as = {our_asn}
-[neighbors.timers.config]
+{password}[neighbors.timers.config]
 hold-time = {hold_time}
 keepalive-interval = {keepalive}
 connect-retry = 1
@@ -151,7 +173,7 @@ idle-hold-time-after-reset = 1
 [neighbors.transport.config]
 local-address = \"{theirs}\"
 passive-mode = {they_wait}
-{restart}{client}{families}",
+{restart}{client}{security}{families}",
         families = families.concat(),
     )
 }
@@ -171,6 +193,13 @@ impl Router for Gobgp {
             .filter(|(_, paths)| self.ours_among(paths).is_some())
             .map(|(prefix, _)| prefix.clone())
             .collect()
+    }
+
+    fn paths(&self, prefix: &str) -> usize {
+        let ours = self.base.ends().ours.to_string();
+        let rib = self.json(&format!("global rib -a {}", family(prefix)));
+        let paths = rib[prefix].as_array().into_iter().flatten();
+        paths.filter(|path| path["neighbor-ip"] == ours).count()
     }
 
     fn attributes(&self, prefix: &str) -> Option<Attributes> {
@@ -213,17 +242,12 @@ impl Router for Gobgp {
         run(gobgp.args(["-p", "50051", "neighbor", &ours, "shutdown", "--reason", message]));
     }
 
-    fn last_notification(&self) -> Option<String> {
-        let log = self.base.log();
-        let received = log
-            .lines()
-            .rev()
-            .find(|line| line.to_lowercase().contains("received notification"))?;
-        let field = |name: &str| {
-            let (_, rest) = received.split_once(&format!("{name}="))?;
-            rest.split_whitespace().next()
-        };
-        Some(format!("{}/{}", field("Code")?, field("Subcode")?))
+    fn was_told(&self, code: &str) -> bool {
+        let (code, subcode) = code.split_once('/').expect("code/subcode");
+        let said = [format!(" Code={code} "), format!(" Subcode={subcode} ")];
+        let log = self.base.log().to_lowercase();
+        let mut received = log.lines().filter(|line| line.contains("received notification"));
+        received.any(|line| said.iter().all(|field| line.contains(&field.to_lowercase())))
     }
 
     fn kill(&mut self) {

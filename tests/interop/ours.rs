@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use manx_bgpd::bgp::bfd;
+use manx_bgpd::bgp::transport::{Authentication, Distance, Secret};
 use manx_bgpd::bgp::{
-    BfdConfig, Config, Family, Features, NextHopMode, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot,
-    Policy, Prefix, State, Transport,
+    AddPathConfig, BfdConfig, Config, Family, Features, NextHopMode, PathSnapshot, PeerConfig, PeerKey,
+    PeerSnapshot, Policy, Prefix, State, Transport,
 };
 use manx_bgpd::{Events, Handle, Options};
 use manx_linux::Netns;
@@ -206,8 +207,30 @@ fn peer(session: Session, ends: Ends) -> PeerConfig {
             min_rx: Duration::from_millis(300),
             multiplier: NonZeroU8::MIN.saturating_add(2),
         }),
-        features: Features::default(),
-        transport: Transport::default(),
+        features: Features {
+            add_path: Family::ALL
+                .into_iter()
+                .filter(|_| session.add_path)
+                .map(|family| AddPathConfig {
+                    family,
+                    receive: true,
+                    send: 8,
+                })
+                .collect(),
+            ..Features::default()
+        },
+        transport: Transport {
+            authentication: session.password.map(|password| {
+                let secret = Secret::new(password.as_bytes());
+                Authentication::Md5(secret.expect("tests have short passwords"))
+            }),
+            distance: if session.ttl_security {
+                Distance::Secured(NonZeroU8::MIN)
+            } else {
+                Distance::Any
+            },
+            interface: None,
+        },
     }
 }
 

@@ -72,6 +72,14 @@ pub(crate) struct Session {
     pub(crate) bfd: Option<Hops>,
     /// Who reflects, with the other as its client.
     pub(crate) reflector: Option<Side>,
+    /// What both sides sign their segments with (RFC 2385).
+    pub(crate) password: Option<&'static str>,
+    /// Each side takes only packets that come straight from the other (RFC 5082).
+    pub(crate) ttl_security: bool,
+    /// Each side sends all its paths of a prefix and takes the other's (RFC 7911).
+    pub(crate) add_path: bool,
+    /// What they learn, their kernel routes by.
+    pub(crate) fib: bool,
 }
 
 /// How far BFD takes the peer to be.
@@ -99,6 +107,10 @@ pub(crate) const EXTERNAL: Session = Session {
     graceful_restart: None,
     bfd: None,
     reflector: None,
+    password: None,
+    ttl_security: false,
+    add_path: false,
+    fib: false,
 };
 
 /// A plain session within one AS.
@@ -131,6 +143,8 @@ pub(crate) trait Router {
     fn established(&self) -> usize;
     /// What it has learned from us on its first session, both families.
     fn learned(&self) -> BTreeSet<String>;
+    /// How many paths of a prefix it has learned so.
+    fn paths(&self, prefix: &str) -> usize;
     /// What came with a prefix that it has learned so.
     fn attributes(&self, prefix: &str) -> Option<Attributes>;
     /// Originates a prefix.
@@ -143,8 +157,8 @@ pub(crate) trait Router {
     fn updates(&self) -> u64;
     /// Ends the session as its operator does, who says why (RFC 9003).
     fn shut_down(&self, message: &str);
-    /// Code and subcode of the last NOTIFICATION that we sent it, as it shows them.
-    fn last_notification(&self) -> Option<String>;
+    /// Whether it shows that we have sent it a NOTIFICATION with this code and subcode: `6/2`.
+    fn was_told(&self, code: &str) -> bool;
     /// Stops it as kill -9 does.
     fn kill(&mut self);
     /// Starts it again after `kill`, with graceful restart where configured; it originates only `kept`.
