@@ -44,7 +44,7 @@ pub fn peer_config(session: &Session, identity: &Identity, within: &Arc<[Prefix]
         passive: session.passive,
         hold_time: session.hold_time,
         families: families.into_iter().flatten().collect(),
-        route_reflector_client: false,
+        route_reflector_client: session.client,
         graceful_restart: session.restart_time,
         next_hop: match session.next_hop {
             NextHopMode::Auto => manx_bgp::NextHopMode::Auto,

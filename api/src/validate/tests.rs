@@ -269,6 +269,17 @@ fn peers() {
         &[json!(4096)],
         "spec.maxRestartTime",
     );
+    refused(&peer, "/spec/asNumber", &[Value::Null], "spec.asNumber");
+    refused(
+        &peer,
+        "/spec/peerSelector",
+        &[json!("has(reflector)")],
+        "spec.peerSelector",
+    );
+    let nodes = base("BGPPeer", "reflectors", json!({"peerSelector": "has(reflector)"}));
+    assert_eq!(validate(&changed(&nodes, &[])), []);
+    refused(&nodes, "/spec/asNumber", &[json!(64512)], "spec.asNumber");
+    refused(&nodes, "/spec/peerSelector", &[Value::Null], "spec.peerIP");
     accepted(
         &peer,
         "/spec/bfd",
