@@ -18,7 +18,7 @@ use manx_bgpd::{Event, Events, Handle, Options, show};
 use manx_routes::Source;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::sleep;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::ask::answer;
 use crate::convert;
@@ -232,6 +232,8 @@ impl Task {
         owned: &mut watch::Receiver<Arc<Owned>>,
         questions: &mut mpsc::Receiver<Question>,
     ) -> End {
+        let mut looks = interval(leaving::PAUSE);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let (cluster, blocks) = (
                 view.borrow_and_update().clone(),
@@ -246,7 +248,7 @@ impl Task {
             tokio::select! {
                 Ok(()) = view.changed() => {}
                 Ok(()) = owned.changed() => {}
-                () = sleep(leaving::PAUSE), if life.leaving.is_some() => look(life).await,
+                _ = looks.tick(), if life.leaving.is_some() => look(life).await,
                 event = life.events.next() => match event {
                     Some(event) => self.event(life, event).await,
                     None => {
