@@ -10,6 +10,7 @@ use manx_api::ipam::AttachmentId;
 use manx_api::status::KernelRoute;
 use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
 use manx_api::{Key, Kind, Metadata};
+use manx_bgp::transport::{Authentication, Distance};
 use manx_bgp::wire::NextHop;
 use manx_bgp::{BfdConfig, Family, Features, PeerConfig, PeerKey, Policy, Prefix, Transport};
 use manx_cni::{Code, Dns, Interface, IpConfig, Success};
@@ -29,7 +30,12 @@ pub fn peer_key(address: IpAddr) -> PeerKey {
 
 /// A session as the speaker wants it told. Prefixes outside `within` pass in neither direction.
 #[must_use]
-pub fn peer_config(session: &Session, identity: &Identity, within: &Arc<[Prefix]>) -> PeerConfig {
+pub fn peer_config(
+    session: &Session,
+    identity: &Identity,
+    within: &Arc<[Prefix]>,
+    authentication: Option<Authentication>,
+) -> PeerConfig {
     let families = [
         identity.ipv4.map(|_| Family::Ipv4Unicast),
         identity.ipv6.map(|_| Family::Ipv6Unicast),
@@ -54,7 +60,11 @@ pub fn peer_config(session: &Session, identity: &Identity, within: &Arc<[Prefix]
         import: Policy::Within(Arc::clone(within)),
         export: Policy::Within(Arc::clone(within)),
         bfd: session.bfd.map(bfd_config),
-        transport: Transport::default(),
+        transport: Transport {
+            authentication,
+            distance: session.ttl_security.map_or(Distance::Any, Distance::Secured),
+            interface: None,
+        },
         features: Features::default(),
     }
 }

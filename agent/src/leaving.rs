@@ -102,6 +102,7 @@ mod tests {
     fn path(prefix: &str, from: Option<u8>) -> PathSnapshot {
         PathSnapshot {
             prefix: prefix.parse().unwrap(),
+            path_id: None,
             next_hop: None,
             peer: from.map(key),
             attributes: Arc::new(Attributes::default()),

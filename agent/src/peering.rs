@@ -7,10 +7,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU8;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use manx_api::bgp::{BfdSpec, BgpPeer, NextHopMode};
+use manx_api::bgp::{BfdSpec, BgpPeer, NextHopMode, SecretKeyRef, SourceAddress};
 use manx_api::node::{Node, NodeBgp};
 
 use crate::view::View;
@@ -36,6 +37,10 @@ pub struct Session {
     pub bfd: Option<BfdSpec>,
     /// We reflect for the peer (RFC 4456).
     pub client: bool,
+    /// Where the password is.
+    pub password: Option<SecretKeyRef>,
+    /// How many hops the peer's packets may have come (RFC 5082).
+    pub ttl_security: Option<NonZeroU8>,
     /// `mesh`, or the BGPPeer's name.
     pub origin: String,
 }
@@ -106,6 +111,8 @@ fn mesh_session(view: &View, me: &NodeBgp, other: &Node) -> Option<Session> {
         next_hop: NextHopMode::Auto,
         bfd: settings.node_mesh_bfd,
         client: false,
+        password: settings.node_mesh_password.clone().map(|it| it.secret_key_ref),
+        ttl_security: None,
         origin: MESH.to_owned(),
     })
 }
@@ -114,7 +121,7 @@ fn mesh_session(view: &View, me: &NodeBgp, other: &Node) -> Option<Session> {
 fn peer_session(view: &View, node: &Node, me: &NodeBgp, peer: &BgpPeer) -> Option<Session> {
     let (remote, asn) = (peer.spec.peer_ip?, peer.spec.as_number?);
     is_for(peer, node).then(|| Session {
-        local: address_of_family(me, remote.ip()),
+        local: address_of_family(me, remote.ip()).filter(|_| is_bound(peer)),
         client: is_client(view, me, asn, cluster_of(view, remote.ip())),
         ..session(peer, remote, asn)
     })
@@ -127,10 +134,15 @@ fn node_session(view: &View, me: &NodeBgp, peer: &BgpPeer, other: &Node) -> Opti
     let remote = SocketAddr::new(remote, view.configuration.listen_port);
     let asn = asn(view, bgp);
     Some(Session {
-        local: Some(local),
+        local: is_bound(peer).then_some(local),
         client: is_client(view, me, asn, bgp.route_reflector_cluster_id),
         ..session(peer, remote, asn)
     })
+}
+
+/// Whether sessions run from the node's own address.
+fn is_bound(peer: &BgpPeer) -> bool {
+    peer.spec.source_address == SourceAddress::UseNodeIp
 }
 
 /// What a BGPPeer says of each of its sessions.
@@ -146,6 +158,8 @@ fn session(peer: &BgpPeer, remote: SocketAddr, asn: u32) -> Session {
         next_hop: spec.next_hop_mode,
         bfd: spec.bfd,
         client: false,
+        password: spec.password.clone().map(|it| it.secret_key_ref),
+        ttl_security: spec.ttl_security.and_then(NonZeroU8::new),
         origin: peer.metadata.name.clone(),
     }
 }
@@ -207,7 +221,7 @@ fn restart_time(seconds: u16) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use manx_api::Metadata;
-    use manx_api::bgp::BgpPeerSpec;
+    use manx_api::bgp::{BgpPeerSpec, Password};
     use manx_api::node::NodeSpec;
 
     use super::*;
@@ -415,6 +429,30 @@ mod tests {
         assert_eq!(bfd(&view), expected(None));
         view.configuration.node_mesh_bfd = Some(BfdSpec::default());
         assert_eq!(bfd(&view), expected(Some(BfdSpec::default())));
+    }
+
+    #[test]
+    fn a_peer_says_how_its_connections_are_guarded_and_the_mesh_has_a_password_of_its_own() {
+        let mut guarded = peer("tor", "192.0.2.254");
+        guarded.spec = serde_json::from_str(
+            r#"{"peerIP": "192.0.2.254", "asNumber": 65100, "ttlSecurity": 2, "sourceAddress": "None",
+                "password": {"secretKeyRef": {"name": "rack-1", "key": "password"}}}"#,
+        )
+        .unwrap();
+        let mut view = view(&three(), &[guarded]);
+        let mesh = SecretKeyRef {
+            name: "mesh".to_owned(),
+            key: "password".to_owned(),
+        };
+        view.configuration.node_mesh_password = Some(Password {
+            secret_key_ref: mesh.clone(),
+        });
+        let sessions = sessions(&view, "n1");
+        let tor = &sessions[&"192.0.2.254".parse().unwrap()];
+        assert_eq!(tor.password.as_ref().map(|it| it.name.as_str()), Some("rack-1"));
+        assert_eq!((tor.ttl_security, tor.local), (NonZeroU8::new(2), None));
+        let node = &sessions[&"192.0.2.2".parse().unwrap()];
+        assert_eq!((&node.password, node.ttl_security), (&Some(mesh), None));
     }
 
     #[test]

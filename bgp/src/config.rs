@@ -167,7 +167,7 @@ impl PeerConfig {
         let agreed = |it: &Self| (it.asn, it.local_address, it.hold_time, it.graceful_restart);
         agreed(self) != agreed(new)
             || self.families != new.families
-            || self.features != new.features
+            || self.features.offer(self) != new.features.offer(new)
             || self.transport.needs_new_connection(&new.transport)
     }
 }

@@ -13,7 +13,8 @@
 //!
 //! 7. the lower ORIGINATOR_ID, or BGP identifier of its peer;
 //! 8. the shorter CLUSTER_LIST;
-//! 9. the lower peer address.
+//! 9. the lower peer address;
+//! 10. the lower path identifier (RFC 7911).
 //!
 //! The result depends on the set of paths alone, not on their order or age: step 5 removes a path when *any*
 //! path left through its neighbouring AS is better, and every other step is a minimum.
@@ -52,6 +53,8 @@ pub(crate) enum Source {
         router_id: Ipv4Addr,
         /// It is of another AS.
         external: bool,
+        /// Its identifier for the path (RFC 7911).
+        path_id: Option<u32>,
     },
 }
 
@@ -76,6 +79,8 @@ pub(crate) enum Reason {
     ClusterListLength,
     /// Step 9.
     PeerAddress,
+    /// Step 10.
+    PathId,
 }
 
 impl fmt::Display for Reason {
@@ -90,6 +95,7 @@ impl fmt::Display for Reason {
             Self::RouterId => "another path's originator has a lower BGP identifier",
             Self::ClusterListLength => "another path has a shorter CLUSTER_LIST",
             Self::PeerAddress => "another path's peer has a lower address",
+            Self::PathId => "another path of the same peer has a lower path identifier",
         })
     }
 }
@@ -175,28 +181,36 @@ impl Candidate<'_> {
         matches!(self.source, Source::Peer { external: true, .. })
     }
 
-    /// In which of steps 7 to 9 this path is better than `other`.
+    /// In which of steps 7 to 10 this path is better than `other`.
     fn beats(&self, other: &Self) -> Reason {
         let (best, other) = (self.tie_break(), other.tie_break());
         if best.0 != other.0 {
             Reason::RouterId
         } else if best.1 != other.1 {
             Reason::ClusterListLength
-        } else {
+        } else if best.2 != other.2 {
             Reason::PeerAddress
+        } else {
+            Reason::PathId
         }
     }
 
-    /// Steps 7 to 9. No two paths of a prefix come from one peer, so no two are equal.
-    fn tie_break(&self) -> (Option<Ipv4Addr>, usize, Option<PeerKey>) {
-        let (router_id, key) = match self.source {
-            Source::Own => (None, None),
-            Source::Peer { key, router_id, .. } => (Some(router_id), Some(key)),
+    /// Steps 7 to 10. No two paths of a prefix have peer and identifier in common, so no two are equal.
+    fn tie_break(&self) -> (Option<Ipv4Addr>, usize, Option<PeerKey>, Option<u32>) {
+        let (router_id, key, path_id) = match self.source {
+            Source::Own => (None, None, None),
+            Source::Peer {
+                key,
+                router_id,
+                path_id,
+                ..
+            } => (Some(router_id), Some(key), path_id),
         };
         (
             self.attributes.originator_id.or(router_id),
             self.attributes.cluster_list.len(),
             key,
+            path_id,
         )
     }
 }
@@ -221,6 +235,7 @@ mod tests {
                 key: peer(*id).key,
                 router_id: address(*id),
                 external: *external,
+                path_id: None,
             },
         };
         Candidate { attributes, source }
@@ -506,6 +521,22 @@ mod tests {
                 "{reason:?}"
             );
         }
+    }
+
+    /// RFC 7911 §3: paths of one peer are told apart by identifier, of which 0 is one.
+    #[test]
+    fn of_a_peers_equal_paths_the_lower_identifier_wins() {
+        let attributes = Attributes::default();
+        let of = |path_id| Candidate {
+            attributes: &attributes,
+            source: Source::Peer {
+                key: peer(1).key,
+                router_id: address(1),
+                external: true,
+                path_id: Some(path_id),
+            },
+        };
+        assert_eq!(explain(&[of(7), of(0)]), [Some(Reason::PathId), None]);
     }
 
     /// RFC 4271 §9.1.2.2 (c): among routes of one neighboring AS only.

@@ -4,7 +4,7 @@
 //! [`Features::agree`]; it is in use where both OPENs have it.
 
 use crate::config::PeerConfig;
-use crate::wire::{Capability, Context, Open};
+use crate::wire::{AddPath, Capability, Context, Open};
 use crate::{Family, PeerKey};
 
 /// The longest message where both sides take extended ones (RFC 8654 §3).
@@ -13,13 +13,26 @@ const MAX_EXTENDED_MESSAGE: usize = 65_535;
 /// The family whose next hops may be of the other one; IPv6 prefixes never have IPv4 ones (RFC 8950 §4).
 const FOREIGN: Family = Family::Ipv4Unicast;
 
-/// What is offered to a peer beyond the base protocol. A change takes a new session.
+/// What is offered to a peer beyond the base protocol. What changes our OPEN takes a new session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Features {
     /// Messages of up to 65,535 octets (RFC 8654). On by default.
     pub extended_messages: bool,
     /// IPv4 prefixes may have IPv6 next hops (RFC 8950). Where absent, as by default, on sessions over IPv6.
     pub extended_next_hop: Option<bool>,
+    /// Several paths per prefix (RFC 7911), per family. None by default.
+    pub add_path: Vec<AddPathConfig>,
+}
+
+/// Several paths per prefix of a family (RFC 7911).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddPathConfig {
+    /// Which family.
+    pub family: Family,
+    /// Take the peer's.
+    pub receive: bool,
+    /// Send as many at most, the best first; 0: only the best, as without Add-Path.
+    pub send: usize,
 }
 
 impl Default for Features {
@@ -27,6 +40,7 @@ impl Default for Features {
         Self {
             extended_messages: true,
             extended_next_hop: None,
+            add_path: Vec::new(),
         }
     }
 }
@@ -40,6 +54,19 @@ impl Features {
         }
         if self.takes_foreign_next_hops(peer.key) && peer.families.contains(&FOREIGN) {
             offered.push(Capability::ExtendedNextHop(vec![FOREIGN]));
+        }
+        let add_path: Vec<AddPath> = self
+            .add_path
+            .iter()
+            .filter(|it| peer.families.contains(&it.family) && (it.receive || it.send > 0))
+            .map(|it| AddPath {
+                family: it.family,
+                receive: it.receive,
+                send: it.send > 0,
+            })
+            .collect();
+        if !add_path.is_empty() {
+            offered.push(Capability::AddPath(add_path));
         }
         offered
     }
@@ -55,6 +82,26 @@ impl Features {
         {
             context.extended_next_hop = vec![FOREIGN];
         }
+        for family in context.families.clone() {
+            let (Some(ours), Some(theirs)) = (self.add_path_of(family), add_path_of(family, open)) else {
+                continue;
+            };
+            if ours.receive && theirs.send {
+                context.add_path_receive.push(family);
+            }
+            if ours.send > 0 && theirs.receive {
+                context.add_path_send.push(family);
+            }
+        }
+    }
+
+    /// How many paths per prefix to send where the session has identifiers for them.
+    pub(crate) fn paths_to_send(&self, family: Family) -> usize {
+        self.add_path_of(family).map_or(1, |it| it.send)
+    }
+
+    fn add_path_of(&self, family: Family) -> Option<&AddPathConfig> {
+        self.add_path.iter().find(|it| it.family == family)
     }
 
     fn takes_foreign_next_hops(&self, key: PeerKey) -> bool {
@@ -65,6 +112,18 @@ impl Features {
 /// Whether the peer marks beginning and end of what it repeats (RFC 7313 §4); we always do.
 pub(crate) fn demarcates_refresh(open: &Open) -> bool {
     open.capabilities.contains(&Capability::EnhancedRouteRefresh)
+}
+
+/// What the peer does with several paths of a family; of contradicting entries the first counts.
+fn add_path_of(family: Family, open: &Open) -> Option<AddPath> {
+    let entries = open.capabilities.iter().filter_map(|it| {
+        if let Capability::AddPath(entries) = it {
+            Some(entries)
+        } else {
+            None
+        }
+    });
+    entries.flatten().find(|it| it.family == family).copied()
 }
 
 /// Whether a capability says that IPv4 prefixes may have IPv6 next hops.

@@ -11,18 +11,24 @@ use std::time::Instant;
 use crate::config::{Config, Policy};
 use crate::import::{self, OwnNextHops};
 use crate::rib::{Neighbor, Path, PrefixId, Rib, Route, Standing};
-use crate::wire::Update;
+use crate::wire::{Nlri, Update};
 use crate::{Family, PeerKey, Prefix};
 
 /// A peer's Adj-RIB-In.
 #[derive(Debug)]
 pub(crate) struct Inbound {
     key: PeerKey,
+    /// Where it has paths.
     prefixes: BTreeSet<PrefixId>,
+    /// How many.
+    received: u64,
     accepted: u64,
     /// When stale paths are dropped, if there are any.
     pub(crate) stale_until: Option<Instant>,
 }
+
+/// Where a path of the peer's is: its prefix, and the identifier that the peer gave it.
+type Place = (PrefixId, Option<u32>);
 
 /// What an announcement is judged by.
 #[derive(Clone, Copy, Debug)]
@@ -45,14 +51,15 @@ impl Inbound {
         Self {
             key,
             prefixes: BTreeSet::new(),
+            received: 0,
             accepted: 0,
             stale_until: None,
         }
     }
 
-    /// How many prefixes the peer announces.
-    pub(crate) fn received(&self) -> usize {
-        self.prefixes.len()
+    /// How many paths the peer announces.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
     }
 
     /// How many of them may be selected.
@@ -62,13 +69,10 @@ impl Inbound {
 
     /// Takes an UPDATE's routes in. An end mark is [`sweep`](Self::sweep)'s.
     pub(crate) fn update(&mut self, update: Update, gate: Gate<'_>, rib: &mut Rib) {
-        for id in update
-            .withdrawn
-            .iter()
-            .filter_map(|nlri| rib.id(nlri.prefix))
-            .collect::<Vec<_>>()
-        {
-            self.remove(id, rib);
+        for nlri in &update.withdrawn {
+            if let Some(id) = rib.id(nlri.prefix) {
+                self.remove((id, nlri.path_id), rib);
+            }
         }
         let attributes = Arc::new(update.attributes);
         for reach in update.reach {
@@ -78,14 +82,11 @@ impl Inbound {
                 attributes: attributes.clone(),
             };
             let route = rib.intern(route);
-            for prefix in reach.nlri.into_iter().map(|nlri| nlri.prefix) {
+            for Nlri { path_id, prefix } in reach.nlri {
                 if gate.families.contains(&prefix.family()) {
                     let refusal = looped.or_else(|| import::refused(gate.policy, prefix));
-                    self.insert(
-                        prefix,
-                        Path::new(Some(gate.from.clone()), route.clone(), refusal),
-                        rib,
-                    );
+                    let path = Path::new(Some(gate.from.clone()), route.clone(), refusal);
+                    self.insert(prefix, path.with_id(path_id), rib);
                 }
             }
         }
@@ -94,13 +95,12 @@ impl Inbound {
     /// The session is over. Paths of `kept` families become stale; those that were so already go, as do all
     /// others (RFC 4724 §4.2). That a refresh was under way is forgotten.
     pub(crate) fn lose(&mut self, kept: &[Family], rib: &mut Rib) {
-        for id in self.prefixes.clone() {
-            let keeps = rib
-                .prefix(id)
-                .is_some_and(|prefix| kept.contains(&prefix.family()));
-            match rib.path_mut(id, Some(self.key)) {
+        for place in self.places(&Family::ALL, rib) {
+            let prefix = rib.prefix(place.0);
+            let keeps = prefix.is_some_and(|prefix| kept.contains(&prefix.family()));
+            match self.path_mut(place, rib) {
                 Some(path) if keeps && path.standing != Standing::Stale => path.standing = Standing::Stale,
-                Some(_) | None => self.remove(id, rib),
+                Some(_) | None => self.remove(place, rib),
             }
         }
     }
@@ -114,8 +114,8 @@ impl Inbound {
 
     /// The peer begins to repeat all its routes of a family (RFC 7313 §4); another beginning begins anew.
     pub(crate) fn begin_refresh(&mut self, family: Family, rib: &mut Rib) {
-        for id in self.of_families(&[family], rib) {
-            if let Some(path) = rib.path_mut(id, Some(self.key)) {
+        for place in self.places(&[family], rib) {
+            if let Some(path) = self.path_mut(place, rib) {
                 path.standing = Standing::Unrepeated;
             }
         }
@@ -128,30 +128,40 @@ impl Inbound {
     }
 
     fn drop_paths(&mut self, families: &[Family], standing: Standing, rib: &mut Rib) {
-        for id in self.of_families(families, rib) {
-            if rib
-                .path(id, Some(self.key))
+        for place in self.places(families, rib) {
+            if self
+                .path(place, rib)
                 .is_some_and(|path| path.standing == standing)
             {
-                self.remove(id, rib);
+                self.remove(place, rib);
             }
         }
     }
 
-    /// Where there are paths of these families.
-    fn of_families(&self, families: &[Family], rib: &Rib) -> Vec<PrefixId> {
+    /// The peer's paths of these families.
+    fn places(&self, families: &[Family], rib: &Rib) -> Vec<Place> {
         let is_of = |id: &PrefixId| {
             rib.prefix(*id)
                 .is_some_and(|prefix| families.contains(&prefix.family()))
         };
-        self.prefixes.iter().copied().filter(is_of).collect()
+        let prefixes = self.prefixes.iter().copied().filter(is_of);
+        prefixes
+            .flat_map(|id| rib.ids_from(id, self.key).map(move |path_id| (id, path_id)))
+            .collect()
+    }
+
+    fn path<'a>(&self, (id, path_id): Place, rib: &'a Rib) -> Option<&'a Path> {
+        rib.path(id, (Some(self.key), path_id))
+    }
+
+    fn path_mut<'a>(&self, (id, path_id): Place, rib: &'a mut Rib) -> Option<&'a mut Path> {
+        rib.path_mut(id, (Some(self.key), path_id))
     }
 
     /// Judges every path again: the settings have changed.
     pub(crate) fn judge_again(&mut self, gate: Gate<'_>, rib: &mut Rib) {
-        for id in self.prefixes.clone() {
-            let Some(prefix) = rib.prefix(id) else { continue };
-            let Some(path) = rib.path(id, Some(self.key)) else {
+        for place in self.places(&Family::ALL, rib) {
+            let (Some(prefix), Some(path)) = (rib.prefix(place.0), self.path(place, rib)) else {
                 continue;
             };
             let Route {
@@ -163,7 +173,7 @@ impl Inbound {
             };
             let refusal = import::loops(gate.local, gate.own, attributes, next_hop)
                 .or_else(|| import::refused(gate.policy, prefix));
-            let mut judged = Path::new(Some(gate.from.clone()), path.route.clone(), refusal);
+            let mut judged = Path::new(Some(gate.from.clone()), path.route.clone(), refusal).with_id(path.id);
             judged.standing = path.standing;
             self.insert(prefix, judged, rib);
         }
@@ -172,13 +182,18 @@ impl Inbound {
     fn insert(&mut self, prefix: Prefix, path: Path, rib: &mut Rib) {
         self.accepted += u64::from(path.refusal.is_none());
         let (id, earlier) = rib.insert(prefix, path);
+        self.received += u64::from(earlier.is_none());
         self.accepted -= u64::from(earlier.is_some_and(|path| path.refusal.is_none()));
         self.prefixes.insert(id);
     }
 
-    fn remove(&mut self, id: PrefixId, rib: &mut Rib) {
-        let path = rib.remove(id, Some(self.key));
-        self.accepted -= u64::from(path.is_some_and(|path| path.refusal.is_none()));
-        self.prefixes.remove(&id);
+    fn remove(&mut self, (id, path_id): Place, rib: &mut Rib) {
+        if let Some(path) = rib.remove(id, (Some(self.key), path_id)) {
+            self.received -= 1;
+            self.accepted -= u64::from(path.refusal.is_none());
+            if rib.ids_from(id, self.key).next().is_none() {
+                self.prefixes.remove(&id);
+            }
+        }
     }
 }

@@ -28,7 +28,7 @@ pub mod transport;
 pub mod wire;
 
 pub use config::{BfdConfig, Config, NextHopMode, PeerConfig, PeerKey, Policy};
-pub use features::Features;
+pub use features::{AddPathConfig, Features};
 pub use prefix::{Family, Prefix};
 pub use seam::{ConnId, Input, Output};
 pub use speaker::Speaker;

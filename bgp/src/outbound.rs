@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 use crate::export::Target;
 use crate::rib::{Neighbor, Path, PrefixId, Rib, Route};
@@ -20,11 +21,15 @@ use crate::{Family, Prefix};
 /// Prefixes looked at per step: enough to fill messages, few enough to notice soon that a peer is slow.
 const BATCH: usize = 4096;
 
+/// A path that a peer was told: its prefix, and the identifier that we gave it there (RFC 7911 §3), 0 where the
+/// session has none.
+type Place = (PrefixId, u32);
+
 /// A peer's Adj-RIB-Out.
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
     /// What the peer has.
-    sent: BTreeMap<PrefixId, Arc<Route>>,
+    sent: BTreeMap<Place, Arc<Route>>,
     /// What is to be looked at, and whether the peer wants to hear it even if nothing changed.
     pending: BTreeMap<PrefixId, bool>,
     /// Families whose initial routes are among `pending`.
@@ -46,7 +51,7 @@ impl Outbound {
 
     /// The session is over: the peer has nothing.
     pub(crate) fn clear(&mut self, rib: &mut Rib) {
-        for id in std::mem::take(self).sent.into_keys() {
+        for (id, _) in std::mem::take(self).sent.into_keys() {
             rib.release(id);
         }
     }
@@ -68,7 +73,7 @@ impl Outbound {
         self.requested.insert(family);
     }
 
-    /// How many prefixes the peer has.
+    /// How many paths the peer has.
     pub(crate) fn advertised(&self) -> usize {
         self.sent.len()
     }
@@ -109,46 +114,54 @@ impl Outbound {
                 break;
             };
             let Some(prefix) = rib.prefix(id) else { continue };
-            let wanted = rib.best(id).filter(|path| target.admits(prefix, path)).cloned();
-            let route = wanted.and_then(|path| batch.route(target, prefix.family(), &path, rib));
-            let nlri = Nlri {
-                path_id: None,
-                prefix,
-            };
-            match route {
-                Some(route) if !repeat && self.sent.get(&id).is_some_and(|it| Arc::ptr_eq(it, &route)) => {}
-                Some(route) => {
-                    batch.announce(route.clone(), id, nlri);
-                    if self.sent.insert(id, route).is_none() {
+            let wanted: SmallVec<[(u32, Arc<Route>); 1]> = wanted(id, prefix, target, rib)
+                .into_iter()
+                .filter_map(|(label, path)| {
+                    let route = batch.route(target, prefix.family(), &path, rib)?;
+                    Some((label, route))
+                })
+                .collect();
+            let had = self.sent.range((id, 0)..=(id, u32::MAX));
+            let gone: SmallVec<[u32; 1]> = had
+                .map(|((_, label), _)| *label)
+                .filter(|had| !wanted.iter().any(|(label, _)| label == had))
+                .collect();
+            for label in gone {
+                batch.withdrawn.push(nlri(prefix, label));
+                self.forget((id, label), rib);
+            }
+            for (label, route) in wanted {
+                let place = (id, label);
+                let known = self.sent.get(&place).is_some_and(|it| Arc::ptr_eq(it, &route));
+                if repeat || !known {
+                    batch.announce(route.clone(), place, nlri(prefix, label));
+                    if self.sent.insert(place, route).is_none() {
                         rib.hold(id);
                     }
                 }
-                None => batch.withdrawn.extend(self.forget(id, rib).then_some(nlri)),
             }
         }
         batch
     }
 
-    /// Books that the peer does not have a prefix; whether it had it.
-    fn forget(&mut self, id: PrefixId, rib: &mut Rib) -> bool {
-        let had = self.sent.remove(&id).is_some();
-        if had {
-            rib.release(id);
+    /// Books that the peer does not have a path.
+    fn forget(&mut self, place: Place, rib: &mut Rib) {
+        if self.sent.remove(&place).is_some() {
+            rib.release(place.0);
         }
-        had
     }
 
     fn encode(&mut self, batch: Batch, context: &Context, rib: &mut Rib) -> Vec<Bytes> {
         let mut withdrawn = batch.withdrawn;
         let mut announcements = Vec::with_capacity(batch.announced.len());
-        for Announced { route, ids, nlri } in batch.announced {
+        for Announced { route, places, nlri } in batch.announced {
             let Some(next_hop) = route.next_hop else { continue };
             match update::pack(&route.attributes, next_hop, &nlri, context) {
                 Ok(bytes) => announcements.push(bytes),
                 Err(error) => {
                     tracing::warn!(%error, prefixes = nlri.len(), "routes cannot be announced to this peer");
-                    for id in ids {
-                        self.forget(id, rib);
+                    for place in places {
+                        self.forget(place, rib);
                     }
                     withdrawn.extend(nlri);
                 }
@@ -156,6 +169,26 @@ impl Outbound {
         }
         let withdrawals = (!withdrawn.is_empty()).then(|| update::pack_withdrawn(&withdrawn, context));
         withdrawals.into_iter().chain(announcements).collect()
+    }
+}
+
+/// The paths of a prefix that the peer shall have, by identifier: the best one, or with Add-Path the first few of
+/// all that it may have.
+fn wanted(id: PrefixId, prefix: Prefix, target: &Target<'_>, rib: &Rib) -> SmallVec<[(u32, Path); 1]> {
+    let admitted = |path: &&Path| target.admits(prefix, path);
+    if !target.context.add_path_send.contains(&prefix.family()) {
+        let best = rib.best(id).filter(admitted);
+        return best.map(|path| (0, path.clone())).into_iter().collect();
+    }
+    let limit = target.peer.features.paths_to_send(prefix.family());
+    let paths = rib.in_order(id).into_iter().filter(admitted).take(limit);
+    paths.map(|path| (path.label, path.clone())).collect()
+}
+
+fn nlri(prefix: Prefix, label: u32) -> Nlri {
+    Nlri {
+        path_id: (label != 0).then_some(label),
+        prefix,
     }
 }
 
@@ -183,7 +216,7 @@ struct Batch {
     /// Prefixes by route, in order of first use.
     announced: Vec<Announced>,
     /// Where in `announced` a route is.
-    places: HashMap<*const Route, usize, FixedState>,
+    indices: HashMap<*const Route, usize, FixedState>,
     /// What becomes of a route from a source on the way out: it is the same for all prefixes of a family.
     translated: HashMap<(Learned, Family), Option<Arc<Route>>, FixedState>,
 }
@@ -194,7 +227,7 @@ type Learned = (*const Route, Option<*const Neighbor>);
 #[derive(Debug)]
 struct Announced {
     route: Arc<Route>,
-    ids: Vec<PrefixId>,
+    places: Vec<Place>,
     nlri: Vec<Nlri>,
 }
 
@@ -218,19 +251,19 @@ impl Batch {
             .clone()
     }
 
-    fn announce(&mut self, route: Arc<Route>, id: PrefixId, nlri: Nlri) {
-        let place = *self
-            .places
+    fn announce(&mut self, route: Arc<Route>, place: Place, nlri: Nlri) {
+        let index = *self
+            .indices
             .entry(Arc::as_ptr(&route))
             .or_insert(self.announced.len());
-        if place == self.announced.len() {
+        if index == self.announced.len() {
             self.announced.push(Announced {
                 route,
-                ids: Vec::new(),
+                places: Vec::new(),
                 nlri: Vec::new(),
             });
         }
-        self.announced[place].ids.push(id);
-        self.announced[place].nlri.push(nlri);
+        self.announced[index].places.push(place);
+        self.announced[index].nlri.push(nlri);
     }
 }

@@ -243,7 +243,7 @@ impl Peer {
             asn: self.config.asn,
             state: self.peering.state(),
             established_since: established.map(|(_, _, since)| since),
-            received: self.inbound.received() as u64,
+            received: self.inbound.received(),
             accepted: self.inbound.accepted(),
             advertised: self.outbound.advertised() as u64,
             hold_time: established.map_or(self.config.hold_time, |(_, session, _)| session.hold_time),

@@ -197,7 +197,7 @@ impl Speaker {
 
     fn unoriginate(&mut self, prefix: Prefix) {
         if let Some(id) = self.rib.id(prefix) {
-            self.rib.remove(id, None);
+            self.rib.remove(id, (None, None));
         }
     }
 

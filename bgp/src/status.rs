@@ -48,11 +48,11 @@ pub struct PeerSnapshot {
     pub state: State,
     /// Since when it is Established.
     pub established_since: Option<Instant>,
-    /// Prefixes that the peer announces.
+    /// Paths that the peer announces: one per prefix, or several with Add-Path.
     pub received: u64,
     /// Those among them that may be selected: not looped, not refused by the import policy.
     pub accepted: u64,
-    /// Prefixes announced to the peer.
+    /// Paths announced to the peer.
     pub advertised: u64,
     /// The negotiated hold time; the proposed one while there is no session. Zero: none.
     pub hold_time: Duration,
@@ -69,6 +69,8 @@ pub struct PathSnapshot {
     pub next_hop: Option<NextHop>,
     /// From which peer; absent for our own prefixes.
     pub peer: Option<PeerKey>,
+    /// The identifier that the peer gave it, where the session has such (RFC 7911).
+    pub path_id: Option<u32>,
     /// With which attributes.
     pub attributes: Arc<Attributes>,
     /// It is the best path.

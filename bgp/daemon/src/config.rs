@@ -2,6 +2,7 @@
 //!
 //! A mistake is reported once, with its place and with what would be right, and nothing is started.
 
+mod features;
 mod transport;
 
 use std::collections::BTreeSet;
@@ -12,12 +13,13 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use manx_bgp::transport::Secret;
-use manx_bgp::{BfdConfig, Config, Family, Features, NextHopMode, PeerConfig, PeerKey, Policy, Prefix};
+use manx_bgp::{BfdConfig, Config, Family, NextHopMode, PeerConfig, PeerKey, Policy, Prefix};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _};
 
+pub use self::features::{AddPathSettings, Unusable};
 pub use self::transport::{AlgorithmName, Contradiction, TcpAoKey};
 use crate::Options;
 
@@ -36,7 +38,7 @@ const DEFERRAL: Duration = Duration::from_secs(10);
 const MAX_PATHS: usize = 16;
 
 /// Fields that DESIGN names and that no release reads yet.
-const NOT_YET: [&str; 5] = ["addPath", "dynamicNeighbors", "filters", "limit", "maxPrefix"];
+const NOT_YET: [&str; 4] = ["dynamicNeighbors", "filters", "limit", "maxPrefix"];
 
 /// The file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -137,6 +139,9 @@ pub struct Neighbor {
     pub extended_messages: bool,
     /// Offer IPv6 next hops for IPv4 prefixes (RFC 8950). Default: where the session is over IPv6.
     pub extended_next_hop: Option<bool>,
+    /// Several paths per prefix (RFC 7911). Default: one each way.
+    #[serde(default)]
+    pub add_path: AddPathSettings,
 }
 
 /// How BFD watches the path to a peer.
@@ -202,6 +207,14 @@ pub enum ConfigError {
     /// Two neighbours have one address.
     #[error("the neighbor {0} is listed twice: keep one of the two")]
     Twice(IpAddr),
+    /// A neighbour asks for a feature that it cannot have.
+    #[error("neighbor {neighbor}: {unusable}")]
+    Unusable {
+        /// Which.
+        neighbor: IpAddr,
+        /// What.
+        unusable: Unusable,
+    },
     /// A neighbour's settings contradict each other.
     #[error("neighbor {neighbor}: {contradiction}")]
     Contradiction {
@@ -228,6 +241,10 @@ impl Settings {
             transport::check(neighbor).map_err(|contradiction| ConfigError::Contradiction {
                 neighbor: address,
                 contradiction,
+            })?;
+            features::check(neighbor).map_err(|unusable| ConfigError::Unusable {
+                neighbor: address,
+                unusable,
             })?;
         }
         Ok(settings)
@@ -270,13 +287,6 @@ impl Settings {
 }
 
 impl Neighbor {
-    fn features(&self) -> Features {
-        Features {
-            extended_messages: self.extended_messages,
-            extended_next_hop: self.extended_next_hop,
-        }
-    }
-
     fn peer(&self, our_asn: u32) -> PeerConfig {
         let default = if self.asn == our_asn {
             PolicyName::Accept
@@ -309,7 +319,7 @@ impl Neighbor {
             export: self.export.unwrap_or(default).policy(),
             bfd: self.bfd.map(BfdSettings::config),
             transport: transport::transport(self),
-            features: self.features(),
+            features: features::features(self),
         }
     }
 }
@@ -528,6 +538,8 @@ mod tests {
     use manx_bgp::Transport;
     use manx_bgp::transport::Distance;
 
+    use manx_bgp::{AddPathConfig, Features};
+
     use super::*;
 
     const MINIMAL: &str = "asn: 64512\nrouterId: 192.0.2.1\n";
@@ -577,6 +589,7 @@ neighbors:
   ttlSecurity: 2
   extendedMessages: false
   extendedNextHop: true
+  addPath: {{receive: true, send: 4}}
 "
         );
         let settings = Settings::parse(&text).unwrap();
@@ -613,6 +626,11 @@ neighbors:
             features: Features {
                 extended_messages: false,
                 extended_next_hop: Some(true),
+                add_path: vec![AddPathConfig {
+                    family: Family::Ipv6Unicast,
+                    receive: true,
+                    send: 4,
+                }],
             },
         };
         assert_eq!(settings.peers().collect::<Vec<_>>(), [expected]);

@@ -46,6 +46,10 @@ pub(crate) struct Neighbor {
 pub(crate) struct Path {
     /// From whom it came; from nobody for our own prefixes.
     pub(crate) from: Option<Arc<Neighbor>>,
+    /// The identifier that its sender gave it, where the session has such (RFC 7911 §3); 0 is one like any other.
+    pub(crate) id: Option<u32>,
+    /// Our own identifier for it among the prefix's paths: it stays while the path does, and is never 0.
+    pub(crate) label: u32,
     /// Where it leads.
     pub(crate) route: Arc<Route>,
     /// Why it cannot be selected.
@@ -66,15 +70,20 @@ pub(crate) enum Standing {
     Stale,
 }
 
+/// What tells a prefix's paths apart: from whom they came, and the identifier that they came with.
+pub(crate) type PathKey = (Option<PeerKey>, Option<u32>);
+
 /// A path's place: 0 is the best, then those that are as good; `LOST` the others.
 type Rank = u8;
 const LOST: Rank = Rank::MAX;
 
 impl Path {
-    /// A path that has not been decided on.
+    /// A path that has not been decided on, without an identifier.
     pub(crate) fn new(from: Option<Arc<Neighbor>>, route: Arc<Route>, refusal: Option<Refusal>) -> Self {
         Self {
             from,
+            id: None,
+            label: 0,
             route,
             refusal,
             standing: Standing::Firm,
@@ -82,8 +91,17 @@ impl Path {
         }
     }
 
-    fn key(&self) -> Option<PeerKey> {
+    /// The path with its sender's identifier.
+    pub(crate) fn with_id(self, id: Option<u32>) -> Self {
+        Self { id, ..self }
+    }
+
+    fn source(&self) -> Option<PeerKey> {
         self.from.as_ref().map(|from| from.key)
+    }
+
+    fn key(&self) -> PathKey {
+        (self.source(), self.id)
     }
 
     /// It carries traffic.
@@ -96,6 +114,7 @@ impl Path {
             key: from.key,
             router_id: from.router_id,
             external: from.external,
+            path_id: self.id,
         });
         Candidate {
             attributes: &self.route.attributes,
@@ -111,7 +130,7 @@ type NextHops = SmallVec<[NextHop; 1]>;
 struct Entry {
     prefix: Prefix,
     paths: SmallVec<[Path; 1]>,
-    /// How many peers it is announced to.
+    /// How often it is announced to peers.
     holders: u32,
 }
 
@@ -172,16 +191,20 @@ impl Rib {
             .filter_map(|(entry, id)| entry.as_ref().map(|entry| (PrefixId(id), entry.prefix)))
     }
 
-    /// Puts a path in: the prefix's number, and the source's earlier path.
-    pub(crate) fn insert(&mut self, prefix: Prefix, path: Path) -> (PrefixId, Option<Path>) {
+    /// Puts a path in: the prefix's number, and the earlier path of its key.
+    pub(crate) fn insert(&mut self, prefix: Prefix, mut path: Path) -> (PrefixId, Option<Path>) {
         let id = self.id(prefix).unwrap_or_else(|| self.number(prefix));
         self.touch(id);
         let Some(entry) = self.entry_mut(id) else {
             return (id, None);
         };
         let earlier = match entry.paths.iter_mut().find(|it| it.key() == path.key()) {
-            Some(slot) => Some(std::mem::replace(slot, path)),
+            Some(slot) => {
+                path.label = slot.label;
+                Some(std::mem::replace(slot, path))
+            }
             None => {
+                path.label = entry.free_label();
                 entry.paths.push(path);
                 None
             }
@@ -189,25 +212,32 @@ impl Rib {
         (id, earlier)
     }
 
-    /// Takes a source's path out.
-    pub(crate) fn remove(&mut self, id: PrefixId, source: Option<PeerKey>) -> Option<Path> {
+    /// Takes a path out.
+    pub(crate) fn remove(&mut self, id: PrefixId, key: PathKey) -> Option<Path> {
         let entry = self.entry(id)?;
-        let place = entry.paths.iter().position(|path| path.key() == source)?;
+        let place = entry.paths.iter().position(|path| path.key() == key)?;
         self.touch(id);
         Some(self.entry_mut(id)?.paths.remove(place))
     }
 
-    /// A source's path.
-    pub(crate) fn path(&self, id: PrefixId, source: Option<PeerKey>) -> Option<&Path> {
-        self.entry(id)?.paths.iter().find(|path| path.key() == source)
+    /// A path.
+    pub(crate) fn path(&self, id: PrefixId, key: PathKey) -> Option<&Path> {
+        self.entry(id)?.paths.iter().find(|path| path.key() == key)
     }
 
-    /// A source's path, to change what does not bear on the decision.
-    pub(crate) fn path_mut(&mut self, id: PrefixId, source: Option<PeerKey>) -> Option<&mut Path> {
+    /// A path, to change what does not bear on the decision.
+    pub(crate) fn path_mut(&mut self, id: PrefixId, key: PathKey) -> Option<&mut Path> {
         self.entry_mut(id)?
             .paths
             .iter_mut()
-            .find(|path| path.key() == source)
+            .find(|path| path.key() == key)
+    }
+
+    /// The identifiers of a source's paths to a prefix.
+    pub(crate) fn ids_from(&self, id: PrefixId, source: PeerKey) -> impl Iterator<Item = Option<u32>> {
+        let paths = self.entry(id).map_or(&[][..], |entry| &entry.paths);
+        let theirs = paths.iter().filter(move |path| path.source() == Some(source));
+        theirs.map(|path| path.id)
     }
 
     /// The best path as of the last decision.
@@ -215,14 +245,20 @@ impl Rib {
         self.entry(id)?.paths.iter().find(|path| path.rank == 0)
     }
 
-    /// One more peer has the prefix.
+    /// Every path that may be selected, in order of preference: the best and those as good, then the best of what is
+    /// left and those as good, and so on.
+    pub(crate) fn in_order(&self, id: PrefixId) -> Vec<&Path> {
+        self.entry(id).map_or_else(Vec::new, Entry::in_order)
+    }
+
+    /// The prefix is announced once more.
     pub(crate) fn hold(&mut self, id: PrefixId) {
         if let Some(entry) = self.entry_mut(id) {
             entry.holders += 1;
         }
     }
 
-    /// One peer less has the prefix.
+    /// The prefix is announced once less.
     pub(crate) fn release(&mut self, id: PrefixId) {
         if let Some(entry) = self.entry_mut(id) {
             entry.holders -= 1;
@@ -316,6 +352,30 @@ impl Entry {
         }
     }
 
+    /// The lowest identifier, from 1, that no path has.
+    fn free_label(&self) -> u32 {
+        let mut taken: SmallVec<[u32; 4]> = self.paths.iter().map(|path| path.label).collect();
+        taken.sort_unstable();
+        let free = (1..).zip(taken).find(|(label, taken)| label != taken);
+        free.map_or_else(
+            || u32::try_from(self.paths.len()).map_or(u32::MAX, |paths| paths + 1),
+            |(label, _)| label,
+        )
+    }
+
+    fn in_order(&self) -> Vec<&Path> {
+        let mut left: Vec<&Path> = self.paths.iter().filter(|path| path.refusal.is_none()).collect();
+        let mut ordered = Vec::with_capacity(left.len());
+        while !left.is_empty() {
+            let candidates: SmallVec<[Candidate<'_>; 4]> = left.iter().map(|path| path.candidate()).collect();
+            let ranked = decision::decide(&candidates).ranked;
+            ordered.extend(ranked.iter().map(|&place| left[place]));
+            let mut place = 0..;
+            left.retain(|_| place.next().is_none_or(|place| !ranked.contains(&place)));
+        }
+        ordered
+    }
+
     /// The places of the best path and of those that are as good, in order.
     fn ranking(&self) -> SmallVec<[usize; 4]> {
         let eligible = || {
@@ -373,7 +433,8 @@ impl Entry {
         PathSnapshot {
             prefix: self.prefix,
             next_hop: path.route.next_hop,
-            peer: path.key(),
+            peer: path.source(),
+            path_id: path.id,
             attributes: path.route.attributes.clone(),
             best: path.rank == 0,
             multipath: path.rank != 0 && path.selected(max_paths),

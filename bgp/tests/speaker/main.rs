@@ -6,6 +6,7 @@
     reason = "there is no other way to make an Instant"
 )]
 
+mod add_path;
 mod features;
 mod policy;
 mod rig;

@@ -202,7 +202,12 @@ impl Rig {
     }
 
     fn decode(&mut self, conn: ConnId, mut bytes: BytesMut) {
-        let context = self.contexts.get(&conn).cloned().unwrap_or_default();
+        let ours = self.contexts.get(&conn).cloned().unwrap_or_default();
+        // What the speaker sends, the peer receives.
+        let context = Context {
+            add_path_receive: ours.add_path_send.clone(),
+            ..ours
+        };
         while let Some(frame) = wire::frame(&mut bytes, context.max_message).unwrap() {
             self.sent
                 .entry(conn)
