@@ -269,17 +269,6 @@ fn peers() {
         &[json!(4096)],
         "spec.maxRestartTime",
     );
-    refused(&peer, "/spec/asNumber", &[Value::Null], "spec.asNumber");
-    refused(
-        &peer,
-        "/spec/peerSelector",
-        &[json!("has(reflector)")],
-        "spec.peerSelector",
-    );
-    let nodes = base("BGPPeer", "reflectors", json!({"peerSelector": "has(reflector)"}));
-    assert_eq!(validate(&changed(&nodes, &[])), []);
-    refused(&nodes, "/spec/asNumber", &[json!(64512)], "spec.asNumber");
-    refused(&nodes, "/spec/peerSelector", &[Value::Null], "spec.peerIP");
     accepted(
         &peer,
         "/spec/bfd",
@@ -306,6 +295,26 @@ fn peers() {
         ("/spec/nodeSelector", json!("rack == 'a'")),
     ];
     assert_eq!(validate(&changed(&peer, &selected)), []);
+}
+
+#[test]
+fn peers_are_an_address_or_nodes() {
+    let peer = base(
+        "BGPPeer",
+        "tor",
+        json!({"peerIP": "192.0.2.1", "asNumber": 64512}),
+    );
+    refused(&peer, "/spec/asNumber", &[Value::Null], "spec.asNumber");
+    refused(
+        &peer,
+        "/spec/peerSelector",
+        &[json!("has(reflector)")],
+        "spec.peerSelector",
+    );
+    let nodes = base("BGPPeer", "reflectors", json!({"peerSelector": "has(reflector)"}));
+    assert_eq!(validate(&changed(&nodes, &[])), []);
+    refused(&nodes, "/spec/asNumber", &[json!(64512)], "spec.asNumber");
+    refused(&nodes, "/spec/peerSelector", &[Value::Null], "spec.peerIP");
 }
 
 #[test]
