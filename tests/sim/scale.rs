@@ -13,8 +13,8 @@ use crate::ordeal::endure;
 use crate::plan::Plan;
 use crate::storm::start_all;
 
-/// Says what the process has taken so far: run one test at a time.
-fn report(what: &str, speakers: usize, sessions: usize) {
+/// What the process has taken so far: run one test at a time.
+fn report(what: &str, speakers: usize, sessions: usize) -> String {
     let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
     let status = read("/proc/self/status");
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -23,28 +23,31 @@ fn report(what: &str, speakers: usize, sessions: usize) {
         .split(' ')
         .nth(13)
         .and_then(|it| it.parse().ok());
-    println!(
+    format!(
         "{what}: {speakers} speakers, {sessions} sessions: {} s of one core, {} at most",
         ticks.unwrap_or(0_u64) / 100,
         peak.unwrap_or("?").trim()
-    );
+    )
 }
 
 /// A plan whose speakers originate one prefix each endures what smaller ones do.
-fn endure_at_size(what: &str, mut plan: Plan, seed: u64) {
+fn endure_at_size(what: &str, mut plan: Plan, seed: u64) -> String {
     for origins in &mut plan.origins {
         origins.pop_last();
     }
     let (speakers, sessions) = (plan.speakers.len(), plan.links().len());
     endure(plan, seed, 200);
-    report(what, speakers, sessions);
+    report(what, speakers, sessions)
 }
 
 #[test]
 #[ignore = "a minute in release, with 3 GB"]
 fn a_thousand_speakers_under_two_levels_of_reflectors() {
     for seed in seeds(1) {
-        endure_at_size("reflectors", Plan::reflectors(32, 30, seed), seed);
+        println!(
+            "{}",
+            endure_at_size("reflectors", Plan::reflectors(32, 30, seed), seed)
+        );
     }
 }
 
@@ -52,7 +55,10 @@ fn a_thousand_speakers_under_two_levels_of_reflectors() {
 #[ignore = "a minute in release, with 3 GB"]
 fn a_thousand_speakers_in_a_fabric() {
     for seed in seeds(1) {
-        endure_at_size("fabric", Plan::fabric(4, 36, 27, seed), seed);
+        println!(
+            "{}",
+            endure_at_size("fabric", Plan::fabric(4, 36, 27, seed), seed)
+        );
     }
 }
 
@@ -79,6 +85,6 @@ fn the_largest_mesh_that_fits() {
         network.run(Duration::from_secs(60));
         network.check(network.complete(), "and stays so");
         println!("the mesh was complete after {converged:?} of its own time");
-        report("mesh", count, count * (count - 1) / 2);
+        println!("{}", report("mesh", count, count * (count - 1) / 2));
     }
 }
