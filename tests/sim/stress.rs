@@ -129,6 +129,7 @@ impl Victim {
                 Output::Decode { .. }
                 | Output::Selected { .. }
                 | Output::Converged
+                | Output::RangeFull(_)
                 | Output::Session { .. } => {}
             }
         }

@@ -2,6 +2,7 @@
 //!
 //! A mistake is reported once, with its place and with what would be right, and nothing is started.
 
+mod dynamic;
 mod features;
 mod transport;
 
@@ -13,12 +14,15 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use manx_bgp::transport::Secret;
-use manx_bgp::{BfdConfig, Config, Family, NextHopMode, PeerConfig, PeerKey, Policy, Prefix};
+use manx_bgp::{
+    ANY_EXTERNAL_AS, BfdConfig, Config, Family, NextHopMode, PeerConfig, PeerKey, Policy, Prefix, RangeConfig,
+};
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error as _, MapAccess, Unexpected, Visitor};
+use serde::de::{Error as _, IntoDeserializer as _, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _};
 
+pub use self::dynamic::DynamicNeighbor;
 pub use self::features::{AddPathSettings, Unusable};
 pub use self::transport::{AlgorithmName, Contradiction, TcpAoKey};
 use crate::Options;
@@ -38,7 +42,7 @@ const DEFERRAL: Duration = Duration::from_secs(10);
 const MAX_PATHS: usize = 16;
 
 /// Fields that DESIGN names and that no release reads yet.
-const NOT_YET: [&str; 4] = ["dynamicNeighbors", "filters", "limit", "maxPrefix"];
+const NOT_YET: [&str; 2] = ["filters", "maxPrefix"];
 
 /// The file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -65,6 +69,9 @@ pub struct Settings {
     /// The peers.
     #[serde(default)]
     pub neighbors: Vec<Neighbor>,
+    /// Ranges of addresses that peers may connect from.
+    #[serde(default)]
+    pub dynamic_neighbors: Vec<DynamicNeighbor>,
 }
 
 /// A peer.
@@ -74,9 +81,9 @@ pub struct Neighbor {
     /// `192.0.2.1`, `192.0.2.1:1179`, `2001:db8::1` or `[2001:db8::1]:1179`. Port 179 by default.
     #[serde(deserialize_with = "address")]
     pub address: SocketAddr,
-    /// The peer's AS, not 0.
-    #[serde(deserialize_with = "asn")]
-    pub asn: u32,
+    /// The peer's AS, not 0; `internal` for ours, `external` for any other, which its OPEN names.
+    #[serde(deserialize_with = "peer_asn")]
+    pub asn: PeerAs,
     /// The address to dial from. Default: the kernel's choice.
     #[serde(default)]
     pub local_address: Option<IpAddr>,
@@ -144,6 +151,17 @@ pub struct Neighbor {
     pub add_path: AddPathSettings,
 }
 
+/// A peer's AS, as the file says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerAs {
+    /// This one.
+    Number(u32),
+    /// Ours.
+    Internal,
+    /// Any but ours.
+    External,
+}
+
 /// How BFD watches the path to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -206,12 +224,12 @@ pub enum ConfigError {
     },
     /// Two neighbours have one address.
     #[error("the neighbor {0} is listed twice: keep one of the two")]
-    Twice(IpAddr),
+    Twice(String),
     /// A neighbour asks for a feature that it cannot have.
     #[error("neighbor {neighbor}: {unusable}")]
     Unusable {
         /// Which.
-        neighbor: IpAddr,
+        neighbor: String,
         /// What.
         unusable: Unusable,
     },
@@ -219,7 +237,7 @@ pub enum ConfigError {
     #[error("neighbor {neighbor}: {contradiction}")]
     Contradiction {
         /// Which.
-        neighbor: IpAddr,
+        neighbor: String,
         /// What.
         contradiction: Contradiction,
     },
@@ -233,19 +251,26 @@ impl Settings {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let settings: Self = serde_saphyr::from_str(text).map_err(|error| explain(&error))?;
         let mut seen = BTreeSet::new();
-        for neighbor in &settings.neighbors {
-            let address = neighbor.address.ip();
-            if !seen.insert(address) {
-                return Err(ConfigError::Twice(address));
-            }
+        let single = settings
+            .neighbors
+            .iter()
+            .map(|neighbor| (neighbor.address.ip().to_string(), neighbor));
+        let ranges = settings
+            .dynamic_neighbors
+            .iter()
+            .map(|range| (range.range.to_string(), &range.template));
+        for (name, neighbor) in single.chain(ranges) {
             transport::check(neighbor).map_err(|contradiction| ConfigError::Contradiction {
-                neighbor: address,
+                neighbor: name.clone(),
                 contradiction,
             })?;
             features::check(neighbor).map_err(|unusable| ConfigError::Unusable {
-                neighbor: address,
+                neighbor: name.clone(),
                 unusable,
             })?;
+            if let Some(name) = seen.replace(name) {
+                return Err(ConfigError::Twice(name));
+            }
         }
         Ok(settings)
     }
@@ -284,11 +309,21 @@ impl Settings {
     pub fn peers(&self) -> impl Iterator<Item = PeerConfig> {
         self.neighbors.iter().map(|neighbor| neighbor.peer(self.asn))
     }
+
+    /// The ranges as the speaker takes them.
+    pub fn ranges(&self) -> impl Iterator<Item = RangeConfig> {
+        self.dynamic_neighbors.iter().map(|range| range.config(self.asn))
+    }
 }
 
 impl Neighbor {
     fn peer(&self, our_asn: u32) -> PeerConfig {
-        let default = if self.asn == our_asn {
+        let asn = match self.asn {
+            PeerAs::Number(asn) => asn,
+            PeerAs::Internal => our_asn,
+            PeerAs::External => ANY_EXTERNAL_AS,
+        };
+        let default = if asn == our_asn {
             PolicyName::Accept
         } else {
             PolicyName::Reject
@@ -299,7 +334,7 @@ impl Neighbor {
                 scope: 0,
             },
             port: self.address.port(),
-            asn: self.asn,
+            asn,
             local_address: self.local_address,
             next_hop_v4: self.next_hop_v4,
             next_hop_v6: self.next_hop_v6,
@@ -425,6 +460,34 @@ fn asn<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
         )),
         asn => Ok(asn),
     }
+}
+
+fn peer_asn<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PeerAs, D::Error> {
+    struct As;
+
+    impl Visitor<'_> for As {
+        type Value = PeerAs;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an AS from 1 to 4294967295, internal or external")
+        }
+
+        fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Self::Value, E> {
+            let number =
+                u32::try_from(number).map_err(|_| E::invalid_value(Unexpected::Unsigned(number), &self))?;
+            asn(number.into_deserializer()).map(PeerAs::Number)
+        }
+
+        fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Self::Value, E> {
+            match name {
+                "internal" => Ok(PeerAs::Internal),
+                "external" => Ok(PeerAs::External),
+                _ => Err(E::unknown_variant(name, &["internal", "external"])),
+            }
+        }
+    }
+
+    deserializer.deserialize_any(As)
 }
 
 fn router_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ipv4Addr, D::Error> {

@@ -578,6 +578,7 @@ impl Network {
                     selected.retain(|prefix, _| told.contains(prefix));
                     *converged = true;
                 }
+                Output::RangeFull(_) => {}
                 Output::Session { .. } => host.flaps += 1,
             }
         }
