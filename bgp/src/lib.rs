@@ -13,6 +13,7 @@ pub mod dynamic;
 pub mod error;
 mod export;
 pub mod features;
+pub mod filter;
 mod import;
 mod inbound;
 mod outbound;

@@ -9,6 +9,7 @@
 mod add_path;
 mod dynamic;
 mod features;
+mod filters;
 mod policy;
 mod rig;
 mod routes;

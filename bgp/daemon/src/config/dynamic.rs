@@ -8,6 +8,7 @@ use serde::de::{DeserializeSeed, Error as _, IntoDeserializer as _, MapAccess, V
 use serde::{Deserialize, Deserializer};
 
 use super::Neighbor;
+use crate::filters::FilterSettings;
 
 /// How many peers connect from a range, unless something else is said.
 const LIMIT: u32 = 100;
@@ -25,11 +26,11 @@ pub struct DynamicNeighbor {
 
 impl DynamicNeighbor {
     /// The range as the speaker takes it.
-    pub(super) fn config(&self, our_asn: u32) -> RangeConfig {
+    pub(super) fn config(&self, our_asn: u32, filters: &[FilterSettings]) -> RangeConfig {
         RangeConfig {
             range: self.range,
             limit: usize::try_from(self.limit).unwrap_or(usize::MAX),
-            template: self.template.peer(our_asn),
+            template: self.template.peer(our_asn, filters),
         }
     }
 }
