@@ -1005,10 +1005,6 @@ neighbors:
                 "2:1: unknown field 'routerID'; did you mean 'routerId'?",
             ),
             (
-                format!("{MINIMAL}dynamicNeighbors: []"),
-                "3:1: 'dynamicNeighbors' is not supported yet; supported here: asn, routerId",
-            ),
-            (
                 neighbor("import: [none]"),
                 "192.0.2.2 names the filter 'none', which is not among the filters",
             ),
