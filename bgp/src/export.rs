@@ -17,6 +17,9 @@ const NO_ADVERTISE: u32 = 0xffff_ff02;
 /// Do not pass on to another AS, not even one of our confederation; we have none.
 const NO_EXPORT_SUBCONFED: u32 = 0xffff_ff03;
 
+/// The bit of an extended community's type that keeps it within the AS (RFC 4360 §3, §6).
+const NON_TRANSITIVE: u8 = 0x40;
+
 /// Whom to announce to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target<'a> {
@@ -91,6 +94,9 @@ impl Target<'_> {
     /// Our AS in front; what is for our AS only stays here (RFC 4271 §5.1.4, §5.1.5, RFC 4456 §8).
     fn external_attributes(&self, mut attributes: Attributes) -> Attributes {
         attributes.as_path.prepend(self.local.asn);
+        attributes
+            .extended_communities
+            .retain(|community| community[0] & NON_TRANSITIVE == 0);
         Attributes {
             local_pref: None,
             med: None,
@@ -343,6 +349,21 @@ mod tests {
             let source = next_hop.map(|_| from(&client, 3));
             let sent = target.route(Family::Ipv4Unicast, source.as_ref(), &route);
             assert_eq!(sent.and_then(|route| route.next_hop), expected, "{next_hop:?}");
+        }
+    }
+
+    /// RFC 4360 §6: not from one AS to another.
+    #[test]
+    fn a_non_transitive_extended_community_stays_in_the_as() {
+        let (stays, goes) = ([0x40, 4, 0, 9, 0, 0, 0, 9], [0, 2, 0, 9, 0, 0, 0, 9]);
+        let route = learned(Attributes {
+            extended_communities: vec![stays, goes],
+            ..Attributes::default()
+        });
+        for (to, sent) in [(external(2), &[goes][..]), (peer(2), &[stays, goes])] {
+            let source = from(&client(3), 3);
+            let told = target(&config(1), &to).route(Family::Ipv4Unicast, Some(&source), &route);
+            assert_eq!(told.unwrap().attributes.extended_communities, sent);
         }
     }
 
