@@ -367,6 +367,7 @@ mod tests {
     /// RFC 4271 §9.1.2.2 (f): the lower identifier.
     /// RFC 4271 §9.1.2.2 (g): the lower address.
     /// RFC 4456 §9 (cluster): the shorter list of clusters.
+    /// RFC 4456 §9 (originator): the originator's identifier, where there is one.
     #[test]
     fn every_step_decides_and_is_named() {
         let plain = || Attributes {

@@ -680,6 +680,8 @@ neighbors:
         }
     }
 
+    /// RFC 8212 §2 (import): nothing is selected.
+    /// RFC 8212 §2 (export): nothing goes out.
     #[test]
     fn another_as_gets_nothing_unless_asked_for() {
         let text = format!("{MINIMAL}neighbors: [{{address: 192.0.2.2, asn: 65001}}]");

@@ -249,3 +249,56 @@ fn events_of_forgotten_connections_mean_nothing() {
     assert_eq!(rig.peer(2).state, State::Established);
     assert!(rig.sent(stranger).is_empty() && !rig.closed.contains(&conn));
 }
+
+/// RFC 4271 §8.2.1: the peer's connection gets an OPEN of its own.
+/// RFC 4271 §6.8: the one stays that the greater identifier, the peer's, dialled.
+/// RFC 4486 §4 (7): the other one is told.
+#[test]
+fn the_loser_of_a_collision_is_told() {
+    let mut rig = Rig::new(config());
+    rig.input(Input::SetPeer(Box::new(PeerConfig {
+        passive: false,
+        ..internal(2)
+    })));
+    let ours = rig.dialled[0].1;
+    rig.input(Input::Connected {
+        conn: ours,
+        local: (address(1), 40_000).into(),
+    });
+    let theirs = rig.accept(2);
+    for conn in [ours, theirs] {
+        assert!(matches!(rig.sent(conn)[..], [Message::Open(_)]));
+        rig.receive(conn, Message::Open(open(2, ASN)));
+    }
+    assert_eq!(rig.notified(ours), Some((6, 7)));
+    assert_eq!(rig.closed, [ours]);
+    rig.receive(theirs, Message::Keepalive);
+    assert_eq!(rig.peer(2).state, State::Established);
+}
+
+/// RFC 4271 §8.1.1 (passive): nothing is dialled, before a session or after.
+#[test]
+fn a_passive_peer_is_never_dialled() {
+    let mut rig = Rig::new(config());
+    let conn = rig.establish(internal(2));
+    rig.input(Input::Closed { conn });
+    rig.wait(Duration::from_secs(1_000));
+    assert_eq!(rig.dialled, []);
+    assert_eq!(rig.peer(2).state, State::Active);
+}
+
+/// RFC 4271 §8.2.2 (OpenSent): a connection that fails before the OPEN is followed by another attempt.
+/// RFC 4271 §6.5: a peer that connects and says nothing is told so after 4 minutes.
+#[test]
+fn a_connection_without_an_open_is_given_up() {
+    let mut rig = Rig::new(config());
+    rig.input(Input::SetPeer(Box::new(internal(2))));
+    let gone = rig.accept(2);
+    rig.input(Input::Closed { conn: gone });
+    let silent = rig.accept(2);
+    rig.wait(Duration::from_secs(239));
+    assert_eq!((rig.notified(silent), rig.closed.clone()), (None, vec![]));
+    rig.wait(Duration::from_secs(2));
+    assert_eq!(rig.closed, [silent]);
+    assert_eq!(rig.peer(2).state, State::Active);
+}
