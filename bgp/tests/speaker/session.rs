@@ -89,6 +89,23 @@ fn keepalives_hold_a_session_and_silence_ends_it() {
     assert_eq!(rig.notified(conn), Some((4, 0)));
 }
 
+/// RFC 4271 §4.4 (rate): also where the hold time is the shortest that there is.
+#[test]
+fn keepalives_are_a_second_apart_at_least() {
+    let mut rig = Rig::new(config());
+    let conn = rig.establish(PeerConfig {
+        hold_time: Duration::from_secs(3),
+        ..internal(2)
+    });
+    rig.sent(conn);
+    for _ in 0..30 {
+        rig.wait(Duration::from_secs(2));
+        rig.receive(conn, Message::Keepalive);
+    }
+    let keepalives = rig.sent(conn).len();
+    assert!((58..=60).contains(&keepalives), "{keepalives} in a minute");
+}
+
 /// RFC 4271 §4.4: none without a hold time.
 /// nasty case 44
 #[test]
