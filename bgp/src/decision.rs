@@ -3,7 +3,7 @@
 //! Paths leave step by step; what is left after a step goes on to the next:
 //!
 //! 1. our own prefixes before anything learned: no peer can take a node's own addresses from it;
-//! 2. higher LOCAL_PREF (100 where there is none);
+//! 2. higher LOCAL_PREF (RFC 4271 §9.1.1; 100 where there is none);
 //! 3. shorter AS_PATH, a set counting as one;
 //! 4. lower ORIGIN;
 //! 5. lower MULTI_EXIT_DISC among paths through the same neighbouring AS (0 where there is none);

@@ -10,7 +10,7 @@ use crate::rib::{Neighbor, Path, Route};
 use crate::wire::{Attributes, Context, NextHop};
 use crate::{Family, Prefix};
 
-/// Do not pass on to another AS (RFC 1997).
+/// Do not pass on to another AS (RFC 1997 §3, as the two below).
 const NO_EXPORT: u32 = 0xffff_ff01;
 /// Do not pass on.
 const NO_ADVERTISE: u32 = 0xffff_ff02;
@@ -107,7 +107,7 @@ impl Target<'_> {
     }
 
     /// A preference is always stated (RFC 4271 §5.1.5); a reflected route says whose it is and that it has been
-    /// here (RFC 4456 §8).
+    /// here (RFC 4456 §8), and is the same otherwise (RFC 4456 §10).
     fn internal_attributes(&self, mut attributes: Attributes, from: Option<&Neighbor>) -> Attributes {
         attributes.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
         if let Some(from) = from.filter(|from| !from.external) {

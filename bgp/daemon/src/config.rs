@@ -111,7 +111,7 @@ pub struct Neighbor {
     /// Send our own address as next hop, also of reflected and iBGP routes. Default false.
     #[serde(default)]
     pub next_hop_self: bool,
-    /// What comes in. Default `accept` within our AS, `reject` from another (RFC 8212).
+    /// What comes in. Default `accept` within our AS, `reject` from another (RFC 8212 §2).
     #[serde(default)]
     pub import: Option<PolicyName>,
     /// What goes out. Default as for `import`.
