@@ -319,3 +319,29 @@ fn a_connection_without_an_open_is_given_up() {
     assert_eq!(rig.closed, [silent]);
     assert_eq!(rig.peer(2).state, State::Active);
 }
+
+/// RFC 4486 §4 (5): also who was a peer until just now.
+/// nasty case 32
+#[test]
+fn a_connection_for_a_peer_that_is_gone_is_rejected_in_every_state_that_it_had() {
+    for messages in 0..=2 {
+        let mut rig = Rig::new(config());
+        rig.input(Input::SetPeer(Box::new(internal(2))));
+        let conn = rig.accept(2);
+        for message in [Message::Open(open(2, ASN)), Message::Keepalive]
+            .into_iter()
+            .take(messages)
+        {
+            rig.receive(conn, message);
+        }
+        rig.sent(conn);
+        rig.input(Input::RemovePeer(key(2)));
+        assert_eq!(rig.notified(conn), Some((6, 3)));
+        let late = rig.accept(2);
+        rig.receive(late, Message::Open(open(2, ASN)));
+        rig.receive(conn, Message::Keepalive);
+        assert_eq!(rig.notified(late), Some((6, 5)));
+        assert_eq!(rig.closed, [conn, late]);
+        assert!(rig.sent(conn).is_empty() && rig.speaker.peers().is_empty());
+    }
+}
