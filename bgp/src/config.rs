@@ -5,6 +5,7 @@ use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::filter::{Chain, Subject, Verdict};
 use crate::{Family, Features, Prefix, Transport, bfd};
 
 /// What identifies a peer: its address and, for a link-local one, the interface's index.
@@ -113,6 +114,8 @@ pub enum Policy {
     Reject,
     /// Prefixes inside any of these.
     Within(Arc<[Prefix]>),
+    /// What filters say, one rule after the other.
+    Filtered(Arc<Chain>),
 }
 
 impl PeerKey {
@@ -185,13 +188,15 @@ impl PeerConfig {
 }
 
 impl Policy {
-    /// Whether a prefix passes.
-    #[must_use]
-    pub fn passes(&self, prefix: Prefix) -> bool {
+    /// What becomes of a route.
+    pub(crate) fn judge(&self, route: &Subject<'_>) -> Verdict<'_> {
         match self {
-            Self::Accept => true,
-            Self::Reject => false,
-            Self::Within(ranges) => ranges.iter().any(|range| range.covers(prefix)),
+            Self::Accept => Verdict::default_of(true),
+            Self::Reject => Verdict::default_of(false),
+            Self::Within(ranges) => {
+                Verdict::default_of(ranges.iter().any(|range| range.covers(route.prefix)))
+            }
+            Self::Filtered(chain) => chain.judge(route),
         }
     }
 }
