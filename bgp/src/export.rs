@@ -5,17 +5,14 @@ use std::sync::Arc;
 
 use crate::config::{Config, NextHopMode, PeerConfig};
 use crate::decision::DEFAULT_LOCAL_PREF;
+use crate::filter::{NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED, Operation, Subject, Verdict};
 use crate::import::OwnNextHops;
 use crate::rib::{Neighbor, Path, Route};
 use crate::wire::{Attributes, Context, NextHop};
 use crate::{Family, Prefix};
 
-/// Do not pass on to another AS (RFC 1997).
-const NO_EXPORT: u32 = 0xffff_ff01;
-/// Do not pass on.
-const NO_ADVERTISE: u32 = 0xffff_ff02;
-/// Do not pass on to another AS, not even one of our confederation; we have none.
-const NO_EXPORT_SUBCONFED: u32 = 0xffff_ff03;
+/// The bit of an extended community's type that keeps it within the AS (RFC 4360 §3, §6).
+const NON_TRANSITIVE: u8 = 0x40;
 
 /// Whom to announce to.
 #[derive(Clone, Copy, Debug)]
@@ -30,19 +27,68 @@ pub(crate) struct Target<'a> {
     pub(crate) context: &'a Context,
 }
 
-impl Target<'_> {
-    /// Whether the peer may have this path of this prefix.
-    pub(crate) fn admits(&self, prefix: Prefix, path: &Path) -> bool {
-        self.context.families.contains(&prefix.family())
-            && self.peer.export.passes(prefix)
-            && path.from.as_deref().is_none_or(|from| self.may_learn_from(from))
-            && self.communities_admit(&path.route.attributes)
+/// Why a peer may not have a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Denial<'a> {
+    /// The session does not carry the family.
+    Family,
+    /// The peer announced it to us.
+    Own,
+    /// It came by iBGP, and neither side of the way is our client (RFC 4456 §6).
+    NotReflected,
+    /// It carries this well-known community (RFC 1997).
+    Community(u32),
+    /// The export policy refuses it.
+    Policy(Verdict<'a>),
+}
+
+impl<'a> Target<'a> {
+    /// Whether the peer may have this path of this prefix, and which rule lets it through.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub(crate) fn admit(&self, prefix: Prefix, path: &Path) -> Result<Verdict<'a>, Denial<'a>> {
+        if !self.context.families.contains(&prefix.family()) {
+            return Err(Denial::Family);
+        }
+        if let Some(from) = &path.from {
+            self.may_learn_from(from)?;
+        }
+        let attributes = &path.route.attributes;
+        if let Some(community) = self.forbidding_community(attributes) {
+            return Err(Denial::Community(community));
+        }
+        let verdict = self.peer.export.judge(&Subject {
+            prefix,
+            attributes,
+            learned: path.from.is_some(),
+            external: self.external(),
+        });
+        if verdict.accepted {
+            Ok(verdict)
+        } else {
+            Err(Denial::Policy(verdict))
+        }
     }
 
-    /// The route as the peer sees it; none if we have no next hop for it.
-    pub(crate) fn route(&self, family: Family, from: Option<&Neighbor>, route: &Route) -> Option<Route> {
+    /// The route as the peer sees it, once the rule that let it through has changed it; none if we have no next
+    /// hop for it.
+    pub(crate) fn route(
+        &self,
+        family: Family,
+        from: Option<&Neighbor>,
+        route: &Route,
+        operations: &[Operation],
+    ) -> Option<Route> {
         let next_hop = self.next_hop(family, from, route.next_hop)?;
-        let attributes = (*route.attributes).clone();
+        let mut attributes = (*route.attributes).clone();
+        if self.external() {
+            // What another AS said of its links is not for a third one (RFC 4271 §5.1.4); what we say is.
+            attributes.med = None;
+        }
+        for operation in operations {
+            operation.apply(&mut attributes);
+        }
         let attributes = if self.external() {
             self.external_attributes(attributes)
         } else {
@@ -60,17 +106,25 @@ impl Target<'_> {
 
     /// Nobody hears his own routes. What came by iBGP goes to iBGP peers only by reflection: from clients to
     /// all, from others to clients (RFC 4456 §6).
-    fn may_learn_from(&self, from: &Neighbor) -> bool {
+    fn may_learn_from(&self, from: &Neighbor) -> Result<(), Denial<'a>> {
         let reflects = from.client || self.peer.route_reflector_client;
-        from.key != self.peer.key && (from.external || self.external() || reflects)
+        if from.key == self.peer.key {
+            Err(Denial::Own)
+        } else if from.external || self.external() || reflects {
+            Ok(())
+        } else {
+            Err(Denial::NotReflected)
+        }
     }
 
-    fn communities_admit(&self, attributes: &Attributes) -> bool {
-        !attributes.communities.iter().any(|&community| match community {
+    /// The well-known community that keeps a route from the peer (RFC 1997 §3).
+    fn forbidding_community(&self, attributes: &Attributes) -> Option<u32> {
+        let forbids = |community: &u32| match *community {
             NO_ADVERTISE => true,
             NO_EXPORT | NO_EXPORT_SUBCONFED => self.external(),
             _ => false,
-        })
+        };
+        attributes.communities.iter().copied().find(forbids)
     }
 
     /// RFC 4271 §5.1.3. Without a next hop of its own, a prefix is ours. An IPv4 prefix has an IPv6 next hop only
@@ -88,12 +142,14 @@ impl Target<'_> {
         }
     }
 
-    /// Our AS in front; what is for our AS only stays here (RFC 4271 §5.1.4, §5.1.5, RFC 4456 §8).
+    /// Our AS in front; what is for our AS only stays here (RFC 4271 §5.1.5, RFC 4456 §8).
     fn external_attributes(&self, mut attributes: Attributes) -> Attributes {
         attributes.as_path.prepend(self.local.asn);
+        attributes
+            .extended_communities
+            .retain(|community| community[0] & NON_TRANSITIVE == 0);
         Attributes {
             local_pref: None,
-            med: None,
             originator_id: None,
             cluster_list: Vec::new(),
             ..attributes
@@ -101,7 +157,7 @@ impl Target<'_> {
     }
 
     /// A preference is always stated (RFC 4271 §5.1.5); a reflected route says whose it is and that it has been
-    /// here (RFC 4456 §8).
+    /// here (RFC 4456 §8), and is the same otherwise (RFC 4456 §10).
     fn internal_attributes(&self, mut attributes: Attributes, from: Option<&Neighbor>) -> Attributes {
         attributes.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
         if let Some(from) = from.filter(|from| !from.external) {
@@ -179,7 +235,7 @@ mod tests {
     fn admits(to: &PeerConfig, source: Option<&PeerConfig>, attributes: Attributes) -> bool {
         let source = source.map(|peer| Arc::new(from(peer, 9)));
         let path = Path::new(source, Arc::new(learned(attributes)), None);
-        target(&config(1), to).admits(prefix(), &path)
+        target(&config(1), to).admit(prefix(), &path).is_ok()
     }
 
     /// RFC 4271 §9.2: what an internal peer told goes to no internal peer.
@@ -259,10 +315,8 @@ mod tests {
             context: &context,
             ..target(&local, &to)
         };
-        assert!(!deaf.admits(
-            prefix(),
-            &Path::new(None, Arc::new(learned(Attributes::default())), None)
-        ));
+        let path = Path::new(None, Arc::new(learned(Attributes::default())), None);
+        assert_eq!(deaf.admit(prefix(), &path), Err(Denial::Family));
     }
 
     /// RFC 4271 §5.1.3: ours to external peers, kept to internal ones.
@@ -288,7 +342,7 @@ mod tests {
             };
             let source = source.map(|peer| from(&peer, 3));
             let sent = target(&local, &to)
-                .route(Family::Ipv4Unicast, source.as_ref(), &route)
+                .route(Family::Ipv4Unicast, source.as_ref(), &route, &[])
                 .unwrap();
             assert_eq!(sent.next_hop, expected, "{mode:?} {source:?}");
         }
@@ -298,7 +352,7 @@ mod tests {
             attributes: Arc::default(),
         };
         assert_eq!(
-            target(&local, &to).route(Family::Ipv6Unicast, None, &route),
+            target(&local, &to).route(Family::Ipv6Unicast, None, &route, &[]),
             None,
             "no address, no route"
         );
@@ -341,8 +395,23 @@ mod tests {
                 attributes: Arc::default(),
             };
             let source = next_hop.map(|_| from(&client, 3));
-            let sent = target.route(Family::Ipv4Unicast, source.as_ref(), &route);
+            let sent = target.route(Family::Ipv4Unicast, source.as_ref(), &route, &[]);
             assert_eq!(sent.and_then(|route| route.next_hop), expected, "{next_hop:?}");
+        }
+    }
+
+    /// RFC 4360 §6: not from one AS to another.
+    #[test]
+    fn a_non_transitive_extended_community_stays_in_the_as() {
+        let (stays, goes) = ([0x40, 4, 0, 9, 0, 0, 0, 9], [0, 2, 0, 9, 0, 0, 0, 9]);
+        let route = learned(Attributes {
+            extended_communities: vec![stays, goes],
+            ..Attributes::default()
+        });
+        for (to, sent) in [(external(2), &[goes][..]), (peer(2), &[stays, goes])] {
+            let source = from(&client(3), 3);
+            let told = target(&config(1), &to).route(Family::Ipv4Unicast, Some(&source), &route, &[]);
+            assert_eq!(told.unwrap().attributes.extended_communities, sent);
         }
     }
 
@@ -363,7 +432,7 @@ mod tests {
         };
         let sent = |to: &PeerConfig, source: &PeerConfig, attributes: &Attributes| {
             let route = learned(attributes.clone());
-            let sent = target(&config(1), to).route(Family::Ipv4Unicast, Some(&from(source, 9)), &route);
+            let sent = target(&config(1), to).route(Family::Ipv4Unicast, Some(&from(source, 9)), &route, &[]);
             (*sent.unwrap().attributes).clone()
         };
         let abroad = sent(

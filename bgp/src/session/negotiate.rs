@@ -55,7 +55,7 @@ pub(crate) fn offer(local: &Config, peer: &PeerConfig, restarted: Restarted) -> 
 ///
 /// # Errors
 /// What is wrong with the OPEN: the AS is not the configured one, the identifier is our own within our AS
-/// (RFC 6286 §2.1), or no family is common.
+/// (RFC 6286 §2.1), the hold time is shorter than we take (RFC 4271 §4.2), or no family is common.
 pub(crate) fn negotiate(local: &Config, peer: &PeerConfig, open: &Open) -> Result<Session, Error> {
     if open.asn != peer.asn {
         return Err(Error::BadPeerAs { asn: open.asn });
@@ -63,6 +63,13 @@ pub(crate) fn negotiate(local: &Config, peer: &PeerConfig, open: &Open) -> Resul
     if open.router_id == local.router_id && open.asn == local.asn {
         return Err(Error::BadIdentifier {
             router_id: open.router_id,
+        });
+    }
+    let theirs = Duration::from_secs(open.hold_time.into());
+    if !theirs.is_zero() && theirs < peer.min_hold_time {
+        return Err(Error::UnacceptableHoldTime {
+            seconds: open.hold_time,
+            min: peer.min_hold_time.as_secs(),
         });
     }
     let families = common_families(peer, open);
@@ -188,6 +195,27 @@ mod tests {
         }
     }
 
+    /// RFC 4271 §6.2 (hold time): also where it is only shorter than we want.
+    #[test]
+    fn a_hold_time_below_the_floor_is_refused_and_none_is_not() {
+        let floor = PeerConfig {
+            min_hold_time: Duration::from_secs(9),
+            ..peer(2)
+        };
+        for (theirs, refused) in [(0, false), (3, true), (8, true), (9, false), (90, false)] {
+            let open = Open {
+                hold_time: theirs,
+                ..open_of(2, &peer(1))
+            };
+            let refusal = Error::UnacceptableHoldTime {
+                seconds: theirs,
+                min: 9,
+            };
+            let found = negotiate(&config(1), &floor, &open).err();
+            assert_eq!(found, refused.then_some(refusal));
+        }
+    }
+
     /// RFC 4271 §6.2 (as): only the configured one.
     /// RFC 4271 §6.2 (identifier): not our own.
     /// RFC 6286 §2.1: another AS may have ours.
@@ -260,6 +288,22 @@ mod tests {
                 (agreed, agreed)
             );
         }
+    }
+
+    /// RFC 4724 §3: the last one.
+    #[test]
+    fn the_last_of_several_restart_capabilities_counts() {
+        let of = |restart_time| {
+            Capability::GracefulRestart(GracefulRestart {
+                restart_time,
+                ..GracefulRestart::default()
+            })
+        };
+        let mut open = open_of(2, &peer(1));
+        open.capabilities.extend([of(7), of(9)]);
+        let session = negotiate(&config(1), &peer(2), &open).unwrap();
+        let restart = session.restart.unwrap();
+        assert_eq!((restart.restart_time, restart.families), (9, vec![]));
     }
 
     /// RFC 4724 §4.1 (bits): R and F after a restart.

@@ -10,6 +10,8 @@ use nom::number::complete::{be_u8, be_u16, be_u32};
 use super::{AS_TRANS, Capability, Error, Step};
 
 const VERSION: u8 = 4;
+/// The shortest hold time other than none, in seconds (RFC 4271 §4.2).
+const MIN_HOLD_TIME: u64 = 3;
 /// The optional parameter that holds capabilities (RFC 5492 §4).
 const CAPABILITIES: u8 = 2;
 /// As first parameter type: the parameters are in RFC 9072's format.
@@ -48,6 +50,7 @@ pub(super) fn two_octets(asn: u32) -> u16 {
     u16::try_from(asn).unwrap_or(AS_TRANS)
 }
 
+/// Parameters in the old form as long as it can hold them, in the extended one otherwise (RFC 9072 §2).
 fn put_parameters(out: &mut BytesMut, capabilities: &[u8]) {
     match (
         u8::try_from(capabilities.len()),
@@ -85,7 +88,10 @@ pub(super) fn decode(body: &[u8]) -> Result<Open, Error> {
     let capabilities = parameters(length, rest)?;
     let asn = peer_as(my_as, &capabilities)?;
     if matches!(hold_time, 1 | 2) {
-        return Err(Error::UnacceptableHoldTime { seconds: hold_time });
+        return Err(Error::UnacceptableHoldTime {
+            seconds: hold_time,
+            min: MIN_HOLD_TIME,
+        });
     }
     let router_id = Ipv4Addr::from(router_id);
     if router_id.is_unspecified() {

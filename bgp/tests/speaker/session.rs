@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use manx_bgp::wire::{Cease, Message, Notification, Open};
-use manx_bgp::{ConnId, Input, PeerConfig, State};
+use manx_bgp::{Config, ConnId, Input, PeerConfig, State};
 
 use crate::rig::{ASN, Rig, address, announcement, config, graceful_open, internal, key, open, path, prefix};
 
@@ -14,12 +14,14 @@ fn graceful(id: u8) -> PeerConfig {
     }
 }
 
+/// RFC 4486 §4 (5): an unknown source is told that it is one.
+/// nasty case 38
 #[test]
-fn an_unknown_source_is_closed_without_a_word() {
+fn an_unknown_source_is_rejected_before_it_has_said_a_word() {
     let mut rig = Rig::new(config());
     let conn = rig.accept(2);
+    assert_eq!(rig.notified(conn), Some((6, 5)));
     assert_eq!(rig.closed, [conn]);
-    assert!(rig.sent(conn).is_empty());
 }
 
 /// RFC 4271 §6.2 (as): 2/2.
@@ -87,6 +89,23 @@ fn keepalives_hold_a_session_and_silence_ends_it() {
     assert_eq!(rig.notified(conn), Some((4, 0)));
 }
 
+/// RFC 4271 §4.4 (rate): also where the hold time is the shortest that there is.
+#[test]
+fn keepalives_are_a_second_apart_at_least() {
+    let mut rig = Rig::new(config());
+    let conn = rig.establish(PeerConfig {
+        hold_time: Duration::from_secs(3),
+        ..internal(2)
+    });
+    rig.sent(conn);
+    for _ in 0..30 {
+        rig.wait(Duration::from_secs(2));
+        rig.receive(conn, Message::Keepalive);
+    }
+    let keepalives = rig.sent(conn).len();
+    assert!((58..=60).contains(&keepalives), "{keepalives} in a minute");
+}
+
 /// RFC 4271 §4.4: none without a hold time.
 /// nasty case 44
 #[test]
@@ -136,9 +155,13 @@ fn a_peer_that_resets_every_connection_is_dialled_less_and_less() {
 }
 
 /// RFC 4486 §4 (2): the peer is told.
+/// RFC 9003 §2 (send): in the operator's words.
 #[test]
 fn shutdown_says_so_or_leaves_in_silence_where_that_keeps_our_routes() {
-    let mut rig = Rig::new(config());
+    let mut rig = Rig::new(Config {
+        farewell: "lunch".to_owned(),
+        ..config()
+    });
     let (plain, graceful) = (
         rig.establish(internal(2)),
         rig.establish_with(graceful(3), 3, graceful_open(3)),
@@ -148,7 +171,8 @@ fn shutdown_says_so_or_leaves_in_silence_where_that_keeps_our_routes() {
     rig.sent(plain);
     rig.sent(graceful);
     rig.input(Input::Shutdown);
-    assert_eq!(rig.notified(plain), Some((6, 2)));
+    let told = Notification::cease(Cease::AdministrativeShutdown).saying("lunch");
+    assert_eq!(rig.sent(plain), [Message::Notification(told)]);
     assert!(rig.sent(graceful).is_empty());
     assert_eq!(rig.closed, [plain, graceful]);
     assert_eq!(rig.selected(target), [2], "forwarding goes on");
@@ -241,4 +265,83 @@ fn events_of_forgotten_connections_mean_nothing() {
     rig.input(Input::ConnectFailed { conn: stranger });
     assert_eq!(rig.peer(2).state, State::Established);
     assert!(rig.sent(stranger).is_empty() && !rig.closed.contains(&conn));
+}
+
+/// RFC 4271 §8.2.1: the peer's connection gets an OPEN of its own.
+/// RFC 4271 §6.8: the one stays that the greater identifier, the peer's, dialled.
+/// RFC 4486 §4 (7): the other one is told.
+#[test]
+fn the_loser_of_a_collision_is_told() {
+    let mut rig = Rig::new(config());
+    rig.input(Input::SetPeer(Box::new(PeerConfig {
+        passive: false,
+        ..internal(2)
+    })));
+    let ours = rig.dialled[0].1;
+    rig.input(Input::Connected {
+        conn: ours,
+        local: (address(1), 40_000).into(),
+    });
+    let theirs = rig.accept(2);
+    for conn in [ours, theirs] {
+        assert!(matches!(rig.sent(conn)[..], [Message::Open(_)]));
+        rig.receive(conn, Message::Open(open(2, ASN)));
+    }
+    assert_eq!(rig.notified(ours), Some((6, 7)));
+    assert_eq!(rig.closed, [ours]);
+    rig.receive(theirs, Message::Keepalive);
+    assert_eq!(rig.peer(2).state, State::Established);
+}
+
+/// RFC 4271 §8.1.1 (passive): nothing is dialled, before a session or after.
+#[test]
+fn a_passive_peer_is_never_dialled() {
+    let mut rig = Rig::new(config());
+    let conn = rig.establish(internal(2));
+    rig.input(Input::Closed { conn });
+    rig.wait(Duration::from_secs(1_000));
+    assert_eq!(rig.dialled, []);
+    assert_eq!(rig.peer(2).state, State::Active);
+}
+
+/// RFC 4271 §8.2.2 (OpenSent): a connection that fails before the OPEN is followed by another attempt.
+/// RFC 4271 §6.5: a peer that connects and says nothing is told so after 4 minutes.
+#[test]
+fn a_connection_without_an_open_is_given_up() {
+    let mut rig = Rig::new(config());
+    rig.input(Input::SetPeer(Box::new(internal(2))));
+    let gone = rig.accept(2);
+    rig.input(Input::Closed { conn: gone });
+    let silent = rig.accept(2);
+    rig.wait(Duration::from_secs(239));
+    assert_eq!((rig.notified(silent), rig.closed.clone()), (None, vec![]));
+    rig.wait(Duration::from_secs(2));
+    assert_eq!(rig.closed, [silent]);
+    assert_eq!(rig.peer(2).state, State::Active);
+}
+
+/// RFC 4486 §4 (5): also who was a peer until just now.
+/// nasty case 32
+#[test]
+fn a_connection_for_a_peer_that_is_gone_is_rejected_in_every_state_that_it_had() {
+    for messages in 0..=2 {
+        let mut rig = Rig::new(config());
+        rig.input(Input::SetPeer(Box::new(internal(2))));
+        let conn = rig.accept(2);
+        for message in [Message::Open(open(2, ASN)), Message::Keepalive]
+            .into_iter()
+            .take(messages)
+        {
+            rig.receive(conn, message);
+        }
+        rig.sent(conn);
+        rig.input(Input::RemovePeer(key(2)));
+        assert_eq!(rig.notified(conn), Some((6, 3)));
+        let late = rig.accept(2);
+        rig.receive(late, Message::Open(open(2, ASN)));
+        rig.receive(conn, Message::Keepalive);
+        assert_eq!(rig.notified(late), Some((6, 5)));
+        assert_eq!(rig.closed, [conn, late]);
+        assert!(rig.sent(conn).is_empty() && rig.speaker.peers().is_empty());
+    }
 }

@@ -153,6 +153,7 @@ pub(crate) fn config(node: Node, seed: u64) -> Config {
         cluster_id: None,
         restarted: false,
         deferral: Duration::from_secs(10),
+        farewell: String::new(),
         seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(node as u64),
         max_paths: 4,
     }
@@ -169,6 +170,7 @@ pub(crate) fn peer(node: Node) -> PeerConfig {
         next_hop_v6: None,
         passive: false,
         hold_time: Duration::from_secs(90),
+        min_hold_time: Duration::ZERO,
         families: vec![Family::Ipv4Unicast],
         route_reflector_client: false,
         graceful_restart: Some(Duration::from_secs(120)),
@@ -579,6 +581,7 @@ impl Network {
                     selected.retain(|prefix, _| told.contains(prefix));
                     *converged = true;
                 }
+                Output::RangeFull(_) => {}
                 Output::Session { peer, up, .. } => {
                     host.flaps += 1;
                     let turns = if up {
