@@ -115,6 +115,24 @@ fn configuration(base: &Base) -> String {
     format!("[global.config]\nas = {their_asn}\nrouter-id = \"{their_id}\"\n{neighbors}")
 }
 
+/// A family of a session.
+fn address_family(family: &str, session: Session) -> String {
+    let restart = session.graceful_restart.is_some();
+    let add_path = if session.add_path {
+        "[neighbors.afi-safis.add-paths.config]\nreceive = true\nsend-max = 8\n"
+    } else {
+        ""
+    };
+    format!(
+        "[[neighbors.afi-safis]]
+[neighbors.afi-safis.config]
+afi-safi-name = \"{family}-unicast\"
+[neighbors.afi-safis.mp-graceful-restart.config]
+enabled = {restart}
+{add_path}"
+    )
+}
+
 /// One session.
 fn neighbor(ends: Ends, session: Session) -> String {
     let Session {
@@ -125,7 +143,6 @@ fn neighbor(ends: Ends, session: Session) -> String {
         reflector,
         password,
         ttl_security,
-        add_path,
         ..
     } = session;
     let Ends { ours, theirs, .. } = ends;
@@ -144,22 +161,6 @@ fn neighbor(ends: Ends, session: Session) -> String {
     } else {
         ""
     };
-    let add_path = if add_path {
-        "[neighbors.afi-safis.add-paths.config]\nreceive = true\nsend-max = 8\n"
-    } else {
-        ""
-    };
-    let families = FAMILIES.map(|family| {
-        format!(
-            "[[neighbors.afi-safis]]
-[neighbors.afi-safis.config]
-afi-safi-name = \"{family}-unicast\"
-[neighbors.afi-safis.mp-graceful-restart.config]
-enabled = {}
-{add_path}",
-            graceful_restart.is_some()
-        )
-    });
     format!(
         "[[neighbors]]
 [neighbors.config]
@@ -174,7 +175,7 @@ idle-hold-time-after-reset = 1
 local-address = \"{theirs}\"
 passive-mode = {they_wait}
 {restart}{client}{security}{families}",
-        families = families.concat(),
+        families = FAMILIES.map(|family| address_family(family, session)).concat(),
     )
 }
 
