@@ -184,7 +184,6 @@ impl PeerConfig {
                 it.asn,
                 it.local_address,
                 it.hold_time,
-                it.min_hold_time,
                 it.graceful_restart,
             )
         };
