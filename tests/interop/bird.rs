@@ -8,7 +8,8 @@ use manx_linux::Netns;
 
 use crate::net::{Ends, SOON, eventually};
 use crate::router::{
-    Attributes, Base, Extras, FAMILIES, Hops, Process, Program, Router, Session, Side, numbers, prefixes,
+    Attributes, Base, Extras, FAMILIES, Hops, Process, Program, Protection, Router, Session, Side, numbers,
+    prefixes,
 };
 
 pub(crate) const PROGRAM: Program = Program {
@@ -147,11 +148,15 @@ fn protocol(number: usize, ends: Ends, session: Session, more: &str) -> String {
         they_wait,
         hold_time,
         reflector,
-        password,
-        ttl_security,
+        protection,
         add_path,
         ..
     } = session;
+    let protection = match protection {
+        Some(Protection::Password(text)) => format!("password \"{text}\";"),
+        Some(Protection::Near) => "ttl security on;".to_owned(),
+        None => String::new(),
+    };
     let Ends { ours, theirs, .. } = ends;
     let passive = if they_wait { "on" } else { "off" };
     let client = if reflector == Some(Side::Theirs) {
@@ -166,8 +171,6 @@ fn protocol(number: usize, ends: Ends, session: Session, more: &str) -> String {
     };
     let add_path = if add_path { "on" } else { "off" };
     let channel = format!("{{ import all; export where {exported}; add paths {add_path}; }}");
-    let password = password.map_or_else(String::new, |it| format!("password \"{it}\";"));
-    let security = if ttl_security { "on" } else { "off" };
     format!(
         "protocol bgp manx{number} {{
   debug {{ states, events }};
@@ -176,8 +179,7 @@ fn protocol(number: usize, ends: Ends, session: Session, more: &str) -> String {
   passive {passive};
   hold time {hold_time};
   connect delay time 1; connect retry time 1; error wait time 1, 1;
-  ttl security {security};
-  {password} {client} {more}
+  {client} {protection} {more}
   ipv4 {channel};
   ipv6 {channel};
 }}

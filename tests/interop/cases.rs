@@ -24,7 +24,8 @@ fn set(prefixes: &[&str]) -> BTreeSet<String> {
     prefixes.iter().map(|prefix| (*prefix).to_owned()).collect()
 }
 
-fn start(program: &Program, cable: &Cable, session: Session) -> Box<dyn Router> {
+/// The program in its namespace.
+pub(crate) fn start(program: &Program, cable: &Cable, session: Session) -> Box<dyn Router> {
     (program.start)(&cable.theirs, session, &[cable.ends])
 }
 
@@ -476,65 +477,6 @@ pub(crate) fn we_send_paths(program: &Program) {
     other.withdraw(OUR_PREFIXES[0]);
     becomes("one path less", &1, || router.paths(OUR_PREFIXES[0]));
     assert_eq!(router.learned(), set(&OUR_PREFIXES));
-}
-
-/// RFC 2385 §2: with those that sign too, whoever dials.
-pub(crate) fn md5(program: &Program) {
-    let signed = Session {
-        password: Some("correct-horse"),
-        ..EXTERNAL
-    };
-    both_dial(program, signed);
-    let cable = Cable::new();
-    let router = start(program, &cable, signed);
-    let wrong = Session {
-        password: Some("battery-staple"),
-        ..EXTERNAL
-    };
-    let ours = Ours::start(&cable, wrong, false, &[]);
-    always("no connection with another key", Duration::from_secs(3), || {
-        cable.connections() == 0 && !ours.established() && router.established() == 0
-    });
-}
-
-pub(crate) fn gtsm(program: &Program) {
-    let near = Session {
-        ttl_security: true,
-        ..EXTERNAL
-    };
-    both_dial(program, near);
-    let cable = Cable::new();
-    let (ours, router) = meet(&cable, program, near);
-    let rule = [
-        "-w",
-        "-t",
-        "mangle",
-        "-A",
-        "POSTROUTING",
-        "-j",
-        "TTL",
-        "--ttl-set",
-        "254",
-    ];
-    run(cable.theirs.command("iptables").args(rule));
-    eventually("what comes from farther away counts for nothing", SOON, || {
-        !ours.established()
-    });
-    assert!(ours.learned().is_empty());
-    drop(router);
-}
-
-/// Either side dials once, and routes flow.
-fn both_dial(program: &Program, session: Session) {
-    for (we_wait, they_wait) in [(true, false), (false, true)] {
-        let cable = Cable::new();
-        let session = Session {
-            we_wait,
-            they_wait,
-            ..session
-        };
-        meet(&cable, program, session);
-    }
 }
 
 /// RFC 2918 §4: when they ask.

@@ -10,7 +10,9 @@ use serde_json::Value;
 
 use crate::matrix::Feature;
 use crate::net::Ends;
-use crate::router::{Attributes, Base, Extras, FAMILIES, Process, Program, Router, Session, family};
+use crate::router::{
+    Attributes, Base, Extras, FAMILIES, Process, Program, Protection, Router, Session, family,
+};
 
 pub(crate) const PROGRAM: Program = Program {
     name: "ExaBGP",
@@ -19,7 +21,6 @@ pub(crate) const PROGRAM: Program = Program {
     package: "exabgp",
     start: |namespace, session, sessions| Box::new(ExaBgp::start(namespace, session, sessions)),
     lacks: &[
-        (Feature::Gtsm, "its answers to our dials have TTL 64"),
         (Feature::WeRestartUnderTraffic, "puts no routes into the kernel"),
         (Feature::TheyRestartUnderTraffic, "puts no routes into the kernel"),
         (Feature::TheirShutdown, "its teardown sends no message"),
@@ -27,6 +28,7 @@ pub(crate) const PROGRAM: Program = Program {
         (Feature::TheySendPaths, "passes no routes on"),
         (Feature::WeRestart, "keeps no table"),
         (Feature::Bfd, "has none"),
+        (Feature::Gtsm, "answers a SYN with TTL 64"),
     ],
 };
 
@@ -196,19 +198,17 @@ fn neighbor(base: &Base, ends: Ends) -> String {
         they_wait,
         hold_time,
         graceful_restart,
-        password,
-        ttl_security,
+        protection,
         add_path,
         ..
     } = base.session;
+    let protection = match protection {
+        Some(Protection::Password(text)) => format!("md5-password '{text}'; md5-base64 false;"),
+        Some(Protection::Near) => "incoming-ttl 255; outgoing-ttl 255;".to_owned(),
+        None => String::new(),
+    };
     let Ends { ours, theirs, .. } = ends;
     let restart = graceful_restart.map_or_else(String::new, |seconds| format!("graceful-restart {seconds};"));
-    let password = password.map_or_else(String::new, |it| format!("md5-password '{it}';"));
-    let security = if ttl_security {
-        "incoming-ttl 255; outgoing-ttl 255;"
-    } else {
-        ""
-    };
     let add_path = if add_path { "add-path send/receive;" } else { "" };
     let routes = FAMILIES.map(|family| {
         let routes = base
@@ -221,7 +221,7 @@ fn neighbor(base: &Base, ends: Ends) -> String {
     format!(
         "neighbor {ours} {{
   router-id {their_id}; local-address {theirs}; local-as {their_asn}; peer-as {our_asn};
-  hold-time {hold_time}; passive {they_wait}; group-updates false; {password} {security}
+  hold-time {hold_time}; passive {they_wait}; group-updates false; {protection}
   capability {{ asn4 enable; route-refresh enable; {restart} {add_path} }}
   family {{ ipv4 unicast; ipv6 unicast; }}
   api {{ processes [ pipe ]; neighbor-changes; receive {{ parsed; update; notification; }} }}

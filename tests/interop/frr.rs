@@ -10,7 +10,8 @@ use serde_json::Value;
 use crate::matrix::Feature;
 use crate::net::{Ends, SOON, eventually, run};
 use crate::router::{
-    Attributes, Base, Extras, FAMILIES, Hops, Process, Program, Router, Session, Side, family, numbers,
+    Attributes, Base, Extras, FAMILIES, Hops, Process, Program, Protection, Router, Session, Side, family,
+    numbers,
 };
 
 pub(crate) const PROGRAM: Program = Program {
@@ -178,8 +179,7 @@ fn neighbor(ends: Ends, session: Session) -> String {
         they_wait,
         hold_time,
         bfd,
-        password,
-        ttl_security,
+        protection,
         ..
     } = session;
     let Ends { ours, theirs, .. } = ends;
@@ -189,15 +189,14 @@ fn neighbor(ends: Ends, session: Session) -> String {
     } else {
         String::new()
     };
-    let password = password.map_or_else(String::new, |it| format!(" neighbor {ours} password {it}\n"));
-    let security = if ttl_security {
-        format!(" neighbor {ours} ttl-security hops 1\n")
-    } else {
-        String::new()
-    };
     let bfd = match bfd {
         Some(Hops::One) => format!(" neighbor {ours} bfd\n"),
         Some(Hops::Several) => format!(" neighbor {ours} ebgp-multihop 8\n neighbor {ours} bfd\n"),
+        None => String::new(),
+    };
+    let protection = match protection {
+        Some(Protection::Password(text)) => format!(" neighbor {ours} password {text}\n"),
+        Some(Protection::Near) => format!(" neighbor {ours} ttl-security hops 1\n"),
         None => String::new(),
     };
     format!(
@@ -206,7 +205,7 @@ fn neighbor(ends: Ends, session: Session) -> String {
  neighbor {ours} timers {keepalive} {hold_time}
  neighbor {ours} timers connect 1
  neighbor {ours} advertisement-interval 0
-{passive}{bfd}{password}{security}"
+{passive}{bfd}{protection}"
     )
 }
 

@@ -7,7 +7,9 @@ use serde_json::Value;
 
 use crate::matrix::Feature;
 use crate::net::{Ends, SOON, eventually, ip, run};
-use crate::router::{Attributes, Base, Extras, FAMILIES, Process, Program, Router, Session, Side, family};
+use crate::router::{
+    Attributes, Base, Extras, FAMILIES, Process, Program, Protection, Router, Session, Side, family,
+};
 
 pub(crate) const PROGRAM: Program = Program {
     name: "GoBGP",
@@ -141,10 +143,17 @@ fn neighbor(ends: Ends, session: Session) -> String {
         hold_time,
         graceful_restart,
         reflector,
-        password,
-        ttl_security,
+        protection,
         ..
     } = session;
+    let (password, near) = match protection {
+        Some(Protection::Password(text)) => (format!("auth-password = \"{text}\"\n"), ""),
+        Some(Protection::Near) => (
+            String::new(),
+            "[neighbors.ttl-security.config]\nenabled = true\nttl-min = 255\n",
+        ),
+        None => (String::new(), ""),
+    };
     let Ends { ours, theirs, .. } = ends;
     let keepalive = hold_time / 3;
     let restart = graceful_restart.map_or_else(String::new, |seconds| {
@@ -152,12 +161,6 @@ fn neighbor(ends: Ends, session: Session) -> String {
     });
     let client = if reflector == Some(Side::Theirs) {
         "[neighbors.route-reflector.config]\nroute-reflector-client = true\n"
-    } else {
-        ""
-    };
-    let password = password.map_or_else(String::new, |it| format!("auth-password = \"{it}\"\n"));
-    let security = if ttl_security {
-        "[neighbors.ttl-security.config]\nenabled = true\nttl-min = 255\n"
     } else {
         ""
     };
@@ -174,7 +177,7 @@ idle-hold-time-after-reset = 1
 [neighbors.transport.config]
 local-address = \"{theirs}\"
 passive-mode = {they_wait}
-{restart}{client}{security}{families}",
+{restart}{client}{near}{families}",
         families = FAMILIES.map(|family| address_family(family, session)).concat(),
     )
 }

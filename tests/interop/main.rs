@@ -20,6 +20,7 @@ mod net;
 mod openbgpd;
 mod ours;
 mod router;
+mod security;
 mod traffic;
 
 use std::process::ExitCode;

@@ -11,7 +11,7 @@ use libtest_mimic::{Arguments, Trial};
 
 use crate::cases;
 use crate::router::Program;
-use crate::{bfd, bird, exabgp, frr, gobgp, openbgpd, traffic};
+use crate::{bfd, bird, exabgp, frr, gobgp, openbgpd, security, traffic};
 
 /// Set to rewrite the document with what this run measures.
 const WRITE: &str = "MANX_INTEROP_WRITE";
@@ -191,15 +191,15 @@ const ROWS: [Row; 24] = [
     ),
     (
         Feature::Md5,
-        "TCP MD5 signatures, whoever dials (RFC 2385)",
+        "TCP MD5, whoever dials; not without the password (RFC 2385)",
         "md5",
-        cases::md5,
+        security::md5,
     ),
     (
         Feature::Gtsm,
-        "GTSM, whoever dials: packets from farther away count for nothing (RFC 5082)",
+        "GTSM, whoever dials; not with another TTL (RFC 5082)",
         "gtsm",
-        cases::gtsm,
+        security::gtsm,
     ),
 ];
 

@@ -9,7 +9,9 @@ use serde_json::Value;
 
 use crate::matrix::Feature;
 use crate::net::{Ends, SOON, eventually, ip, run};
-use crate::router::{Attributes, Base, Extras, FAMILIES, Process, Program, Router, Session, Side, numbers};
+use crate::router::{
+    Attributes, Base, Extras, FAMILIES, Process, Program, Protection, Router, Session, Side, numbers,
+};
 
 pub(crate) const PROGRAM: Program = Program {
     name: "OpenBGPD",
@@ -140,16 +142,18 @@ fn neighbor(ends: Ends, session: Session) -> String {
         hold_time,
         graceful_restart,
         reflector,
-        password,
-        ttl_security,
+        protection,
         add_path,
         ..
     } = session;
+    let protection = match protection {
+        Some(Protection::Password(text)) => format!("  tcp md5sig password \"{text}\"\n"),
+        Some(Protection::Near) => "  ttl-security yes\n".to_owned(),
+        None => String::new(),
+    };
     let Ends { ours, theirs, .. } = ends;
     let restart = if graceful_restart.is_some() { "yes" } else { "no" };
     let passive = if they_wait { "  passive\n" } else { "" };
-    let password = password.map_or_else(String::new, |it| format!("  tcp md5sig password {it}\n"));
-    let security = if ttl_security { "yes" } else { "no" };
     let add_path = if add_path {
         "  announce add-path recv yes\n  announce add-path send all\n"
     } else {
@@ -168,8 +172,7 @@ fn neighbor(ends: Ends, session: Session) -> String {
   announce IPv4 unicast
   announce IPv6 unicast
   announce restart {restart}
-  ttl-security {security}
-{passive}{client}{password}{add_path}}}
+{passive}{client}{protection}{add_path}}}
 "
     )
 }

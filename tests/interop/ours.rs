@@ -18,7 +18,7 @@ use manx_linux::Netns;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::net::{Cable, Ends, SOON};
-use crate::router::{Hops, Session, Side};
+use crate::router::{Hops, Protection, Session, Side};
 
 /// A running speaker.
 pub(crate) struct Ours {
@@ -219,18 +219,21 @@ fn peer(session: Session, ends: Ends) -> PeerConfig {
                 .collect(),
             ..Features::default()
         },
-        transport: Transport {
-            authentication: session.password.map(|password| {
-                let secret = Secret::new(password.as_bytes());
-                Authentication::Md5(secret.expect("tests have short passwords"))
-            }),
-            distance: if session.ttl_security {
-                Distance::Secured(NonZeroU8::MIN)
-            } else {
-                Distance::Any
-            },
-            interface: None,
+        transport: transport(session.protection),
+    }
+}
+
+fn transport(protection: Option<Protection>) -> Transport {
+    match protection {
+        Some(Protection::Password(text)) => Transport {
+            authentication: Secret::new(text.as_bytes()).ok().map(Authentication::Md5),
+            ..Transport::default()
         },
+        Some(Protection::Near) => Transport {
+            distance: Distance::Secured(NonZeroU8::MIN),
+            ..Transport::default()
+        },
+        None => Transport::default(),
     }
 }
 

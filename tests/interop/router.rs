@@ -72,14 +72,21 @@ pub(crate) struct Session {
     pub(crate) bfd: Option<Hops>,
     /// Who reflects, with the other as its client.
     pub(crate) reflector: Option<Side>,
-    /// What both sides sign their segments with (RFC 2385).
-    pub(crate) password: Option<&'static str>,
-    /// Each side takes only packets that come straight from the other (RFC 5082).
-    pub(crate) ttl_security: bool,
     /// Each side sends all its paths of a prefix and takes the other's (RFC 7911).
     pub(crate) add_path: bool,
     /// What they learn, their kernel routes by.
     pub(crate) fib: bool,
+    /// What both sides ask of the connection.
+    pub(crate) protection: Option<Protection>,
+}
+
+/// What a connection has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protection {
+    /// Signed with this (RFC 2385).
+    Password(&'static str),
+    /// One hop long (RFC 5082).
+    Near,
 }
 
 /// How far BFD takes the peer to be.
@@ -107,10 +114,9 @@ pub(crate) const EXTERNAL: Session = Session {
     graceful_restart: None,
     bfd: None,
     reflector: None,
-    password: None,
-    ttl_security: false,
     add_path: false,
     fib: false,
+    protection: None,
 };
 
 /// A plain session within one AS.
