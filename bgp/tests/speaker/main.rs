@@ -7,8 +7,10 @@
 )]
 
 mod add_path;
+mod dynamic;
 mod features;
 mod filters;
+mod malformed;
 mod policy;
 mod rig;
 mod routes;
