@@ -158,7 +158,7 @@ fn attributes(path: &PathSnapshot) -> BytesMut {
         external: false,
         ..Context::default()
     };
-    let next_hop = path.next_hop.unwrap_or(match path.prefix.family() {
+    let next_hop = path.next_hop.unwrap_or_else(|| match path.prefix.family() {
         Family::Ipv4Unicast => NextHop::V4(Ipv4Addr::UNSPECIFIED),
         Family::Ipv6Unicast => NextHop::V6 {
             global: Ipv6Addr::UNSPECIFIED,
