@@ -81,9 +81,11 @@ fn read(file: &Bytes) -> Vec<BgpElem> {
 /// The first path of each record after the index.
 fn first_entries(file: &Bytes) -> Vec<RibEntry> {
     let records = BgpkitParser::from_reader(&file[..]).into_record_iter().skip(1);
-    let entries = records.map(|record| match record.message {
-        MrtMessage::TableDumpV2Message(TableDumpV2Message::RibAfi(rib)) => rib.rib_entries[0].clone(),
-        other => panic!("{other:?}"),
+    let entries = records.map(|record| {
+        let MrtMessage::TableDumpV2Message(TableDumpV2Message::RibAfi(rib)) = record.message else {
+            panic!("{record:?} is no record of paths");
+        };
+        rib.rib_entries[0].clone()
     });
     entries.collect()
 }
