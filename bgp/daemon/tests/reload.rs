@@ -19,7 +19,7 @@ const CHANGES: [(&str, &str); 23] = [
     ("passive", "false"),
     ("routeReflectorClient", "true"),
     ("holdTime", "30"),
-    ("minHoldTime", "6"),
+    ("minHoldTime", "10"),
     ("gracefulRestart", "false"),
     ("families", "[ipv4]"),
     ("nextHopSelf", "true"),
