@@ -5,6 +5,7 @@ use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::handling::Handling;
 use crate::filter::{Chain, Subject, Verdict};
 use crate::{Family, Features, Prefix, Transport, bfd};
 
@@ -75,6 +76,8 @@ pub struct PeerConfig {
     pub transport: Transport,
     /// What is offered beyond the base protocol.
     pub features: Features,
+    /// How its routes are handled beside the policies.
+    pub handling: Handling,
 }
 
 /// How BFD watches the path to a peer.
@@ -169,6 +172,8 @@ impl PeerConfig {
     pub(crate) fn needs_new_session(&self, new: &Self) -> bool {
         let agreed = |it: &Self| (it.asn, it.local_address, it.hold_time, it.graceful_restart);
         agreed(self) != agreed(new)
+            || self.handling.local_as != new.handling.local_as
+           
             || self.families != new.families
             || self.features.offer(self) != new.features.offer(new)
             || self.transport.needs_new_connection(&new.transport)

@@ -13,6 +13,7 @@ pub mod error;
 mod export;
 pub mod features;
 pub mod filter;
+pub mod handling;
 mod import;
 mod inbound;
 mod outbound;

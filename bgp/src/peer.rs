@@ -262,7 +262,7 @@ fn gate<'a>(config: &'a PeerConfig, live: Option<&'a Live>, local: &'a Config) -
     Some(Gate {
         local,
         own: *own,
-        policy: &config.import,
+        peer: config,
         from: neighbor,
         families: session.families(),
     })
@@ -272,7 +272,7 @@ fn neighbor(local: &Config, config: &PeerConfig, session: &Session) -> Neighbor 
     Neighbor {
         key: config.key,
         router_id: session.router_id,
-        external: config.asn != local.asn,
+        external: config.is_external(local),
         client: config.route_reflector_client,
     }
 }

@@ -57,6 +57,7 @@ pub(crate) fn peer(id: u8) -> PeerConfig {
         bfd: None,
         transport: Transport::default(),
         features: Features::default(),
+        handling: Handling::default(),
     }
 }
 

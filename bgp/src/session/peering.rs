@@ -224,7 +224,7 @@ impl Peering {
         };
         let us = Identity {
             router_id: cx.local.router_id,
-            asn: cx.local.asn,
+            asn: cx.peer.local_as(cx.local),
         };
         let peer = Identity {
             router_id,

@@ -82,6 +82,7 @@ pub(crate) fn internal(id: u8) -> PeerConfig {
         bfd: None,
         transport: Transport::default(),
         features: Features::default(),
+        handling: Handling::default(),
     }
 }
 
