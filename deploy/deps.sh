@@ -20,6 +20,8 @@ test=(
     "${lab[@]}"
     frr:/usr/lib/frr/bgpd
     gobgpd:/usr/bin/gobgpd
+    openbgpd:/usr/sbin/bgpctl
+    exabgp:/usr/sbin/exabgp
     containernetworking-plugins:/usr/lib/cni/ptp
 )
 
@@ -60,7 +62,7 @@ fi
 as_root env DEBIAN_FRONTEND=noninteractive sh -c '
     apt-get -qq update && apt-get -qq install --no-install-recommends "$@" >/dev/null' -- "${missing[@]}"
 if [[ -d /run/systemd/system ]]; then
-    for service in bird frr gobgpd; do
+    for service in bird frr gobgpd openbgpd exabgp; do
         case " ${missing[*]} " in
             *" $service"*) as_root systemctl --quiet disable "$service" || true ;;
         esac

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use manx_bgpd::{Event, Events, Handle, Options, show};
 use manx_routes::Source;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::MissedTickBehavior;
 
 use crate::ask::answer;
 use crate::convert;
@@ -28,6 +30,7 @@ use crate::metrics::Metrics;
 use crate::peering::{self, Session};
 use crate::ready::Guard;
 use crate::route::Command;
+use crate::secrets::Secrets;
 use crate::view::View;
 
 /// How long a speaker that comes back waits for its peers' routes before it takes what it has for all.
@@ -36,6 +39,9 @@ const DEFERRAL: Duration = Duration::from_secs(30);
 
 /// Pause before a port that cannot be listened on is tried again.
 const BIND_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a changed secret may go unnoticed.
+const SECRETS_PAUSE: Duration = Duration::from_secs(5);
 
 /// Next hops per prefix, at most.
 const MAX_PATHS: usize = 16;
@@ -68,6 +74,8 @@ pub struct Inbox {
     pub routes: mpsc::Sender<Command>,
     /// The runtime that speakers run on.
     pub runtime: tokio::runtime::Handle,
+    /// Where sessions' passwords are.
+    pub secrets_dir: PathBuf,
     /// What is counted.
     pub metrics: Metrics,
     /// Done when the initial routes are in.
@@ -104,6 +112,7 @@ struct Task {
     watched_up: BTreeSet<PeerKey>,
     /// What an earlier speaker of this process selected and its successor has not confirmed.
     unconfirmed: BTreeSet<IpNetwork>,
+    secrets: Secrets,
 }
 
 /// Runs until told to shut down.
@@ -116,6 +125,7 @@ pub async fn run(inbox: Inbox) {
         mut questions,
         routes,
         runtime,
+        secrets_dir,
         metrics,
         converged,
     } = inbox;
@@ -128,6 +138,7 @@ pub async fn run(inbox: Inbox) {
         established: BTreeSet::new(),
         watched_up: BTreeSet::new(),
         unconfirmed: BTreeSet::new(),
+        secrets: Secrets::new(secrets_dir),
     };
     let mut restarted = adopted;
     while let Some(settings) = task.settings(&mut view).await {
@@ -227,6 +238,8 @@ impl Task {
         owned: &mut watch::Receiver<Arc<Owned>>,
         questions: &mut mpsc::Receiver<Question>,
     ) -> End {
+        let mut refresh = tokio::time::interval(SECRETS_PAUSE);
+        refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let (cluster, blocks) = (
                 view.borrow_and_update().clone(),
@@ -241,6 +254,7 @@ impl Task {
             tokio::select! {
                 Ok(()) = view.changed() => {}
                 Ok(()) = owned.changed() => {}
+                _ = refresh.tick(), if !self.secrets.is_empty() => self.secrets.refresh(),
                 event = life.events.next() => match event {
                     Some(event) => self.event(life, event).await,
                     None => {
@@ -263,8 +277,11 @@ impl Task {
         let sessions = peering::sessions(view, &self.identity.name);
         let within: Arc<[Prefix]> = peering::accepted(view).into_iter().map(Prefix::new).collect();
         let mut compiler = Compiler::new(&view.filters, within);
+        let secrets = &mut self.secrets;
         let config = |session: &Session| {
-            convert::peer_config(session, &self.identity, compiler.policies(&session.filters))
+            let password = session.password.as_ref().map(|it| secrets.password(it));
+            let policies = compiler.policies(&session.filters);
+            convert::peer_config(session, &self.identity, policies, password)
         };
         let peers: BTreeMap<_, _> = sessions
             .values()

@@ -24,6 +24,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// What must outlive the agent: the address journal, tombstones. Default `/var/lib/manx`.
     pub state_dir: PathBuf,
+    /// Where secrets are that resources refer to: `NAME/KEY`. Default `/etc/manx/secrets`.
+    pub secrets_dir: PathBuf,
     /// Where `/healthz`, `/readyz` and `/metrics` answer; `null` for nowhere. Default `127.0.0.1:9099`.
     pub http: Option<SocketAddr>,
     /// The node's IPv4 address with its on-link prefix. Default: that of the interface with the default route.
@@ -108,6 +110,7 @@ impl Default for Config {
             datastore: Datastore::default(),
             socket: PathBuf::from("/run/manx/manxd.sock"),
             state_dir: PathBuf::from("/var/lib/manx"),
+            secrets_dir: PathBuf::from("/etc/manx/secrets"),
             http: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9099))),
             ipv4_address: None,
             ipv6_address: None,
@@ -225,7 +228,7 @@ mod tests {
     #[test]
     fn every_field_is_read() {
         let config = parse(
-            "nodeName: n1\ndatastore: {sqlite: {path: /x/s.db}}\nsocket: /x/s\nstateDir: /x\nhttp: null\n\
+            "nodeName: n1\ndatastore: {sqlite: {path: /x/s.db}}\nsocket: /x/s\nstateDir: /x\nsecretsDir: /y\nhttp: null\n\
              ipv4Address: 192.0.2.1/24\nipv6Address: 2001:db8::1/64\nasNumber: 65001\nrouterId: 192.0.2.9\n\
              labels: {rack: a}\nmtu: 1400\nlogLevel: debug\n",
         );
@@ -238,6 +241,7 @@ mod tests {
             },
             socket: "/x/s".into(),
             state_dir: "/x".into(),
+            secrets_dir: "/y".into(),
             http: None,
             ipv4_address: Some("192.0.2.1/24".parse().unwrap()),
             ipv6_address: Some("2001:db8::1/64".parse().unwrap()),

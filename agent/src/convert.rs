@@ -11,6 +11,7 @@ use manx_api::ipam::AttachmentId;
 use manx_api::status::KernelRoute;
 use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
 use manx_api::{Key, Kind, Metadata};
+use manx_bgp::transport::{Authentication, Distance};
 use manx_bgp::wire::NextHop;
 use manx_bgp::{BfdConfig, Family, Features, PeerConfig, PeerKey, Prefix, Transport};
 use manx_cni::{Code, Dns, Interface, IpConfig, Success};
@@ -31,7 +32,12 @@ pub fn peer_key(address: IpAddr) -> PeerKey {
 
 /// A session as the speaker wants it told.
 #[must_use]
-pub fn peer_config(session: &Session, identity: &Identity, policies: Policies) -> PeerConfig {
+pub fn peer_config(
+    session: &Session,
+    identity: &Identity,
+    policies: Policies,
+    authentication: Option<Authentication>,
+) -> PeerConfig {
     let families = [
         identity.ipv4.map(|_| Family::Ipv4Unicast),
         identity.ipv6.map(|_| Family::Ipv6Unicast),
@@ -56,7 +62,11 @@ pub fn peer_config(session: &Session, identity: &Identity, policies: Policies) -
         import: policies.import,
         export: policies.export,
         bfd: session.bfd.map(bfd_config),
-        transport: Transport::default(),
+        transport: Transport {
+            authentication,
+            distance: session.ttl_security.map_or(Distance::Any, Distance::Secured),
+            interface: None,
+        },
         features: Features::default(),
     }
 }

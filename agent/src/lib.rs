@@ -21,6 +21,7 @@ pub mod peering;
 pub mod ready;
 pub mod restore;
 pub mod route;
+pub mod secrets;
 pub mod server;
 pub mod startup;
 pub mod status;

@@ -7,10 +7,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU8;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use manx_api::bgp::{BfdSpec, BgpPeer, NextHopMode};
+use manx_api::bgp::{BfdSpec, BgpPeer, NextHopMode, SecretKeyRef, SourceAddress};
 use manx_api::node::{Node, NodeBgp};
 
 use crate::view::View;
@@ -36,6 +37,10 @@ pub struct Session {
     pub filters: Vec<String>,
     /// How BFD watches the path.
     pub bfd: Option<BfdSpec>,
+    /// Where the password is.
+    pub password: Option<SecretKeyRef>,
+    /// How many hops the peer's packets may have come (RFC 5082).
+    pub ttl_security: Option<NonZeroU8>,
     /// `mesh`, or the BGPPeer's name.
     pub origin: String,
 }
@@ -101,6 +106,8 @@ fn mesh_session(view: &View, me: &NodeBgp, other: &Node) -> Option<Session> {
         next_hop: NextHopMode::Auto,
         filters: settings.node_mesh_filters.clone(),
         bfd: settings.node_mesh_bfd,
+        password: settings.node_mesh_password.clone().map(|it| it.secret_key_ref),
+        ttl_security: None,
         origin: MESH.to_owned(),
     })
 }
@@ -110,13 +117,18 @@ fn peer_session(me: &NodeBgp, peer: &BgpPeer) -> Session {
     Session {
         remote: spec.peer_ip,
         asn: spec.as_number,
-        local: address_of_family(me, spec.peer_ip.ip()),
+        local: match spec.source_address {
+            SourceAddress::UseNodeIp => address_of_family(me, spec.peer_ip.ip()),
+            SourceAddress::None => None,
+        },
         passive: spec.passive,
         hold_time: Duration::from_secs(spec.hold_time.into()),
         restart_time: restart_time(spec.max_restart_time),
         next_hop: spec.next_hop_mode,
         filters: spec.filters.clone(),
         bfd: spec.bfd,
+        password: spec.password.clone().map(|it| it.secret_key_ref),
+        ttl_security: spec.ttl_security.and_then(NonZeroU8::new),
         origin: peer.metadata.name.clone(),
     }
 }
@@ -149,7 +161,7 @@ fn restart_time(seconds: u16) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use manx_api::Metadata;
-    use manx_api::bgp::BgpPeerSpec;
+    use manx_api::bgp::{BgpPeerSpec, Password};
     use manx_api::node::NodeSpec;
 
     use super::*;
@@ -318,6 +330,30 @@ mod tests {
         assert_eq!(bfd(&view), expected(None));
         view.configuration.node_mesh_bfd = Some(BfdSpec::default());
         assert_eq!(bfd(&view), expected(Some(BfdSpec::default())));
+    }
+
+    #[test]
+    fn a_peer_says_how_its_connections_are_guarded_and_the_mesh_has_a_password_of_its_own() {
+        let mut guarded = peer("tor", "192.0.2.254");
+        guarded.spec = serde_json::from_str(
+            r#"{"peerIP": "192.0.2.254", "asNumber": 65100, "ttlSecurity": 2, "sourceAddress": "None",
+                "password": {"secretKeyRef": {"name": "rack-1", "key": "password"}}}"#,
+        )
+        .unwrap();
+        let mut view = view(&three(), &[guarded]);
+        let mesh = SecretKeyRef {
+            name: "mesh".to_owned(),
+            key: "password".to_owned(),
+        };
+        view.configuration.node_mesh_password = Some(Password {
+            secret_key_ref: mesh.clone(),
+        });
+        let sessions = sessions(&view, "n1");
+        let tor = &sessions[&"192.0.2.254".parse().unwrap()];
+        assert_eq!(tor.password.as_ref().map(|it| it.name.as_str()), Some("rack-1"));
+        assert_eq!((tor.ttl_security, tor.local), (NonZeroU8::new(2), None));
+        let node = &sessions[&"192.0.2.2".parse().unwrap()];
+        assert_eq!((&node.password, node.ttl_security), (&Some(mesh), None));
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub struct BgpConfigurationSpec {
     /// Watch the paths to mesh peers by BFD (RFC 5880). Default: nobody does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_mesh_bfd: Option<BfdSpec>,
+    /// Sign all segments between nodes with this (TCP MD5, RFC 2385). Default: nobody signs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_mesh_password: Option<Password>,
 }
 
 impl Default for BgpConfigurationSpec {
@@ -55,6 +58,7 @@ impl Default for BgpConfigurationSpec {
             node_mesh_max_restart_time: 120,
             node_mesh_filters: Vec::new(),
             node_mesh_bfd: None,
+            node_mesh_password: None,
         }
     }
 }
@@ -103,6 +107,45 @@ pub struct BgpPeerSpec {
     /// Watch the path to the peer by BFD (RFC 5880); `{}` for the defaults. Default: nobody does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd: Option<BfdSpec>,
+    /// Sign all segments with this (TCP MD5, RFC 2385). Default: nobody signs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Password>,
+    /// Drop packets that have come more hops than this (GTSM, RFC 5082): 1 to 254; 1 for a peer on our link. The peer
+    /// has to do the same. Default: from anywhere.
+    #[serde(default, rename = "ttlSecurity", skip_serializing_if = "Option::is_none")]
+    pub ttl_security: Option<u8>,
+    /// The address to dial from. Default UseNodeIP.
+    #[serde(default)]
+    pub source_address: SourceAddress,
+}
+
+/// Where a password is to be found: not here, for whoever may read resources may not know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Password {
+    /// Which key of which Secret.
+    pub secret_key_ref: SecretKeyRef,
+}
+
+/// A key of a Secret: the file `name/key` in each node's directory of secrets.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretKeyRef {
+    /// The Secret's name.
+    pub name: String,
+    /// The key in it.
+    pub key: String,
+}
+
+/// Where connections to a peer come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SourceAddress {
+    /// The node's address of the peer's family.
+    #[default]
+    #[serde(rename = "UseNodeIP")]
+    UseNodeIp,
+    /// Whichever the kernel chooses.
+    None,
 }
 
 /// How BFD watches the path to a peer, which has to do the same.

@@ -14,7 +14,7 @@ use std::ops::RangeInclusive;
 
 use ipnetwork::IpNetwork;
 
-use crate::bgp::{BfdSpec, BgpConfiguration, BgpPeer};
+use crate::bgp::{BfdSpec, BgpConfiguration, BgpPeer, Password, SecretKeyRef};
 use crate::ipam::{IpBlock, IpPool, block_name};
 use crate::node::Node;
 use crate::workload::WorkloadEndpoint;
@@ -329,8 +329,13 @@ fn bgp_configuration(configuration: &BgpConfiguration, problems: &mut Vec<Proble
         spec.node_mesh_max_restart_time,
         problems,
     );
-    filters("spec.nodeMeshFilters", &spec.node_mesh_filters, problems);
+    filter::named("spec.nodeMeshFilters", &spec.node_mesh_filters, problems);
     bfd("spec.nodeMeshBfd", spec.node_mesh_bfd, problems);
+    password(
+        "spec.nodeMeshPassword",
+        spec.node_mesh_password.as_ref(),
+        problems,
+    );
 }
 
 fn bgp_peer(peer: &BgpPeer, problems: &mut Vec<Problem>) {
@@ -352,16 +357,26 @@ fn bgp_peer(peer: &BgpPeer, problems: &mut Vec<Problem>) {
     hold_time(spec.hold_time, problems);
     restart_time("spec.maxRestartTime", spec.max_restart_time, problems);
     bfd("spec.bfd", spec.bfd, problems);
-    filters("spec.filters", &spec.filters, problems);
+    filter::named("spec.filters", &spec.filters, problems);
+    password("spec.password", spec.password.as_ref(), problems);
+    // RFC 5082 §3: 255 hops would let everything through.
+    if let Some(hops @ (0 | 255)) = spec.ttl_security {
+        let message = "is no number of hops to check: choose 1 (on our link) to 254, or leave it out";
+        problems.push(Problem::new("spec.ttlSecurity", hops, message));
+    }
 }
 
-fn filters(field: &str, filters: &[String], problems: &mut Vec<Problem>) {
-    for (i, name) in filters.iter().enumerate() {
-        names::subdomain(&format!("{field}[{i}]"), name, problems);
-        if filters[..i].contains(name) {
-            let message = "is named twice: its rules have decided already";
-            problems.push(Problem::new(format!("{field}[{i}]"), name, message));
-        }
+/// Both names are parts of a path, and a key is named as Kubernetes has it.
+fn password(field: &str, password: Option<&Password>, problems: &mut Vec<Problem>) {
+    let Some(Password { secret_key_ref }) = password else {
+        return;
+    };
+    let SecretKeyRef { name, key } = secret_key_ref;
+    names::subdomain(&format!("{field}.secretKeyRef.name"), name, problems);
+    let usual = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if key.is_empty() || key.len() > 253 || !key.chars().all(usual) || key.starts_with("..") || key == "." {
+        let message = "is no key of a Secret: write letters, digits, '-', '_' and '.', as in 'password'";
+        problems.push(Problem::new(format!("{field}.secretKeyRef.key"), key, message));
     }
 }
 

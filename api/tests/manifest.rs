@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use ipnetwork::IpNetwork;
-use manx_api::bgp::{BfdSpec, BgpConfiguration, BgpConfigurationSpec, BgpPeer, BgpPeerSpec, NextHopMode};
+use manx_api::bgp::{
+    BfdSpec, BgpConfiguration, BgpConfigurationSpec, BgpPeer, BgpPeerSpec, NextHopMode, Password,
+    SecretKeyRef, SourceAddress,
+};
 use manx_api::filter::{BgpFilter, BgpFilterSpec, FilterRule};
 use manx_api::ipam::{Allocation, AttachmentId, IpBlock, IpBlockSpec, IpPool, IpPoolSpec, block_name};
 use manx_api::manifest::{load, to_json, to_yaml};
@@ -292,9 +295,19 @@ fn configurations() -> impl Strategy<Value = Resource> {
                 node_mesh_max_restart_time: restart,
                 node_mesh_filters: mesh.then(|| "from-mesh".to_owned()).into_iter().collect(),
                 node_mesh_bfd: mesh.then(BfdSpec::default),
+                node_mesh_password: mesh.then(password),
             };
             Resource::BgpConfiguration(BgpConfiguration { metadata, spec })
         })
+}
+
+fn password() -> Password {
+    Password {
+        secret_key_ref: SecretKeyRef {
+            name: "rack-1".to_owned(),
+            key: "password".to_owned(),
+        },
+    }
 }
 
 fn peers() -> impl Strategy<Value = Resource> {
@@ -332,6 +345,13 @@ fn peers() -> impl Strategy<Value = Resource> {
                     min_tx: 50,
                     ..BfdSpec::default()
                 }),
+                password: passive.then(password),
+                ttl_security: passive.then_some(1),
+                source_address: if passive {
+                    SourceAddress::UseNodeIp
+                } else {
+                    SourceAddress::None
+                },
             };
             Resource::BgpPeer(BgpPeer { metadata, spec })
         })

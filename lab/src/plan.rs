@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ipnetwork::IpNetwork;
-use manx_api::bgp::{BgpConfiguration, BgpConfigurationSpec, BgpPeer, BgpPeerSpec, NextHopMode};
+use manx_api::bgp::{
+    BgpConfiguration, BgpConfigurationSpec, BgpPeer, BgpPeerSpec, NextHopMode, SourceAddress,
+};
 use manx_api::ipam::{IpPool, IpPoolSpec};
 use manx_api::{Metadata, Resource, Selector};
 
@@ -459,6 +461,9 @@ impl Plan {
             max_restart_time: BgpConfigurationSpec::default().node_mesh_max_restart_time,
             filters: Vec::new(),
             bfd: None,
+            password: None,
+            ttl_security: None,
+            source_address: SourceAddress::UseNodeIp,
         };
         self.resources.push(Resource::BgpPeer(BgpPeer {
             metadata: named(name),

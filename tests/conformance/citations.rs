@@ -1,4 +1,5 @@
 //! Citations in the doc comments of tests, found line by line: `proptest!` hides its tests from parsers.
+//! The tests in `tests/interop` have a harness of their own: what its modules share is what it runs.
 
 use std::path::Path;
 
@@ -29,13 +30,14 @@ pub(crate) fn in_tests(file: &Path, text: &str) -> Vec<Citation> {
     let mut found = Vec::new();
     let mut docs: Vec<&str> = Vec::new();
     let mut is_test = false;
+    let own_harness = file.starts_with("tests/interop");
     for line in text.lines().map(str::trim) {
         if let Some(doc) = line.strip_prefix("///") {
             docs.push(doc.trim());
         } else if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
             is_test = true;
         } else if let Some(test) = function(line) {
-            if is_test {
+            if is_test || (own_harness && line.starts_with("pub(crate) ")) {
                 found.extend(cited(&docs).into_iter().map(|cited| Citation {
                     cited,
                     test: test.to_owned(),
@@ -53,6 +55,7 @@ pub(crate) fn in_tests(file: &Path, text: &str) -> Vec<Citation> {
 
 /// The name of the function that starts here.
 fn function(line: &str) -> Option<&str> {
+    let line = line.strip_prefix("pub(crate) ").unwrap_or(line);
     let line = line.strip_prefix("async ").unwrap_or(line);
     let name = line.strip_prefix("fn ")?;
     name.split(|c: char| !c.is_alphanumeric() && c != '_').next()

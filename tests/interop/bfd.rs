@@ -4,14 +4,12 @@
 use std::time::{Duration, Instant};
 
 use manx_bgpd::bgp::bfd::State;
-use manx_linux::Netns;
 
-use crate::bird::{self, Bird};
-use crate::cases::{EXTERNAL, INTERNAL, Start, meet};
+use crate::cases::meet;
 use crate::frr::{self, Frr};
-use crate::net::{Cable, SOON, always, eventually, run};
+use crate::net::{Cable, SOON, always, eventually, ip};
 use crate::ours::Ours;
-use crate::router::{Hops, Router, Session, installed};
+use crate::router::{EXTERNAL, Hops, INTERNAL, Program, Router as _, Session};
 
 /// Three intervals of 300 ms.
 const DETECTION: Duration = Duration::from_millis(900);
@@ -27,65 +25,43 @@ const WATCHED: Session = Session {
     ..EXTERNAL
 };
 
-fn start_bird(namespace: &Netns, session: Session) -> Box<dyn Router> {
-    Box::new(Bird::start(namespace, session))
-}
-
-fn start_frr(namespace: &Netns, session: Session) -> Box<dyn Router> {
-    Box::new(Frr::start(namespace, session))
-}
-
 /// Both sides' BFD sessions are up, ours says.
 fn watching(ours: &Ours) -> bool {
     ours.bfd() == [(State::Up, Some(State::Up))]
 }
 
-fn a_dead_link_takes_the_session_and_the_routes_down_at_once(start: Start, session: Session) {
+fn cut(program: &Program, session: Session) {
     let cable = Cable::new();
-    let (ours, _router) = meet(&cable, start, session);
+    let (ours, _router) = meet(&cable, program, session);
     eventually("BFD is up", SOON, || watching(&ours));
     always("nothing flaps", Duration::from_secs(2), || {
         watching(&ours) && ours.established()
     });
-    run(cable.theirs.command("ip").args(["link", "set", "eth0", "down"]));
+    ip(&cable.theirs, "link set eth0 down");
     let cut = Instant::now();
     eventually("the session is down", DETECTION + SLACK, || !ours.established());
     eprintln!("down after {:?}", cut.elapsed());
     assert!(ours.learned().is_empty(), "graceful restart keeps no route");
-    run(cable.theirs.command("ip").args(["link", "set", "eth0", "up"]));
+    ip(&cable.theirs, "link set eth0 up");
     eventually("BFD and BGP return", SOON, || {
         watching(&ours) && ours.established()
     });
 }
 
-fn table(program: &str, package: &str, start: Start) {
-    if !installed(program, package) {
-        return;
-    }
+/// RFC 9384 §3: within the detection time.
+/// nasty case 51
+pub(crate) fn a_dead_link_ends_the_session_at_once(program: &Program) {
     let several = Session {
         bfd: Some(Hops::Several),
         ..WATCHED
     };
-    a_dead_link_takes_the_session_and_the_routes_down_at_once(start, WATCHED);
-    a_dead_link_takes_the_session_and_the_routes_down_at_once(start, several);
-}
-
-/// RFC 9384 §3: within the detection time.
-/// nasty case 51
-#[test]
-fn bfd_with_bird() {
-    table(bird::PROGRAM, "bird2", start_bird);
-}
-
-#[test]
-fn bfd_with_frr() {
-    table(frr::PROGRAM, "frr", start_frr);
+    cut(program, WATCHED);
+    cut(program, several);
 }
 
 /// RFC 5882 §3.2: AdminDown from the neighbour is no failure of the path.
-#[test]
-fn a_session_that_their_operator_takes_down_leaves_bgp_alone() {
-    if !installed(frr::PROGRAM, "frr") {
+pub(crate) fn a_session_that_their_operator_takes_down_leaves_bgp_alone() {
+    if !frr::PROGRAM.installed() {
         return;
     }
     let cable = Cable::new();
@@ -94,16 +70,16 @@ fn a_session_that_their_operator_takes_down_leaves_bgp_alone() {
         their_asn: INTERNAL.their_asn,
         ..WATCHED
     };
-    let frr = Frr::start(&cable.theirs, session);
+    let frr = Frr::start(&cable.theirs, session, &[cable.ends]);
     let ours = Ours::start(&cable, session, false, &[]);
     eventually("BFD and BGP are up", SOON, || {
-        watching(&ours) && ours.established() && frr.established()
+        watching(&ours) && ours.established() && frr.established() == 1
     });
     let shown = frr.shut_bfd();
     eventually("BFD is down", SOON, || {
         ours.bfd() == [(State::Down, Some(State::AdminDown))]
     });
-    let stays = || ours.established() && frr.established();
+    let stays = || ours.established() && frr.established() == 1;
     always(&format!("BGP stays: {shown}"), Duration::from_secs(4), stays);
     assert_eq!(cable.connections(), 1);
 }

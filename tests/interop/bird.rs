@@ -6,10 +6,19 @@ use std::path::PathBuf;
 
 use manx_linux::Netns;
 
-use crate::net::{OUR_V4, SOON, THEIR_V4, eventually, run};
-use crate::router::{Base, Hops, Process, Router, Session, prefixes};
+use crate::net::{Ends, SOON, eventually};
+use crate::router::{
+    Attributes, Base, Extras, FAMILIES, Hops, Process, Program, Router, Session, Side, numbers, prefixes,
+};
 
-pub(crate) const PROGRAM: &str = "/usr/sbin/bird";
+pub(crate) const PROGRAM: Program = Program {
+    name: "BIRD",
+    binary: "/usr/sbin/bird",
+    version: "--version",
+    package: "bird2",
+    start: |namespace, session, sessions| Box::new(Bird::start(namespace, session, sessions)),
+    lacks: &[],
+};
 
 pub(crate) struct Bird {
     base: Base,
@@ -17,28 +26,25 @@ pub(crate) struct Bird {
 }
 
 impl Bird {
-    pub(crate) fn start(namespace: &Netns, session: Session) -> Self {
-        let base = Base::new(namespace, session);
+    pub(crate) fn start(namespace: &Netns, session: Session, sessions: &[Ends]) -> Self {
+        let base = Base::new(namespace, session, sessions);
         let process = launch(&base, false);
         Self { base, process }
     }
 
-    fn birdc(&self, command: &str) -> String {
+    /// What it answers, which may be that there is no such route.
+    fn birdc(&self, words: &[&str]) -> String {
         let socket = self.base.path("bird.ctl");
-        let words = command.split(' ');
-        run(self
-            .base
-            .namespace
-            .command("/usr/sbin/birdc")
-            .arg("-s")
-            .arg(socket)
-            .args(words))
+        let mut birdc = self.base.namespace.command("/usr/sbin/birdc");
+        let output = birdc.arg("-s").arg(socket).args(words).output();
+        let output = output.expect("birdc comes with BIRD");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Reads the configuration anew, with the routes originated by now.
     fn configure(&self) {
         let file = configuration(&self.base);
-        let answer = self.birdc(&format!("configure \"{}\"", file.display()));
+        let answer = self.birdc(&["configure", &format!("\"{}\"", file.display())]);
         assert!(
             answer.contains("Reconfigured") || answer.contains("in progress"),
             "{answer}"
@@ -48,7 +54,7 @@ impl Bird {
 
 fn launch(base: &Base, restart: bool) -> Process {
     let file = configuration(base);
-    let mut command = base.namespace.command(PROGRAM);
+    let mut command = base.namespace.command(PROGRAM.binary);
     command
         .arg("-f")
         .arg("-c")
@@ -79,73 +85,121 @@ fn watching(bfd: Option<Hops>) -> (&'static str, &'static str) {
     }
 }
 
+/// The protocol that originates the routes of one family.
+fn statics(base: &Base, family: &str) -> String {
+    let our_asn = base.session.our_asn;
+    let route = |(prefix, extras): (&str, Extras)| {
+        let large = extras
+            .large_community
+            .map(|[a, b, c]| format!("bgp_large_community.add(({a}, {b}, {c})); "));
+        let prepended = extras.our_as.then(|| format!("bgp_path.prepend({our_asn}); "));
+        let set: String = large.into_iter().chain(prepended).collect();
+        format!(" route {prefix} blackhole {{ {set}}};")
+    };
+    let routes: String = base.announced(family).map(route).collect();
+    format!("protocol static originated_{family} {{ {family};{routes} }}\n")
+}
+
 fn configuration(base: &Base) -> PathBuf {
     let Session {
-        our_asn,
-        their_asn,
-        they_wait,
-        hold_time,
+        their_id,
         graceful_restart,
         bfd,
         ..
     } = base.session;
-    let statics = |family: &str, colon: bool| {
-        let mine = base
-            .announced
-            .iter()
-            .filter(|prefix| prefix.contains(':') == colon);
-        let routes: String = mine.map(|prefix| format!(" route {prefix} blackhole;")).collect();
-        format!("protocol static originated_{family} {{ {family};{routes} }}\n")
-    };
     let restart = match graceful_restart {
         Some(seconds) => format!("graceful restart on; graceful restart time {seconds};"),
         None => "graceful restart off;".to_owned(),
     };
     let (watch, bfd) = watching(bfd);
-    let channel = "{ import all; export where source = RTS_STATIC; }";
+    let sessions: String = base
+        .sessions
+        .iter()
+        .enumerate()
+        .map(|(number, ends)| protocol(number, *ends, base.session, &[&restart, bfd].join("\n  ")))
+        .collect();
+    let statics: String = FAMILIES.map(|family| statics(base, family)).concat();
     let text = format!(
         "log \"{log}\" all;
-router id {THEIR_V4};
+router id {their_id};
 protocol device {{ scan time 1; }}
 protocol direct {{ ipv4; ipv6; }}
-{watch}{v4}{v6}protocol bgp manx {{
+{watch}{statics}{sessions}",
+        log = base.path("log").display(),
+    );
+    base.write("bird.conf", text)
+}
+
+/// One session.
+fn protocol(number: usize, ends: Ends, session: Session, more: &str) -> String {
+    let Session {
+        our_asn,
+        their_asn,
+        they_wait,
+        hold_time,
+        reflector,
+        ..
+    } = session;
+    let Ends { ours, theirs, .. } = ends;
+    let passive = if they_wait { "on" } else { "off" };
+    let client = if reflector == Some(Side::Theirs) {
+        "rr client;"
+    } else {
+        ""
+    };
+    let channel = if reflector.is_some() {
+        "{ import all; export where source = RTS_STATIC || source = RTS_BGP; }"
+    } else {
+        "{ import all; export where source = RTS_STATIC; }"
+    };
+    format!(
+        "protocol bgp manx{number} {{
   debug {{ states, events }};
-  local {THEIR_V4} as {their_asn};
-  neighbor {OUR_V4} as {our_asn};
+  local {theirs} as {their_asn};
+  neighbor {ours} as {our_asn};
   passive {passive};
   hold time {hold_time};
   connect delay time 1; connect retry time 1; error wait time 1, 1;
-  {restart}
-  {bfd}
+  {client} {more}
   ipv4 {channel};
   ipv6 {channel};
 }}
-",
-        log = base.path("log").display(),
-        v4 = statics("ipv4", false),
-        v6 = statics("ipv6", true),
-        passive = if they_wait { "on" } else { "off" },
-    );
-    let file = base.path("bird.conf");
-    fs::write(&file, text).expect("the configuration can be written");
-    file
+"
+    )
 }
 
 impl Router for Bird {
-    fn name(&self) -> &'static str {
-        "BIRD"
-    }
-
-    fn established(&self) -> bool {
-        self.birdc("show protocols manx").contains("Established")
+    fn established(&self) -> usize {
+        self.birdc(&["show", "protocols"]).matches("Established").count()
     }
 
     fn learned(&self) -> BTreeSet<String> {
-        prefixes(&self.birdc("show route protocol manx"))
+        prefixes(&self.birdc(&["show", "route", "protocol", "manx0"]))
     }
 
-    fn announce(&mut self, prefix: &str) {
-        self.base.announced.insert(prefix.to_owned());
+    fn attributes(&self, prefix: &str) -> Option<Attributes> {
+        let text = self.birdc(&["show", "route", prefix, "protocol", "manx0", "all"]);
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.trim().strip_prefix(name));
+            line.map(|rest| rest.trim_start_matches(':').trim().to_owned())
+        };
+        let words = |name: &str| field(name).unwrap_or_default();
+        field("BGP.origin").map(|_| Attributes {
+            as_path: numbers(&words("BGP.as_path")),
+            large_communities: numbers(&words("BGP.large_community"))
+                .chunks(3)
+                .map(|it| format!("{}:{}:{}", it[0], it[1], it[2]))
+                .collect(),
+            originator: words("BGP.originator_id").parse().ok(),
+            clusters: words("BGP.cluster_list")
+                .split_whitespace()
+                .filter_map(|word| word.parse().ok())
+                .collect(),
+        })
+    }
+
+    fn announce(&mut self, prefix: &str, extras: Extras) {
+        self.base.announced.insert(prefix.to_owned(), extras);
         self.configure();
     }
 
@@ -154,14 +208,37 @@ impl Router for Bird {
         self.configure();
     }
 
+    fn request_refresh(&self) {
+        self.birdc(&["reload", "in", "manx0"]);
+    }
+
+    fn updates(&self) -> u64 {
+        let text = self.birdc(&["show", "protocols", "all", "manx0"]);
+        let counts = text.lines().filter(|line| line.contains("Import updates:"));
+        counts
+            .filter_map(|line| numbers(line).first().copied())
+            .map(u64::from)
+            .sum()
+    }
+
+    fn shut_down(&self, message: &str) {
+        self.birdc(&["disable", "manx0", &format!("\"{message}\"")]);
+    }
+
     fn last_notification(&self) -> Option<String> {
-        let known = [("Administrative shutdown", "6/2"), ("Peer de-configured", "6/3")];
+        let known = [
+            ("Bad peer AS", "2/2"),
+            ("Bad BGP identifier", "2/3"),
+            ("Administrative shutdown", "6/2"),
+            ("Peer de-configured", "6/3"),
+        ];
         let log = self.base.log();
-        let received = log.lines().rev().find(|line| line.contains("manx: Received: "))?;
-        known
-            .iter()
-            .find(|(text, _)| received.contains(text))
-            .map(|(_, code)| (*code).to_owned())
+        let received = log
+            .lines()
+            .rev()
+            .find(|line| line.contains("manx0: Received: "))?;
+        let code = known.iter().find(|(text, _)| received.contains(text));
+        code.map(|(_, code)| (*code).to_owned())
     }
 
     fn kill(&mut self) {
@@ -173,7 +250,7 @@ impl Router for Bird {
         self.base.set_announced(kept);
         self.process = launch(&self.base, true);
         eventually("BIRD answers", SOON, || {
-            self.birdc("show status").contains("BIRD")
+            self.birdc(&["show", "status"]).contains("BIRD")
         });
     }
 

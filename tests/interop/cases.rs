@@ -1,16 +1,11 @@
-//! What must hold with every program, and the table that applies it to each.
+//! What must hold with every program.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use manx_linux::Netns;
-
-use crate::net::{Cable, SOON, always, becomes, eventually, run};
+use crate::net::{Cable, SECOND, SOON, always, becomes, eventually, run};
 use crate::ours::Ours;
-use crate::router::{Router, Session};
-
-/// Starts a program in a namespace.
-pub(crate) type Start = fn(&Netns, Session) -> Box<dyn Router>;
+use crate::router::{Attributes, EXTERNAL, Extras, INTERNAL, Program, Router, Session, Side};
 
 const OUR_PREFIXES: [&str; 4] = [
     "10.1.0.0/24",
@@ -25,43 +20,48 @@ const THEIR_PREFIXES: [&str; 4] = [
     "2001:db8:2:1::/64",
 ];
 
-pub(crate) const EXTERNAL: Session = Session {
-    our_asn: 65001,
-    their_asn: 65002,
-    we_wait: false,
-    they_wait: false,
-    hold_time: 9,
-    graceful_restart: None,
-    bfd: None,
-};
-
-pub(crate) const INTERNAL: Session = Session {
-    their_asn: 65001,
-    ..EXTERNAL
-};
-
 fn set(prefixes: &[&str]) -> BTreeSet<String> {
     prefixes.iter().map(|prefix| (*prefix).to_owned()).collect()
 }
 
+fn start(program: &Program, cable: &Cable, session: Session) -> Box<dyn Router> {
+    (program.start)(&cable.theirs, session, &[cable.ends])
+}
+
 /// Both sides with their prefixes announced, in session, and each holding the other's.
-pub(crate) fn meet(cable: &Cable, start: Start, session: Session) -> (Ours, Box<dyn Router>) {
-    let mut router = start(&cable.theirs, session);
+pub(crate) fn meet(cable: &Cable, program: &Program, session: Session) -> (Ours, Box<dyn Router>) {
+    let mut router = start(program, cable, session);
     let ours = Ours::start(cable, session, false, &OUR_PREFIXES);
-    eventually(&format!("a session with {}", router.name()), SOON, || {
-        ours.established() && router.established()
+    eventually("a session", SOON, || {
+        ours.established() && router.established() == 1
     });
     for prefix in THEIR_PREFIXES {
-        router.announce(prefix);
+        router.announce(prefix, Extras::default());
     }
     becomes("they hold our prefixes", &set(&OUR_PREFIXES), || router.learned());
     becomes("we hold their prefixes", &set(&THEIR_PREFIXES), || ours.learned());
     (ours, router)
 }
 
-fn routes_come_and_go_both_ways(start: Start, session: Session) {
+pub(crate) fn they_dial(program: &Program) {
+    let session = Session {
+        we_wait: true,
+        ..INTERNAL
+    };
+    routes_come_and_go_both_ways(program, session);
+}
+
+pub(crate) fn we_dial(program: &Program) {
+    let session = Session {
+        they_wait: true,
+        ..EXTERNAL
+    };
+    routes_come_and_go_both_ways(program, session);
+}
+
+fn routes_come_and_go_both_ways(program: &Program, session: Session) {
     let cable = Cable::new();
-    let (ours, mut router) = meet(&cable, start, session);
+    let (ours, mut router) = meet(&cable, program, session);
     assert_eq!(cable.connections(), 1, "both families share one connection");
     for index in [0, 2] {
         ours.withdraw(OUR_PREFIXES[index]);
@@ -75,7 +75,7 @@ fn routes_come_and_go_both_ways(start: Start, session: Session) {
         ours.learned()
     });
     ours.announce(OUR_PREFIXES[0]);
-    router.announce(THEIR_PREFIXES[0]);
+    router.announce(THEIR_PREFIXES[0], Extras::default());
     eventually("they learn it again", SOON, || {
         router.learned().contains(OUR_PREFIXES[0])
     });
@@ -84,16 +84,71 @@ fn routes_come_and_go_both_ways(start: Start, session: Session) {
     });
 }
 
-fn a_dead_peers_routes_go_at_hold_expiry(start: Start) {
+/// RFC 4271 §6.8: OPENs are held back on the wire, so that both connections of each pair of addresses stand
+/// before either side knows whom it talks to.
+/// nasty case 43
+pub(crate) fn collision(program: &Program) {
+    const TIMES: u8 = 100;
     let cable = Cable::new();
-    let (ours, router) = meet(
-        &cable,
-        start,
-        Session {
-            hold_time: 3,
-            ..EXTERNAL
-        },
+    let pairs = cable.pairs(TIMES);
+    let router = (program.start)(&cable.theirs, EXTERNAL, &pairs);
+    hold_data_back(&cable, true);
+    let ours = Ours::start(&cable, EXTERNAL, false, &OUR_PREFIXES);
+    ours.remove_peer();
+    for ends in &pairs {
+        ours.set_peer(EXTERNAL, *ends);
+        // OpenBGPD lets five connections wait to be accepted; more of them would be lost in its kernel.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let begun = std::time::Instant::now();
+    while cable.connections() < 2 * pairs.len() && begun.elapsed() < Duration::from_secs(3) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let collided = cable.connections().saturating_sub(pairs.len());
+    hold_data_back(&cable, false);
+    let since = || {
+        let peers = ours.peers().into_iter();
+        peers
+            .filter_map(|peer| peer.established_since)
+            .collect::<Vec<_>>()
+    };
+    let shown = || (since().len(), router.established(), cable.connections());
+    let one_each = (pairs.len(), pairs.len(), pairs.len());
+    becomes(
+        "one session of each pair: ours, theirs, connections",
+        &one_each,
+        shown,
     );
+    eprintln!(
+        "{}: {collided} of {TIMES} collided, one session each after {:?}",
+        program.name,
+        begun.elapsed()
+    );
+    let before = since();
+    becomes("routes flow", &set(&OUR_PREFIXES), || router.learned());
+    always("every session stays", Duration::from_secs(2), || {
+        since() == before && shown() == one_each
+    });
+}
+
+/// Drops what carries data, or lets it pass again; handshakes pass.
+fn hold_data_back(cable: &Cable, hold: bool) {
+    let action = if hold { "-I" } else { "-D" };
+    for chain in ["INPUT", "OUTPUT"] {
+        let rule = ["-p", "tcp", "--tcp-flags", "PSH", "PSH", "-j", "DROP"];
+        let mut iptables = cable.ours.command("iptables");
+        run(iptables.args(["-w", action, chain]).args(rule));
+    }
+}
+
+/// RFC 4271 §6.5: against all of them.
+pub(crate) fn hold_time(program: &Program) {
+    let session = Session {
+        hold_time: 3,
+        ..EXTERNAL
+    };
+    let cable = Cable::new();
+    let (ours, router) = meet(&cable, program, session);
     router.freeze();
     always("a silent peer has its hold time", Duration::from_secs(1), || {
         !ours.learned().is_empty()
@@ -102,14 +157,277 @@ fn a_dead_peers_routes_go_at_hold_expiry(start: Start) {
     assert!(!ours.established());
 }
 
-/// RFC 4724 §4.1, we restart: the kept prefixes never leave the peer, the others leave with our End-of-RIB.
-fn our_crash_leaves_our_routes_with_the_peer(start: Start) {
+fn last_error_has(ours: &Ours, text: &str) -> bool {
+    ours.peer().last_error.is_some_and(|error| error.contains(text))
+}
+
+/// RFC 4271 §6.2 (as): and they read it so.
+pub(crate) fn we_refuse_their_as(program: &Program) {
+    let cable = Cable::new();
+    let router = start(program, &cable, EXTERNAL);
+    let expecting = Session {
+        their_asn: 65099,
+        ..EXTERNAL
+    };
+    let ours = Ours::start(&cable, expecting, false, &[]);
+    eventually("we refuse their AS", SOON, || {
+        last_error_has(&ours, "we sent OPEN error: bad peer AS (2/2)")
+    });
+    becomes("they are told", &Some("2/2".to_owned()), || {
+        router.last_notification()
+    });
+}
+
+pub(crate) fn they_refuse_our_as(program: &Program) {
+    let cable = Cable::new();
+    let expecting = Session {
+        our_asn: 65099,
+        ..EXTERNAL
+    };
+    let router = start(program, &cable, expecting);
+    let ours = Ours::start(&cable, EXTERNAL, false, &[]);
+    eventually("they refuse our AS, and we show it", SOON, || {
+        last_error_has(&ours, "the peer sent OPEN error: bad peer AS (2/2)")
+    });
+    assert_eq!(router.established(), 0);
+}
+
+/// RFC 6286 §2.1: with all of them.
+pub(crate) fn identifier_clash(program: &Program) {
+    let cable = Cable::new();
+    let within = Session {
+        their_id: cable.ends.ours,
+        ..INTERNAL
+    };
+    let router = start(program, &cable, within);
+    let ours = Ours::start(&cable, within, false, &[]);
+    eventually("one side refuses the other's identifier", SOON, || {
+        assert!(!ours.established());
+        last_error_has(&ours, "bad BGP identifier (2/3)")
+    });
+    drop((ours, router));
+    let cable = Cable::new();
+    let between = Session {
+        their_id: cable.ends.ours,
+        ..EXTERNAL
+    };
+    meet(&cable, program, between);
+}
+
+/// RFC 4486 §4 (2): as they read it.
+/// RFC 4486 §4 (3): as they read it.
+pub(crate) fn our_notification(program: &Program) {
+    let cable = Cable::new();
+    let (ours, router) = meet(&cable, program, EXTERNAL);
+    ours.remove_peer();
+    becomes("peer de-configured", &Some("6/3".to_owned()), || {
+        router.last_notification()
+    });
+    eventually("their side is down", SOON, || router.established() == 0);
+    eventually("they drop our routes", SOON, || router.learned().is_empty());
+    ours.crash();
+    let ours = Ours::start(&cable, EXTERNAL, false, &OUR_PREFIXES);
+    eventually("a new session", SOON, || {
+        ours.established() && router.established() == 1
+    });
+    ours.shutdown();
+    becomes("administrative shutdown", &Some("6/2".to_owned()), || {
+        router.last_notification()
+    });
+}
+
+/// RFC 9003 §2 (receive): from all that say something.
+pub(crate) fn their_shutdown(program: &Program) {
+    let cable = Cable::new();
+    let (ours, router) = meet(&cable, program, EXTERNAL);
+    router.shut_down("back at noon");
+    eventually("we show what they said", SOON, || {
+        last_error_has(
+            &ours,
+            "the peer sent cease: administrative shutdown (6/2), \"back at noon\"",
+        )
+    });
+    eventually("their routes are gone", SOON, || ours.learned().is_empty());
+}
+
+/// RFC 6793 §4.1: with all of them.
+pub(crate) fn four_octet_as(program: &Program) {
+    let session = Session {
+        our_asn: 4_200_000_001,
+        their_asn: 4_200_000_002,
+        ..EXTERNAL
+    };
+    let cable = Cable::new();
+    let (ours, router) = meet(&cable, program, session);
+    let expected = Attributes {
+        as_path: vec![session.our_asn],
+        ..Attributes::default()
+    };
+    for prefix in OUR_PREFIXES {
+        becomes("they see our AS", &Some(expected.clone()), || {
+            router.attributes(prefix)
+        });
+    }
+    for path in ours.paths().iter().filter(|path| path.best) {
+        assert_eq!(path.attributes.as_path.to_string(), session.their_asn.to_string());
+    }
+}
+
+/// nasty case 37
+pub(crate) fn as_path_loop(program: &Program) {
+    let cable = Cable::new();
+    let (ours, mut router) = meet(&cable, program, EXTERNAL);
+    let looped = Extras {
+        our_as: true,
+        ..Extras::default()
+    };
+    for index in [0, 2] {
+        router.announce(THEIR_PREFIXES[index], looped);
+    }
+    let rest = set(&[THEIR_PREFIXES[1], THEIR_PREFIXES[3]]);
+    becomes("what has been with us is not taken", &rest, || ours.learned());
+    router.announce(THEIR_PREFIXES[0], Extras::default());
+    eventually("without our AS it is", SOON, || {
+        ours.learned().contains(THEIR_PREFIXES[0])
+    });
+}
+
+/// Two of theirs with us between them.
+fn line(program: &Program, sessions: [Session; 2]) -> ([Cable; 2], Ours, [Box<dyn Router>; 2]) {
+    let near = Cable::new();
+    let far = near.beside();
+    let ours = Ours::start(&near, sessions[0], false, &[]);
+    ours.set_peer(sessions[1], far.ends);
+    let routers = [
+        start(program, &near, sessions[0]),
+        start(program, &far, sessions[1]),
+    ];
+    eventually("both sessions", SOON, || {
+        routers.iter().all(|router| router.established() == 1)
+            && ours.peers().iter().all(|peer| peer.established_since.is_some())
+    });
+    ([near, far], ours, routers)
+}
+
+pub(crate) fn large_communities(program: &Program) {
+    let far = Session {
+        their_asn: 65003,
+        their_id: SECOND.theirs,
+        ..EXTERNAL
+    };
+    let (_cables, ours, [mut origin, receiver]) = line(program, [EXTERNAL, far]);
+    let community = [EXTERNAL.their_asn, 4_000_000_000, 7];
+    let extras = Extras {
+        large_community: Some(community),
+        ..Extras::default()
+    };
+    let expected = Attributes {
+        as_path: vec![far.our_asn, EXTERNAL.their_asn],
+        large_communities: vec![format!("{}:{}:{}", community[0], community[1], community[2])],
+        ..Attributes::default()
+    };
+    for index in [0, 2] {
+        let prefix = THEIR_PREFIXES[index];
+        origin.announce(prefix, extras);
+        becomes("it arrives as it left", &Some(expected.clone()), || {
+            receiver.attributes(prefix)
+        });
+    }
+    for path in ours.paths() {
+        assert_eq!(path.attributes.large_communities, [community]);
+    }
+}
+
+/// RFC 4456 §8 (originator), §8 (cluster): as they read it.
+/// RFC 4456 §6 (client): between two of theirs.
+pub(crate) fn we_reflect(program: &Program) {
+    let near = Session {
+        reflector: Some(Side::Ours),
+        ..INTERNAL
+    };
+    let far = Session {
+        their_id: SECOND.theirs,
+        ..near
+    };
+    let (cables, _ours, [mut origin, receiver]) = line(program, [near, far]);
+    let expected = Attributes {
+        originator: Some(near.their_id),
+        clusters: vec![cables[0].ends.ours],
+        ..Attributes::default()
+    };
+    for index in [0, 2] {
+        let prefix = THEIR_PREFIXES[index];
+        origin.announce(prefix, Extras::default());
+        becomes("it is reflected", &Some(expected.clone()), || {
+            receiver.attributes(prefix)
+        });
+    }
+    assert!(origin.learned().is_empty(), "and not to where it comes from");
+    origin.withdraw(THEIR_PREFIXES[0]);
+    becomes("so is its end", &set(&[THEIR_PREFIXES[2]]), || receiver.learned());
+}
+
+/// RFC 4456 §8 (originator): what we originate comes back to us, and is not taken.
+pub(crate) fn they_reflect(program: &Program) {
+    let session = Session {
+        reflector: Some(Side::Theirs),
+        ..INTERNAL
+    };
+    let cable = Cable::new();
+    let sessions = [cable.ends, cable.another_of_ours()];
+    let router = (program.start)(&cable.theirs, session, &sessions);
+    let [origin, receiver] = sessions.map(|ends| {
+        let ours = Ours::alone(&cable.ours, ends, session.our_asn);
+        ours.set_peer(session, ends);
+        ours
+    });
+    eventually("both sessions", SOON, || router.established() == 2);
+    OUR_PREFIXES.iter().for_each(|prefix| origin.announce(prefix));
+    becomes("we learn our own by reflection", &set(&OUR_PREFIXES), || {
+        receiver.learned()
+    });
+    for path in receiver.paths() {
+        assert_eq!(path.attributes.originator_id, Some(sessions[0].ours));
+        assert_eq!(path.attributes.cluster_list, [session.their_id]);
+    }
+    assert!(origin.learned().is_empty(), "what we originate, we do not take");
+    origin.withdraw(OUR_PREFIXES[0]);
+    becomes("its end is reflected too", &set(&OUR_PREFIXES[1..]), || {
+        receiver.learned()
+    });
+}
+
+/// RFC 2918 §4: when they ask.
+pub(crate) fn route_refresh(program: &Program) {
+    let cable = Cable::new();
+    let (ours, router) = meet(&cable, program, EXTERNAL);
+    let quiet = || {
+        let mut before = None;
+        eventually("nothing more comes", SOON, || {
+            let now = Some(router.updates());
+            std::thread::sleep(Duration::from_millis(300));
+            std::mem::replace(&mut before, now) == now
+        });
+        before.unwrap_or_default()
+    };
+    let before = quiet();
+    router.request_refresh();
+    eventually("both families come again", SOON, || {
+        router.updates() >= before + 2
+    });
+    assert_eq!(router.learned(), set(&OUR_PREFIXES));
+    assert!(ours.established());
+}
+
+/// RFC 4724 §4.1 (bits): they believe them. The kept prefixes never leave the peer, the others leave with our
+/// End-of-RIB.
+pub(crate) fn we_restart(program: &Program) {
     let session = Session {
         graceful_restart: Some(30),
         ..EXTERNAL
     };
     let cable = Cable::new();
-    let (ours, router) = meet(&cable, start, session);
+    let (ours, router) = meet(&cable, program, session);
     let kept = [OUR_PREFIXES[0], OUR_PREFIXES[2]];
     let keeps_all = || router.learned() == set(&OUR_PREFIXES);
     let keeps = || router.learned().is_superset(&set(&kept));
@@ -128,14 +446,14 @@ fn our_crash_leaves_our_routes_with_the_peer(start: Start) {
     });
 }
 
-/// RFC 4724 §4.2, the peer restarts.
-fn the_peers_crash_leaves_its_routes_with_us(start: Start) {
+/// RFC 4724 §4.2 (stale): of theirs.
+pub(crate) fn they_restart(program: &Program) {
     let session = Session {
         graceful_restart: Some(30),
         ..EXTERNAL
     };
     let cable = Cable::new();
-    let (ours, mut router) = meet(&cable, start, session);
+    let (ours, mut router) = meet(&cable, program, session);
     router.kill();
     becomes("we notice", &set(&THEIR_PREFIXES), || ours.stale());
     always("we keep its routes", Duration::from_secs(1), || {
@@ -155,157 +473,3 @@ fn the_peers_crash_leaves_its_routes_with_us(start: Start) {
         router.learned()
     });
 }
-
-/// RFC 4271 §6.8. OPENs are held back on the wire until both connections stand, so that they do collide.
-fn simultaneous_dials_end_in_one_session(start: Start, rounds: usize, collides: bool) {
-    let session = EXTERNAL;
-    let cable = Cable::new();
-    let router = start(&cable.theirs, session);
-    let mut collisions = 0;
-    for round in 0..rounds {
-        data(&cable, "-I");
-        let ours = Ours::start(&cable, session, false, &OUR_PREFIXES);
-        let deadline = std::time::Instant::now() + Duration::from_secs(2);
-        while cable.connections() < 2 && std::time::Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        collisions += usize::from(cable.connections() >= 2);
-        data(&cable, "-D");
-        let one = || ours.established() && router.established() && cable.connections() == 1;
-        eventually(&format!("one session in round {round}"), SOON, one);
-        becomes("routes flow in it", &set(&OUR_PREFIXES), || router.learned());
-        assert!(one(), "the session was lost in round {round}");
-        ours.crash();
-    }
-    eprintln!(
-        "{}: {collisions} of {rounds} rounds had two connections at once",
-        router.name()
-    );
-    assert!(
-        !collides || collisions > 0,
-        "nothing collided, so nothing was tested"
-    );
-}
-
-/// Drops (`-I`) or lets pass again (`-D`) what carries data; handshakes pass.
-fn data(cable: &Cable, action: &str) {
-    for chain in ["INPUT", "OUTPUT"] {
-        let mut command = cable.ours.command("iptables");
-        run(command.args([
-            "-w",
-            action,
-            chain,
-            "-p",
-            "tcp",
-            "--tcp-flags",
-            "PSH",
-            "PSH",
-            "-j",
-            "DROP",
-        ]));
-    }
-}
-
-/// RFC 4486.
-fn an_ended_session_says_why(start: Start) {
-    let cable = Cable::new();
-    let (ours, router) = meet(&cable, start, EXTERNAL);
-    ours.remove_peer();
-    becomes("peer de-configured", &Some("6/3".to_owned()), || {
-        router.last_notification()
-    });
-    eventually("their side is down", SOON, || !router.established());
-    eventually("they drop our routes", SOON, || router.learned().is_empty());
-    ours.crash();
-    let ours = Ours::start(&cable, EXTERNAL, false, &OUR_PREFIXES);
-    eventually("a new session", SOON, || {
-        ours.established() && router.established()
-    });
-    ours.shutdown();
-    becomes("administrative shutdown", &Some("6/2".to_owned()), || {
-        router.last_notification()
-    });
-}
-
-/// The cases, once per program.
-macro_rules! with {
-    ($module:ident, $router:path, $program:expr, $package:literal, rounds: $rounds:literal, collides: $collides:literal) => {
-        mod $module {
-            use manx_linux::Netns;
-
-            use super::{EXTERNAL, INTERNAL, Session, Start};
-            use crate::router::{Router, installed};
-
-            fn check(case: impl FnOnce(Start)) {
-                if installed($program, $package) {
-                    case(|namespace: &Netns, session| -> Box<dyn Router> {
-                        Box::new(<$router>::start(namespace, session))
-                    });
-                }
-            }
-
-            #[test]
-            fn routes_come_and_go_within_an_as() {
-                check(|start| {
-                    super::routes_come_and_go_both_ways(
-                        start,
-                        Session {
-                            we_wait: true,
-                            ..INTERNAL
-                        },
-                    )
-                });
-            }
-
-            #[test]
-            fn routes_come_and_go_between_ases() {
-                check(|start| {
-                    super::routes_come_and_go_both_ways(
-                        start,
-                        Session {
-                            they_wait: true,
-                            ..EXTERNAL
-                        },
-                    )
-                });
-            }
-
-            /// RFC 4271 §6.5: against BIRD, FRR and GoBGP.
-            #[test]
-            fn a_dead_peers_routes_go_at_hold_expiry() {
-                check(super::a_dead_peers_routes_go_at_hold_expiry);
-            }
-
-            /// RFC 4724 §4.1 (bits): BIRD, FRR and GoBGP believe them.
-            #[test]
-            fn our_crash_leaves_our_routes_with_the_peer() {
-                check(super::our_crash_leaves_our_routes_with_the_peer);
-            }
-
-            /// RFC 4724 §4.2 (stale): of BIRD, FRR and GoBGP.
-            #[test]
-            fn the_peers_crash_leaves_its_routes_with_us() {
-                check(super::the_peers_crash_leaves_its_routes_with_us);
-            }
-
-            /// RFC 4271 §6.8: with BIRD, FRR and GoBGP.
-            /// nasty case 43
-            #[test]
-            fn simultaneous_dials_end_in_one_session() {
-                check(|start| super::simultaneous_dials_end_in_one_session(start, $rounds, $collides));
-            }
-
-            /// RFC 4486 §4 (2): as BIRD, FRR and GoBGP read it.
-            /// RFC 4486 §4 (3): as BIRD, FRR and GoBGP read it.
-            #[test]
-            fn an_ended_session_says_why() {
-                check(super::an_ended_session_says_why);
-            }
-        }
-    };
-}
-
-with!(bird, crate::bird::Bird, crate::bird::PROGRAM, "bird2", rounds: 20, collides: true);
-with!(frr, crate::frr::Frr, crate::frr::PROGRAM, "frr", rounds: 20, collides: true);
-// GoBGP stops dialling as soon as it has accepted, and takes seconds to begin again.
-with!(gobgp, crate::gobgp::Gobgp, crate::gobgp::PROGRAM, "gobgpd", rounds: 4, collides: false);

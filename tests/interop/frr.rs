@@ -7,10 +7,19 @@ use std::os::unix::fs::PermissionsExt as _;
 use manx_linux::Netns;
 use serde_json::Value;
 
-use crate::net::{OUR_V4, SOON, THEIR_V4, eventually, run};
-use crate::router::{Base, Hops, Process, Router, Session};
+use crate::net::{Ends, SOON, eventually, run};
+use crate::router::{
+    Attributes, Base, Extras, FAMILIES, Hops, Process, Program, Router, Session, Side, family, numbers,
+};
 
-pub(crate) const PROGRAM: &str = "/usr/lib/frr/bgpd";
+pub(crate) const PROGRAM: Program = Program {
+    name: "FRR",
+    binary: "/usr/lib/frr/bgpd",
+    version: "--version",
+    package: "frr",
+    start: |namespace, session, sessions| Box::new(Frr::start(namespace, session, sessions)),
+    lacks: &[],
+};
 
 pub(crate) struct Frr {
     base: Base,
@@ -20,16 +29,16 @@ pub(crate) struct Frr {
 }
 
 impl Frr {
-    pub(crate) fn start(namespace: &Netns, session: Session) -> Self {
-        let base = Base::new(namespace, session);
+    pub(crate) fn start(namespace: &Netns, session: Session, sessions: &[Ends]) -> Self {
+        let base = Base::new(namespace, session, sessions);
         let open = fs::Permissions::from_mode(0o777);
         fs::set_permissions(base.folder.path(), open).expect("the folder is ours");
-        fs::write(base.path("zebra.conf"), "").expect("the configuration can be written");
-        fs::write(base.path("vtysh.conf"), "").expect("the configuration can be written");
+        base.write("zebra.conf", "");
+        base.write("vtysh.conf", "");
         let mut others = vec![daemon(&base, "zebra", &["-A", "127.0.0.1"])];
         if session.bfd.is_some() {
             base.wait_for("zserv.api");
-            fs::write(base.path("bfdd.conf"), "").expect("the configuration can be written");
+            base.write("bfdd.conf", "");
             let control = base.path("bfdd.ctl").display().to_string();
             others.push(daemon(&base, "bfdd", &["-A", "127.0.0.1", "--bfdctl", &control]));
         }
@@ -43,8 +52,8 @@ impl Frr {
 
     /// Takes the BFD session down as an operator does, and gives what bfdd shows then.
     pub(crate) fn shut_bfd(&self) -> String {
-        let peer = format!("peer {OUR_V4}");
-        self.vtysh(&["configure terminal", "bfd", &peer, "shutdown"]);
+        let peer = format!("peer {}", self.base.ends().ours);
+        self.configure([String::from("bfd"), peer, String::from("shutdown")]);
         self.vtysh(&["show bfd peers"])
     }
 
@@ -63,18 +72,33 @@ impl Frr {
         serde_json::from_str(&self.vtysh(&[command])).unwrap_or_default()
     }
 
-    fn neighbor(&self) -> Value {
-        self.json(&format!("show bgp neighbors {OUR_V4} json"))[OUR_V4.to_string()].take()
+    /// Enters these lines of configuration.
+    fn configure(&self, lines: impl IntoIterator<Item = String>) {
+        let lines: Vec<String> = lines.into_iter().collect();
+        let mut commands = vec!["configure terminal"];
+        commands.extend(lines.iter().map(String::as_str));
+        self.vtysh(&commands);
     }
 
-    fn network(&self, no: &str, prefix: &str) {
-        let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
-        self.vtysh(&[
-            "configure terminal",
-            &format!("router bgp {}", self.base.session.their_asn),
-            &format!("address-family {family} unicast"),
-            &format!("{no}network {prefix}"),
-        ]);
+    fn neighbor(&self) -> Value {
+        let ours = self.base.ends().ours.to_string();
+        self.json(&format!("show bgp neighbors {ours} json"))[ours].take()
+    }
+
+    /// Where the lines for `prefix` belong.
+    fn context(&self, prefix: &str) -> [String; 2] {
+        [
+            format!("router bgp {}", self.base.session.their_asn),
+            format!("address-family {} unicast", family(prefix)),
+        ]
+    }
+
+    /// The path, of those of a prefix, that came from us on the first session.
+    fn ours_among<'a>(&self, paths: &'a Value) -> Option<&'a Value> {
+        let ours = self.base.ends().ours.to_string();
+        // A table and a single prefix are shown in different shapes.
+        let is_ours = |path: &&Value| path["peerId"] == ours || path["peer"]["peerId"] == ours;
+        paths.as_array()?.iter().find(is_ours)
     }
 }
 
@@ -97,97 +121,189 @@ fn daemon(base: &Base, name: &str, arguments: &[&str]) -> Process {
 
 fn launch(base: &Base) -> Process {
     base.wait_for("zserv.api");
-    fs::write(base.path("bgpd.conf"), configuration(base)).expect("the configuration can be written");
+    base.write("bgpd.conf", configuration(base));
     daemon(base, "bgpd", &["-n", "-A", "127.0.0.1", "--log", "stdout"])
 }
 
 fn configuration(base: &Base) -> String {
     let Session {
-        our_asn,
         their_asn,
-        they_wait,
-        hold_time,
+        their_id,
         graceful_restart,
-        bfd,
         ..
     } = base.session;
-    let keepalive = hold_time / 3;
     let restart = match graceful_restart {
         Some(seconds) => format!(
             " bgp graceful-restart\n bgp graceful-restart restart-time {seconds}\n bgp graceful-restart preserve-fw-state\n"
         ),
         None => " bgp graceful-restart-disable\n".to_owned(),
     };
-    let family = |name: &str, colon: bool| {
-        let mine = base
-            .announced
-            .iter()
-            .filter(|prefix| prefix.contains(':') == colon);
-        let networks: String = mine.map(|prefix| format!("  network {prefix}\n")).collect();
-        format!(
-            " address-family {name} unicast\n  neighbor {OUR_V4} activate\n{networks} exit-address-family\n"
-        )
-    };
+    let sessions: String = base
+        .sessions
+        .iter()
+        .map(|ends| neighbor(*ends, base.session))
+        .collect();
+    let families: String = FAMILIES.map(|family| address_family(base, family)).concat();
+    let maps = base
+        .announced
+        .iter()
+        .flat_map(|(prefix, extras)| route_map(base.session, prefix, *extras));
+    let maps: Vec<String> = maps.collect();
     format!(
         "debug bgp neighbor-events
 debug bgp graceful-restart
+{maps}
 router bgp {their_asn}
- bgp router-id {THEIR_V4}
+ bgp router-id {their_id}
  no bgp ebgp-requires-policy
  no bgp network import-check
  no bgp default ipv4-unicast
-{restart} neighbor {OUR_V4} remote-as {our_asn}
- neighbor {OUR_V4} timers {keepalive} {hold_time}
- neighbor {OUR_V4} timers connect 1
- neighbor {OUR_V4} advertisement-interval 0
-{passive}{bfd}{v4}{v6}",
-        passive = if they_wait {
-            format!(" neighbor {OUR_V4} passive\n")
-        } else {
-            String::new()
-        },
-        bfd = match bfd {
-            Some(Hops::One) => format!(" neighbor {OUR_V4} bfd\n"),
-            Some(Hops::Several) => format!(" neighbor {OUR_V4} ebgp-multihop 8\n neighbor {OUR_V4} bfd\n"),
-            None => String::new(),
-        },
-        v4 = family("ipv4", false),
-        v6 = family("ipv6", true),
+{restart}{sessions}{families}",
+        maps = maps.join("\n"),
     )
 }
 
-impl Router for Frr {
-    fn name(&self) -> &'static str {
-        "FRR"
-    }
+/// One session.
+fn neighbor(ends: Ends, session: Session) -> String {
+    let Session {
+        our_asn,
+        they_wait,
+        hold_time,
+        bfd,
+        ..
+    } = session;
+    let Ends { ours, theirs, .. } = ends;
+    let keepalive = hold_time / 3;
+    let passive = if they_wait {
+        format!(" neighbor {ours} passive\n")
+    } else {
+        String::new()
+    };
+    let bfd = match bfd {
+        Some(Hops::One) => format!(" neighbor {ours} bfd\n"),
+        Some(Hops::Several) => format!(" neighbor {ours} ebgp-multihop 8\n neighbor {ours} bfd\n"),
+        None => String::new(),
+    };
+    format!(
+        " neighbor {ours} remote-as {our_asn}
+ neighbor {ours} update-source {theirs}
+ neighbor {ours} timers {keepalive} {hold_time}
+ neighbor {ours} timers connect 1
+ neighbor {ours} advertisement-interval 0
+{passive}{bfd}"
+    )
+}
 
-    fn established(&self) -> bool {
-        self.neighbor()["bgpState"] == "Established"
+fn address_family(base: &Base, family: &str) -> String {
+    let client = base.session.reflector == Some(Side::Theirs);
+    let neighbor = |ends: &Ends| {
+        let ours = ends.ours;
+        let client = if client {
+            format!("  neighbor {ours} route-reflector-client\n")
+        } else {
+            String::new()
+        };
+        format!("  neighbor {ours} activate\n{client}")
+    };
+    let neighbors: String = base.sessions.iter().map(neighbor).collect();
+    let networks = base
+        .announced(family)
+        .map(|(prefix, extras)| format!("  {}\n", network(prefix, extras)));
+    let networks: String = networks.collect();
+    format!(" address-family {family} unicast\n{neighbors}{networks} exit-address-family\n")
+}
+
+/// What originates a prefix.
+fn network(prefix: &str, extras: Extras) -> String {
+    let plain = extras.large_community.is_none() && !extras.our_as;
+    let map = if plain {
+        String::new()
+    } else {
+        format!(" route-map of-{prefix}")
+    };
+    format!("network {prefix}{map}")
+}
+
+/// The route map that gives a prefix its extras.
+fn route_map(session: Session, prefix: &str, extras: Extras) -> Vec<String> {
+    let large = extras
+        .large_community
+        .map(|[a, b, c]| format!("set large-community {a}:{b}:{c}"));
+    let looped = extras
+        .our_as
+        .then(|| format!("set as-path prepend {}", session.our_asn));
+    let mut lines = vec![format!("route-map of-{prefix} permit 10")];
+    lines.extend(large.into_iter().chain(looped));
+    lines.push("exit".to_owned());
+    lines
+}
+
+impl Router for Frr {
+    fn established(&self) -> usize {
+        let text = self.vtysh(&["show bgp neighbors"]);
+        text.matches("BGP state = Established").count()
     }
 
     fn learned(&self) -> BTreeSet<String> {
         // By neighbor, FRR shows nothing once it dials a restarting one; the whole table has its stale routes.
-        let ours = |paths: &Value| {
-            let mut sources = paths.as_array().into_iter().flatten().map(|path| &path["peerId"]);
-            sources.any(|source| *source == OUR_V4.to_string())
-        };
         let table = |family| self.json(&format!("show bgp {family} unicast json"))["routes"].take();
-        let tables = [table("ipv4"), table("ipv6")];
+        let tables = FAMILIES.map(table);
         let routes = tables.iter().filter_map(Value::as_object).flatten();
         routes
-            .filter(|(_, paths)| ours(paths))
+            .filter(|(_, paths)| self.ours_among(paths).is_some())
             .map(|(prefix, _)| prefix.clone())
             .collect()
     }
 
-    fn announce(&mut self, prefix: &str) {
-        self.base.announced.insert(prefix.to_owned());
-        self.network("", prefix);
+    fn attributes(&self, prefix: &str) -> Option<Attributes> {
+        let mut shown = self.json(&format!("show bgp {} unicast {prefix} json", family(prefix)));
+        let paths = shown["paths"].take();
+        let path = self.ours_among(&paths)?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let large = text(&path["largeCommunity"]["string"]);
+        let clusters = path["clusterList"]["list"].as_array();
+        Some(Attributes {
+            as_path: numbers(&text(&path["aspath"]["string"])),
+            large_communities: large.split_whitespace().map(str::to_owned).collect(),
+            originator: text(&path["originatorId"]).parse().ok(),
+            clusters: clusters
+                .into_iter()
+                .flatten()
+                .filter_map(|it| text(it).parse().ok())
+                .collect(),
+        })
+    }
+
+    fn announce(&mut self, prefix: &str, extras: Extras) {
+        self.base.announced.insert(prefix.to_owned(), extras);
+        let map = route_map(self.base.session, prefix, extras);
+        let lines = map.into_iter().chain(self.context(prefix));
+        self.configure(lines.chain([network(prefix, extras)]));
     }
 
     fn withdraw(&mut self, prefix: &str) {
         self.base.announced.remove(prefix);
-        self.network("no ", prefix);
+        let lines = self.context(prefix).into_iter();
+        self.configure(lines.chain([format!("no network {prefix}")]));
+    }
+
+    fn request_refresh(&self) {
+        let ours = self.base.ends().ours;
+        for family in FAMILIES {
+            self.vtysh(&[&format!("clear bgp {family} unicast {ours} soft in")]);
+        }
+    }
+
+    fn updates(&self) -> u64 {
+        self.neighbor()["messageStats"]["updatesRecv"]
+            .as_u64()
+            .unwrap_or_default()
+    }
+
+    fn shut_down(&self, message: &str) {
+        let router = format!("router bgp {}", self.base.session.their_asn);
+        let ours = self.base.ends().ours;
+        self.configure([router, format!("neighbor {ours} shutdown message {message}")]);
     }
 
     fn last_notification(&self) -> Option<String> {

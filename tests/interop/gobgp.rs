@@ -1,15 +1,29 @@
 //! GoBGP.
 
 use std::collections::BTreeSet;
-use std::fs;
 
 use manx_linux::Netns;
 use serde_json::Value;
 
-use crate::net::{OUR_V4, SOON, THEIR_V4, THEIR_V6, eventually, run};
-use crate::router::{Base, Process, Router, Session};
+use crate::matrix::Feature;
+use crate::net::{Ends, SOON, eventually, ip, run};
+use crate::router::{Attributes, Base, Extras, FAMILIES, Process, Program, Router, Session, Side, family};
 
-pub(crate) const PROGRAM: &str = "/usr/bin/gobgpd";
+pub(crate) const PROGRAM: Program = Program {
+    name: "GoBGP",
+    binary: "/usr/bin/gobgpd",
+    version: "--version",
+    package: "gobgpd",
+    start: |namespace, session, sessions| Box::new(Gobgp::start(namespace, session, sessions)),
+    lacks: &[
+        (
+            Feature::WeRefuseTheirAs,
+            "shows no NOTIFICATION that it gets in OpenConfirm",
+        ),
+        (Feature::RouteRefresh, "asks for none, evaluates what it stored"),
+        (Feature::Bfd, "has none"),
+    ],
+};
 
 pub(crate) struct Gobgp {
     base: Base,
@@ -17,9 +31,9 @@ pub(crate) struct Gobgp {
 }
 
 impl Gobgp {
-    pub(crate) fn start(namespace: &Netns, session: Session) -> Self {
-        let base = Base::new(namespace, session);
-        fs::write(base.path("gobgp.toml"), configuration(session)).expect("the configuration can be written");
+    pub(crate) fn start(namespace: &Netns, session: Session, sessions: &[Ends]) -> Self {
+        let base = Base::new(namespace, session, sessions);
+        base.write("gobgp.toml", configuration(&base));
         let process = launch(&base, false);
         Self { base, process }
     }
@@ -28,47 +42,36 @@ impl Gobgp {
         gobgp(&self.base, command)
     }
 
-    /// Paths of one family in the global RIB that came from us.
-    fn paths(&self, family: &str) -> Vec<String> {
-        let text = self.gobgp(&format!("global rib -a {family} -j"));
-        let rib: Value = serde_json::from_str(&text).unwrap_or_default();
-        let ours = |paths: &Value| {
-            let mut sources = paths
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|path| &path["neighbor-ip"]);
-            sources.any(|source| *source == OUR_V4.to_string())
-        };
-        let prefixes = rib.as_object().into_iter().flatten();
-        prefixes
-            .filter(|(_, paths)| ours(paths))
-            .map(|(prefix, _)| prefix.clone())
-            .collect()
+    fn json(&self, command: &str) -> Value {
+        serde_json::from_str(&self.gobgp(&format!("{command} -j"))).unwrap_or_default()
     }
 
-    fn rib(&self, action: &str, prefix: &str) {
-        let (family, next_hop) = if prefix.contains(':') {
-            ("ipv6", THEIR_V6.to_string())
-        } else {
-            ("ipv4", THEIR_V4.to_string())
+    /// The path, of those of a prefix, that came from us on the first session.
+    fn ours_among<'a>(&self, paths: &'a Value) -> Option<&'a Value> {
+        let ours = self.base.ends().ours.to_string();
+        paths.as_array()?.iter().find(|path| path["neighbor-ip"] == ours)
+    }
+
+    fn rib(&self, action: &str, prefix: &str, more: &str) {
+        let family = family(prefix);
+        let ends = self.base.ends();
+        let next_hop = match family {
+            "ipv6" => ends.theirs_v6.to_string(),
+            _ => ends.theirs.to_string(),
         };
         self.gobgp(&format!(
-            "global rib {action} {prefix} -a {family} nexthop {next_hop}"
+            "global rib {action} {prefix} -a {family} nexthop {next_hop}{more}"
         ));
     }
 }
 
 fn gobgp(base: &Base, command: &str) -> String {
-    run(base
-        .namespace
-        .command("/usr/bin/gobgp")
-        .args(["-p", "50051"])
-        .args(command.split(' ')))
+    let mut gobgp = base.namespace.command("/usr/bin/gobgp");
+    run(gobgp.args(["-p", "50051"]).args(command.split(' ')))
 }
 
 fn launch(base: &Base, restart: bool) -> Process {
-    let mut command = base.namespace.command(PROGRAM);
+    let mut command = base.namespace.command(PROGRAM.binary);
     command.arg("-f").arg(base.path("gobgp.toml")).args([
         "-t",
         "toml",
@@ -92,40 +95,53 @@ fn launch(base: &Base, restart: bool) -> Process {
     process
 }
 
-fn configuration(session: Session) -> String {
+fn configuration(base: &Base) -> String {
+    let Session {
+        their_asn, their_id, ..
+    } = base.session;
+    let neighbors: String = base
+        .sessions
+        .iter()
+        .map(|ends| neighbor(*ends, base.session))
+        .collect();
+    format!("[global.config]\nas = {their_asn}\nrouter-id = \"{their_id}\"\n{neighbors}")
+}
+
+/// One session.
+fn neighbor(ends: Ends, session: Session) -> String {
     let Session {
         our_asn,
-        their_asn,
         they_wait,
         hold_time,
         graceful_restart,
+        reflector,
         ..
     } = session;
+    let Ends { ours, theirs, .. } = ends;
     let keepalive = hold_time / 3;
     let restart = graceful_restart.map_or_else(String::new, |seconds| {
         format!("[neighbors.graceful-restart.config]\nenabled = true\nrestart-time = {seconds}\n")
     });
-    let families: String = ["ipv4", "ipv6"]
-        .iter()
-        .map(|family| {
-            format!(
-                "[[neighbors.afi-safis]]
+    let client = if reflector == Some(Side::Theirs) {
+        "[neighbors.route-reflector.config]\nroute-reflector-client = true\n"
+    } else {
+        ""
+    };
+    let families = FAMILIES.map(|family| {
+        format!(
+            "[[neighbors.afi-safis]]
 [neighbors.afi-safis.config]
 afi-safi-name = \"{family}-unicast\"
 [neighbors.afi-safis.mp-graceful-restart.config]
 enabled = {}
 ",
-                graceful_restart.is_some()
-            )
-        })
-        .collect();
+            graceful_restart.is_some()
+        )
+    });
     format!(
-        "[global.config]
-as = {their_asn}
-router-id = \"{THEIR_V4}\"
-[[neighbors]]
+        "[[neighbors]]
 [neighbors.config]
-neighbor-address = \"{OUR_V4}\"
+neighbor-address = \"{ours}\"
 peer-as = {our_asn}
 [neighbors.timers.config]
 hold-time = {hold_time}
@@ -133,38 +149,68 @@ keepalive-interval = {keepalive}
 connect-retry = 1
 idle-hold-time-after-reset = 1
 [neighbors.transport.config]
-local-address = \"{THEIR_V4}\"
+local-address = \"{theirs}\"
 passive-mode = {they_wait}
-{restart}{families}"
+{restart}{client}{families}",
+        families = families.concat(),
     )
 }
 
 impl Router for Gobgp {
-    fn name(&self) -> &'static str {
-        "GoBGP"
-    }
-
-    fn established(&self) -> bool {
-        self.gobgp(&format!("neighbor {OUR_V4}"))
-            .to_lowercase()
-            .contains("bgp state = established")
+    fn established(&self) -> usize {
+        let shown = self.json("neighbor");
+        let neighbors = shown.as_array().into_iter().flatten();
+        let is_up = |neighbor: &&Value| neighbor["state"]["session_state"] == 6;
+        neighbors.filter(is_up).count()
     }
 
     fn learned(&self) -> BTreeSet<String> {
-        ["ipv4", "ipv6"]
-            .iter()
-            .flat_map(|family| self.paths(family))
+        let ribs = FAMILIES.map(|family| self.json(&format!("global rib -a {family}")));
+        let routes = ribs.iter().filter_map(Value::as_object).flatten();
+        routes
+            .filter(|(_, paths)| self.ours_among(paths).is_some())
+            .map(|(prefix, _)| prefix.clone())
             .collect()
     }
 
-    fn announce(&mut self, prefix: &str) {
-        self.base.announced.insert(prefix.to_owned());
-        self.rib("add", prefix);
+    fn attributes(&self, prefix: &str) -> Option<Attributes> {
+        let rib = self.json(&format!("global rib -a {}", family(prefix)));
+        let path = self.ours_among(&rib[prefix])?;
+        Some(attributes(path["attrs"].as_array()?))
+    }
+
+    fn announce(&mut self, prefix: &str, extras: Extras) {
+        self.base.announced.insert(prefix.to_owned(), extras);
+        let large = extras
+            .large_community
+            .map(|[a, b, c]| format!(" large-community {a}:{b}:{c}"));
+        let looped = extras
+            .our_as
+            .then(|| format!(" aspath {}", self.base.session.our_asn));
+        let more: String = large.into_iter().chain(looped).collect();
+        self.rib("add", prefix, &more);
     }
 
     fn withdraw(&mut self, prefix: &str) {
         self.base.announced.remove(prefix);
-        self.rib("del", prefix);
+        self.rib("del", prefix, "");
+    }
+
+    fn request_refresh(&self) {
+        self.gobgp(&format!("neighbor {} softresetin", self.base.ends().ours));
+    }
+
+    fn updates(&self) -> u64 {
+        let shown = self.json(&format!("neighbor {}", self.base.ends().ours));
+        shown["state"]["messages"]["received"]["update"]
+            .as_u64()
+            .unwrap_or_default()
+    }
+
+    fn shut_down(&self, message: &str) {
+        let ours = self.base.ends().ours.to_string();
+        let mut gobgp = self.base.namespace.command("/usr/bin/gobgp");
+        run(gobgp.args(["-p", "50051", "neighbor", &ours, "shutdown", "--reason", message]));
     }
 
     fn last_notification(&self) -> Option<String> {
@@ -187,24 +233,39 @@ impl Router for Gobgp {
     fn restart(&mut self, kept: &[&str]) {
         self.base.set_announced(kept);
         // It knows its routes before it meets us, as the others do from their files.
-        let us = format!("{OUR_V4}/32");
-        run(self
-            .base
-            .namespace
-            .command("ip")
-            .args(["route", "add", "blackhole", &us]));
+        let us = format!("{}/32", self.base.ends().ours);
+        ip(&self.base.namespace, &format!("route add blackhole {us}"));
         self.process = launch(&self.base, true);
-        for prefix in &self.base.announced {
-            self.rib("add", prefix);
+        for prefix in self.base.announced.keys() {
+            self.rib("add", prefix, "");
         }
-        run(self
-            .base
-            .namespace
-            .command("ip")
-            .args(["route", "delete", "blackhole", &us]));
+        ip(&self.base.namespace, &format!("route delete blackhole {us}"));
     }
 
     fn freeze(&self) {
         self.process.signal("STOP");
+    }
+}
+
+/// Path attributes by their type codes (RFC 4271 §5).
+fn attributes(shown: &[Value]) -> Attributes {
+    let of = |code: u8| shown.iter().find(|attribute| attribute["type"] == code);
+    let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
+    let number = |value: &Value| value.as_u64().and_then(|it| u32::try_from(it).ok());
+    let segments = list(of(2).map(|it| &it["as_paths"]));
+    let large = |it: &Value| format!("{}:{}:{}", it["ASN"], it["LocalData1"], it["LocalData2"]);
+    let address = |it: &Value| it.as_str().and_then(|it| it.parse().ok());
+    Attributes {
+        as_path: segments
+            .iter()
+            .flat_map(|it| list(it.get("asns")))
+            .filter_map(|it| number(&it))
+            .collect(),
+        large_communities: list(of(32).map(|it| &it["value"])).iter().map(large).collect(),
+        originator: of(9).and_then(|it| address(&it["value"])),
+        clusters: list(of(10).map(|it| &it["value"]))
+            .iter()
+            .filter_map(address)
+            .collect(),
     }
 }

@@ -1,5 +1,6 @@
-//! Two namespaces joined by a cable, and waiting.
+//! Namespaces joined by cables, and waiting.
 
+use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::Command;
@@ -8,47 +9,115 @@ use std::time::{Duration, Instant};
 
 use manx_linux::Netns;
 
-pub(crate) const OUR_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-pub(crate) const THEIR_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-pub(crate) const OUR_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
-pub(crate) const THEIR_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
-
 /// How long anything may take that should be quick: generous, for busy machines.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
-/// Two namespaces joined by a veth pair; removed when dropped.
+/// The addresses of a session's two sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ends {
+    pub(crate) ours: Ipv4Addr,
+    pub(crate) theirs: Ipv4Addr,
+    /// The next hops of IPv6 routes; the session runs over IPv4.
+    pub(crate) ours_v6: Ipv6Addr,
+    pub(crate) theirs_v6: Ipv6Addr,
+}
+
+/// Over the first cable.
+pub(crate) const FIRST: Ends = Ends {
+    ours: Ipv4Addr::new(192, 0, 2, 1),
+    theirs: Ipv4Addr::new(192, 0, 2, 2),
+    ours_v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
+    theirs_v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2),
+};
+
+/// Over a second cable from our namespace to another one of theirs.
+pub(crate) const SECOND: Ends = Ends {
+    ours: Ipv4Addr::new(198, 51, 100, 1),
+    theirs: Ipv4Addr::new(198, 51, 100, 2),
+    ours_v6: Ipv6Addr::new(0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 1),
+    theirs_v6: Ipv6Addr::new(0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 2),
+};
+
+/// Two namespaces joined by a veth pair; removed when dropped, as far as this cable made them.
 pub(crate) struct Cable {
     pub(crate) ours: Netns,
     pub(crate) theirs: Netns,
-    paths: [PathBuf; 2],
+    pub(crate) ends: Ends,
+    made: Vec<PathBuf>,
 }
 
 impl Cable {
+    /// Two new namespaces, joined.
     pub(crate) fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let names = ["a", "b"].map(|end| format!("mxi-{}-{number}{end}", std::process::id()));
-        let paths = names.clone().map(|name| PathBuf::from("/run/netns").join(name));
-        let create =
-            |path| Netns::create(path).expect("these tests make network namespaces, so they need root");
-        let cable = Self {
-            ours: create(&paths[0]),
-            theirs: create(&paths[1]),
-            paths,
-        };
-        run(cable.ours.command("ip").args([
-            "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", &names[1],
-        ]));
-        for (end, v4, v6) in [(&cable.ours, OUR_V4, OUR_V6), (&cable.theirs, THEIR_V4, THEIR_V6)] {
-            run(end
-                .command("ip")
-                .args(["address", "add", &format!("{v4}/24"), "dev", "eth0"]));
-            run(end
-                .command("ip")
-                .args(["address", "add", &format!("{v6}/64"), "dev", "eth0", "nodad"]));
-            run(end.command("ip").args(["link", "set", "eth0", "up"]));
-        }
+        let (path, ours) = namespace();
+        let mut cable = Self::lay(ours, "eth0", FIRST);
+        cable.made.push(path);
         cable
+    }
+
+    /// A second cable from our namespace, to a new one.
+    pub(crate) fn beside(&self) -> Self {
+        Self::lay(self.ours.clone(), "eth1", SECOND)
+    }
+
+    fn lay(ours: Netns, device: &str, ends: Ends) -> Self {
+        let (path, theirs) = namespace();
+        let peer = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .expect("our own name");
+        let link = format!("link add {device} type veth peer name eth0 netns {peer}");
+        ip(&ours, &link);
+        for (end, device, v4, v6) in [
+            (&ours, device, ends.ours, ends.ours_v6),
+            (&theirs, "eth0", ends.theirs, ends.theirs_v6),
+        ] {
+            ip(end, &format!("address add {v4}/24 dev {device}"));
+            ip(end, &format!("address add {v6}/64 dev {device} nodad"));
+            ip(end, &format!("link set {device} up"));
+        }
+        Self {
+            ours,
+            theirs,
+            ends,
+            made: vec![path],
+        }
+    }
+
+    /// Another address of ours on the first cable, for a second speaker of ours in session with them.
+    pub(crate) fn another_of_ours(&self) -> Ends {
+        let ends = Ends {
+            ours: Ipv4Addr::new(192, 0, 2, 3),
+            ours_v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 3),
+            ..FIRST
+        };
+        ip(&self.ours, &format!("address add {}/24 dev eth0", ends.ours));
+        ip(
+            &self.ours,
+            &format!("address add {}/64 dev eth0 nodad", ends.ours_v6),
+        );
+        ends
+    }
+
+    /// Addresses of both sides for that many sessions between the same two speakers.
+    pub(crate) fn pairs(&self, count: u8) -> Vec<Ends> {
+        let side = |side, host| Ipv4Addr::new(10, 99, side, host);
+        for (end, number) in [(&self.ours, 1), (&self.theirs, 2)] {
+            let mut batch = String::new();
+            for host in 1..=count {
+                let line = writeln!(batch, "address add {}/16 dev eth0", side(number, host));
+                line.expect("a string takes all");
+            }
+            let file = tempfile::NamedTempFile::new().expect("a file can be made");
+            std::fs::write(file.path(), batch).expect("it can be written");
+            run(end.command("ip").arg("-batch").arg(file.path()));
+        }
+        let pair = |host| Ends {
+            ours: side(1, host),
+            theirs: side(2, host),
+            ..FIRST
+        };
+        (1..=count).map(pair).collect()
     }
 
     /// How many TCP connections to port 179 or from it our namespace has in state `ESTABLISHED`.
@@ -63,12 +132,26 @@ impl Cable {
 
 impl Drop for Cable {
     fn drop(&mut self) {
-        for path in &self.paths {
+        for path in &self.made {
             if let Err(error) = Netns::delete(path) {
                 eprintln!("{error}");
             }
         }
     }
+}
+
+/// A new network namespace with a name of its own.
+fn namespace() -> (PathBuf, Netns) {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let path = PathBuf::from(format!("/run/netns/mxi-{}-{number}", std::process::id()));
+    let namespace = Netns::create(&path).expect("these tests make network namespaces, so they need root");
+    (path, namespace)
+}
+
+/// Runs `ip` with these words in a namespace.
+pub(crate) fn ip(namespace: &Netns, words: &str) -> String {
+    run(namespace.command("ip").args(words.split(' ')))
 }
 
 /// Runs a command that must succeed; gives what it writes.

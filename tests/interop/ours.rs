@@ -1,40 +1,56 @@
 //! Our speaker in its namespace.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::Ipv4Addr;
 use std::num::NonZeroU8;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use manx_bgpd::bgp::bfd;
 use manx_bgpd::bgp::{
-    BfdConfig, Config, Family, Features, NextHopMode, PathSnapshot, PeerConfig, PeerKey, Policy, Prefix,
-    State, Transport,
+    BfdConfig, Config, Family, Features, NextHopMode, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot,
+    Policy, Prefix, State, Transport,
 };
 use manx_bgpd::{Events, Handle, Options};
+use manx_linux::Netns;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::net::{Cable, OUR_V4, OUR_V6, THEIR_V4};
-use crate::router::{Hops, Session};
+use crate::net::{Cable, Ends, SOON};
+use crate::router::{Hops, Session, Side};
 
-const PEER: PeerKey = PeerKey {
-    address: std::net::IpAddr::V4(THEIR_V4),
-    scope: 0,
-};
-
-/// A running speaker with one peer.
+/// A running speaker.
 pub(crate) struct Ours {
     runtime: Runtime,
     handle: Handle,
     events: Events,
+    /// The ends of the session that questions are about.
+    ends: Ends,
 }
 
 impl Ours {
-    /// Starts with these prefixes originated. `restarted`: as after a crash that forwarding survived.
+    /// Starts in session over `cable`, with these prefixes originated. `restarted`: as after a crash that
+    /// forwarding survived.
     pub(crate) fn start(cable: &Cable, session: Session, restarted: bool, prefixes: &[&str]) -> Self {
+        let listen = Ipv4Addr::UNSPECIFIED;
+        let ours = Self::launch(&cable.ours, listen, cable.ends, session.our_asn, restarted);
+        for prefix in prefixes {
+            ours.announce(prefix);
+        }
+        ours.set_peer(session, cable.ends);
+        ours
+    }
+
+    /// Starts as one of several speakers in a namespace: each listens on its own address, which is its
+    /// identifier.
+    pub(crate) fn alone(namespace: &Netns, ends: Ends, asn: u32) -> Self {
+        Self::launch(namespace, ends.ours, ends, asn, false)
+    }
+
+    fn launch(namespace: &Netns, listen: Ipv4Addr, ends: Ends, asn: u32, restarted: bool) -> Self {
         let config = Config {
-            asn: session.our_asn,
-            router_id: OUR_V4,
+            asn,
+            router_id: ends.ours,
             cluster_id: None,
             restarted,
             deferral: Duration::from_secs(10),
@@ -43,29 +59,25 @@ impl Ours {
         };
         let options = Options {
             config,
-            listen: vec![(Ipv4Addr::UNSPECIFIED, 179).into()],
+            listen: vec![(listen, 179).into()],
         };
         // The runtime's thread is made by, and so in the namespace of, the thread that makes the runtime.
-        let started = cable.ours.run(|| {
+        let started = namespace.run(|| {
             let runtime = Builder::new_multi_thread()
                 .worker_threads(1)
                 .enable_all()
                 .build()?;
-            let (handle, events) = runtime.block_on(async { manx_bgpd::start(options) })?;
-            std::io::Result::Ok(Self {
+            let (handle, events) = bind(&runtime, &options)?;
+            io::Result::Ok(Self {
                 runtime,
                 handle,
                 events,
+                ends,
             })
         });
-        let ours = started
+        started
             .expect("the namespace can be entered")
-            .expect("port 179 is free there");
-        for prefix in prefixes {
-            ours.announce(prefix);
-        }
-        ours.set_peer(session);
-        ours
+            .expect("port 179 is free there")
     }
 
     pub(crate) fn announce(&self, prefix: &str) {
@@ -76,11 +88,22 @@ impl Ours {
         self.runtime.block_on(self.handle.unoriginate(parse(prefix)));
     }
 
+    /// Whether the session is up.
     pub(crate) fn established(&self) -> bool {
-        let peers = self.runtime.block_on(self.handle.peers());
+        self.peer().state == State::Established
+    }
+
+    /// The peer of the session, as we show it.
+    pub(crate) fn peer(&self) -> PeerSnapshot {
+        let mut peers = self.peers().into_iter();
         peers
-            .iter()
-            .any(|peer| peer.key == PEER && peer.state == State::Established)
+            .find(|peer| peer.key == key(self.ends))
+            .expect("it is configured")
+    }
+
+    /// All peers, as we show them.
+    pub(crate) fn peers(&self) -> Vec<PeerSnapshot> {
+        self.runtime.block_on(self.handle.peers())
     }
 
     /// What goes to the peer. FRR also sends our own prefixes back, which never are.
@@ -94,11 +117,15 @@ impl Ours {
     }
 
     fn held(&self, filter: impl Fn(&PathSnapshot) -> bool) -> BTreeSet<String> {
+        let paths = self.paths().into_iter().filter(filter);
+        paths.map(|path| path.prefix.to_string()).collect()
+    }
+
+    /// All paths from the peer of the session.
+    pub(crate) fn paths(&self) -> Vec<PathSnapshot> {
+        let from_peer = |path: &PathSnapshot| path.peer == Some(key(self.ends));
         let paths = self.runtime.block_on(self.handle.paths());
-        let theirs = paths
-            .iter()
-            .filter(|path| path.peer == Some(PEER) && filter(path));
-        theirs.map(|path| path.prefix.to_string()).collect()
+        paths.into_iter().filter(from_peer).collect()
     }
 
     /// The states of our BFD session and of theirs, as far as there are any.
@@ -107,13 +134,13 @@ impl Ours {
         sessions.iter().map(|it| (it.state, it.remote_state)).collect()
     }
 
-    /// Takes new settings for the peer.
-    pub(crate) fn set_peer(&self, session: Session) {
-        self.runtime.block_on(self.handle.set_peer(peer(session)));
+    /// Takes the settings for a peer, or new ones.
+    pub(crate) fn set_peer(&self, session: Session, ends: Ends) {
+        self.runtime.block_on(self.handle.set_peer(peer(session, ends)));
     }
 
     pub(crate) fn remove_peer(&self) {
-        self.runtime.block_on(self.handle.remove_peer(PEER));
+        self.runtime.block_on(self.handle.remove_peer(key(self.ends)));
     }
 
     /// Ends as kill -9 ends a process: the sockets close, nothing is said.
@@ -122,6 +149,7 @@ impl Ours {
             runtime,
             handle,
             events,
+            ..
         } = self;
         drop((handle, events));
         runtime.shutdown_timeout(Duration::from_secs(5));
@@ -134,18 +162,36 @@ impl Ours {
     }
 }
 
-fn peer(session: Session) -> PeerConfig {
+/// Starts the speaker. A command that another test is about to run shares all our sockets for a moment, those
+/// that we have closed too.
+fn bind(runtime: &Runtime, options: &Options) -> io::Result<(Handle, Events)> {
+    let begun = Instant::now();
+    loop {
+        match runtime.block_on(async { manx_bgpd::start(options.clone()) }) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < SOON => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn key(ends: Ends) -> PeerKey {
+    PeerKey::of(ends.theirs.into(), 0)
+}
+
+fn peer(session: Session, ends: Ends) -> PeerConfig {
     PeerConfig {
-        key: PEER,
+        key: key(ends),
         port: 179,
         asn: session.their_asn,
-        local_address: Some(OUR_V4.into()),
-        next_hop_v4: Some(OUR_V4),
-        next_hop_v6: Some(OUR_V6),
+        local_address: Some(ends.ours.into()),
+        next_hop_v4: Some(ends.ours),
+        next_hop_v6: Some(ends.ours_v6),
         passive: session.we_wait,
         hold_time: Duration::from_secs(session.hold_time.into()),
         families: Family::ALL.to_vec(),
-        route_reflector_client: false,
+        route_reflector_client: session.reflector == Some(Side::Ours),
         graceful_restart: session
             .graceful_restart
             .map(|seconds| Duration::from_secs(seconds.into())),

@@ -1,19 +1,65 @@
 //! The other program, whichever it is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::Ipv4Addr;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use ipnetwork::IpNetwork;
 use manx_linux::Netns;
 
-use crate::net::{SOON, eventually};
+use crate::matrix::Feature;
+use crate::net::{Ends, FIRST, SOON, eventually};
 
-/// The session, as the other side is to be configured.
+/// A program that speaks BGP, as the matrix knows it.
+pub(crate) struct Program {
+    pub(crate) name: &'static str,
+    pub(crate) binary: &'static str,
+    /// What makes it print its version.
+    pub(crate) version: &'static str,
+    /// The Debian package that it is in.
+    pub(crate) package: &'static str,
+    pub(crate) start: Start,
+    /// What it does not do, and why its cell of the matrix is no test.
+    pub(crate) lacks: &'static [(Feature, &'static str)],
+}
+
+/// Starts a program in a namespace, with these sessions, all of one kind.
+pub(crate) type Start = fn(&Netns, Session, &[Ends]) -> Box<dyn Router>;
+
+impl Program {
+    /// Whether it is there; if not, it is an error in CI and said loudly elsewhere.
+    pub(crate) fn installed(&self) -> bool {
+        if Path::new(self.binary).exists() {
+            return true;
+        }
+        let Self { binary, package, .. } = self;
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "{binary} is missing: apt-get install {package}"
+        );
+        eprintln!("\n*** SKIPPED: {binary} is missing; apt-get install {package} ***\n");
+        false
+    }
+
+    /// Its version, as it prints it itself.
+    pub(crate) fn version(&self) -> Option<String> {
+        let output = Command::new(self.binary).arg(self.version).output().ok()?;
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        let is_version = |word: &&str| word.contains('.') && word.starts_with(|c: char| c.is_ascii_digit());
+        text.split_whitespace().find(is_version).map(str::to_owned)
+    }
+}
+
+/// A session, as the other side is to be configured for it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Session {
     pub(crate) our_asn: u32,
     pub(crate) their_asn: u32,
+    /// Their BGP identifier.
+    pub(crate) their_id: Ipv4Addr,
     /// We wait for them to dial.
     pub(crate) we_wait: bool,
     /// They wait for us to dial.
@@ -24,6 +70,8 @@ pub(crate) struct Session {
     pub(crate) graceful_restart: Option<u16>,
     /// Both sides watch the path by BFD.
     pub(crate) bfd: Option<Hops>,
+    /// Who reflects, with the other as its client.
+    pub(crate) reflector: Option<Side>,
 }
 
 /// How far BFD takes the peer to be.
@@ -33,18 +81,68 @@ pub(crate) enum Hops {
     Several,
 }
 
+/// One of the two sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Ours,
+    Theirs,
+}
+
+/// A plain session between two ASes.
+pub(crate) const EXTERNAL: Session = Session {
+    our_asn: 65001,
+    their_asn: 65002,
+    their_id: FIRST.theirs,
+    we_wait: false,
+    they_wait: false,
+    hold_time: 9,
+    graceful_restart: None,
+    bfd: None,
+    reflector: None,
+};
+
+/// A plain session within one AS.
+pub(crate) const INTERNAL: Session = Session {
+    their_asn: 65001,
+    ..EXTERNAL
+};
+
+/// What a route of theirs carries beyond what it must.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extras {
+    pub(crate) large_community: Option<[u32; 3]>,
+    /// Our own AS in its path, as if it had been with us before.
+    pub(crate) our_as: bool,
+}
+
+/// What came with a route of ours, as they show it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Attributes {
+    pub(crate) as_path: Vec<u32>,
+    /// As `65001:1:2`.
+    pub(crate) large_communities: Vec<String>,
+    pub(crate) originator: Option<Ipv4Addr>,
+    pub(crate) clusters: Vec<Ipv4Addr>,
+}
+
 /// A BGP program in its namespace.
 pub(crate) trait Router {
-    /// Its name, for messages.
-    fn name(&self) -> &'static str;
-    /// Whether the session with us is up.
-    fn established(&self) -> bool;
-    /// What it has learned from us, both families.
+    /// How many sessions are up.
+    fn established(&self) -> usize;
+    /// What it has learned from us on its first session, both families.
     fn learned(&self) -> BTreeSet<String>;
+    /// What came with a prefix that it has learned so.
+    fn attributes(&self, prefix: &str) -> Option<Attributes>;
     /// Originates a prefix.
-    fn announce(&mut self, prefix: &str);
+    fn announce(&mut self, prefix: &str, extras: Extras);
     /// No longer originates it.
     fn withdraw(&mut self, prefix: &str);
+    /// Asks us for all routes again (RFC 2918).
+    fn request_refresh(&self);
+    /// How many prefixes we have announced to it in the session so far, each as often as it came.
+    fn updates(&self) -> u64;
+    /// Ends the session as its operator does, who says why (RFC 9003).
+    fn shut_down(&self, message: &str);
     /// Code and subcode of the last NOTIFICATION that we sent it, as it shows them.
     fn last_notification(&self) -> Option<String>;
     /// Stops it as kill -9 does.
@@ -55,20 +153,7 @@ pub(crate) trait Router {
     fn freeze(&self);
 }
 
-/// Where Debian puts a program; none, loudly, where its package is missing outside CI.
-pub(crate) fn installed(program: &str, package: &str) -> bool {
-    if Path::new(program).exists() {
-        return true;
-    }
-    assert!(
-        std::env::var_os("CI").is_none(),
-        "{program} is missing: apt-get install {package}"
-    );
-    eprintln!("\n*** SKIPPED: {program} is missing; apt-get install {package} ***\n");
-    false
-}
-
-/// A program that runs in a namespace with its output in a file; killed when dropped.
+/// A program that runs in a namespace with its output in a file, leader of a process group; killed when dropped.
 pub(crate) struct Process(Child);
 
 impl Process {
@@ -80,7 +165,8 @@ impl Process {
             .open(log)
             .expect("the log opens");
         let errors = log.try_clone().expect("a file can be shared");
-        let child = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
+        let command = command.stdin(Stdio::null()).stdout(log).stderr(errors);
+        let child = command.process_group(0).spawn();
         Self(child.unwrap_or_else(|error| panic!("{command:?}: {error}")))
     }
 
@@ -99,21 +185,26 @@ impl Process {
         status.expect("it has ended")
     }
 
-    /// Sends a signal by its name.
+    /// Sends a signal by its name, to the processes that it has started too.
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill")
-            .args([&format!("-{name}"), &self.0.id().to_string()])
-            .status();
+        let sent = self.send(name);
         assert!(sent.is_ok_and(|status| status.success()), "cannot send SIG{name}");
+    }
+
+    fn send(&self, name: &str) -> std::io::Result<ExitStatus> {
+        let group = format!("-{}", self.0.id());
+        let mut kill = Command::new("kill");
+        kill.args([&format!("-{name}"), "--", &group])
+            .stderr(Stdio::null())
+            .status()
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         // It may have ended before.
-        self.0
-            .kill()
-            .and_then(|()| self.0.wait())
+        self.send("KILL")
+            .and_then(|_| self.0.wait())
             .map_or_else(|error| eprintln!("{error}"), drop);
     }
 }
@@ -122,9 +213,24 @@ impl Drop for Process {
 pub(crate) fn prefixes(text: &str) -> BTreeSet<String> {
     text.lines()
         .filter_map(|line| line.split_whitespace().next())
-        .filter(|word| word.contains('/') && word.parse::<ipnetwork::IpNetwork>().is_ok())
+        .filter(|word| word.contains('/') && word.parse::<IpNetwork>().is_ok())
         .map(str::to_owned)
         .collect()
+}
+
+/// The numbers in a text, whatever stands between them.
+pub(crate) fn numbers(text: &str) -> Vec<u32> {
+    text.split(|c: char| !c.is_ascii_digit())
+        .filter_map(|word| word.parse().ok())
+        .collect()
+}
+
+/// The two families, as most programs name them.
+pub(crate) const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
+
+/// The one that a prefix is of.
+pub(crate) fn family(prefix: &str) -> &'static str {
+    FAMILIES[usize::from(prefix.contains(':'))]
 }
 
 /// What every router of ours has: its namespace, its folder, its settings and what it originates.
@@ -132,11 +238,12 @@ pub(crate) struct Base {
     pub(crate) namespace: Netns,
     pub(crate) folder: tempfile::TempDir,
     pub(crate) session: Session,
-    pub(crate) announced: BTreeSet<String>,
+    pub(crate) sessions: Vec<Ends>,
+    pub(crate) announced: BTreeMap<String, Extras>,
 }
 
 impl Base {
-    pub(crate) fn new(namespace: &Netns, session: Session) -> Self {
+    pub(crate) fn new(namespace: &Netns, session: Session, sessions: &[Ends]) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("manx-interop-")
             .tempdir()
@@ -145,18 +252,41 @@ impl Base {
             namespace: namespace.clone(),
             folder,
             session,
-            announced: BTreeSet::new(),
+            sessions: sessions.to_vec(),
+            announced: BTreeMap::new(),
         }
     }
 
     /// What is originated from now on.
     pub(crate) fn set_announced(&mut self, prefixes: &[&str]) {
-        self.announced = prefixes.iter().map(|prefix| (*prefix).to_owned()).collect();
+        let plain = |prefix: &&str| ((*prefix).to_owned(), Extras::default());
+        self.announced = prefixes.iter().map(plain).collect();
+    }
+
+    /// What of it is of a family.
+    pub(crate) fn announced(&self, of: &str) -> impl Iterator<Item = (&str, Extras)> {
+        let all = self
+            .announced
+            .iter()
+            .map(|(prefix, extras)| (prefix.as_str(), *extras));
+        all.filter(move |(prefix, _)| family(prefix) == of)
+    }
+
+    /// The ends of the first session.
+    pub(crate) fn ends(&self) -> Ends {
+        self.sessions[0]
     }
 
     /// A file in the folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Writes a file in the folder.
+    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        path
     }
 
     /// Waits for a socket or file that a program makes when it is ready.

@@ -6,13 +6,13 @@ use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use manx_api::rpc::{self, Method, Request, Response};
 use manx_api::status::{BlockStatus, NodeStatus};
 use manx_api::{Kind, Resource};
 use manx_store::{SqliteStore, Store as _};
+use manx_tests::binaries::program;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -21,31 +21,6 @@ use crate::harness::{TestNetns, eventually};
 
 /// How long an agent may take to become ready, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A program of this workspace, built when it is not.
-fn program(name: &str) -> PathBuf {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let directory = BUILT.get_or_init(|| {
-        let built = Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--quiet",
-                "--offline",
-                "--bins",
-                "-p",
-                "manx-agent",
-                "-p",
-                "manx-cni",
-            ])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status()
-            .unwrap();
-        assert!(built.success(), "manxd and manx cannot be built");
-        let test = std::env::current_exe().unwrap();
-        test.ancestors().nth(2).unwrap().to_owned()
-    });
-    directory.join(name)
-}
 
 /// A cluster's datastore, in a directory that all its nodes share.
 pub(crate) struct Cluster {

@@ -127,7 +127,8 @@ pub(super) async fn spawn<S: Store>(
 
     spawn_store_tasks(tasks, &common, view_out, receivers.workloads);
     spawn_ipam(tasks, &common, (prepared.journalled, owned), receivers.ipam);
-    spawn_bgp(tasks, &common, &senders, receivers.bgp, speaker);
+    let secrets = start.config.secrets_dir;
+    spawn_bgp(tasks, &common, &senders, receivers.bgp, speaker, secrets);
     spawn_route(tasks, &common, prepared.syncer, receivers.routes);
     spawn_pod_tasks(tasks, &common, &senders, start.config.state_dir, pods);
     spawn_restore(tasks, &common, &senders, prepared.graves).await;
@@ -246,6 +247,7 @@ fn spawn_bgp<S>(
     senders: &Senders,
     questions: mpsc::Receiver<bgp::Question>,
     (runtime, adopted): (Handle, bool),
+    secrets_dir: PathBuf,
 ) {
     let inbox = bgp::Inbox {
         identity: common.identity.clone(),
@@ -255,6 +257,7 @@ fn spawn_bgp<S>(
         questions,
         routes: senders.doors.routes.clone(),
         runtime,
+        secrets_dir,
         metrics: common.metrics.clone(),
         converged: common.readiness.wait_for("initial BGP routes"),
     };

@@ -6,6 +6,7 @@ use ipnetwork::IpNetwork;
 
 use super::{Problem, no_host_bits};
 use crate::filter::{BgpFilter, FilterAction, FilterOperation, FilterRule};
+use crate::names;
 
 /// AS numbers that one operation puts in front of a path, at most.
 const MAX_PREPENDED: usize = 10;
@@ -23,6 +24,17 @@ pub(super) fn bgp_filter(filter: &BgpFilter, problems: &mut Vec<Problem>) {
     ] {
         for (i, it) in rules.iter().enumerate() {
             rule(&format!("spec.{list}[{i}]"), it, v4, problems);
+        }
+    }
+}
+
+/// Names of filters.
+pub(super) fn named(field: &str, filters: &[String], problems: &mut Vec<Problem>) {
+    for (i, name) in filters.iter().enumerate() {
+        names::subdomain(&format!("{field}[{i}]"), name, problems);
+        if filters[..i].contains(name) {
+            let message = "is named twice: its rules have decided already";
+            problems.push(Problem::new(format!("{field}[{i}]"), name, message));
         }
     }
 }

@@ -276,6 +276,20 @@ fn peers() {
     );
     refused(&peer, "/spec/bfd", &[json!({"minTx": 9})], "spec.bfd.minTx");
     refused(&peer, "/spec/bfd", &[json!({"minRx": 60001})], "spec.bfd.minRx");
+    accepted(&peer, "/spec/ttlSecurity", &[json!(1), json!(254)]);
+    refused(
+        &peer,
+        "/spec/ttlSecurity",
+        &[json!(0), json!(255)],
+        "spec.ttlSecurity",
+    );
+    let password = |name: &str, key: &str| json!({"secretKeyRef": {"name": name, "key": key}});
+    let good = [password("rack-1", "password"), password("a", ".x-1_")];
+    accepted(&peer, "/spec/password", &good);
+    let keys = ["", ".", "..", "../x", "a/b", "..data"].map(|key| password("rack-1", key));
+    refused(&peer, "/spec/password", &keys, "spec.password.secretKeyRef.key");
+    let names = ["..", "a/b", ""].map(|name| password(name, "password"));
+    refused(&peer, "/spec/password", &names, "spec.password.secretKeyRef.name");
     let selected = [
         ("/spec/node", Value::Null),
         ("/spec/nodeSelector", json!("rack == 'a'")),

@@ -70,20 +70,26 @@ impl EchoSocket {
         Ok(())
     }
 
-    /// The next echo message and whom it is from; none when another message came, or none in time.
-    pub(super) fn receive(&self) -> Option<(Echo, IpAddr)> {
+    /// The next echo message and whom it is from; none when another message came.
+    ///
+    /// # Errors
+    /// Nothing came in time, or the kernel's refusal.
+    pub(super) fn receive(&self) -> io::Result<Option<(Echo, IpAddr)>> {
         let mut buffer = [0; SNAP];
-        let (length, from) = recvfrom::<SockaddrStorage>(self.socket.as_raw_fd(), &mut buffer).ok()?;
-        let from = from?;
+        let (length, from) = recvfrom::<SockaddrStorage>(self.socket.as_raw_fd(), &mut buffer)?;
+        Ok(from.and_then(|from| self.echo(buffer.get(..length)?, from)))
+    }
+
+    fn echo(&self, packet: &[u8], from: SockaddrStorage) -> Option<(Echo, IpAddr)> {
         let v4 = from.as_sockaddr_in().map(|address| address.ip().into());
         let from = v4.or_else(|| from.as_sockaddr_in6().map(|address| address.ip().into()))?;
         // Raw IPv4 sockets get the IP header, too.
         let header = if self.is_v4 {
-            usize::from(buffer[0] & 0x0f) * 4
+            usize::from(packet.first()? & 0x0f) * 4
         } else {
             0
         };
-        Some((parse(buffer.get(header..length)?)?, from))
+        Some((parse(packet.get(header..)?)?, from))
     }
 }
 

@@ -121,12 +121,15 @@ fn answer(listener: &TcpListener, stop: &AtomicBool) {
 /// Notes whom echo requests came from; the kernel answers them.
 fn hear(socket: &EchoSocket, stop: &AtomicBool) -> Vec<(u32, IpAddr)> {
     let mut seen = Vec::new();
-    while !stop.load(Ordering::Relaxed) {
-        if let Some((Echo::Request(number), from)) = socket.receive() {
-            seen.push((number, from));
+    loop {
+        match socket.receive() {
+            Ok(Some((Echo::Request(number), from))) => seen.push((number, from)),
+            Ok(_) => {}
+            // Only when nothing is left to read: the kernel answers before this thread gets to run.
+            Err(_) if stop.load(Ordering::Relaxed) => return seen,
+            Err(_) => {}
         }
     }
-    seen
 }
 
 fn probe_all(from: &End, ends: &[End], numbers: &AtomicU32) -> Result<Vec<Tried>> {
@@ -210,8 +213,10 @@ fn icmp(from: &End, to: &End, address: IpAddr, number: u32) -> Tried {
         let deadline = Instant::now() + TIMEOUT;
         while Instant::now() < deadline {
             match socket.receive() {
-                Some((Echo::Reply(answered), who)) if answered == number && who == address => return Ok(own),
-                Some(_) | None => {}
+                Ok(Some((Echo::Reply(answered), who))) if answered == number && who == address => {
+                    return Ok(own);
+                }
+                Ok(_) | Err(_) => {}
             }
         }
         Err(io::Error::new(io::ErrorKind::TimedOut, "no echo reply"))

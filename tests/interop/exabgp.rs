@@ -1,0 +1,288 @@
+//! ExaBGP, which keeps no table: what it hears, it tells a process as JSON, and what it announces is commanded.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+
+use manx_linux::Netns;
+use serde_json::Value;
+
+use crate::matrix::Feature;
+use crate::net::Ends;
+use crate::router::{Attributes, Base, Extras, FAMILIES, Process, Program, Router, Session, family};
+
+pub(crate) const PROGRAM: Program = Program {
+    name: "ExaBGP",
+    binary: "/usr/sbin/exabgp",
+    version: "--version",
+    package: "exabgp",
+    start: |namespace, session, sessions| Box::new(ExaBgp::start(namespace, session, sessions)),
+    lacks: &[
+        (Feature::TheirShutdown, "its teardown sends no message"),
+        (Feature::TheyReflect, "passes no routes on"),
+        (Feature::WeRestart, "keeps no table"),
+        (Feature::Bfd, "has none"),
+    ],
+};
+
+pub(crate) struct ExaBgp {
+    base: Base,
+    process: Process,
+}
+
+/// What it has heard so far, on its first session where not said otherwise.
+#[derive(Default)]
+struct Heard {
+    /// The peers of all sessions that are up.
+    up: BTreeSet<String>,
+    routes: BTreeMap<String, Attributes>,
+    /// Prefixes announced in this session.
+    updates: u64,
+    notification: Option<String>,
+}
+
+impl ExaBgp {
+    pub(crate) fn start(namespace: &Netns, session: Session, sessions: &[Ends]) -> Self {
+        let base = Base::new(namespace, session, sessions);
+        let process = launch(&base);
+        Self { base, process }
+    }
+
+    fn command(&self, line: &str) {
+        let file = fs::OpenOptions::new()
+            .append(true)
+            .open(self.base.path("commands"));
+        let written = file.and_then(|mut file| writeln!(file, "{line}"));
+        written.expect("the file of commands is ours");
+    }
+
+    fn heard(&self) -> Heard {
+        let first = self.base.ends().ours.to_string();
+        let mut heard = Heard::default();
+        // Some of its lines are no valid JSON, and the last may be half written.
+        let text = fs::read_to_string(self.base.path("heard")).unwrap_or_default();
+        for event in text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        {
+            heard.take(&event, &first);
+        }
+        heard
+    }
+}
+
+impl Heard {
+    fn take(&mut self, event: &Value, first: &str) {
+        let neighbor = &event["neighbor"];
+        let peer = neighbor["address"]["peer"].as_str().unwrap_or_default();
+        let is_first = peer == first;
+        match event["type"].as_str() {
+            Some("state") if neighbor["state"] == "up" => drop(self.up.insert(peer.to_owned())),
+            Some("state") if neighbor["state"] == "down" => {
+                self.up.remove(peer);
+                if is_first {
+                    self.routes.clear();
+                    self.updates = 0;
+                }
+            }
+            Some("update") if is_first => self.update(&neighbor["message"]["update"]),
+            Some("notification") if is_first && neighbor["direction"] == "receive" => {
+                let said = &neighbor["notification"];
+                self.notification = Some(format!("{}/{}", said["code"], said["subcode"]));
+            }
+            _ => {}
+        }
+    }
+
+    fn update(&mut self, update: &Value) {
+        let by_family = |what: &str| update[what].as_object().cloned().unwrap_or_default();
+        let prefixes = |routes: &Value| {
+            let routes = routes.as_array().cloned().unwrap_or_default();
+            let named = routes
+                .into_iter()
+                .filter_map(|it| it["nlri"].as_str().map(str::to_owned));
+            named.collect::<Vec<_>>()
+        };
+        for (_, routes) in by_family("withdraw") {
+            for prefix in prefixes(&routes) {
+                self.routes.remove(&prefix);
+            }
+        }
+        for (_, by_next_hop) in by_family("announce") {
+            let by_next_hop = by_next_hop.as_object().cloned().unwrap_or_default();
+            for prefix in by_next_hop.values().flat_map(prefixes) {
+                self.updates += 1;
+                self.routes.insert(prefix, attributes(&update["attribute"]));
+            }
+        }
+    }
+}
+
+fn attributes(shown: &Value) -> Attributes {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let number = |it: &Value| it.as_u64().and_then(|it| u32::try_from(it).ok());
+    let address = |it: &Value| it.as_str().and_then(|it| it.parse().ok());
+    let large = |it: &Value| {
+        list(it)
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(":")
+    };
+    Attributes {
+        as_path: list(&shown["as-path"]).iter().filter_map(number).collect(),
+        large_communities: list(&shown["large-community"]).iter().map(large).collect(),
+        originator: address(&shown["originator-id"]),
+        clusters: list(&shown["cluster-list"]).iter().filter_map(address).collect(),
+    }
+}
+
+fn launch(base: &Base) -> Process {
+    let folder = base.folder.path().display().to_string();
+    base.write("commands", "");
+    base.write("heard", "");
+    let pipe =
+        format!("#!/bin/sh\ncd {folder}\ntail -n +1 --pid=$$ -s 0.1 -f commands &\nexec cat >> heard\n");
+    let pipe = base.write("pipe", pipe);
+    fs::set_permissions(pipe, fs::Permissions::from_mode(0o755)).expect("the file is ours");
+    let file = base.write("exabgp.conf", configuration(base));
+    let mut command = base.namespace.command(PROGRAM.binary);
+    let listen: Vec<String> = base.sessions.iter().map(|ends| ends.theirs.to_string()).collect();
+    let settings = [
+        ("daemon_user", "root"),
+        ("daemon_drop", "false"),
+        ("tcp_bind", &listen.join(" ")),
+        ("tcp_port", "179"),
+        ("api_ack", "false"),
+        ("api_cli", "false"),
+        ("log_level", "DEBUG"),
+        ("log_destination", "stderr"),
+    ];
+    let settings = settings.map(|(name, value)| (format!("exabgp_{name}"), value.to_owned()));
+    Process::spawn(command.envs(settings).arg(file), &base.path("log"))
+}
+
+fn configuration(base: &Base) -> String {
+    let sessions: String = base.sessions.iter().map(|ends| neighbor(base, *ends)).collect();
+    format!(
+        "process pipe {{
+  run {};
+  encoder json;
+}}
+{sessions}",
+        base.path("pipe").display(),
+    )
+}
+
+/// One session.
+fn neighbor(base: &Base, ends: Ends) -> String {
+    let Session {
+        our_asn,
+        their_asn,
+        their_id,
+        they_wait,
+        hold_time,
+        graceful_restart,
+        ..
+    } = base.session;
+    let Ends { ours, theirs, .. } = ends;
+    let restart = graceful_restart.map_or_else(String::new, |seconds| format!("graceful-restart {seconds};"));
+    let routes = FAMILIES.map(|family| {
+        let routes = base
+            .announced(family)
+            .map(|(prefix, extras)| route(base, prefix, extras));
+        routes
+            .map(|route| format!("    route {route};\n"))
+            .collect::<String>()
+    });
+    format!(
+        "neighbor {ours} {{
+  router-id {their_id}; local-address {theirs}; local-as {their_asn}; peer-as {our_asn};
+  hold-time {hold_time}; passive {they_wait}; group-updates false;
+  capability {{ asn4 enable; route-refresh enable; {restart} }}
+  family {{ ipv4 unicast; ipv6 unicast; }}
+  api {{ processes [ pipe ]; neighbor-changes; receive {{ parsed; update; notification; }} }}
+  static {{
+{routes}  }}
+}}
+",
+        routes = routes.concat(),
+    )
+}
+
+/// A route, as its configuration and its commands have them.
+fn route(base: &Base, prefix: &str, extras: Extras) -> String {
+    let ends = base.ends();
+    let next_hop = match family(prefix) {
+        "ipv6" => ends.theirs_v6.to_string(),
+        _ => ends.theirs.to_string(),
+    };
+    let Session {
+        our_asn, their_asn, ..
+    } = base.session;
+    let large = extras
+        .large_community
+        .map(|[a, b, c]| format!(" large-community [ {a}:{b}:{c} ]"));
+    let looped = extras
+        .our_as
+        .then(|| format!(" as-path [ {their_asn} {our_asn} ]"));
+    let more: String = large.into_iter().chain(looped).collect();
+    format!("{prefix} next-hop {next_hop}{more}")
+}
+
+impl Router for ExaBgp {
+    fn established(&self) -> usize {
+        self.heard().up.len()
+    }
+
+    fn learned(&self) -> BTreeSet<String> {
+        self.heard().routes.into_keys().collect()
+    }
+
+    fn attributes(&self, prefix: &str) -> Option<Attributes> {
+        self.heard().routes.remove(prefix)
+    }
+
+    fn announce(&mut self, prefix: &str, extras: Extras) {
+        self.base.announced.insert(prefix.to_owned(), extras);
+        self.command(&format!("announce route {}", route(&self.base, prefix, extras)));
+    }
+
+    fn withdraw(&mut self, prefix: &str) {
+        if let Some(extras) = self.base.announced.remove(prefix) {
+            self.command(&format!("withdraw route {}", route(&self.base, prefix, extras)));
+        }
+    }
+
+    fn request_refresh(&self) {
+        for family in FAMILIES {
+            self.command(&format!("announce route-refresh {family} unicast"));
+        }
+    }
+
+    fn updates(&self) -> u64 {
+        self.heard().updates
+    }
+
+    fn shut_down(&self, message: &str) {
+        unreachable!("it cannot say {message:?}");
+    }
+
+    fn last_notification(&self) -> Option<String> {
+        self.heard().notification
+    }
+
+    fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    fn restart(&mut self, kept: &[&str]) {
+        self.base.set_announced(kept);
+        self.process = launch(&self.base);
+    }
+
+    fn freeze(&self) {
+        self.process.signal("STOP");
+    }
+}
