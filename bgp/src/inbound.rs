@@ -24,7 +24,8 @@ pub(crate) struct Inbound {
     /// Where it has paths.
     prefixes: BTreeSet<PrefixId>,
     /// How many.
-    received: u64,
+    /// How many paths the peer announces, by family.
+    received: [u64; Family::ALL.len()],
     accepted: u64,
     /// When stale paths are dropped, if there are any.
     pub(crate) stale_until: Option<Instant>,
@@ -100,7 +101,7 @@ impl Inbound {
         Self {
             key,
             prefixes: BTreeSet::new(),
-            received: 0,
+            received: [0; Family::ALL.len()],
             accepted: 0,
             stale_until: None,
         }
@@ -108,7 +109,12 @@ impl Inbound {
 
     /// How many paths the peer announces.
     pub(crate) fn received(&self) -> u64 {
-        self.received
+        self.received.iter().sum()
+    }
+
+    /// How many paths of a family the peer announces.
+    pub(crate) fn received_of(&self, family: Family) -> u64 {
+        self.received[family as usize]
     }
 
     /// How many of them may be selected.
@@ -230,14 +236,15 @@ impl Inbound {
     fn insert(&mut self, prefix: Prefix, path: Path, rib: &mut Rib) {
         self.accepted += u64::from(path.refusal.is_none());
         let (id, earlier) = rib.insert(prefix, path);
-        self.received += u64::from(earlier.is_none());
+        self.received[prefix.family() as usize] += u64::from(earlier.is_none());
         self.accepted -= u64::from(earlier.is_some_and(|path| path.refusal.is_none()));
         self.prefixes.insert(id);
     }
 
     fn remove(&mut self, (id, path_id): Place, rib: &mut Rib) {
+        let Some(prefix) = rib.prefix(id) else { return };
         if let Some(path) = rib.remove(id, (Some(self.key), path_id)) {
-            self.received -= 1;
+            self.received[prefix.family() as usize] -= 1;
             self.accepted -= u64::from(path.refusal.is_none());
             if rib.ids_from(id, self.key).next().is_none() {
                 self.prefixes.remove(&id);

@@ -30,9 +30,10 @@ pub mod transport;
 pub mod wire;
 
 pub use config::{BfdConfig, Config, NextHopMode, PeerConfig, PeerKey, Policy};
+pub use handling::{Handling, LimitAction, LimitState, PathLimit};
 pub use features::{AddPathConfig, Features};
 pub use prefix::{Family, Prefix};
 pub use seam::{ConnId, Input, Output};
 pub use speaker::Speaker;
-pub use status::{PathSnapshot, PeerSnapshot, State};
+pub use status::{LimitSnapshot, PathSnapshot, PeerSnapshot, State};
 pub use transport::Transport;

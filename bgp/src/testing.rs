@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::session::Session;
 use crate::session::negotiate::{Restarted, negotiate, offer};
-use crate::{Config, Family, Features, NextHopMode, PeerConfig, PeerKey, Policy, Transport};
+use crate::{Config, Family, Features, Handling, NextHopMode, PeerConfig, PeerKey, Policy, Transport};
 
 /// Some instant.
 #[expect(
