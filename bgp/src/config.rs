@@ -5,6 +5,7 @@ use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::handling::Handling;
 use crate::filter::{Chain, Subject, Verdict};
 use crate::{Family, Features, Prefix, Transport, bfd};
 
@@ -79,6 +80,8 @@ pub struct PeerConfig {
     pub transport: Transport,
     /// What is offered beyond the base protocol.
     pub features: Features,
+    /// How its routes are handled beside the policies.
+    pub handling: Handling,
 }
 
 /// How BFD watches the path to a peer.
@@ -181,6 +184,8 @@ impl PeerConfig {
             )
         };
         agreed(self) != agreed(new)
+            || self.handling.local_as != new.handling.local_as
+           
             || self.families != new.families
             || self.features.offer(self) != new.features.offer(new)
             || self.transport.needs_new_connection(&new.transport)

@@ -79,10 +79,9 @@ impl<'a> Target<'a> {
     ) -> Option<Route> {
         let next_hop = self.next_hop(family, from, route.next_hop)?;
         let mut attributes = (*route.attributes).clone();
-        if self.external() {
-            // What another AS said of its links is not for a third one (RFC 4271 §5.1.4); what we say is.
-            attributes.med = None;
-        }
+        let our_as = self.peer.local_as(self.local);
+        let handling = &self.peer.handling;
+        handling.sent(&mut attributes, self.external(), self.peer.asn, our_as);
         for operation in operations {
             operation.apply(&mut attributes);
         }
@@ -98,7 +97,7 @@ impl<'a> Target<'a> {
     }
 
     fn external(&self) -> bool {
-        self.peer.asn != self.local.asn
+        self.peer.is_external(self.local)
     }
 
     /// Nobody hears his own routes. What came by iBGP goes to iBGP peers only by reflection: from clients to
@@ -141,7 +140,9 @@ impl<'a> Target<'a> {
 
     /// Our AS in front; what is for our AS only stays here (RFC 4271 §5.1.5, RFC 4456 §8).
     fn external_attributes(&self, mut attributes: Attributes) -> Attributes {
-        attributes.as_path.prepend(self.local.asn);
+        for _ in 0..=self.peer.handling.prepend {
+            attributes.as_path.prepend(self.peer.local_as(self.local));
+        }
         Attributes {
             local_pref: None,
             originator_id: None,

@@ -10,6 +10,7 @@ use crate::Family;
 use crate::config::{Config, PeerConfig};
 use crate::convergence::Awaited;
 use crate::export::Target;
+use crate::handling::{LimitAction, LimitState, PathLimit};
 use crate::import::OwnNextHops;
 use crate::inbound::{Gate, Inbound};
 use crate::outbound::Outbound;
@@ -17,7 +18,7 @@ use crate::rib::{Neighbor, Rib};
 use crate::session::negotiate::Restarted;
 use crate::session::peering::Peering;
 use crate::session::{Link, Loss, Session};
-use crate::status::{PeerSnapshot, State};
+use crate::status::{LimitSnapshot, PeerSnapshot, State};
 use crate::wire::{NextHop, RouteRefresh, Update};
 
 /// How long stale paths wait for a peer that is back but does not say End-of-RIB.
@@ -39,6 +40,8 @@ pub(crate) struct Peer {
     /// Since we started, there has been a session.
     met: bool,
     last_error: Option<String>,
+    /// How what it announces stood to each limit when it was last looked at.
+    limits: Vec<LimitState>,
     /// Its place in the speaker's table of deadlines.
     pub(crate) scheduled: Option<Instant>,
 }
@@ -69,6 +72,7 @@ impl Peer {
             live: None,
             met: false,
             last_error: None,
+            limits: Vec::new(),
             scheduled: None,
         }
     }
@@ -212,6 +216,29 @@ impl Peer {
         }
     }
 
+    /// Whether the peer announces more than it may, so that its session has to end: which limit it broke. What is
+    /// near a limit or over it is logged once.
+    pub(crate) fn broken_limit(&mut self) -> Option<PathLimit> {
+        self.live.as_ref()?;
+        let limits = &self.config.handling.limits;
+        self.limits.resize(limits.len(), LimitState::Below);
+        let mut broken = None;
+        for (limit, before) in limits.iter().zip(&mut self.limits) {
+            let count = self.inbound.received_of(limit.family);
+            let state = limit.state(count);
+            if state > *before {
+                let PathLimit { family, max, .. } = limit;
+                let peer = self.config.key.address;
+                tracing::warn!(%peer, %family, count, max, "the peer announces almost or more than it may");
+            }
+            *before = state;
+            if state == LimitState::Over && limit.action != LimitAction::Warn {
+                broken = Some(*limit);
+            }
+        }
+        broken
+    }
+
     /// The next messages with routes, if there are any to be sent.
     pub(crate) fn next_messages(&mut self, local: &Config, rib: &mut Rib) -> Option<Vec<Bytes>> {
         let Live { session, own, .. } = self.live.as_ref()?;
@@ -247,8 +274,24 @@ impl Peer {
             accepted: self.inbound.accepted(),
             advertised: self.outbound.advertised() as u64,
             hold_time: established.map_or(self.config.hold_time, |(_, session, _)| session.hold_time),
+            limits: self.limits(),
             last_error: self.last_error.clone(),
         }
+    }
+}
+
+impl Peer {
+    fn limits(&self) -> Vec<LimitSnapshot> {
+        let shown = |limit: &PathLimit| {
+            let received = self.inbound.received_of(limit.family);
+            LimitSnapshot {
+                family: limit.family,
+                received,
+                max: limit.max,
+                state: limit.state(received),
+            }
+        };
+        self.config.handling.limits.iter().map(shown).collect()
     }
 }
 
@@ -262,7 +305,7 @@ fn gate<'a>(config: &'a PeerConfig, live: Option<&'a Live>, local: &'a Config) -
     Some(Gate {
         local,
         own: *own,
-        policy: &config.import,
+        peer: config,
         from: neighbor,
         families: session.families(),
     })
@@ -272,7 +315,7 @@ fn neighbor(local: &Config, config: &PeerConfig, session: &Session) -> Neighbor 
     Neighbor {
         key: config.key,
         router_id: session.router_id,
-        external: config.asn != local.asn,
+        external: config.is_external(local),
         client: config.route_reflector_client,
     }
 }

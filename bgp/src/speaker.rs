@@ -162,7 +162,8 @@ impl Speaker {
         } else {
             peer.reapply(&self.config, &mut self.rib);
             self.unsent.insert(key);
-            self.on_peer(now, key, |peering, cx| peering.settle(cx));
+            self.on_peer(now, key, |peering, cx| peering.release(cx));
+            self.enforce_limits(now, key);
         }
     }
 

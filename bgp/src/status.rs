@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::wire::{Attributes, NextHop};
-use crate::{PeerKey, Prefix};
+use crate::handling::LimitState;
+use crate::{Family, PeerKey, Prefix};
 
 /// The state of a session (RFC 4271 §8.2.2), the farther of the two where two connections are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,8 +57,23 @@ pub struct PeerSnapshot {
     pub advertised: u64,
     /// The negotiated hold time; the proposed one while there is no session. Zero: none.
     pub hold_time: Duration,
+    /// How what it announces stands to what it may.
+    pub limits: Vec<LimitSnapshot>,
     /// Why the last attempt or session ended.
     pub last_error: Option<String>,
+}
+
+/// How many paths of a family a peer announces, and may announce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitSnapshot {
+    /// Which family.
+    pub family: Family,
+    /// How many there are.
+    pub received: u64,
+    /// How many there may be.
+    pub max: u32,
+    /// How the one stands to the other.
+    pub state: LimitState,
 }
 
 /// A path as it stands.

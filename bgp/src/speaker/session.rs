@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{ConnId, Output, PeerKey, Speaker};
 use crate::PeerConfig;
+use crate::handling::LimitAction;
 use crate::peer::Peer;
 use crate::session::peering::Peering;
 use crate::session::{Action, Cx, Link, Loss, Session, negotiate};
@@ -122,9 +123,23 @@ impl Speaker {
                 if let Some(peer) = self.peers.get_mut(&key) {
                     peer.update(*update, &self.config, &mut self.rib);
                 }
+                self.enforce_limits(now, key);
             }
             Action::Refresh(refresh) => self.refresh(key, refresh),
         }
+    }
+
+    /// Ends the session of a peer that announces more than it may (RFC 4271 §6.7, RFC 4486 §4).
+    pub(super) fn enforce_limits(&mut self, now: Instant, key: PeerKey) {
+        let Some(limit) = self.peers.get_mut(&key).and_then(Peer::broken_limit) else {
+            return;
+        };
+        let until = match limit.action {
+            LimitAction::Restart(pause) => Some(now + pause),
+            LimitAction::Down | LimitAction::Warn => None,
+        };
+        let loss = Loss::Sent(Notification::maximum_prefixes(limit.family, limit.max));
+        self.on_peer(now, key, |peering, cx| peering.hold_down(&loss, until, cx));
     }
 
     fn dial(&mut self, key: PeerKey, conn: ConnId) {

@@ -10,7 +10,7 @@ use manx_bgp::wire::{
     Open, Reach, Segment, Update,
 };
 use manx_bgp::{
-    Config, ConnId, Family, Features, Input, NextHopMode, Output, PathSnapshot, PeerConfig, PeerKey,
+    Config, ConnId, Family, Features, Handling, Input, NextHopMode, Output, PathSnapshot, PeerConfig, PeerKey,
     PeerSnapshot, Policy, Prefix, Speaker, State, Transport,
 };
 
@@ -84,6 +84,7 @@ pub(crate) fn internal(id: u8) -> PeerConfig {
         bfd: None,
         transport: Transport::default(),
         features: Features::default(),
+        handling: Handling::default(),
     }
 }
 
