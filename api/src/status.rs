@@ -31,6 +31,9 @@ pub struct PeerStatus {
     pub origin: String,
     /// The hold time in force, in seconds.
     pub hold_time: u16,
+    /// How many paths the peer announces of each family that has a limit, and may announce.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitStatus>,
     /// Why the session last ended, if it ever did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
@@ -58,6 +61,20 @@ pub struct BfdStatus {
     /// Milliseconds that the peer may be silent; none while it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detection_time: Option<u64>,
+}
+
+/// How many paths of a family a peer announces, and may announce.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitStatus {
+    /// `IPv4 unicast` or `IPv6 unicast`.
+    pub family: String,
+    /// How many there are.
+    pub received: u64,
+    /// How many there may be.
+    pub max: u32,
+    /// `below`, `near` or `over`.
+    pub state: String,
 }
 
 /// A path, as `manxctl bgp routes` shows it.

@@ -5,8 +5,8 @@ use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::handling::Handling;
 use crate::filter::{Chain, Subject, Verdict};
+use crate::handling::Handling;
 use crate::{Family, Features, Prefix, Transport, bfd};
 
 /// What identifies a peer: its address and, for a link-local one, the interface's index.
@@ -185,7 +185,6 @@ impl PeerConfig {
         };
         agreed(self) != agreed(new)
             || self.handling.local_as != new.handling.local_as
-           
             || self.families != new.families
             || self.features.offer(self) != new.features.offer(new)
             || self.transport.needs_new_connection(&new.transport)

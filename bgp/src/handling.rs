@@ -107,7 +107,8 @@ impl Handling {
         external: bool,
         operations: &[Operation],
     ) -> Option<Attributes> {
-        let leaving = |attributes: &Attributes| external && attributes.communities.contains(&GRACEFUL_SHUTDOWN);
+        let leaving =
+            |attributes: &Attributes| external && attributes.communities.contains(&GRACEFUL_SHUTDOWN);
         if operations.is_empty() && self.local_preference.is_none() && !leaving(attributes) {
             return None;
         }
@@ -231,7 +232,10 @@ mod tests {
         };
         let changed = sent(&overriding, true);
         assert_eq!(changed.as_path.to_string(), "64512 1 {65534} 4200000000 65535 8");
-        assert_eq!((changed.med, changed.extended_communities), (Some(9), vec![[0; 8]]));
+        assert_eq!(
+            (changed.med, changed.extended_communities),
+            (Some(9), vec![[0; 8]])
+        );
         assert_eq!(sent(&overriding, false).as_path, before.as_path);
     }
 
@@ -246,10 +250,11 @@ mod tests {
             local_preference: Some(200),
             ..Handling::default()
         };
-        let preference = |handling: &Handling, attributes: &Attributes, external, operations: &[Operation]| {
-            let changed = handling.received(attributes, external, operations);
-            changed.map(|it| it.local_pref)
-        };
+        let preference =
+            |handling: &Handling, attributes: &Attributes, external, operations: &[Operation]| {
+                let changed = handling.received(attributes, external, operations);
+                changed.map(|it| it.local_pref)
+            };
         let none = Handling::default();
         assert_eq!(preference(&none, &marked, true, &[]), Some(Some(0)));
         assert_eq!(preference(&none, &marked, false, &[]), None);

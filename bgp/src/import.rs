@@ -74,10 +74,7 @@ pub(crate) fn loops(
     let is_ours = |asn| attributes.as_path.count(asn) > allowed;
     if is_ours(local.asn) || is_ours(peer.local_as(local)) {
         Some(Refusal::OwnAs)
-    } else if external
-        && peer.handling.enforce_first_as
-        && attributes.as_path.neighbor() != Some(peer.asn)
-    {
+    } else if external && peer.handling.enforce_first_as && attributes.as_path.neighbor() != Some(peer.asn) {
         // RFC 4271 §6.3.
         Some(Refusal::FirstAs)
     } else if attributes.originator_id == Some(local.router_id) {

@@ -30,8 +30,8 @@ pub mod transport;
 pub mod wire;
 
 pub use config::{BfdConfig, Config, NextHopMode, PeerConfig, PeerKey, Policy};
-pub use handling::{Handling, LimitAction, LimitState, PathLimit};
 pub use features::{AddPathConfig, Features};
+pub use handling::{Handling, LimitAction, LimitState, PathLimit};
 pub use prefix::{Family, Prefix};
 pub use seam::{ConnId, Input, Output};
 pub use speaker::Speaker;

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::wire::{Attributes, NextHop};
 use crate::handling::LimitState;
+use crate::wire::{Attributes, NextHop};
 use crate::{Family, PeerKey, Prefix};
 
 /// The state of a session (RFC 4271 §8.2.2), the farther of the two where two connections are open.

@@ -206,6 +206,7 @@ mod tests {
             advertised: 2,
             origin: "mesh".into(),
             hold_time: 9,
+            limits: Vec::new(),
             last_error: last_error.map(str::to_owned),
             bfd: None,
         }

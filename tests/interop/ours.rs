@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use ipnetwork::IpNetwork;
 use manx_bgpd::bgp::bfd;
 use manx_bgpd::bgp::{
-    BfdConfig, Config, Family, Features, NextHopMode, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot,
-    Policy, Prefix, State, Transport,
+    BfdConfig, Config, Family, Features, Handling, NextHopMode, PathSnapshot, PeerConfig, PeerKey,
+    PeerSnapshot, Policy, Prefix, State, Transport,
 };
 use manx_bgpd::{Events, Handle, Options};
 use manx_linux::Netns;
@@ -207,6 +207,7 @@ fn peer(session: Session, ends: Ends) -> PeerConfig {
             multiplier: NonZeroU8::MIN.saturating_add(2),
         }),
         features: Features::default(),
+        handling: Handling::default(),
         transport: Transport::default(),
     }
 }

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use manx_api::status::{BfdStatus, BgpRoute, PeerStatus};
+use manx_api::status::{BfdStatus, BgpRoute, LimitStatus, PeerStatus};
 use manx_bgp::bfd::SessionSnapshot;
 use manx_bgp::wire::{AsPath, Attributes, NextHop, Origin, Segment};
-use manx_bgp::{PathSnapshot, PeerSnapshot};
+use manx_bgp::{LimitSnapshot, LimitState, PathSnapshot, PeerSnapshot};
 
 use crate::Handle;
 
@@ -49,8 +49,24 @@ fn peer(
         advertised: snapshot.advertised,
         origin: origin.to_owned(),
         hold_time: u16::try_from(snapshot.hold_time.as_secs()).unwrap_or(u16::MAX),
+        limits: snapshot.limits.iter().map(limit).collect(),
         last_error: snapshot.last_error.clone(),
         bfd: bfd.map(watched),
+    }
+}
+
+/// A limit as `bgp.peers` shows it.
+fn limit(snapshot: &LimitSnapshot) -> LimitStatus {
+    LimitStatus {
+        family: snapshot.family.to_string(),
+        received: snapshot.received,
+        max: snapshot.max,
+        state: match snapshot.state {
+            LimitState::Below => "below",
+            LimitState::Near => "near",
+            LimitState::Over => "over",
+        }
+        .to_owned(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use manx_bgp::wire::{self, Capability, Context, Message, NextHop, Notification, Open, RouteRefresh};
 use manx_bgp::{
-    Config, Family, Features, NextHopMode, PeerConfig, PeerKey, Policy, Prefix, State, Transport,
+    Config, Family, Features, Handling, NextHopMode, PeerConfig, PeerKey, Policy, Prefix, State, Transport,
 };
 use manx_bgpd::{Event, Events, Handle, Options, start};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -70,6 +70,7 @@ fn peer(local: Ipv4Addr, remote: SocketAddr) -> PeerConfig {
         bfd: None,
         transport: Transport::default(),
         features: Features::default(),
+        handling: Handling::default(),
     }
 }
 

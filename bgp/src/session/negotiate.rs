@@ -29,7 +29,10 @@ pub(crate) fn offer(local: &Config, peer: &PeerConfig, restarted: Restarted) -> 
         .copied()
         .map(Capability::Multiprotocol)
         .collect();
-    capabilities.extend([Capability::RouteRefresh, Capability::FourOctetAs(peer.local_as(local))]);
+    capabilities.extend([
+        Capability::RouteRefresh,
+        Capability::FourOctetAs(peer.local_as(local)),
+    ]);
     capabilities.extend(peer.features.offer(peer));
     capabilities.extend(peer.graceful_restart.map(|time| {
         Capability::GracefulRestart(GracefulRestart {

@@ -10,8 +10,8 @@ use manx_bgp::wire::{
     Open, Reach, Segment, Update,
 };
 use manx_bgp::{
-    Config, ConnId, Family, Features, Handling, Input, NextHopMode, Output, PathSnapshot, PeerConfig, PeerKey,
-    PeerSnapshot, Policy, Prefix, Speaker, State, Transport,
+    Config, ConnId, Family, Features, Handling, Input, NextHopMode, Output, PathSnapshot, PeerConfig,
+    PeerKey, PeerSnapshot, Policy, Prefix, Speaker, State, Transport,
 };
 
 /// Our AS.
