@@ -1064,7 +1064,7 @@ neighbors:
                 neighbor("holdtime: 9"),
                 "6:3: unknown field 'holdtime'; did you mean 'holdTime'?",
             ),
-            (neighbor("maxPrefix: 5"), "6:3: 'maxPrefix' is not supported yet"),
+            (neighbor("maxPrefix: -5"), "a number of prefixes"),
             (
                 neighbor("holdTime: 2"),
                 "6:13: a hold time of 1 or 2 s is not possible",
