@@ -10,6 +10,7 @@ pub mod config;
 mod convergence;
 mod decision;
 pub mod error;
+pub mod explain;
 mod export;
 pub mod features;
 pub mod filter;

@@ -6,20 +6,21 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::Family;
 use crate::config::{Config, PeerConfig};
 use crate::convergence::Awaited;
+use crate::explain::{self, ExplainedPeer};
 use crate::export::Target;
 use crate::handling::{LimitAction, LimitState, PathLimit};
 use crate::import::OwnNextHops;
 use crate::inbound::{Gate, Inbound};
 use crate::outbound::Outbound;
-use crate::rib::{Neighbor, Rib};
+use crate::rib::{Neighbor, PrefixId, Rib};
 use crate::session::negotiate::Restarted;
 use crate::session::peering::Peering;
 use crate::session::{Link, Loss, Session};
 use crate::status::{LimitSnapshot, PeerSnapshot, State};
 use crate::wire::{NextHop, RouteRefresh, Update};
+use crate::{Family, Prefix};
 
 /// How long stale paths wait for a peer that is back but does not say End-of-RIB.
 const STALE_LIMIT: Duration = Duration::from_secs(360);
@@ -249,6 +250,26 @@ impl Peer {
             context: &session.context,
         };
         self.outbound.next_messages(&target, session, rib)
+    }
+
+    /// What the peer is told of a prefix; nothing is known of peers without a session.
+    pub(crate) fn told(&self, local: &Config, id: PrefixId, prefix: Prefix, rib: &Rib) -> ExplainedPeer {
+        let peer = self.config.key;
+        let Some(Live { session, own, .. }) = &self.live else {
+            return ExplainedPeer {
+                peer,
+                advertised: false,
+                rule: None,
+                reason: Some(format!("the session is {}", self.peering.state())),
+            };
+        };
+        let target = Target {
+            local,
+            peer: &self.config,
+            own: *own,
+            context: &session.context,
+        };
+        explain::told(peer, &target, id, prefix, rib)
     }
 
     /// How far the peer's initial routes are.

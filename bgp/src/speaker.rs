@@ -18,6 +18,7 @@ use rand::rngs::StdRng;
 use crate::Prefix;
 pub use crate::config::{Config, NextHopMode, PeerConfig, PeerKey, Policy};
 use crate::convergence::Convergence;
+use crate::explain::{self, ExplainedPath, Explanation, RuleName};
 use crate::peer::Peer;
 use crate::rib::{Path, Rib, Route};
 pub use crate::seam::{ConnId, Input, Output};
@@ -139,6 +140,30 @@ impl Speaker {
     #[must_use]
     pub fn paths(&self) -> Vec<PathSnapshot> {
         self.rib.snapshot()
+    }
+
+    /// Why a prefix is reached as it is, and which peers are told of it; none where there is no path to it.
+    #[must_use]
+    pub fn explain(&self, prefix: Prefix) -> Option<Explanation> {
+        let id = self.rib.id(prefix)?;
+        let rule = |path: &Path| {
+            let from = self.peers.get(&path.from.as_ref()?.key)?;
+            let verdict = explain::imported(&from.config.import, prefix, path)?;
+            RuleName::of_import(verdict, prefix.family())
+        };
+        let paths = self.rib.explain(id).into_iter();
+        let paths = paths.map(|(path, shown)| ExplainedPath {
+            rule: rule(path),
+            path: shown,
+        });
+        let peers = self.peers.values();
+        Some(Explanation {
+            prefix,
+            paths: paths.collect(),
+            peers: peers
+                .map(|peer| peer.told(&self.config, id, prefix, &self.rib))
+                .collect(),
+        })
     }
 
     fn set_peer(&mut self, now: Instant, config: PeerConfig) {

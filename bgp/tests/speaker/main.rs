@@ -7,6 +7,7 @@
 )]
 
 mod add_path;
+mod explain;
 mod features;
 mod filters;
 mod handling;
