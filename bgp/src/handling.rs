@@ -8,9 +8,6 @@ use crate::filter::{GRACEFUL_SHUTDOWN, Operation};
 use crate::wire::{AsPath, Attributes};
 use crate::{Config, Family, PeerConfig};
 
-/// Extended communities with this bit in their first octet stay within an AS (RFC 4360 §2).
-const NON_TRANSITIVE: u8 = 0x40;
-
 /// How a peer's routes are handled beside its filters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Handling {
@@ -128,9 +125,6 @@ impl Handling {
         if external {
             // What another AS said of its links is not for a third one (RFC 4271 §5.1.4); what we say is.
             attributes.med = None;
-            attributes
-                .extended_communities
-                .retain(|[kind, ..]| kind & NON_TRANSITIVE == 0);
             if self.remove_private_as {
                 attributes.as_path = renumbered(&attributes.as_path, |asn| (!is_private(asn)).then_some(asn));
             }
@@ -208,7 +202,6 @@ mod tests {
                 Segment::Sequence(vec![4_200_000_000, 65_535, 8]),
             ]),
             med: Some(3),
-            extended_communities: vec![[0; 8], [0x43; 8]],
             ..Attributes::default()
         };
         let sent = |handling: &Handling, external| {
@@ -232,10 +225,7 @@ mod tests {
         };
         let changed = sent(&overriding, true);
         assert_eq!(changed.as_path.to_string(), "64512 1 {65534} 4200000000 65535 8");
-        assert_eq!(
-            (changed.med, changed.extended_communities),
-            (Some(9), vec![[0; 8]])
-        );
+        assert_eq!(changed.med, Some(9));
         assert_eq!(sent(&overriding, false).as_path, before.as_path);
     }
 

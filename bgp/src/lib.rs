@@ -9,6 +9,7 @@ pub mod bfd;
 pub mod config;
 mod convergence;
 mod decision;
+pub mod dynamic;
 pub mod error;
 pub mod explain;
 mod export;
@@ -30,7 +31,8 @@ mod testing;
 pub mod transport;
 pub mod wire;
 
-pub use config::{BfdConfig, Config, NextHopMode, PeerConfig, PeerKey, Policy};
+pub use config::{ANY_EXTERNAL_AS, BfdConfig, Config, NextHopMode, PeerConfig, PeerKey, Policy};
+pub use dynamic::{RangeConfig, RangeSnapshot};
 pub use features::{AddPathConfig, Features};
 pub use handling::{Handling, LimitAction, LimitState, PathLimit};
 pub use prefix::{Family, Prefix};

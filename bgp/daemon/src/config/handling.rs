@@ -7,7 +7,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::Neighbor;
+use super::{Neighbor, PeerAs};
 
 /// How many prefixes a neighbor may announce, of each family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -64,7 +64,7 @@ pub enum Misfit {
 /// Whether the settings agree with each other.
 pub(super) fn check(neighbor: &Neighbor) -> Result<(), Misfit> {
     match neighbor.local_as {
-        Some(asn) if asn == neighbor.asn => Err(Misfit::LocalAs(asn)),
+        Some(asn) if neighbor.asn == PeerAs::Number(asn) => Err(Misfit::LocalAs(asn)),
         Some(asn @ (0 | 23_456 | u32::MAX)) => Err(Misfit::Reserved(asn)),
         Some(_) | None => Ok(()),
     }
