@@ -44,6 +44,9 @@ pub enum Method {
     /// Nothing → a list of [`crate::status::BgpRoute`].
     #[serde(rename = "bgp.routes")]
     BgpRoutes,
+    /// [`crate::status::ExplainCall`] → [`crate::status::BgpExplanation`], or null where there is no path.
+    #[serde(rename = "bgp.explain")]
+    BgpExplain,
     /// Nothing → [`crate::status::Reload`]: a speaker by itself reads its configuration again.
     #[serde(rename = "bgp.reload")]
     BgpReload,

@@ -63,6 +63,56 @@ pub struct BfdStatus {
     pub detection_time: Option<u64>,
 }
 
+/// What `bgp.explain` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainCall {
+    /// Which prefix.
+    pub prefix: IpNetwork,
+}
+
+/// Why a prefix is reached as it is, as `manxctl bgp explain -o json` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpExplanation {
+    /// On which node.
+    pub node: String,
+    /// Which prefix.
+    pub prefix: IpNetwork,
+    /// Every path, the best first; `reason` says at which step it lost, or why it cannot be used.
+    pub paths: Vec<ExplainedPath>,
+    /// Every peer.
+    pub peers: Vec<ExplainedPeer>,
+}
+
+/// A path, and the import rule that touched it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExplainedPath {
+    /// The path as it is used.
+    #[serde(flatten)]
+    pub path: BgpRoute,
+    /// The rule: `FILTER importV4[0]`; none where a default decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+}
+
+/// What a peer is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExplainedPeer {
+    /// Who.
+    pub peer: IpAddr,
+    /// Whether it is told of the prefix.
+    pub advertised: bool,
+    /// The export rule that decided: `FILTER exportV4[0]`; none where a default did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Why it is not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 /// How many paths of a family a peer announces, and may announce.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -46,7 +46,6 @@ const DEFERRAL: Duration = Duration::from_secs(10);
 /// Next hops per prefix, at most.
 const MAX_PATHS: usize = 16;
 
-
 /// The file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use manx_api::status::{BfdStatus, BgpRoute, LimitStatus, PeerStatus};
+use manx_api::status::{
+    BfdStatus, BgpExplanation, BgpRoute, ExplainedPath, ExplainedPeer, LimitStatus, PeerStatus,
+};
 use manx_bgp::bfd::SessionSnapshot;
 use manx_bgp::wire::{AsPath, Attributes, NextHop, Origin, Segment};
-use manx_bgp::{LimitSnapshot, LimitState, PathSnapshot, PeerSnapshot};
+use manx_bgp::{LimitSnapshot, LimitState, PathSnapshot, PeerSnapshot, Prefix};
 
 use crate::Handle;
 
@@ -25,6 +27,27 @@ pub async fn peers<'a>(handle: &Handle, node: &str, origin: impl Fn(IpAddr) -> &
 pub async fn paths(handle: &Handle, node: &str) -> Vec<BgpRoute> {
     let paths = handle.paths().await;
     paths.iter().map(|snapshot| path(node, snapshot)).collect()
+}
+
+/// A prefix as `bgp.explain` shows it; none where there is no path to it.
+pub async fn explain(handle: &Handle, node: &str, prefix: Prefix) -> Option<BgpExplanation> {
+    let explanation = handle.explain(prefix).await?;
+    let paths = explanation.paths.iter().map(|it| ExplainedPath {
+        path: path(node, &it.path),
+        rule: it.rule.as_ref().map(ToString::to_string),
+    });
+    let peers = explanation.peers.iter().map(|it| ExplainedPeer {
+        peer: it.peer.address,
+        advertised: it.advertised,
+        rule: it.rule.as_ref().map(ToString::to_string),
+        reason: it.reason.clone(),
+    });
+    Some(BgpExplanation {
+        node: node.to_owned(),
+        prefix: explanation.prefix.network(),
+        paths: paths.collect(),
+        peers: peers.collect(),
+    })
 }
 
 /// A session as `bgp.peers` shows it.
