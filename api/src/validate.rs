@@ -365,7 +365,7 @@ fn bgp_peer(peer: &BgpPeer, problems: &mut Vec<Problem>) {
     filter::named("spec.filters", &spec.filters, problems);
     if let Some(asn) = spec.local_as_number {
         as_number("spec.localASNumber", asn, problems);
-        if asn == spec.as_number {
+        if spec.as_number == Some(asn) {
             let message = "is the peer's own AS: write another, or leave it out";
             problems.push(Problem::new("spec.localASNumber", asn, message));
         }
