@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use manx_bgp::bfd::{SessionConfig, SessionSnapshot};
 use manx_bgp::explain::Explanation;
-use manx_bgp::wire::{self, NextHop};
+use manx_bgp::wire::NextHop;
 use manx_bgp::{
     BfdConfig, Config, ConnId, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix,
     RangeConfig, RangeSnapshot, Speaker, Transport,
@@ -327,7 +327,7 @@ impl Driver {
 
     fn open(&mut self, conn: ConnId, peer: PeerKey, stream: TcpStream) {
         let socket = self.guard.signs(peer).then(|| SockRef::from(&stream).try_clone());
-        let (link, service) = connection::open(conn, stream, wire::decode, self.inbox.clone());
+        let (link, service) = connection::open(conn, stream, connection::decode, self.inbox.clone());
         self.links.spawn(service);
         let socket = socket.and_then(|socket| {
             socket
