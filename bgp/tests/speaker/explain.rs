@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use manx_bgp::explain::Explanation;
 use manx_bgp::filter::{Action, Chain, Filter, Match, Rule};
-use manx_bgp::{Input, PeerConfig, Policy};
+use manx_bgp::{Input, PeerConfig, PeerKey, Policy};
 
 use crate::rig::{Rig, announcement, config, external, internal, key, path, prefix};
 
@@ -18,6 +19,24 @@ fn rejecting(name: &str) -> Policy {
         v6: Vec::new(),
     };
     Policy::Filtered(Arc::new(Chain::new(&[filter], Policy::Accept)))
+}
+
+/// From whom, why it lost, and by which import rule.
+fn paths(explained: &Explanation) -> Vec<(PeerKey, Option<String>, Option<String>)> {
+    let shown = explained.paths.iter().map(|it| {
+        let rule = it.rule.as_ref().map(ToString::to_string);
+        (it.path.peer.unwrap(), it.path.reason.clone(), rule)
+    });
+    shown.collect()
+}
+
+/// To whom, whether, why not, and by which export rule.
+fn peers(explained: &Explanation) -> Vec<(PeerKey, bool, &str, Option<String>)> {
+    let shown = explained.peers.iter().map(|it| {
+        let rule = it.rule.as_ref().map(ToString::to_string);
+        (it.peer, it.advertised, it.reason.as_deref().unwrap_or(""), rule)
+    });
+    shown.collect()
 }
 
 #[test]
@@ -41,14 +60,7 @@ fn every_path_says_why_it_lost_and_every_peer_why_it_is_not_told() {
     rig.update(refused, announcement(4, target, path(&[65_004])));
 
     let explained = rig.speaker.explain(target).unwrap();
-    let paths: Vec<_> = explained
-        .paths
-        .iter()
-        .map(|it| {
-            let rule = it.rule.as_ref().map(ToString::to_string);
-            (it.path.peer.unwrap(), it.path.reason.clone(), rule)
-        })
-        .collect();
+    let paths = paths(&explained);
     assert_eq!(
         paths,
         [
@@ -65,14 +77,7 @@ fn every_path_says_why_it_lost_and_every_peer_why_it_is_not_told() {
             ),
         ]
     );
-    let peers: Vec<_> = explained
-        .peers
-        .iter()
-        .map(|it| {
-            let rule = it.rule.as_ref().map(ToString::to_string);
-            (it.peer, it.advertised, it.reason.as_deref().unwrap_or(""), rule)
-        })
-        .collect();
+    let peers = peers(&explained);
     let reflected = "it came by iBGP, and neither side is our client";
     let out = Some("out exportV4[0]".to_owned());
     assert_eq!(
