@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
-use manx_api::status::{BgpExplanation, BgpRoute, PeerStatus};
+use manx_api::status::{BgpExplanation, BgpRoute, PeerStatus, TableDump};
 use manx_bgp::{PeerConfig, PeerKey, Prefix};
 use manx_bgpd::{Event, Events, Handle, Options, show};
 use manx_routes::Source;
@@ -56,6 +56,8 @@ pub enum Question {
     Routes(oneshot::Sender<Vec<BgpRoute>>),
     /// Why a prefix is reached as it is; nothing where there is no path to it.
     Explain(IpNetwork, oneshot::Sender<Option<BgpExplanation>>),
+    /// The same as a file.
+    Dump(oneshot::Sender<TableDump>),
     /// End all sessions, so that peers keep our routes; answered when it is done.
     Shutdown(oneshot::Sender<()>),
 }
@@ -279,6 +281,10 @@ impl Task {
                     Some(Question::Explain(prefix, reply)) => {
                         let name = &self.identity.name;
                         answer(reply, show::explain(&life.handle, name, Prefix::new(prefix)).await);
+                    }
+                    Some(Question::Dump(reply)) => {
+                        let asn = life.settings.asn;
+                        answer(reply, show::dump(&life.handle, self.identity.router_id, asn).await);
                     }
                     Some(Question::Shutdown(done)) => return End::Shutdown(done),
                     None => return End::Shutdown(oneshot::channel().0),

@@ -72,6 +72,7 @@ async fn dispatch(request: &Request, doors: &Doors) -> Result<Value, RpcError> {
             let question = |reply| bgp::Question::Explain(prefix, reply);
             value(&ask(&doors.bgp, question).await?)
         }
+        Method::BgpDump => value(&ask(&doors.bgp, bgp::Question::Dump).await?),
         Method::BgpReload => Err(error(
             METHOD_NOT_FOUND,
             "manxd follows the datastore by itself: there is nothing to read again",

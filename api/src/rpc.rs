@@ -47,6 +47,9 @@ pub enum Method {
     /// [`crate::status::ExplainCall`] → [`crate::status::BgpExplanation`], or null where there is no path.
     #[serde(rename = "bgp.explain")]
     BgpExplain,
+    /// Nothing → [`crate::status::TableDump`].
+    #[serde(rename = "bgp.dump")]
+    BgpDump,
     /// Nothing → [`crate::status::Reload`]: a speaker by itself reads its configuration again.
     #[serde(rename = "bgp.reload")]
     BgpReload,

@@ -1,10 +1,14 @@
 //! `node`, `bgp`, `route`, `ipam`: what agents say.
 
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use ipnetwork::IpNetwork;
 use manx_api::rpc::Method;
 use manx_api::status::{
     BgpExplanation, BgpRoute, BlockStatus, ExplainCall, ExplainedPath, KernelRoute, NodeStatus, PeerStatus,
-    Reload,
+    Reload, TableDump,
 };
 use manx_api::{Kind, Resource};
 use manx_store::Store as _;
@@ -23,6 +27,7 @@ pub(crate) fn bgp(target: &Target, command: &BgpCommand) -> Result<()> {
         BgpCommand::Peers(args) => list::<PeerStatus>(target, args, Method::BgpPeers),
         BgpCommand::Routes(args) => list::<BgpRoute>(target, args, Method::BgpRoutes),
         BgpCommand::Explain { prefix, args } => explain(target, *prefix, args),
+        BgpCommand::Dump { file, node } => dump(target, file, node.as_ref()),
         BgpCommand::Reload(OutputArgs { output }) => reload(target, *output),
     }
 }
@@ -104,6 +109,23 @@ fn explanation(found: &BgpExplanation) -> String {
         ),
         output::table(&["PEER", "TOLD", "EXPORT RULE", "WHY NOT"], peers)
     )
+}
+
+fn dump(target: &Target, file: &Path, node: Option<&String>) -> Result<()> {
+    let agents = target.agents(node.map(std::slice::from_ref).unwrap_or_default())?;
+    let [agent] = agents.as_slice() else {
+        let known = agents.into_iter().filter_map(|agent| agent.node).collect();
+        return Err(CtlError::OneNode { known });
+    };
+    let TableDump { mrt } = ask(&agent.socket, Method::BgpDump)?;
+    let written = BASE64_STANDARD
+        .decode(mrt)
+        .map_err(std::io::Error::other)
+        .and_then(|octets| std::fs::write(file, octets));
+    written.map_err(|source| CtlError::Unwritable {
+        path: file.to_owned(),
+        source,
+    })
 }
 
 fn reload(target: &Target, format: Format) -> Result<()> {

@@ -21,6 +21,7 @@ mod openbgpd;
 mod ours;
 mod router;
 mod security;
+mod traffic;
 
 use std::process::ExitCode;
 

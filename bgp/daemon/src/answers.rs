@@ -1,5 +1,7 @@
 //! What `manx-bgpd` answers on its control socket.
 
+use std::net::Ipv4Addr;
+
 use manx_api::rpc::{Method, Request, RpcError};
 use manx_api::status::{ExplainCall, Reload};
 use manx_bgp::Prefix;
@@ -20,6 +22,9 @@ pub(crate) type Reloading = oneshot::Sender<Result<Reload, FileError>>;
 pub(crate) struct Answers {
     /// The machine's name.
     pub(crate) node: String,
+    /// Our BGP identifier.
+    pub(crate) router_id: Ipv4Addr,
+    pub(crate) asn: u32,
     pub(crate) handle: Handle,
     /// Whoever holds the configuration.
     pub(crate) reload: mpsc::Sender<Reloading>,
@@ -34,6 +39,7 @@ impl Answer for Answers {
                 let ExplainCall { prefix } = params(&request)?;
                 value(&show::explain(&self.handle, &self.node, Prefix::new(prefix)).await)
             }
+            Method::BgpDump => value(&show::dump(&self.handle, self.router_id, self.asn).await),
             Method::BgpReload => self.reload().await,
             Method::CniAdd
             | Method::CniDel

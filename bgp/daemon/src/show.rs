@@ -1,12 +1,15 @@
 //! A speaker's peers and paths in the API's words.
 
-use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use manx_api::status::{
-    BfdStatus, BgpExplanation, BgpRoute, ExplainedPath, ExplainedPeer, LimitStatus, PeerStatus,
+    BfdStatus, BgpExplanation, BgpRoute, ExplainedPath, ExplainedPeer, LimitStatus, PeerStatus, TableDump,
 };
 use manx_bgp::bfd::SessionSnapshot;
+use manx_bgp::wire::mrt::{self, Viewpoint};
 use manx_bgp::wire::{AsPath, Attributes, NextHop, Origin, Segment};
 use manx_bgp::{LimitSnapshot, LimitState, PathSnapshot, PeerSnapshot, Prefix};
 
@@ -48,6 +51,21 @@ pub async fn explain(handle: &Handle, node: &str, prefix: Prefix) -> Option<BgpE
         paths: paths.collect(),
         peers: peers.collect(),
     })
+}
+
+/// Every path, as `bgp.dump` gives it; the speaker says by which identifier and AS it goes.
+pub async fn dump(handle: &Handle, router_id: Ipv4Addr, asn: u32) -> TableDump {
+    let (peers, paths) = (handle.peers().await, handle.paths().await);
+    let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let from = Viewpoint {
+        router_id,
+        asn,
+        now: Instant::now(),
+        unix_time: u32::try_from(unix_time.as_secs()).unwrap_or(u32::MAX),
+    };
+    TableDump {
+        mrt: BASE64_STANDARD.encode(mrt::table_dump(from, &peers, &paths)),
+    }
 }
 
 /// A session as `bgp.peers` shows it.
