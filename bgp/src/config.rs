@@ -5,6 +5,7 @@ use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::wire::Role;
 use crate::{Family, Features, Prefix, Transport, bfd};
 
 /// What identifies a peer: its address and, for a link-local one, the interface's index.
@@ -161,6 +162,12 @@ impl PeerConfig {
         })
     }
 
+    /// What we are to the peer, if it is of another AS (RFC 9234 §4.1).
+    pub(crate) fn role(&self, local: &Config) -> Option<Role> {
+        let role = self.features.role.filter(|_| self.asn != local.asn);
+        role.map(|it| it.role)
+    }
+
     /// Whether `new` can only take effect with a new session: what the OPENs agree on, or where they are sent
     /// from. All else is applied to the session as it stands.
     pub(crate) fn needs_new_session(&self, new: &Self) -> bool {
@@ -168,6 +175,7 @@ impl PeerConfig {
         agreed(self) != agreed(new)
             || self.families != new.families
             || self.features.offer(self) != new.features.offer(new)
+            || self.features.role != new.features.role
             || self.transport.needs_new_connection(&new.transport)
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::config::{Config, NextHopMode, PeerConfig};
 use crate::decision::DEFAULT_LOCAL_PREF;
 use crate::import::OwnNextHops;
+use crate::leak;
 use crate::rib::{Neighbor, Path, Route};
 use crate::wire::{Attributes, Context, NextHop};
 use crate::{Family, Prefix};
@@ -37,6 +38,10 @@ impl Target<'_> {
             && self.peer.export.passes(prefix)
             && path.from.as_deref().is_none_or(|from| self.may_learn_from(from))
             && self.communities_admit(&path.route.attributes)
+            && self
+                .peer
+                .role(self.local)
+                .is_none_or(|role| leak::may_leave(role, &path.route.attributes))
     }
 
     /// The route as the peer sees it; none if we have no next hop for it.
@@ -91,6 +96,9 @@ impl Target<'_> {
     /// Our AS in front; what is for our AS only stays here (RFC 4271 §5.1.4, §5.1.5, RFC 4456 §8).
     fn external_attributes(&self, mut attributes: Attributes) -> Attributes {
         attributes.as_path.prepend(self.local.asn);
+        if let Some(role) = self.peer.role(self.local) {
+            leak::mark_outgoing(role, self.local.asn, &mut attributes);
+        }
         Attributes {
             local_pref: None,
             med: None,

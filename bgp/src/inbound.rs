@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::{Config, Policy};
-use crate::import::{self, OwnNextHops};
+use crate::import::{self, OwnNextHops, Refusal};
+use crate::leak::Relation;
 use crate::rib::{Neighbor, Path, PrefixId, Rib, Route, Standing};
-use crate::wire::{Nlri, Update};
+use crate::wire::{Attributes, NextHop, Nlri, Update};
 use crate::{Family, PeerKey, Prefix};
 
 /// A peer's Adj-RIB-In.
@@ -43,6 +44,19 @@ pub(crate) struct Gate<'a> {
     pub(crate) from: &'a Arc<Neighbor>,
     /// The families that the session carries.
     pub(crate) families: &'a [Family],
+    /// What we are to the peer, where the settings say so.
+    pub(crate) relation: Option<Relation>,
+}
+
+impl Gate<'_> {
+    /// Why a path with these attributes may not be selected, whatever its prefix.
+    fn refusal(&self, attributes: &Attributes, next_hop: NextHop) -> Option<Refusal> {
+        let leaked = self
+            .relation
+            .is_some_and(|relation| relation.has_leaked(attributes));
+        import::loops(self.local, self.own, attributes, next_hop)
+            .or_else(|| leaked.then_some(Refusal::Leaked))
+    }
 }
 
 impl Inbound {
@@ -74,9 +88,13 @@ impl Inbound {
                 self.remove((id, nlri.path_id), rib);
             }
         }
-        let attributes = Arc::new(update.attributes);
+        let mut attributes = update.attributes;
+        if let Some(relation) = gate.relation {
+            relation.mark_incoming(&mut attributes);
+        }
+        let attributes = Arc::new(attributes);
         for reach in update.reach {
-            let looped = import::loops(gate.local, gate.own, &attributes, reach.next_hop);
+            let looped = gate.refusal(&attributes, reach.next_hop);
             let route = Route {
                 next_hop: Some(reach.next_hop),
                 attributes: attributes.clone(),
@@ -171,7 +189,8 @@ impl Inbound {
             else {
                 continue;
             };
-            let refusal = import::loops(gate.local, gate.own, attributes, next_hop)
+            let refusal = gate
+                .refusal(attributes, next_hop)
                 .or_else(|| import::refused(gate.policy, prefix));
             let mut judged = Path::new(Some(gate.from.clone()), path.route.clone(), refusal).with_id(path.id);
             judged.standing = path.standing;

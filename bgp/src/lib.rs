@@ -14,6 +14,7 @@ mod export;
 pub mod features;
 mod import;
 mod inbound;
+mod leak;
 mod outbound;
 mod peer;
 pub mod prefix;
@@ -28,7 +29,7 @@ pub mod transport;
 pub mod wire;
 
 pub use config::{BfdConfig, Config, NextHopMode, PeerConfig, PeerKey, Policy};
-pub use features::{AddPathConfig, Features};
+pub use features::{AddPathConfig, Features, RoleConfig};
 pub use prefix::{Family, Prefix};
 pub use seam::{ConnId, Input, Output};
 pub use speaker::Speaker;

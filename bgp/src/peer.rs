@@ -12,6 +12,7 @@ use crate::convergence::Awaited;
 use crate::export::Target;
 use crate::import::OwnNextHops;
 use crate::inbound::{Gate, Inbound};
+use crate::leak::Relation;
 use crate::outbound::Outbound;
 use crate::rib::{Neighbor, Rib};
 use crate::session::negotiate::Restarted;
@@ -265,6 +266,10 @@ fn gate<'a>(config: &'a PeerConfig, live: Option<&'a Live>, local: &'a Config) -
         policy: &config.import,
         from: neighbor,
         families: session.families(),
+        relation: config.role(local).map(|role| Relation {
+            role,
+            asn: config.asn,
+        }),
     })
 }
 

@@ -19,7 +19,7 @@ use serde::de::{Error as _, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _};
 
-pub use self::features::{AddPathSettings, Unusable};
+pub use self::features::{AddPathSettings, RoleName, Unusable};
 pub use self::transport::{AlgorithmName, Contradiction, TcpAoKey};
 use crate::Options;
 
@@ -142,6 +142,13 @@ pub struct Neighbor {
     /// Several paths per prefix (RFC 7911). Default: one each way.
     #[serde(default)]
     pub add_path: AddPathSettings,
+    /// What we are to a neighbor of another AS: `provider`, `customer`, `peer`, `rs` or `rsClient` (RFC 9234).
+    /// Default none: nothing is said, and no leak is looked for.
+    #[serde(default)]
+    pub role: Option<RoleName>,
+    /// No session without the neighbor's role. Default false.
+    #[serde(default)]
+    pub strict_role: bool,
 }
 
 /// How BFD watches the path to a peer.
@@ -242,7 +249,7 @@ impl Settings {
                 neighbor: address,
                 contradiction,
             })?;
-            features::check(neighbor).map_err(|unusable| ConfigError::Unusable {
+            features::check(neighbor, settings.asn).map_err(|unusable| ConfigError::Unusable {
                 neighbor: address,
                 unusable,
             })?;
@@ -631,6 +638,7 @@ neighbors:
                     receive: true,
                     send: 4,
                 }],
+                role: None,
             },
         };
         assert_eq!(settings.peers().collect::<Vec<_>>(), [expected]);

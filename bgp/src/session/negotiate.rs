@@ -31,6 +31,7 @@ pub(crate) fn offer(local: &Config, peer: &PeerConfig, restarted: Restarted) -> 
         .collect();
     capabilities.extend([Capability::RouteRefresh, Capability::FourOctetAs(local.asn)]);
     capabilities.extend(peer.features.offer(peer));
+    capabilities.extend(peer.role(local).map(Capability::Role));
     capabilities.extend(peer.graceful_restart.map(|time| {
         Capability::GracefulRestart(GracefulRestart {
             restarting: restarted.recovering,
@@ -64,6 +65,9 @@ pub(crate) fn negotiate(local: &Config, peer: &PeerConfig, open: &Open) -> Resul
         return Err(Error::BadIdentifier {
             router_id: open.router_id,
         });
+    }
+    if peer.role(local).is_some() {
+        peer.features.check_role(open)?;
     }
     let families = common_families(peer, open);
     if families.is_empty() {
