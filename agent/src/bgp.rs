@@ -23,6 +23,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::ask::answer;
 use crate::convert;
+use crate::convert::filter::Compiler;
 use crate::identity::Identity;
 use crate::ipam::Owned;
 use crate::metrics::Metrics;
@@ -212,6 +213,7 @@ impl Task {
             cluster_id: None,
             restarted,
             deferral: DEFERRAL,
+            farewell: format!("manxd on {} stops", self.identity.name),
             seed: rand::random(),
             max_paths: MAX_PATHS,
         }
@@ -275,10 +277,12 @@ impl Task {
     async fn tell(&mut self, life: &mut Life, view: &View, owned: &Owned) {
         let sessions = peering::sessions(view, &self.identity.name);
         let within: Arc<[Prefix]> = peering::accepted(view).into_iter().map(Prefix::new).collect();
+        let mut compiler = Compiler::new(&view.filters, within);
         let secrets = &mut self.secrets;
         let config = |session: &Session| {
             let password = session.password.as_ref().map(|it| secrets.password(it));
-            convert::peer_config(session, &self.identity, &within, password)
+            let policies = compiler.policies(&session.filters);
+            convert::peer_config(session, &self.identity, policies, password)
         };
         let peers: BTreeMap<_, _> = sessions
             .values()

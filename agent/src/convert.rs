@@ -1,7 +1,8 @@
 //! The only place where one domain's types become another's, by plain named functions.
 
+pub mod filter;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
@@ -12,12 +13,13 @@ use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
 use manx_api::{Key, Kind, Metadata};
 use manx_bgp::transport::{Authentication, Distance};
 use manx_bgp::wire::NextHop;
-use manx_bgp::{BfdConfig, Family, Features, PeerConfig, PeerKey, Policy, Prefix, Transport};
+use manx_bgp::{BfdConfig, Family, Features, PeerConfig, PeerKey, Prefix, Transport};
 use manx_cni::{Code, Dns, Interface, IpConfig, Success};
 use manx_linux::pod::{GATEWAY_V4, GATEWAY_V6};
 use manx_linux::{Attached, PodLink};
 use manx_routes::{Hop, Route, Source, State, Target, Update};
 
+use self::filter::Policies;
 use crate::identity::Identity;
 use crate::names;
 use crate::peering::Session;
@@ -28,12 +30,12 @@ pub fn peer_key(address: IpAddr) -> PeerKey {
     PeerKey { address, scope: 0 }
 }
 
-/// A session as the speaker wants it told. Prefixes outside `within` pass in neither direction.
+/// A session as the speaker wants it told.
 #[must_use]
 pub fn peer_config(
     session: &Session,
     identity: &Identity,
-    within: &Arc<[Prefix]>,
+    policies: Policies,
     authentication: Option<Authentication>,
 ) -> PeerConfig {
     let families = [
@@ -49,6 +51,7 @@ pub fn peer_config(
         next_hop_v6: identity.ipv6.map(|network| network.ip()),
         passive: session.passive,
         hold_time: session.hold_time,
+        min_hold_time: Duration::ZERO,
         families: families.into_iter().flatten().collect(),
         route_reflector_client: false,
         graceful_restart: session.restart_time,
@@ -57,8 +60,8 @@ pub fn peer_config(
             NextHopMode::SelfAddress => manx_bgp::NextHopMode::SelfAddress,
             NextHopMode::Keep => manx_bgp::NextHopMode::Keep,
         },
-        import: Policy::Within(Arc::clone(within)),
-        export: Policy::Within(Arc::clone(within)),
+        import: policies.import,
+        export: policies.export,
         bfd: session.bfd.map(bfd_config),
         transport: Transport {
             authentication,

@@ -151,11 +151,13 @@ fn mtu(interfaces: &[Interface], addresses: &[Option<IpAddr>]) -> u32 {
     smallest.unwrap_or(1500).max(MIN_MTU)
 }
 
-/// An identifier for a node without an IPv4 address: RFC 6286 asks only that it differs within the AS.
+/// An identifier for a node without an IPv4 address. RFC 6286 §2.1 asks only that it is not zero and differs within
+/// the AS; speakers in the field refuse what is no host's address.
 fn made_of(name: &str) -> Ipv4Addr {
     let hash = Sha1::digest(name);
-    // Class E is nobody's address, so the identifier is no other router's by accident.
-    Ipv4Addr::new(240 | (hash[0] & 0x0f), hash[1], hash[2], hash[3] | 1)
+    // 1 to 223 without 127.
+    let first = 1 + hash[0] % 222;
+    Ipv4Addr::new(first + u8::from(first >= 127), hash[1], hash[2], hash[3])
 }
 
 #[cfg(test)]
@@ -213,6 +215,22 @@ mod tests {
         };
         assert_eq!(id("n1"), id("n1"));
         assert_ne!(id("n1"), id("n2"));
+    }
+
+    /// RFC 6286 §2.1: any number but zero will do.
+    /// nasty case 60: neither multicast nor reserved nor loopback.
+    #[test]
+    fn an_identifier_made_of_a_name_could_be_a_hosts() {
+        let mut firsts = std::collections::BTreeSet::new();
+        for number in 0..20_000 {
+            let [first, ..] = made_of(&format!("node{number}")).octets();
+            assert!(
+                (1..=223).contains(&first) && first != 127,
+                "node{number}: {first}"
+            );
+            firsts.insert(first);
+        }
+        assert_eq!(firsts.len(), 222, "all of them occur");
     }
 
     #[test]

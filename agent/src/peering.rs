@@ -33,6 +33,8 @@ pub struct Session {
     pub restart_time: Option<Duration>,
     /// Which next hop our announcements carry.
     pub next_hop: NextHopMode,
+    /// The BGPFilters that decide, in order.
+    pub filters: Vec<String>,
     /// How BFD watches the path.
     pub bfd: Option<BfdSpec>,
     /// Where the password is.
@@ -102,6 +104,7 @@ fn mesh_session(view: &View, me: &NodeBgp, other: &Node) -> Option<Session> {
         hold_time: Duration::from_secs(settings.hold_time.into()),
         restart_time: restart_time(settings.node_mesh_max_restart_time),
         next_hop: NextHopMode::Auto,
+        filters: settings.node_mesh_filters.clone(),
         bfd: settings.node_mesh_bfd,
         password: settings.node_mesh_password.clone().map(|it| it.secret_key_ref),
         ttl_security: None,
@@ -122,6 +125,7 @@ fn peer_session(me: &NodeBgp, peer: &BgpPeer) -> Session {
         hold_time: Duration::from_secs(spec.hold_time.into()),
         restart_time: restart_time(spec.max_restart_time),
         next_hop: spec.next_hop_mode,
+        filters: spec.filters.clone(),
         bfd: spec.bfd,
         password: spec.password.clone().map(|it| it.secret_key_ref),
         ttl_security: spec.ttl_security.and_then(NonZeroU8::new),
@@ -283,6 +287,17 @@ mod tests {
     fn a_peer_replaces_the_meshs_session_with_the_same_address() {
         let view = view(&three(), &[peer("router", "192.0.2.2")]);
         assert_eq!(remotes(&view, "n1")[0], "192.0.2.2:179 65100 router");
+    }
+
+    #[test]
+    fn the_mesh_and_each_peer_name_filters_of_their_own() {
+        let mut peer = peer("tor", "192.0.2.254");
+        peer.spec.filters = vec!["tor".to_owned()];
+        let mut view = view(&three(), &[peer]);
+        view.configuration.node_mesh_filters = vec!["mesh".to_owned()];
+        for session in sessions(&view, "n1").values() {
+            assert_eq!(session.filters.join(","), session.origin);
+        }
     }
 
     #[test]

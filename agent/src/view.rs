@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 
 use manx_api::bgp::{BgpConfigurationSpec, BgpPeer};
+use manx_api::filter::BgpFilter;
 use manx_api::ipam::{IpBlock, IpPool};
 use manx_api::node::Node;
 use manx_api::{Key, Kind, Resource};
 
 /// The kinds that make up the view.
-pub const KINDS: [Kind; 5] = [
+pub const KINDS: [Kind; 6] = [
     Kind::IpPool,
     Kind::IpBlock,
     Kind::Node,
     Kind::BgpConfiguration,
     Kind::BgpPeer,
+    Kind::BgpFilter,
 ];
 
 /// The only BGPConfiguration that is honoured.
@@ -35,6 +37,8 @@ pub struct View {
     pub configuration: BgpConfigurationSpec,
     /// The sessions beside the mesh.
     pub peers: BTreeMap<String, BgpPeer>,
+    /// Filters that sessions name.
+    pub filters: BTreeMap<String, BgpFilter>,
 }
 
 impl View {
@@ -47,6 +51,7 @@ impl View {
             Resource::Node(node) => drop(self.nodes.insert(name, node)),
             Resource::BgpConfiguration(c) if name == CONFIGURATION => self.configuration = c.spec,
             Resource::BgpPeer(peer) => drop(self.peers.insert(name, peer)),
+            Resource::BgpFilter(filter) => drop(self.filters.insert(name, filter)),
             Resource::BgpConfiguration(_) | Resource::WorkloadEndpoint(_) => {}
         }
     }
@@ -61,6 +66,7 @@ impl View {
                 self.configuration = BgpConfigurationSpec::default()
             }
             Kind::BgpPeer => drop(self.peers.remove(&key.name)),
+            Kind::BgpFilter => drop(self.filters.remove(&key.name)),
             Kind::BgpConfiguration | Kind::WorkloadEndpoint => {}
         }
     }

@@ -37,6 +37,9 @@ pub struct BgpConfigurationSpec {
     pub hold_time: u16,
     /// Seconds that mesh peers keep our routes while we restart (RFC 4724): 0 to 4095. Default 120.
     pub node_mesh_max_restart_time: u16,
+    /// BGPFilters for the sessions of the mesh, whose rules decide in order. Default none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub node_mesh_filters: Vec<String>,
     /// Watch the paths to mesh peers by BFD (RFC 5880). Default: nobody does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_mesh_bfd: Option<BfdSpec>,
@@ -53,6 +56,7 @@ impl Default for BgpConfigurationSpec {
             listen_port: 179,
             hold_time: 9,
             node_mesh_max_restart_time: 120,
+            node_mesh_filters: Vec::new(),
             node_mesh_bfd: None,
             node_mesh_password: None,
         }
@@ -97,6 +101,9 @@ pub struct BgpPeerSpec {
     /// Seconds that the peer keeps our routes while we restart (RFC 4724): 0 to 4095. Default 120.
     #[serde(default = "default_restart_time")]
     pub max_restart_time: u16,
+    /// BGPFilters, whose rules decide in order. Default none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<String>,
     /// Watch the path to the peer by BFD (RFC 5880); `{}` for the defaults. Default: nobody does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd: Option<BfdSpec>,

@@ -65,6 +65,12 @@ pub(crate) mod cidr {
         parse(&text, "address and length, as in 192.0.2.0/24 or 2001:db8::/64")
     }
 
+    pub(crate) fn optional<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<IpNetwork>, D::Error> {
+        any(deserializer).map(Some)
+    }
+
     pub(crate) fn v4<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Ipv4Network>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
         let parse = |text: String| {

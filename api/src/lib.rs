@@ -5,6 +5,7 @@
 //! unchecked one. No async and no I/O: [`rpc`] frames messages over any `Read` or `Write` it is handed.
 
 pub mod bgp;
+pub mod filter;
 mod formats;
 pub mod ipam;
 #[cfg(feature = "manifest")]

@@ -44,6 +44,9 @@ pub enum Kind {
     /// A session beside the mesh.
     #[serde(rename = "BGPPeer")]
     BgpPeer,
+    /// Rules for routes that come from or go to peers.
+    #[serde(rename = "BGPFilter")]
+    BgpFilter,
     /// A pod's attachment to the network.
     WorkloadEndpoint,
 }
@@ -60,6 +63,7 @@ impl Kind {
     #[must_use]
     pub const fn all() -> &'static [Self] {
         &[
+            Self::BgpFilter,
             Self::BgpConfiguration,
             Self::IpPool,
             Self::Node,
@@ -80,6 +84,7 @@ impl Kind {
                 &["bgpconfig", "bgpconfigs"],
             ),
             Self::BgpPeer => ("BGPPeer", "bgppeers", &["bgpp"]),
+            Self::BgpFilter => ("BGPFilter", "bgpfilters", &["bgpf"]),
             Self::WorkloadEndpoint => ("WorkloadEndpoint", "workloadendpoints", &["wep", "weps"]),
         };
         Names { name, plural, short }
@@ -254,6 +259,7 @@ mod tests {
             ("bgpconfig", Kind::BgpConfiguration),
             ("BGPConfigurations", Kind::BgpConfiguration),
             ("bgpPeer", Kind::BgpPeer),
+            ("bgpfilters", Kind::BgpFilter),
             ("wep", Kind::WorkloadEndpoint),
             ("workloadendpoints", Kind::WorkloadEndpoint),
         ] {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::bgp::{BgpConfiguration, BgpPeer};
+use crate::filter::BgpFilter;
 use crate::ipam::{IpBlock, IpPool};
 use crate::node::Node;
 use crate::workload::WorkloadEndpoint;
@@ -23,6 +24,8 @@ pub enum Resource {
     BgpConfiguration(BgpConfiguration),
     /// See [`BgpPeer`].
     BgpPeer(BgpPeer),
+    /// See [`BgpFilter`].
+    BgpFilter(BgpFilter),
     /// See [`WorkloadEndpoint`].
     WorkloadEndpoint(WorkloadEndpoint),
 }
@@ -37,6 +40,7 @@ impl Resource {
             Self::Node(_) => Kind::Node,
             Self::BgpConfiguration(_) => Kind::BgpConfiguration,
             Self::BgpPeer(_) => Kind::BgpPeer,
+            Self::BgpFilter(_) => Kind::BgpFilter,
             Self::WorkloadEndpoint(_) => Kind::WorkloadEndpoint,
         }
     }
@@ -50,6 +54,7 @@ impl Resource {
             Self::Node(r) => &r.metadata,
             Self::BgpConfiguration(r) => &r.metadata,
             Self::BgpPeer(r) => &r.metadata,
+            Self::BgpFilter(r) => &r.metadata,
             Self::WorkloadEndpoint(r) => &r.metadata,
         }
     }
@@ -62,6 +67,7 @@ impl Resource {
             Self::Node(r) => &mut r.metadata,
             Self::BgpConfiguration(r) => &mut r.metadata,
             Self::BgpPeer(r) => &mut r.metadata,
+            Self::BgpFilter(r) => &mut r.metadata,
             Self::WorkloadEndpoint(r) => &mut r.metadata,
         }
     }
@@ -77,6 +83,7 @@ impl Resource {
             Kind::Node => Self::Node(Deserialize::deserialize(deserializer)?),
             Kind::BgpConfiguration => Self::BgpConfiguration(Deserialize::deserialize(deserializer)?),
             Kind::BgpPeer => Self::BgpPeer(Deserialize::deserialize(deserializer)?),
+            Kind::BgpFilter => Self::BgpFilter(Deserialize::deserialize(deserializer)?),
             Kind::WorkloadEndpoint => Self::WorkloadEndpoint(Deserialize::deserialize(deserializer)?),
         })
     }
@@ -125,6 +132,7 @@ impl Serialize for Resource {
             Self::Node(body) => write(kind, body, serializer),
             Self::BgpConfiguration(body) => write(kind, body, serializer),
             Self::BgpPeer(body) => write(kind, body, serializer),
+            Self::BgpFilter(body) => write(kind, body, serializer),
             Self::WorkloadEndpoint(body) => write(kind, body, serializer),
         }
     }

@@ -6,6 +6,8 @@
 //! every problem it finds, so that a user mends a manifest in one round; the store calls all three inside
 //! the transaction that writes.
 
+mod filter;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -68,6 +70,7 @@ pub fn validate(resource: &Resource) -> Vec<Problem> {
         Resource::Node(n) => node(n, &mut problems),
         Resource::BgpConfiguration(configuration) => bgp_configuration(configuration, &mut problems),
         Resource::BgpPeer(peer) => bgp_peer(peer, &mut problems),
+        Resource::BgpFilter(filter) => filter::bgp_filter(filter, &mut problems),
         Resource::WorkloadEndpoint(endpoint) => workload_endpoint(endpoint, &mut problems),
     }
     problems
@@ -98,6 +101,7 @@ pub fn validate_update(old: &Resource, new: &Resource) -> Vec<Problem> {
             | Resource::Node(_)
             | Resource::BgpConfiguration(_)
             | Resource::BgpPeer(_)
+            | Resource::BgpFilter(_)
             | Resource::WorkloadEndpoint(_),
             _,
         ) => {}
@@ -325,6 +329,7 @@ fn bgp_configuration(configuration: &BgpConfiguration, problems: &mut Vec<Proble
         spec.node_mesh_max_restart_time,
         problems,
     );
+    filter::named("spec.nodeMeshFilters", &spec.node_mesh_filters, problems);
     bfd("spec.nodeMeshBfd", spec.node_mesh_bfd, problems);
     password(
         "spec.nodeMeshPassword",
@@ -352,6 +357,7 @@ fn bgp_peer(peer: &BgpPeer, problems: &mut Vec<Problem>) {
     hold_time(spec.hold_time, problems);
     restart_time("spec.maxRestartTime", spec.max_restart_time, problems);
     bfd("spec.bfd", spec.bfd, problems);
+    filter::named("spec.filters", &spec.filters, problems);
     password("spec.password", spec.password.as_ref(), problems);
     // RFC 5082 §3: 255 hops would let everything through.
     if let Some(hops @ (0 | 255)) = spec.ttl_security {

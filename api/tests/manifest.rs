@@ -11,6 +11,7 @@ use manx_api::bgp::{
     BfdSpec, BgpConfiguration, BgpConfigurationSpec, BgpPeer, BgpPeerSpec, NextHopMode, Password,
     SecretKeyRef, SourceAddress,
 };
+use manx_api::filter::{BgpFilter, BgpFilterSpec, FilterRule};
 use manx_api::ipam::{Allocation, AttachmentId, IpBlock, IpBlockSpec, IpPool, IpPoolSpec, block_name};
 use manx_api::manifest::{load, to_json, to_yaml};
 use manx_api::node::{Node, NodeBgp, NodeSpec};
@@ -84,6 +85,7 @@ fn every_good_seed_is_understood() {
         "node",
         "config",
         "peer",
+        "filter",
         "endpoint",
         "list",
         "json",
@@ -291,6 +293,7 @@ fn configurations() -> impl Strategy<Value = Resource> {
                 listen_port: hold_time,
                 hold_time,
                 node_mesh_max_restart_time: restart,
+                node_mesh_filters: mesh.then(|| "from-mesh".to_owned()).into_iter().collect(),
                 node_mesh_bfd: mesh.then(BfdSpec::default),
                 node_mesh_password: mesh.then(password),
             };
@@ -337,6 +340,7 @@ fn peers() -> impl Strategy<Value = Resource> {
                 passive,
                 hold_time: 90,
                 max_restart_time: 120,
+                filters: passive.then(|| "to-tor".to_owned()).into_iter().collect(),
                 bfd: passive.then(|| BfdSpec {
                     min_tx: 50,
                     ..BfdSpec::default()
@@ -351,6 +355,34 @@ fn peers() -> impl Strategy<Value = Resource> {
             };
             Resource::BgpPeer(BgpPeer { metadata, spec })
         })
+}
+
+fn filters() -> impl Strategy<Value = Resource> {
+    let rules = prop::sample::subsequence(
+        vec![
+            r#"{"action": "Reject"}"#,
+            r#"{"cidr": "NET", "matchOperator": "NotIn", "prefixLength": {"min": 16}, "action": "Reject"}"#,
+            r#"{"source": "RemotePeers", "peerType": "eBGP", "communities": {"values": ["1:2", "rt:1:2"]},
+                "asPathPrefix": [1, 4200000000], "action": "Accept"}"#,
+            r#"{"action": "Accept", "operations": [{"addCommunity": {"value": "no-export"}}, {"setMED": {"value": 0}},
+                {"setCommunities": {"values": []}}, {"setLocalPreference": {"value": 4294967295}},
+                {"prependASPath": {"prefix": [64512, 64512]}}]}"#,
+        ],
+        0..=4,
+    );
+    (metadata(names(), false), rules.clone(), rules).prop_map(|(metadata, import, export)| {
+        let rules = |texts: &[&str], net| -> Vec<FilterRule> {
+            let read = |text: &&str| serde_json::from_str(&text.replace("NET", net)).expect("a rule");
+            texts.iter().map(read).collect()
+        };
+        let spec = BgpFilterSpec {
+            import_v4: rules(&import, "10.0.0.0/8"),
+            import_v6: rules(&import, "fd00::/8"),
+            export_v4: rules(&export, "0.0.0.0/0"),
+            export_v6: rules(&export, "::/0"),
+        };
+        Resource::BgpFilter(BgpFilter { metadata, spec })
+    })
 }
 
 fn endpoints() -> impl Strategy<Value = Resource> {
@@ -379,7 +411,15 @@ fn endpoints() -> impl Strategy<Value = Resource> {
 }
 
 fn resources() -> impl Strategy<Value = Resource> {
-    prop_oneof![pools(), blocks(), nodes(), configurations(), peers(), endpoints()]
+    prop_oneof![
+        pools(),
+        blocks(),
+        nodes(),
+        configurations(),
+        peers(),
+        filters(),
+        endpoints()
+    ]
 }
 
 proptest! {

@@ -5,6 +5,7 @@ use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::filter::{Chain, Subject, Verdict};
 use crate::wire::Role;
 use crate::{Family, Features, Prefix, Transport, bfd};
 
@@ -32,6 +33,8 @@ pub struct Config {
     /// How long after the start export waits, if we restarted, and `Output::Converged` in any case, at most.
     /// Peers drop our routes after the restart time that we offer them: it has to be longer.
     pub deferral: Duration,
+    /// What an operator wants peers to read when we shut down (RFC 9003); 255 octets are sent at most.
+    pub farewell: String,
     /// Seed of all jitter.
     pub seed: u64,
     /// Next hops per prefix towards the kernel, at most.
@@ -57,6 +60,8 @@ pub struct PeerConfig {
     pub passive: bool,
     /// Proposed hold time; zero: none. 3 s at least otherwise.
     pub hold_time: Duration,
+    /// The shortest hold time that we take from the peer: a shorter one, other than zero, is refused (RFC 4271 §4.2).
+    pub min_hold_time: Duration,
     /// Families to offer.
     pub families: Vec<Family>,
     /// Treat the peer as a client (RFC 4456).
@@ -110,6 +115,8 @@ pub enum Policy {
     Reject,
     /// Prefixes inside any of these.
     Within(Arc<[Prefix]>),
+    /// What filters say, one rule after the other.
+    Filtered(Arc<Chain>),
 }
 
 impl PeerKey {
@@ -171,7 +178,15 @@ impl PeerConfig {
     /// Whether `new` can only take effect with a new session: what the OPENs agree on, or where they are sent
     /// from. All else is applied to the session as it stands.
     pub(crate) fn needs_new_session(&self, new: &Self) -> bool {
-        let agreed = |it: &Self| (it.asn, it.local_address, it.hold_time, it.graceful_restart);
+        let agreed = |it: &Self| {
+            (
+                it.asn,
+                it.local_address,
+                it.hold_time,
+                it.min_hold_time,
+                it.graceful_restart,
+            )
+        };
         agreed(self) != agreed(new)
             || self.families != new.families
             || self.features.offer(self) != new.features.offer(new)
@@ -181,13 +196,15 @@ impl PeerConfig {
 }
 
 impl Policy {
-    /// Whether a prefix passes.
-    #[must_use]
-    pub fn passes(&self, prefix: Prefix) -> bool {
+    /// What becomes of a route.
+    pub(crate) fn judge(&self, route: &Subject<'_>) -> Verdict<'_> {
         match self {
-            Self::Accept => true,
-            Self::Reject => false,
-            Self::Within(ranges) => ranges.iter().any(|range| range.covers(prefix)),
+            Self::Accept => Verdict::default_of(true),
+            Self::Reject => Verdict::default_of(false),
+            Self::Within(ranges) => {
+                Verdict::default_of(ranges.iter().any(|range| range.covers(route.prefix)))
+            }
+            Self::Filtered(chain) => chain.judge(route),
         }
     }
 }

@@ -55,11 +55,13 @@ pub enum Error {
     /// OPEN: optional parameters or a capability whose lengths do not fit (RFC 4271 §6.2, last paragraph).
     #[error("the optional parameters are malformed")]
     MalformedParameters,
-    /// OPEN: a hold time of 1 or 2 s.
-    #[error("a hold time of {seconds} s is unacceptable, 0 or at least 3 s is needed")]
+    /// OPEN: a hold time of 1 or 2 s, or shorter than the settings take.
+    #[error("a hold time of {seconds} s is unacceptable, 0 or at least {min} s is needed")]
     UnacceptableHoldTime {
         /// The Hold Time field.
         seconds: u16,
+        /// What would do.
+        min: u64,
     },
     /// OPEN: capabilities without which we cannot talk (RFC 5492 §5).
     #[error("the peer lacks capabilities that this session needs: {missing:?}")]

@@ -5,18 +5,12 @@ use std::sync::Arc;
 
 use crate::config::{Config, NextHopMode, PeerConfig};
 use crate::decision::DEFAULT_LOCAL_PREF;
+use crate::filter::{NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED, Operation, Subject, Verdict};
 use crate::import::OwnNextHops;
 use crate::leak;
 use crate::rib::{Neighbor, Path, Route};
 use crate::wire::{Attributes, Context, NextHop};
 use crate::{Family, Prefix};
-
-/// Do not pass on to another AS (RFC 1997).
-const NO_EXPORT: u32 = 0xffff_ff01;
-/// Do not pass on.
-const NO_ADVERTISE: u32 = 0xffff_ff02;
-/// Do not pass on to another AS, not even one of our confederation; we have none.
-const NO_EXPORT_SUBCONFED: u32 = 0xffff_ff03;
 
 /// Whom to announce to.
 #[derive(Clone, Copy, Debug)]
@@ -31,23 +25,77 @@ pub(crate) struct Target<'a> {
     pub(crate) context: &'a Context,
 }
 
-impl Target<'_> {
-    /// Whether the peer may have this path of this prefix.
-    pub(crate) fn admits(&self, prefix: Prefix, path: &Path) -> bool {
-        self.context.families.contains(&prefix.family())
-            && self.peer.export.passes(prefix)
-            && path.from.as_deref().is_none_or(|from| self.may_learn_from(from))
-            && self.communities_admit(&path.route.attributes)
-            && self
-                .peer
-                .role(self.local)
-                .is_none_or(|role| leak::may_leave(role, &path.route.attributes))
+/// Why a peer may not have a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Denial<'a> {
+    /// The session does not carry the family.
+    Family,
+    /// The peer announced it to us.
+    Own,
+    /// It came by iBGP, and neither side of the way is our client (RFC 4456 §6).
+    NotReflected,
+    /// It carries this well-known community (RFC 1997).
+    Community(u32),
+    /// It has come from above, and the peer is not below us (RFC 9234 §5).
+    Leak,
+    /// The export policy refuses it.
+    Policy(Verdict<'a>),
+}
+
+impl<'a> Target<'a> {
+    /// Whether the peer may have this path of this prefix, and which rule lets it through.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub(crate) fn admit(&self, prefix: Prefix, path: &Path) -> Result<Verdict<'a>, Denial<'a>> {
+        if !self.context.families.contains(&prefix.family()) {
+            return Err(Denial::Family);
+        }
+        if let Some(from) = &path.from {
+            self.may_learn_from(from)?;
+        }
+        let attributes = &path.route.attributes;
+        if let Some(community) = self.forbidding_community(attributes) {
+            return Err(Denial::Community(community));
+        }
+        if self
+            .peer
+            .role(self.local)
+            .is_some_and(|role| !leak::may_leave(role, attributes))
+        {
+            return Err(Denial::Leak);
+        }
+        let verdict = self.peer.export.judge(&Subject {
+            prefix,
+            attributes,
+            learned: path.from.is_some(),
+            external: self.external(),
+        });
+        if verdict.accepted {
+            Ok(verdict)
+        } else {
+            Err(Denial::Policy(verdict))
+        }
     }
 
-    /// The route as the peer sees it; none if we have no next hop for it.
-    pub(crate) fn route(&self, family: Family, from: Option<&Neighbor>, route: &Route) -> Option<Route> {
+    /// The route as the peer sees it, once the rule that let it through has changed it; none if we have no next
+    /// hop for it.
+    pub(crate) fn route(
+        &self,
+        family: Family,
+        from: Option<&Neighbor>,
+        route: &Route,
+        operations: &[Operation],
+    ) -> Option<Route> {
         let next_hop = self.next_hop(family, from, route.next_hop)?;
-        let attributes = (*route.attributes).clone();
+        let mut attributes = (*route.attributes).clone();
+        if self.external() {
+            // What another AS said of its links is not for a third one (RFC 4271 §5.1.4); what we say is.
+            attributes.med = None;
+        }
+        for operation in operations {
+            operation.apply(&mut attributes);
+        }
         let attributes = if self.external() {
             self.external_attributes(attributes)
         } else {
@@ -65,17 +113,25 @@ impl Target<'_> {
 
     /// Nobody hears his own routes. What came by iBGP goes to iBGP peers only by reflection: from clients to
     /// all, from others to clients (RFC 4456 §6).
-    fn may_learn_from(&self, from: &Neighbor) -> bool {
+    fn may_learn_from(&self, from: &Neighbor) -> Result<(), Denial<'a>> {
         let reflects = from.client || self.peer.route_reflector_client;
-        from.key != self.peer.key && (from.external || self.external() || reflects)
+        if from.key == self.peer.key {
+            Err(Denial::Own)
+        } else if from.external || self.external() || reflects {
+            Ok(())
+        } else {
+            Err(Denial::NotReflected)
+        }
     }
 
-    fn communities_admit(&self, attributes: &Attributes) -> bool {
-        !attributes.communities.iter().any(|&community| match community {
+    /// The well-known community that keeps a route from the peer (RFC 1997).
+    fn forbidding_community(&self, attributes: &Attributes) -> Option<u32> {
+        let forbids = |community: &u32| match *community {
             NO_ADVERTISE => true,
             NO_EXPORT | NO_EXPORT_SUBCONFED => self.external(),
             _ => false,
-        })
+        };
+        attributes.communities.iter().copied().find(forbids)
     }
 
     /// RFC 4271 §5.1.3. Without a next hop of its own, a prefix is ours. An IPv4 prefix has an IPv6 next hop only
@@ -93,7 +149,7 @@ impl Target<'_> {
         }
     }
 
-    /// Our AS in front; what is for our AS only stays here (RFC 4271 §5.1.4, §5.1.5, RFC 4456 §8).
+    /// Our AS in front; what is for our AS only stays here (RFC 4271 §5.1.5, RFC 4456 §8).
     fn external_attributes(&self, mut attributes: Attributes) -> Attributes {
         attributes.as_path.prepend(self.local.asn);
         if let Some(role) = self.peer.role(self.local) {
@@ -101,7 +157,6 @@ impl Target<'_> {
         }
         Attributes {
             local_pref: None,
-            med: None,
             originator_id: None,
             cluster_list: Vec::new(),
             ..attributes
@@ -187,7 +242,7 @@ mod tests {
     fn admits(to: &PeerConfig, source: Option<&PeerConfig>, attributes: Attributes) -> bool {
         let source = source.map(|peer| Arc::new(from(peer, 9)));
         let path = Path::new(source, Arc::new(learned(attributes)), None);
-        target(&config(1), to).admits(prefix(), &path)
+        target(&config(1), to).admit(prefix(), &path).is_ok()
     }
 
     /// RFC 4271 §9.2: what an internal peer told goes to no internal peer.
@@ -267,10 +322,8 @@ mod tests {
             context: &context,
             ..target(&local, &to)
         };
-        assert!(!deaf.admits(
-            prefix(),
-            &Path::new(None, Arc::new(learned(Attributes::default())), None)
-        ));
+        let path = Path::new(None, Arc::new(learned(Attributes::default())), None);
+        assert_eq!(deaf.admit(prefix(), &path), Err(Denial::Family));
     }
 
     /// RFC 4271 §5.1.3: ours to external peers, kept to internal ones.
@@ -296,7 +349,7 @@ mod tests {
             };
             let source = source.map(|peer| from(&peer, 3));
             let sent = target(&local, &to)
-                .route(Family::Ipv4Unicast, source.as_ref(), &route)
+                .route(Family::Ipv4Unicast, source.as_ref(), &route, &[])
                 .unwrap();
             assert_eq!(sent.next_hop, expected, "{mode:?} {source:?}");
         }
@@ -306,7 +359,7 @@ mod tests {
             attributes: Arc::default(),
         };
         assert_eq!(
-            target(&local, &to).route(Family::Ipv6Unicast, None, &route),
+            target(&local, &to).route(Family::Ipv6Unicast, None, &route, &[]),
             None,
             "no address, no route"
         );
@@ -349,7 +402,7 @@ mod tests {
                 attributes: Arc::default(),
             };
             let source = next_hop.map(|_| from(&client, 3));
-            let sent = target.route(Family::Ipv4Unicast, source.as_ref(), &route);
+            let sent = target.route(Family::Ipv4Unicast, source.as_ref(), &route, &[]);
             assert_eq!(sent.and_then(|route| route.next_hop), expected, "{next_hop:?}");
         }
     }
@@ -371,7 +424,7 @@ mod tests {
         };
         let sent = |to: &PeerConfig, source: &PeerConfig, attributes: &Attributes| {
             let route = learned(attributes.clone());
-            let sent = target(&config(1), to).route(Family::Ipv4Unicast, Some(&from(source, 9)), &route);
+            let sent = target(&config(1), to).route(Family::Ipv4Unicast, Some(&from(source, 9)), &route, &[]);
             (*sent.unwrap().attributes).clone()
         };
         let abroad = sent(

@@ -7,6 +7,8 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::config::{Config, Policy};
+use crate::filter::{Operation, Subject, Verdict};
+use crate::rib::Neighbor;
 use crate::wire::{Attributes, NextHop};
 use crate::{Family, Prefix};
 
@@ -83,9 +85,28 @@ pub(crate) fn loops(
     }
 }
 
-/// Whether the import policy keeps a prefix from being selected.
-pub(crate) fn refused(policy: &Policy, prefix: Prefix) -> Option<Refusal> {
-    (!policy.passes(prefix)).then_some(Refusal::Policy)
+/// What the import policy makes of a route that `from` announced.
+pub(crate) fn judge<'a>(
+    policy: &'a Policy,
+    from: &Neighbor,
+    prefix: Prefix,
+    attributes: &Attributes,
+) -> Verdict<'a> {
+    policy.judge(&Subject {
+        prefix,
+        attributes,
+        learned: true,
+        external: from.external,
+    })
+}
+
+/// The attributes once a rule has changed them; none where it leaves them as they are.
+pub(crate) fn rewrite(attributes: &Attributes, operations: &[Operation]) -> Option<Attributes> {
+    let mut changed = attributes.clone();
+    for operation in operations {
+        operation.apply(&mut changed);
+    }
+    (!operations.is_empty()).then_some(changed)
 }
 
 /// The address that packets go to.

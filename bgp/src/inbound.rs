@@ -8,7 +8,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use smallvec::SmallVec;
+
 use crate::config::{Config, Policy};
+use crate::filter::{Step, Verdict};
 use crate::import::{self, OwnNextHops, Refusal};
 use crate::leak::Relation;
 use crate::rib::{Neighbor, Path, PrefixId, Rib, Route, Standing};
@@ -59,6 +62,47 @@ impl Gate<'_> {
     }
 }
 
+/// What rules have made of one received route: the same for all prefixes that a rule matches.
+type Changed<'a> = SmallVec<[(&'a Step, Arc<Route>); 1]>;
+
+impl<'a> Gate<'a> {
+    /// The path that an announcement becomes; one that loops is not changed by any rule.
+    fn judge(
+        &self,
+        prefix: Prefix,
+        received: &Arc<Route>,
+        looped: Option<Refusal>,
+        changed: &mut Changed<'a>,
+        rib: &mut Rib,
+    ) -> Path {
+        let verdict = import::judge(self.policy, self.from, prefix, &received.attributes);
+        let refusal = looped.or_else(|| (!verdict.accepted).then_some(Refusal::Policy));
+        let mut path = Path::new(Some(self.from.clone()), received.clone(), refusal);
+        if let Some(step) = verdict.step.filter(|_| refusal.is_none()) {
+            path.route = match changed.iter().find(|(by, _)| std::ptr::eq(*by, step)) {
+                Some((_, route)) => route.clone(),
+                None => {
+                    let route = rewritten(received, verdict, rib);
+                    changed.push((step, route.clone()));
+                    route
+                }
+            };
+        }
+        path
+    }
+}
+
+/// A received route as the rule that let it in changes it.
+fn rewritten(received: &Arc<Route>, verdict: Verdict<'_>, rib: &mut Rib) -> Arc<Route> {
+    match import::rewrite(&received.attributes, verdict.operations()) {
+        Some(attributes) => rib.intern(Route {
+            next_hop: received.next_hop,
+            attributes: Arc::new(attributes),
+        }),
+        None => received.clone(),
+    }
+}
+
 impl Inbound {
     /// An empty one.
     pub(crate) fn new(key: PeerKey) -> Self {
@@ -99,11 +143,11 @@ impl Inbound {
                 next_hop: Some(reach.next_hop),
                 attributes: attributes.clone(),
             };
-            let route = rib.intern(route);
+            let received = rib.intern(route);
+            let mut changed = Changed::default();
             for Nlri { path_id, prefix } in reach.nlri {
                 if gate.families.contains(&prefix.family()) {
-                    let refusal = looped.or_else(|| import::refused(gate.policy, prefix));
-                    let path = Path::new(Some(gate.from.clone()), route.clone(), refusal);
+                    let path = gate.judge(prefix, &received, looped, &mut changed, rib);
                     self.insert(prefix, path.with_id(path_id), rib);
                 }
             }
@@ -182,19 +226,17 @@ impl Inbound {
             let (Some(prefix), Some(path)) = (rib.prefix(place.0), self.path(place, rib)) else {
                 continue;
             };
-            let Route {
-                next_hop: Some(next_hop),
-                ref attributes,
-            } = *path.route
-            else {
+            let (received, path_id, standing) = (path.received.clone(), path.id, path.standing);
+            let Some(next_hop) = received.next_hop else {
                 continue;
             };
-            let refusal = gate
-                .refusal(attributes, next_hop)
-                .or_else(|| import::refused(gate.policy, prefix));
-            let mut judged = Path::new(Some(gate.from.clone()), path.route.clone(), refusal).with_id(path.id);
-            judged.standing = path.standing;
-            self.insert(prefix, judged, rib);
+            let looped = gate.refusal(&received.attributes, next_hop);
+            let judged = gate.judge(prefix, &received, looped, &mut Changed::default(), rib);
+            let mut judged = judged.with_id(path_id);
+            judged.standing = standing;
+            if self.path(place, rib).is_some_and(|path| !path.is_as(&judged)) {
+                self.insert(prefix, judged, rib);
+            }
         }
     }
 

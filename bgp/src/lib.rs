@@ -12,6 +12,7 @@ mod decision;
 pub mod error;
 mod export;
 pub mod features;
+pub mod filter;
 mod import;
 mod inbound;
 mod leak;

@@ -13,6 +13,7 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use crate::export::Target;
+use crate::filter::{Step, Verdict};
 use crate::rib::{Neighbor, Path, PrefixId, Rib, Route};
 use crate::session::Session;
 use crate::wire::{self, Context, Message, Nlri, RouteRefresh, update};
@@ -116,8 +117,8 @@ impl Outbound {
             let Some(prefix) = rib.prefix(id) else { continue };
             let wanted: SmallVec<[(u32, Arc<Route>); 1]> = wanted(id, prefix, target, rib)
                 .into_iter()
-                .filter_map(|(label, path)| {
-                    let route = batch.route(target, prefix.family(), &path, rib)?;
+                .filter_map(|(label, path, verdict)| {
+                    let route = batch.route(target, prefix.family(), &path, verdict, rib)?;
                     Some((label, route))
                 })
                 .collect();
@@ -172,17 +173,27 @@ impl Outbound {
     }
 }
 
-/// The paths of a prefix that the peer shall have, by identifier: the best one, or with Add-Path the first few of
+/// The paths of a prefix that the peer shall have, by identifier, with what its export policy says: the best one, or with Add-Path the first few of
 /// all that it may have.
-fn wanted(id: PrefixId, prefix: Prefix, target: &Target<'_>, rib: &Rib) -> SmallVec<[(u32, Path); 1]> {
-    let admitted = |path: &&Path| target.admits(prefix, path);
+fn wanted<'a>(
+    id: PrefixId,
+    prefix: Prefix,
+    target: &Target<'a>,
+    rib: &Rib,
+) -> SmallVec<[(u32, Path, Verdict<'a>); 1]> {
+    let admitted = |path| Some((path, target.admit(prefix, path).ok()?));
     if !target.context.add_path_send.contains(&prefix.family()) {
-        let best = rib.best(id).filter(admitted);
-        return best.map(|path| (0, path.clone())).into_iter().collect();
+        let best = rib.best(id).and_then(admitted);
+        return best
+            .map(|(path, verdict)| (0, path.clone(), verdict))
+            .into_iter()
+            .collect();
     }
     let limit = target.peer.features.paths_to_send(prefix.family());
-    let paths = rib.in_order(id).into_iter().filter(admitted).take(limit);
-    paths.map(|path| (path.label, path.clone())).collect()
+    let paths = rib.in_order(id).into_iter().filter_map(admitted).take(limit);
+    paths
+        .map(|(path, verdict)| (path.label, path.clone(), verdict))
+        .collect()
 }
 
 fn nlri(prefix: Prefix, label: u32) -> Nlri {
@@ -217,12 +228,16 @@ struct Batch {
     announced: Vec<Announced>,
     /// Where in `announced` a route is.
     indices: HashMap<*const Route, usize, FixedState>,
-    /// What becomes of a route from a source on the way out: it is the same for all prefixes of a family.
-    translated: HashMap<(Learned, Family), Option<Arc<Route>>, FixedState>,
+    /// What becomes of a route from a source on the way out: it is the same for all prefixes of a family that
+    /// one rule lets through.
+    translated: HashMap<Way, Option<Arc<Route>>, FixedState>,
 }
 
 /// A route and its source, by their places in memory: the table keeps them there meanwhile.
 type Learned = (*const Route, Option<*const Neighbor>);
+
+/// Of a family, let through by a rule.
+type Way = (Learned, Family, Option<*const Step>);
 
 #[derive(Debug)]
 struct Announced {
@@ -238,14 +253,15 @@ impl Batch {
         target: &Target<'_>,
         family: Family,
         path: &Path,
+        verdict: Verdict<'_>,
         rib: &mut Rib,
     ) -> Option<Arc<Route>> {
         let learned = (Arc::as_ptr(&path.route), path.from.as_ref().map(Arc::as_ptr));
         self.translated
-            .entry((learned, family))
+            .entry((learned, family, verdict.step.map(std::ptr::from_ref)))
             .or_insert_with(|| {
                 target
-                    .route(family, path.from.as_deref(), &path.route)
+                    .route(family, path.from.as_deref(), &path.route, verdict.operations())
                     .map(|route| rib.intern(route))
             })
             .clone()

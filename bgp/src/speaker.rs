@@ -23,7 +23,7 @@ use crate::rib::{Path, Rib, Route};
 pub use crate::seam::{ConnId, Input, Output};
 use crate::session::{Link, Loss};
 pub use crate::status::{PathSnapshot, PeerSnapshot, State};
-use crate::wire::{Attributes, Cease};
+use crate::wire::{self, Attributes, Cease, Context, Message, Notification};
 
 /// Bytes under way to one peer beyond which its announcements wait for `Drained`.
 pub const SEND_BUDGET: usize = 256 * 1024;
@@ -213,8 +213,16 @@ impl Speaker {
             };
             self.on_peer(now, key, |peering, cx| peering.accepted(link, cx));
         } else {
-            self.outputs.push_back(Output::Close { conn });
+            self.reject(conn);
         }
+    }
+
+    /// Says to whom is not configured that this is why (RFC 4486 §4), and reads nothing of his.
+    fn reject(&mut self, conn: ConnId) {
+        let rejected = Message::Notification(Notification::cease(Cease::ConnectionRejected));
+        let bytes = wire::encode(&rejected, &Context::default());
+        self.outputs.push_back(Output::Send { conn, bytes });
+        self.outputs.push_back(Output::Close { conn });
     }
 
     /// The process ends. What was selected stays selected, so that forwarding goes on.
@@ -228,7 +236,7 @@ impl Speaker {
     /// After the end there is nothing to say but no.
     fn refuse(&mut self, input: &Input) {
         if let Input::Accepted { conn, .. } = input {
-            self.outputs.push_back(Output::Close { conn: *conn });
+            self.reject(*conn);
         }
     }
 }

@@ -29,6 +29,7 @@ pub(crate) fn config(id: u8) -> Config {
         cluster_id: None,
         restarted: false,
         deferral: Duration::from_secs(10),
+        farewell: String::new(),
         seed: id.into(),
         max_paths: 8,
     }
@@ -48,6 +49,7 @@ pub(crate) fn peer(id: u8) -> PeerConfig {
         next_hop_v6: None,
         passive: false,
         hold_time: Duration::from_secs(90),
+        min_hold_time: Duration::ZERO,
         families: Family::ALL.to_vec(),
         route_reflector_client: false,
         graceful_restart: Some(Duration::from_secs(120)),

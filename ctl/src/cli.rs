@@ -112,7 +112,7 @@ pub(crate) enum Command {
 /// `get`.
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
-    /// A kind of resource: ippools, nodes, bgppeers, bgpconfigurations, ipblocks, workloadendpoints.
+    /// A kind of resource: ippools, nodes, bgppeers, bgpfilters, bgpconfigurations, ipblocks, workloadendpoints.
     #[arg(required_unless_present = "file")]
     pub(crate) kind: Option<String>,
     /// Only those of these names.

@@ -524,6 +524,7 @@ pub(crate) fn columns(kind: Kind) -> (&'static [&'static str], usize) {
             3,
         ),
         Kind::BgpPeer => (&["NAME", "PEERIP", "NODE", "ASN", "NEXTHOPMODE", "HOLDTIME"], 4),
+        Kind::BgpFilter => (&["NAME", "IMPORTV4", "EXPORTV4", "IMPORTV6", "EXPORTV6"], 5),
         Kind::WorkloadEndpoint => (
             &[
                 "NAMESPACE",
@@ -570,6 +571,12 @@ pub(crate) fn cells(resource: &Resource) -> Vec<String> {
         }
         Resource::BgpConfiguration(configuration) => configuration_cells(name, &configuration.spec),
         Resource::BgpPeer(peer) => peer_cells(name, &peer.spec),
+        Resource::BgpFilter(filter) => {
+            let spec = &filter.spec;
+            let lists = [&spec.import_v4, &spec.export_v4, &spec.import_v6, &spec.export_v6];
+            let counts = lists.map(|rules| rules.len().to_string());
+            std::iter::once(name).chain(counts).collect()
+        }
         Resource::WorkloadEndpoint(endpoint) => vec![
             optional(endpoint.metadata.namespace.as_ref()),
             endpoint.spec.pod.clone(),

@@ -459,6 +459,7 @@ impl Plan {
             passive: false,
             hold_time: BgpConfigurationSpec::default().hold_time,
             max_restart_time: BgpConfigurationSpec::default().node_mesh_max_restart_time,
+            filters: Vec::new(),
             bfd: None,
             password: None,
             ttl_security: None,

@@ -135,6 +135,7 @@ async fn blocks(store: &SqliteStore) -> Result<Vec<Wanted>> {
         | Resource::Node(_)
         | Resource::BgpConfiguration(_)
         | Resource::BgpPeer(_)
+        | Resource::BgpFilter(_)
         | Resource::WorkloadEndpoint(_) => None,
     });
     Ok(blocks.collect())

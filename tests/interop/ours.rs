@@ -63,6 +63,7 @@ impl Ours {
             cluster_id: None,
             restarted,
             deferral: Duration::from_secs(10),
+            farewell: String::new(),
             seed: 1,
             max_paths: 1,
         };
@@ -205,6 +206,7 @@ pub(crate) fn peer(session: Session, ends: Ends) -> PeerConfig {
         next_hop_v6: Some(ends.ours_v6),
         passive: session.we_wait,
         hold_time: Duration::from_secs(session.hold_time.into()),
+        min_hold_time: Duration::ZERO,
         families: Family::ALL.to_vec(),
         route_reflector_client: session.reflector == Some(Side::Ours),
         graceful_restart: session

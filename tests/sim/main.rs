@@ -3,6 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod collision;
+mod corpus;
+#[path = "../fuzz/src/speakers.rs"]
+#[expect(unreachable_pub, reason = "the fuzz package publishes it")]
+mod fuzz;
 mod mesh;
 mod model;
 mod network;

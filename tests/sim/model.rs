@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use manx_bgp::wire::{NextHop, Segment};
-use manx_bgp::{NextHopMode, PathSnapshot, Prefix};
+use manx_bgp::{NextHopMode, PathSnapshot, Policy, Prefix};
 
 use crate::network::{Network, Node, address, node_of};
 use crate::plan::{Plan, address_v6};
@@ -152,7 +152,7 @@ impl<'a> Model<'a> {
         let Some(from) = route.from else { return true };
         let us = &self.plan.speakers[node];
         let ours = [address(node).into(), address_v6(node).into()];
-        self.plan.peers[node][&from].import.passes(prefix)
+        passes(&self.plan.peers[node][&from].import, prefix)
             && !route.as_path.contains(&us.asn)
             && route.originator != Some(us.router_id)
             && !route.clusters.contains(&self.cluster(node))
@@ -168,7 +168,7 @@ impl<'a> Model<'a> {
         let reflects = by_ibgp.is_none_or(|from| self.external(node, peer) || client(from) || client(peer));
         let admitted = carried(&settings.families)
             && carried(&self.plan.peers[peer][&node].families)
-            && settings.export.passes(prefix)
+            && passes(&settings.export, prefix)
             && best.from != Some(peer)
             && reflects;
         admitted.then(|| Route {
@@ -308,5 +308,15 @@ fn destination(next_hop: NextHop) -> IpAddr {
     match next_hop {
         NextHop::V4(address) => address.into(),
         NextHop::V6 { global, .. } => global.into(),
+    }
+}
+
+/// Whether a policy lets a prefix through. Plans have no filters, which look at more than that.
+fn passes(policy: &Policy, prefix: Prefix) -> bool {
+    match policy {
+        Policy::Accept => true,
+        Policy::Reject => false,
+        Policy::Within(ranges) => ranges.iter().any(|range| range.covers(prefix)),
+        Policy::Filtered(_) => panic!("the model knows no filters"),
     }
 }

@@ -214,6 +214,7 @@ impl Victim {
             asn: ASN + self.rng.random_range(0..2),
             passive: self.rng.random(),
             hold_time: Duration::from_secs([0, 3, 90][self.rng.random_range(0..3)]),
+            min_hold_time: Duration::ZERO,
             families: Family::ALL[..self.rng.random_range(1..3)].to_vec(),
             route_reflector_client: self.rng.random(),
             graceful_restart: self.rng.random_bool(0.5).then_some(Duration::from_secs(10)),

@@ -331,6 +331,7 @@ fn block_in(resource: Resource) -> Option<IpBlock> {
         | Resource::Node(_)
         | Resource::BgpConfiguration(_)
         | Resource::BgpPeer(_)
+        | Resource::BgpFilter(_)
         | Resource::WorkloadEndpoint(_) => None,
     }
 }

@@ -9,19 +9,22 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU8;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
+use manx_bgp::filter::{Chain, Filter};
 use manx_bgp::transport::Secret;
 use manx_bgp::{BfdConfig, Config, Family, NextHopMode, PeerConfig, PeerKey, Policy, Prefix};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error as _, MapAccess, Unexpected, Visitor};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Error as _, IntoDeserializer as _, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _};
 
 pub use self::features::{AddPathSettings, RoleName, Unusable};
 pub use self::transport::{AlgorithmName, Contradiction, TcpAoKey};
 use crate::Options;
+use crate::filters::FilterSettings;
 
 const BGP_PORT: u16 = 179;
 
@@ -38,7 +41,7 @@ const DEFERRAL: Duration = Duration::from_secs(10);
 const MAX_PATHS: usize = 16;
 
 /// Fields that DESIGN names and that no release reads yet.
-const NOT_YET: [&str; 4] = ["dynamicNeighbors", "filters", "limit", "maxPrefix"];
+const NOT_YET: [&str; 3] = ["dynamicNeighbors", "limit", "maxPrefix"];
 
 /// The file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -56,6 +59,9 @@ pub struct Settings {
     /// Best paths into the kernel's main table. Default false.
     #[serde(default)]
     pub fib: bool,
+    /// What peers are told when we shut down (RFC 9003), 255 octets at most. Default: nothing.
+    #[serde(default, deserialize_with = "communication")]
+    pub shutdown_communication: String,
     /// The control socket, for `manxctl bgp … --socket`. Default: none.
     #[serde(default)]
     pub socket: Option<PathBuf>,
@@ -65,6 +71,9 @@ pub struct Settings {
     /// The peers.
     #[serde(default)]
     pub neighbors: Vec<Neighbor>,
+    /// Filters that neighbours' `import` and `export` name.
+    #[serde(default)]
+    pub filters: Vec<FilterSettings>,
 }
 
 /// A peer.
@@ -95,6 +104,9 @@ pub struct Neighbor {
     /// Seconds of silence after which the peer is gone: 0 (never) or 3 to 65535. Default 90.
     #[serde(default = "hold_time_default", deserialize_with = "hold_time")]
     pub hold_time: u16,
+    /// The shortest hold time that the peer may ask for, where it asks for one: 3 to 65535. Default 0: any.
+    #[serde(default, deserialize_with = "hold_time")]
+    pub min_hold_time: u16,
     /// Seconds that the peer keeps our routes while we restart, 0 to 4095; `false` does not offer graceful
     /// restart, `true`, the default, stands for 120.
     #[serde(default = "graceful_restart_default", deserialize_with = "graceful_restart")]
@@ -105,12 +117,13 @@ pub struct Neighbor {
     /// Send our own address as next hop, also of reflected and iBGP routes. Default false.
     #[serde(default)]
     pub next_hop_self: bool,
-    /// What comes in. Default `accept` within our AS, `reject` from another (RFC 8212).
-    #[serde(default)]
-    pub import: Option<PolicyName>,
-    /// What goes out. Default as for `import`.
-    #[serde(default)]
-    pub export: Option<PolicyName>,
+    /// What comes in: `accept`, `reject`, or names of filters, whose rules decide in order. Default, and what
+    /// holds where no rule matches: `accept` within our AS, `reject` from another (RFC 8212).
+    #[serde(default, deserialize_with = "policy")]
+    pub import: Option<PolicySetting>,
+    /// What goes out, likewise.
+    #[serde(default, deserialize_with = "policy")]
+    pub export: Option<PolicySetting>,
     /// Watch the path by BFD (RFC 5880): how, or `true` for the defaults. Default `false`.
     #[serde(default, deserialize_with = "bfd")]
     pub bfd: Option<BfdSettings>,
@@ -188,6 +201,15 @@ pub enum FamilyName {
     Ipv6,
 }
 
+/// What passes in one direction, as the file says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PolicySetting {
+    /// Everything or nothing.
+    Fixed(PolicyName),
+    /// What these filters say, one after the other.
+    Filters(Vec<String>),
+}
+
 /// A policy, as the file names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -214,6 +236,19 @@ pub enum ConfigError {
     /// Two neighbours have one address.
     #[error("the neighbor {0} is listed twice: keep one of the two")]
     Twice(IpAddr),
+    /// Two filters have one name.
+    #[error("the filter '{0}' is listed twice: give one of the two another name")]
+    FilterTwice(String),
+    /// A neighbour names a filter that is not there.
+    #[error("the neighbor {neighbor} names the filter '{name}', which is not among the filters: {known}")]
+    UnknownFilter {
+        /// Whose setting it is.
+        neighbor: IpAddr,
+        /// The name.
+        name: String,
+        /// Those that are.
+        known: String,
+    },
     /// A neighbour asks for a feature that it cannot have.
     #[error("neighbor {neighbor}: {unusable}")]
     Unusable {
@@ -254,7 +289,34 @@ impl Settings {
                 unusable,
             })?;
         }
+        settings.check_filters()?;
         Ok(settings)
+    }
+
+    /// Every filter has a name of its own, and every name a filter.
+    fn check_filters(&self) -> Result<(), ConfigError> {
+        let mut known = BTreeSet::new();
+        if let Some(again) = self
+            .filters
+            .iter()
+            .find(|filter| !known.insert(filter.name.as_str()))
+        {
+            return Err(ConfigError::FilterTwice(again.name.clone()));
+        }
+        for neighbor in &self.neighbors {
+            let settings = [&neighbor.import, &neighbor.export].into_iter().flatten();
+            if let Some(name) = settings
+                .flat_map(PolicySetting::filters)
+                .find(|name| !known.contains(name.as_str()))
+            {
+                return Err(ConfigError::UnknownFilter {
+                    neighbor: neighbor.address.ip(),
+                    name: name.clone(),
+                    known: known.into_iter().collect::<Vec<_>>().join(", "),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// What the speaker starts with. `restarted`: forwarding outlived our last life (RFC 4724 §4.1).
@@ -267,6 +329,7 @@ impl Settings {
                 cluster_id: None,
                 restarted,
                 deferral: DEFERRAL,
+                farewell: self.shutdown_communication.clone(),
                 seed: rand::random(),
                 max_paths: MAX_PATHS,
             },
@@ -289,16 +352,22 @@ impl Settings {
 
     /// The peers as the speaker takes them.
     pub fn peers(&self) -> impl Iterator<Item = PeerConfig> {
-        self.neighbors.iter().map(|neighbor| neighbor.peer(self.asn))
+        self.neighbors
+            .iter()
+            .map(|neighbor| neighbor.peer(self.asn, &self.filters))
     }
 }
 
 impl Neighbor {
-    fn peer(&self, our_asn: u32) -> PeerConfig {
+    fn peer(&self, our_asn: u32, filters: &[FilterSettings]) -> PeerConfig {
         let default = if self.asn == our_asn {
-            PolicyName::Accept
+            Policy::Accept
         } else {
-            PolicyName::Reject
+            Policy::Reject
+        };
+        let policy = |setting: &Option<PolicySetting>, of: fn(&FilterSettings) -> Filter| match setting {
+            Some(setting) => setting.policy(filters, of, default.clone()),
+            None => default.clone(),
         };
         PeerConfig {
             key: PeerKey {
@@ -312,6 +381,7 @@ impl Neighbor {
             next_hop_v6: self.next_hop_v6,
             passive: self.passive,
             hold_time: Duration::from_secs(self.hold_time.into()),
+            min_hold_time: Duration::from_secs(self.min_hold_time.into()),
             families: self.families.iter().map(|family| family.family()).collect(),
             route_reflector_client: self.route_reflector_client,
             graceful_restart: self
@@ -322,8 +392,8 @@ impl Neighbor {
             } else {
                 NextHopMode::Auto
             },
-            import: self.import.unwrap_or(default).policy(),
-            export: self.export.unwrap_or(default).policy(),
+            import: policy(&self.import, FilterSettings::import),
+            export: policy(&self.export, FilterSettings::export),
             bfd: self.bfd.map(BfdSettings::config),
             transport: transport::transport(self),
             features: features::features(self),
@@ -347,6 +417,33 @@ impl FamilyName {
         match self {
             Self::Ipv4 => Family::Ipv4Unicast,
             Self::Ipv6 => Family::Ipv6Unicast,
+        }
+    }
+}
+
+impl PolicySetting {
+    /// The filters that it names.
+    fn filters(&self) -> &[String] {
+        match self {
+            Self::Fixed(_) => &[],
+            Self::Filters(names) => names,
+        }
+    }
+
+    /// What it means: `of` a filter is its part for the direction.
+    fn policy(
+        &self,
+        filters: &[FilterSettings],
+        of: fn(&FilterSettings) -> Filter,
+        otherwise: Policy,
+    ) -> Policy {
+        match self {
+            Self::Fixed(name) => name.policy(),
+            Self::Filters(names) => {
+                let named = |name: &String| filters.iter().find(|filter| filter.name == *name).map(of);
+                let filters: Vec<Filter> = names.iter().filter_map(named).collect();
+                Policy::Filtered(Arc::new(Chain::new(&filters, otherwise)))
+            }
         }
     }
 }
@@ -452,14 +549,41 @@ fn prefixes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Prefix>, D
 }
 
 fn prefix<E: serde::de::Error>(network: IpNetwork) -> Result<Prefix, E> {
+    no_host_bits(network).map_err(E::custom)
+}
+
+/// The prefix that a network is, if it has no bits set beyond its length.
+pub(crate) fn no_host_bits(network: IpNetwork) -> Result<Prefix, String> {
     let prefix = Prefix::new(network);
     if prefix.network() == network {
         Ok(prefix)
     } else {
-        Err(E::custom(format!(
+        Err(format!(
             "'{network}' has bits set beyond its length: write {prefix}"
-        )))
+        ))
     }
+}
+
+fn policy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PolicySetting>, D::Error> {
+    struct Setting;
+
+    impl<'de> Visitor<'de> for Setting {
+        type Value = PolicySetting;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("accept, reject, or a list of names of filters")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            PolicyName::deserialize(text.into_deserializer()).map(PolicySetting::Fixed)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, names: A) -> Result<Self::Value, A::Error> {
+            Vec::deserialize(SeqAccessDeserializer::new(names)).map(PolicySetting::Filters)
+        }
+    }
+
+    deserializer.deserialize_any(Setting).map(Some)
 }
 
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
@@ -482,6 +606,18 @@ fn hold_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error
         )),
         seconds => Ok(seconds),
     }
+}
+
+/// RFC 9003 §2: its length has one octet.
+fn communication<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let words = String::deserialize(deserializer)?;
+    if words.len() > u8::MAX.into() {
+        return Err(D::Error::custom(format_args!(
+            "{} octets are more than the 255 that peers can be told (RFC 9003): shorten it",
+            words.len()
+        )));
+    }
+    Ok(words)
 }
 
 fn graceful_restart<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
@@ -543,6 +679,7 @@ fn bfd<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BfdSettings>
 #[cfg(test)]
 mod tests {
     use manx_bgp::Transport;
+    use manx_bgp::filter::{Action, Match, Operation, Operator, PeerType, Range, Rule};
     use manx_bgp::transport::Distance;
 
     use manx_bgp::{AddPathConfig, Features};
@@ -578,6 +715,7 @@ mod tests {
     fn every_field_reaches_the_speaker() {
         let text = format!(
             "{MINIMAL}fib: true
+shutdownCommunication: back at noon
 routes: [10.0.0.0/24, \"fd00::/64\"]
 neighbors:
 - address: 192.0.2.2:1179
@@ -588,6 +726,7 @@ neighbors:
   passive: true
   routeReflectorClient: true
   holdTime: 9
+  minHoldTime: 6
   gracefulRestart: 30
   families: [ipv6]
   nextHopSelf: true
@@ -601,6 +740,7 @@ neighbors:
         );
         let settings = Settings::parse(&text).unwrap();
         assert!(settings.fib);
+        assert_eq!(settings.options(false).config.farewell, "back at noon");
         assert_eq!(settings.routes.len(), 2);
         let expected = PeerConfig {
             key: PeerKey {
@@ -614,6 +754,7 @@ neighbors:
             next_hop_v6: Some("2001:db8::1".parse().unwrap()),
             passive: true,
             hold_time: Duration::from_secs(9),
+            min_hold_time: Duration::from_secs(6),
             families: vec![Family::Ipv6Unicast],
             route_reflector_client: true,
             graceful_restart: Some(Duration::from_secs(30)),
@@ -642,6 +783,104 @@ neighbors:
             },
         };
         assert_eq!(settings.peers().collect::<Vec<_>>(), [expected]);
+    }
+
+    #[test]
+    fn filters_reach_the_neighbours_that_name_them() {
+        let text = format!(
+            "{MINIMAL}filters:
+- name: pods
+  importV4:
+  - {{cidr: 10.0.0.0/8, matchOperator: In, prefixLength: {{min: 24, max: 28}}, action: Accept,
+     operations: [{{addCommunity: {{value: '1:2'}}}}, {{prependASPath: {{prefix: [7]}}}}, {{setMED: {{value: 5}}}},
+                  {{setLocalPreference: {{value: 50}}}}, {{setCommunities: {{values: ['1:2:3', no-export]}}}}]}}
+  exportV6:
+  - {{source: RemotePeers, peerType: eBGP, communities: {{values: ['rt:1:2']}}, asPathPrefix: [1, 2], action: Reject}}
+neighbors:
+- {{address: 192.0.2.2, asn: 64512, import: [pods]}}
+- {{address: 192.0.2.3, asn: 65001, export: [pods]}}
+"
+        );
+        let peers: Vec<PeerConfig> = Settings::parse(&text).unwrap().peers().collect();
+        let community = |text: &str| text.parse().unwrap();
+        let operations = vec![
+            Operation::AddCommunity(community("1:2")),
+            Operation::PrependAsPath(vec![7]),
+            Operation::SetMed(5),
+            Operation::SetLocalPreference(50),
+            Operation::SetCommunities(vec![community("1:2:3"), community("no-export")]),
+        ];
+        let range = Range::new(Operator::In, "10.0.0.0/8".parse().unwrap(), Some(24), Some(28));
+        let import = Rule {
+            when: Match {
+                range: range.ok(),
+                ..Match::default()
+            },
+            then: Action::Accept(operations),
+        };
+        let export = Rule {
+            when: Match {
+                range: None,
+                learned: true,
+                peer: Some(PeerType::External),
+                communities: vec![community("rt:1:2")],
+                as_path_prefix: vec![1, 2],
+            },
+            then: Action::Reject,
+        };
+        let chain = |v4, v6, otherwise| {
+            let name = "pods".into();
+            Policy::Filtered(Arc::new(Chain::new(&[Filter { name, v4, v6 }], otherwise)))
+        };
+        assert_eq!(peers[0].import, chain(vec![import], vec![], Policy::Accept));
+        assert_eq!(peers[0].export, Policy::Accept);
+        assert_eq!(peers[1].export, chain(vec![], vec![export], Policy::Reject));
+        assert_eq!(peers[1].import, Policy::Reject, "another AS needs a policy");
+    }
+
+    #[test]
+    fn mistakes_in_rules_are_named() {
+        for (rule, complaint) in [
+            ("{cidr: 10.0.0.0/8, action: Accept}", "cidr needs a matchOperator"),
+            (
+                "{matchOperator: In, action: Accept}",
+                "matchOperator needs a cidr",
+            ),
+            (
+                "{prefixLength: {min: 8}, action: Accept}",
+                "prefixLength needs a cidr",
+            ),
+            (
+                "{cidr: 10.0.0.1/8, matchOperator: In, action: Accept}",
+                "write 10.0.0.0/8",
+            ),
+            (
+                "{cidr: 'fd00::/8', matchOperator: In, action: Accept}",
+                "is not IPv4 unicast's",
+            ),
+            (
+                "{cidr: 10.0.0.0/8, matchOperator: In, prefixLength: {min: 9, max: 8}, action: Accept}",
+                "prefix lengths from 9 to 8 are none",
+            ),
+            (
+                "{action: Reject, operations: [{setMED: {value: 1}}]}",
+                "write action Accept",
+            ),
+            (
+                "{action: Accept, operations: [{prependASPath: {prefix: []}}]}",
+                "1 to 10 AS numbers",
+            ),
+            (
+                "{action: Accept, operations: [{addCommunity: {value: '1'}}]}",
+                "'1' is no community",
+            ),
+            ("{action: Deny}", "unknown value 'Deny'"),
+            ("{action: Accept, sauce: RemotePeers}", "did you mean 'source'?"),
+            ("{cidr: 10.0.0.0/8}", "action"),
+        ] {
+            let error = wrong(&format!("{MINIMAL}filters: [{{name: a, importV4: [{rule}]}}]"));
+            assert!(error.contains(complaint), "{rule}: {error}");
+        }
     }
 
     #[test]
@@ -704,8 +943,16 @@ neighbors:
                 "2:1: unknown field 'routerID'; did you mean 'routerId'?",
             ),
             (
-                format!("{MINIMAL}filters: []"),
-                "3:1: 'filters' is not supported yet; supported here: asn, routerId",
+                format!("{MINIMAL}dynamicNeighbors: []"),
+                "3:1: 'dynamicNeighbors' is not supported yet; supported here: asn, routerId",
+            ),
+            (
+                neighbor("import: [none]"),
+                "192.0.2.2 names the filter 'none', which is not among the filters",
+            ),
+            (
+                format!("{MINIMAL}filters: [{{name: a}}, {{name: a}}]"),
+                "the filter 'a' is listed twice",
             ),
             (
                 format!("{MINIMAL}routes: [10.0.0.1/24]"),
@@ -719,6 +966,10 @@ neighbors:
             (
                 neighbor("holdTime: 2"),
                 "6:13: a hold time of 1 or 2 s is not possible",
+            ),
+            (
+                format!("{MINIMAL}shutdownCommunication: {}", "a".repeat(256)),
+                "256 octets are more than the 255",
             ),
             (
                 neighbor("gracefulRestart: 4096"),

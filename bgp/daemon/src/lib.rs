@@ -28,6 +28,7 @@ pub mod config;
 mod connection;
 pub mod control;
 mod driver;
+pub mod filters;
 mod guard;
 mod handle;
 mod ranges;

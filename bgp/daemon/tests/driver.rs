@@ -26,6 +26,7 @@ fn config(address: Ipv4Addr) -> Config {
         cluster_id: None,
         restarted: false,
         deferral: Duration::from_secs(5),
+        farewell: String::new(),
         seed: u64::from(address.to_bits()),
         max_paths: 1,
     }
@@ -59,6 +60,7 @@ fn peer(local: Ipv4Addr, remote: SocketAddr) -> PeerConfig {
         next_hop_v6: None,
         passive: false,
         hold_time: Duration::from_secs(90),
+        min_hold_time: Duration::ZERO,
         families: vec![Family::Ipv4Unicast],
         route_reflector_client: false,
         graceful_restart: None,

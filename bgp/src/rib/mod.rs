@@ -50,8 +50,10 @@ pub(crate) struct Path {
     pub(crate) id: Option<u32>,
     /// Our own identifier for it among the prefix's paths: it stays while the path does, and is never 0.
     pub(crate) label: u32,
-    /// Where it leads.
+    /// Where it leads, as we use it and pass it on.
     pub(crate) route: Arc<Route>,
+    /// As it came, before the import policy changed it.
+    pub(crate) received: Arc<Route>,
     /// Why it cannot be selected.
     pub(crate) refusal: Option<Refusal>,
     /// How far the peer stands by it.
@@ -82,6 +84,7 @@ impl Path {
     pub(crate) fn new(from: Option<Arc<Neighbor>>, route: Arc<Route>, refusal: Option<Refusal>) -> Self {
         Self {
             from,
+            received: route.clone(),
             id: None,
             label: 0,
             route,
@@ -89,6 +92,16 @@ impl Path {
             standing: Standing::Firm,
             rank: LOST,
         }
+    }
+
+    /// Whether it says the same as `other`, wherever the decision has put it.
+    pub(crate) fn is_as(&self, other: &Self) -> bool {
+        self.from == other.from
+            && self.id == other.id
+            && Arc::ptr_eq(&self.route, &other.route)
+            && Arc::ptr_eq(&self.received, &other.received)
+            && self.refusal == other.refusal
+            && self.standing == other.standing
     }
 
     /// The path with its sender's identifier.

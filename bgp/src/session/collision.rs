@@ -77,6 +77,8 @@ pub(crate) fn judge(
 
 #[cfg(test)]
 mod tests {
+    use std::cmp::Ordering;
+
     use super::*;
 
     const LOW: Identity = Identity {
@@ -126,6 +128,57 @@ mod tests {
         (HIGH, LOW, true, false, Progress::Settled { graceful: false }, Verdict::Older),
     ];
 
+    /// Every state × who dialled which × order of identifiers × order of ASes: 180 rows, with the rule in words.
+    ///
+    /// RFC 4271 §6.8: the connection stays that the greater identifier dialled.
+    /// RFC 4271 §6.8 (established): a session that stands wins, but over a restarted peer (RFC 4724 §4.2).
+    /// RFC 6286 §2.3: among equal identifiers the greater AS decides.
+    #[test]
+    fn the_whole_table_follows_one_rule() {
+        let progresses = [
+            Progress::OpenSent,
+            Progress::OpenConfirm,
+            Progress::Fresh,
+            Progress::Settled { graceful: false },
+            Progress::Settled { graceful: true },
+        ];
+        let us = Identity {
+            router_id: Ipv4Addr::new(10, 0, 0, 2),
+            asn: 64_513,
+        };
+        let orders = [Ordering::Less, Ordering::Equal, Ordering::Greater];
+        let dials = [(true, true), (true, false), (false, true), (false, false)];
+        for ids in orders {
+            for ases in orders {
+                let peer = Identity {
+                    router_id: Ipv4Addr::from(u32::from(us.router_id).wrapping_add_signed(-(ids as i32))),
+                    asn: us.asn.wrapping_add_signed(-(ases as i32)),
+                };
+                let we_are_greater = ids == Ordering::Greater || ids.is_eq() && ases == Ordering::Greater;
+                for (progress, (newer, older)) in progresses.into_iter().flat_map(|it| dials.map(|d| (it, d)))
+                {
+                    let wanted = match (progress, newer, older) {
+                        (Progress::OpenSent, ..) => Verdict::Both,
+                        (Progress::Settled { graceful: true }, false, _) => Verdict::Takeover,
+                        (Progress::Settled { .. }, ..) => Verdict::Older,
+                        (Progress::OpenConfirm | Progress::Fresh, true, true)
+                        | (Progress::OpenConfirm | Progress::Fresh, false, false) => Verdict::Newer,
+                        (Progress::OpenConfirm | Progress::Fresh, true, false) if we_are_greater => {
+                            Verdict::Newer
+                        }
+                        (Progress::OpenConfirm | Progress::Fresh, true, false) => Verdict::Older,
+                        (Progress::OpenConfirm | Progress::Fresh, false, true) if we_are_greater => {
+                            Verdict::Older
+                        }
+                        (Progress::OpenConfirm | Progress::Fresh, false, true) => Verdict::Newer,
+                    };
+                    let found = judge(us, peer, newer, older, progress);
+                    assert_eq!(found, wanted, "{ids:?} {ases:?} {newer} {older} {progress:?}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn follows_the_truth_table() {
         for &(us, peer, newer, older, progress, verdict) in TRUTH {
@@ -137,6 +190,8 @@ mod tests {
         }
     }
 
+    /// RFC 4271 §6.8: the same one at both ends.
+    /// nasty case 43
     #[test]
     fn both_ends_keep_the_same_connection_whichever_open_comes_first() {
         let racing = [Progress::OpenConfirm, Progress::Fresh];

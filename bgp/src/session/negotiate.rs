@@ -56,7 +56,7 @@ pub(crate) fn offer(local: &Config, peer: &PeerConfig, restarted: Restarted) -> 
 ///
 /// # Errors
 /// What is wrong with the OPEN: the AS is not the configured one, the identifier is our own within our AS
-/// (RFC 6286 §2.1), or no family is common.
+/// (RFC 6286 §2.1), the hold time is shorter than we take (RFC 4271 §4.2), or no family is common.
 pub(crate) fn negotiate(local: &Config, peer: &PeerConfig, open: &Open) -> Result<Session, Error> {
     if open.asn != peer.asn {
         return Err(Error::BadPeerAs { asn: open.asn });
@@ -68,6 +68,13 @@ pub(crate) fn negotiate(local: &Config, peer: &PeerConfig, open: &Open) -> Resul
     }
     if peer.role(local).is_some() {
         peer.features.check_role(open)?;
+    }
+    let theirs = Duration::from_secs(open.hold_time.into());
+    if !theirs.is_zero() && theirs < peer.min_hold_time {
+        return Err(Error::UnacceptableHoldTime {
+            seconds: open.hold_time,
+            min: peer.min_hold_time.as_secs(),
+        });
     }
     let families = common_families(peer, open);
     if families.is_empty() {
@@ -189,6 +196,27 @@ mod tests {
             };
             let session = negotiate(&config(1), &with(ours, 2), &open_of(2, &with(theirs, 1))).unwrap();
             assert_eq!(session.hold_time.as_secs(), agreed);
+        }
+    }
+
+    /// RFC 4271 §6.2 (hold time): also where it is only shorter than we want.
+    #[test]
+    fn a_hold_time_below_the_floor_is_refused_and_none_is_not() {
+        let floor = PeerConfig {
+            min_hold_time: Duration::from_secs(9),
+            ..peer(2)
+        };
+        for (theirs, refused) in [(0, false), (3, true), (8, true), (9, false), (90, false)] {
+            let open = Open {
+                hold_time: theirs,
+                ..open_of(2, &peer(1))
+            };
+            let refusal = Error::UnacceptableHoldTime {
+                seconds: theirs,
+                min: 9,
+            };
+            let found = negotiate(&config(1), &floor, &open).err();
+            assert_eq!(found, refused.then_some(refusal));
         }
     }
 

@@ -9,7 +9,7 @@ use crate::PeerConfig;
 use crate::peer::Peer;
 use crate::session::peering::Peering;
 use crate::session::{Action, Cx, Link, Loss, Session, negotiate};
-use crate::wire::{self, Cease, Context, Message, RouteRefresh};
+use crate::wire::{self, Cease, Context, Message, Notification, RouteRefresh};
 
 impl Speaker {
     pub(super) fn add_peer(&mut self, now: Instant, config: PeerConfig) {
@@ -63,7 +63,10 @@ impl Speaker {
     pub(super) fn leave(&mut self, now: Instant, key: PeerKey) {
         let session = self.peers.get(&key).and_then(|peer| peer.live.as_ref());
         let loss = match session {
-            Some(live) if live.session.restart.is_none() => Loss::cease(Cease::AdministrativeShutdown),
+            Some(live) if live.session.restart.is_none() => {
+                let shutdown = Notification::cease(Cease::AdministrativeShutdown);
+                Loss::Sent(shutdown.saying(&self.config.farewell))
+            }
             Some(_) | None => Loss::Restart,
         };
         let actions = self.step(now, key, |peering, cx| peering.stop(&loss, cx));

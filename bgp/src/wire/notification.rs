@@ -1,5 +1,6 @@
 //! NOTIFICATION: why a session ends (RFC 4271 §4.5), with every reason that this speaker gives by name.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -16,6 +17,9 @@ const FSM_ERROR: u8 = 5;
 const CEASE: u8 = 6;
 const REFRESH_ERROR: u8 = 7;
 const SEND_HOLD_TIMER_EXPIRED: u8 = 8;
+
+/// The longest words of an operator, in octets (RFC 9003 §2).
+const MAX_WORDS: usize = 255;
 
 /// NOTIFICATION (RFC 4271 §4.5).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,8 +127,22 @@ impl Notification {
         out.put_slice(&self.data[..self.data.len().min(room)]);
     }
 
-    /// What an operator said when shutting down or resetting (RFC 9003), as far as it is text.
-    fn communication(&self) -> Option<&str> {
+    /// Adds an operator's words (RFC 9003 §2): 255 octets of them at most, cut between two characters.
+    #[must_use]
+    pub fn saying(self, words: &str) -> Self {
+        let words = &words[..words.floor_char_boundary(MAX_WORDS)];
+        let mut data = BytesMut::with_capacity(1 + words.len());
+        data.put_u8(u8::try_from(words.len()).unwrap_or(u8::MAX));
+        data.put_slice(words.as_bytes());
+        Self {
+            data: data.freeze(),
+            ..self
+        }
+    }
+
+    /// What an operator said when shutting down or resetting (RFC 9003 §2). Whatever is wrong with it is no error
+    /// (§4): octets that are no text are replaced, and where the length is wrong there is nothing.
+    fn communication(&self) -> Option<Cow<'_, str>> {
         let spoken = [
             Cease::AdministrativeShutdown as u8,
             Cease::AdministrativeReset as u8,
@@ -133,9 +151,20 @@ impl Notification {
             return None;
         }
         let (length, text) = self.data.split_first()?;
-        str::from_utf8(text.get(..usize::from(*length))?)
-            .ok()
-            .filter(|text| !text.is_empty())
+        let text = text.get(..usize::from(*length)).filter(|text| !text.is_empty())?;
+        Some(String::from_utf8_lossy(text))
+    }
+
+    /// The reason inside a hard reset (RFC 8538 §3.1), which is not another one.
+    fn reason(&self) -> Option<Self> {
+        let hard = (CEASE, Cease::HardReset as u8);
+        let (data, (code, subcode)) = fields(&self.data).ok()?;
+        let inside = (self.code, self.subcode) == hard && (code, subcode) != hard;
+        inside.then(|| Self {
+            code,
+            subcode,
+            data: Bytes::copy_from_slice(data),
+        })
     }
 }
 
@@ -155,13 +184,17 @@ pub(super) fn decode(body: &[u8]) -> Result<Notification, Error> {
 }
 
 impl fmt::Display for Notification {
-    /// `cease: peer de-configured (6/3)`; unknown codes by number alone.
+    /// `cease: peer de-configured (6/3)`; unknown codes by number alone. A hard reset is followed by its reason, a
+    /// shutdown by the operator's words.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { code, subcode, .. } = self;
         match (code_name(*code), subcode_name(*code, *subcode)) {
             (Some(name), Some(detail)) => write!(f, "{name}: {detail} ({code}/{subcode})")?,
             (Some(name), None) => write!(f, "{name} ({code}/{subcode})")?,
             (None, _) => write!(f, "error {code}/{subcode}")?,
+        }
+        if let Some(reason) = self.reason() {
+            return write!(f, ", {reason}");
         }
         match self.communication() {
             // An operator's words may hold anything; control characters must not reach a terminal.

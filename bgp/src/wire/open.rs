@@ -10,6 +10,8 @@ use nom::number::complete::{be_u8, be_u16, be_u32};
 use super::{AS_TRANS, Capability, Error, Step};
 
 const VERSION: u8 = 4;
+/// The shortest hold time other than none, in seconds (RFC 4271 §4.2).
+const MIN_HOLD_TIME: u64 = 3;
 /// The optional parameter that holds capabilities (RFC 5492 §4).
 const CAPABILITIES: u8 = 2;
 /// As first parameter type: the parameters are in RFC 9072's format.
@@ -85,7 +87,10 @@ pub(super) fn decode(body: &[u8]) -> Result<Open, Error> {
     let capabilities = parameters(length, rest)?;
     let asn = peer_as(my_as, &capabilities)?;
     if matches!(hold_time, 1 | 2) {
-        return Err(Error::UnacceptableHoldTime { seconds: hold_time });
+        return Err(Error::UnacceptableHoldTime {
+            seconds: hold_time,
+            min: MIN_HOLD_TIME,
+        });
     }
     let router_id = Ipv4Addr::from(router_id);
     if router_id.is_unspecified() {

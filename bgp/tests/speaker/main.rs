@@ -8,6 +8,7 @@
 
 mod add_path;
 mod features;
+mod filters;
 mod policy;
 mod rig;
 mod routes;

@@ -57,6 +57,7 @@ pub(crate) fn config() -> Config {
         cluster_id: None,
         restarted: false,
         deferral: Duration::from_secs(10),
+        farewell: String::new(),
         seed: 1,
         max_paths: 4,
     }
@@ -73,6 +74,7 @@ pub(crate) fn internal(id: u8) -> PeerConfig {
         next_hop_v6: None,
         passive: true,
         hold_time: Duration::from_secs(90),
+        min_hold_time: Duration::ZERO,
         families: vec![Family::Ipv4Unicast],
         route_reflector_client: false,
         graceful_restart: None,

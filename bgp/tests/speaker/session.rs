@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use manx_bgp::wire::{Cease, Message, Notification, Open};
-use manx_bgp::{ConnId, Input, PeerConfig, State};
+use manx_bgp::{Config, ConnId, Input, PeerConfig, State};
 
 use crate::rig::{ASN, Rig, address, announcement, config, graceful_open, internal, key, open, path, prefix};
 
@@ -14,12 +14,14 @@ fn graceful(id: u8) -> PeerConfig {
     }
 }
 
+/// RFC 4486 §4 (5): an unknown source is told that it is one.
+/// nasty case 38
 #[test]
-fn an_unknown_source_is_closed_without_a_word() {
+fn an_unknown_source_is_rejected_before_it_has_said_a_word() {
     let mut rig = Rig::new(config());
     let conn = rig.accept(2);
+    assert_eq!(rig.notified(conn), Some((6, 5)));
     assert_eq!(rig.closed, [conn]);
-    assert!(rig.sent(conn).is_empty());
 }
 
 /// RFC 4271 §6.2 (as): 2/2.
@@ -136,9 +138,13 @@ fn a_peer_that_resets_every_connection_is_dialled_less_and_less() {
 }
 
 /// RFC 4486 §4 (2): the peer is told.
+/// RFC 9003 §2 (send): in the operator's words.
 #[test]
 fn shutdown_says_so_or_leaves_in_silence_where_that_keeps_our_routes() {
-    let mut rig = Rig::new(config());
+    let mut rig = Rig::new(Config {
+        farewell: "lunch".to_owned(),
+        ..config()
+    });
     let (plain, graceful) = (
         rig.establish(internal(2)),
         rig.establish_with(graceful(3), 3, graceful_open(3)),
@@ -148,7 +154,8 @@ fn shutdown_says_so_or_leaves_in_silence_where_that_keeps_our_routes() {
     rig.sent(plain);
     rig.sent(graceful);
     rig.input(Input::Shutdown);
-    assert_eq!(rig.notified(plain), Some((6, 2)));
+    let told = Notification::cease(Cease::AdministrativeShutdown).saying("lunch");
+    assert_eq!(rig.sent(plain), [Message::Notification(told)]);
     assert!(rig.sent(graceful).is_empty());
     assert_eq!(rig.closed, [plain, graceful]);
     assert_eq!(rig.selected(target), [2], "forwarding goes on");

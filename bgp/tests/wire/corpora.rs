@@ -312,7 +312,10 @@ fn the_fuzz_corpus_finds_nothing() {
         }
         assert!(seeds > 20, "{seeds} seeds for {name} only");
     };
+    replay("attributes", fuzz::attributes);
+    replay("capabilities", fuzz::capabilities);
     replay("message", fuzz::message);
+    replay("nlri", fuzz::nlri);
     replay("open", fuzz::open);
     replay("update", fuzz::update);
 }

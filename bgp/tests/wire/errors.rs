@@ -143,12 +143,12 @@ fn open_errors_tell_what_would_do() {
         ),
         (
             open_with(3, &[0, 1]),
-            Error::UnacceptableHoldTime { seconds: 1 },
+            Error::UnacceptableHoldTime { seconds: 1, min: 3 },
             (2, 6, vec![]),
         ),
         (
             open_with(3, &[0, 2]),
-            Error::UnacceptableHoldTime { seconds: 2 },
+            Error::UnacceptableHoldTime { seconds: 2, min: 3 },
             (2, 6, vec![]),
         ),
         (open_with(5, &[0; 4]), identifier, (2, 3, vec![])),
@@ -417,7 +417,8 @@ fn an_operators_words_are_shown_without_what_a_terminal_would_obey() {
     assert_eq!(said(b"\x05lunch"), format!("{plain}, \"lunch\""));
     assert_eq!(said(b"\x03a\x1bb"), format!("{plain}, \"a\\u{{1b}}b\""));
     assert_eq!(said(b"\xffshort"), plain);
-    assert_eq!(said(b"\x01\xff"), plain);
+    assert_eq!(said(b"\x02a\xff"), format!("{plain}, \"a\u{fffd}\""));
+    assert_eq!(said(b"\x01a and more"), format!("{plain}, \"a\""));
     assert_eq!(said(b"\x00"), plain);
     let unknown = Notification {
         code: 200,
@@ -425,6 +426,46 @@ fn an_operators_words_are_shown_without_what_a_terminal_would_obey() {
         data: Bytes::new(),
     };
     assert_eq!(unknown.to_string(), "error 200/1");
+}
+
+/// RFC 9003 §2 (send): 255 octets at most, and whole characters.
+#[test]
+fn an_operators_words_leave_as_text_that_fits() {
+    for (words, length) in [
+        ("", 0),
+        ("lunch", 5),
+        (&"a".repeat(300), 255),
+        (&"é".repeat(200), 254),
+    ] {
+        let said = Notification::cease(Cease::AdministrativeReset).saying(words);
+        assert_eq!(usize::from(said.data[0]), length);
+        assert_eq!(said.data[1..], words.as_bytes()[..length]);
+        let shown = said.to_string();
+        assert!(
+            length == 0 || shown.ends_with(&format!(", \"{}\"", &words[..length])),
+            "{shown}"
+        );
+    }
+}
+
+/// RFC 8538 §3.1: the reason inside a hard reset is told, but no hard reset in a hard reset.
+#[test]
+fn a_hard_resets_reason_is_shown() {
+    let hard = |data: &'static [u8]| {
+        Notification {
+            data: Bytes::from_static(data),
+            ..Notification::cease(Cease::HardReset)
+        }
+        .to_string()
+    };
+    let plain = "cease: hard reset (6/9)";
+    assert_eq!(
+        hard(b"\x06\x02\x05lunch"),
+        format!("{plain}, cease: administrative shutdown (6/2), \"lunch\"")
+    );
+    for nothing in [&b""[..], b"\x06", b"\x06\x09\x06\x09"] {
+        assert_eq!(hard(nothing), plain);
+    }
 }
 
 #[test]

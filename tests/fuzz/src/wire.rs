@@ -54,6 +54,77 @@ pub fn update(data: &[u8]) {
     }
 }
 
+/// Path attributes, after an octet for the context: alone, as a change of nothing; and with a prefix that they say
+/// the way to, as all attributes but the next hops should have it.
+pub fn attributes(data: &[u8]) {
+    let Some((bits, attributes)) = data.split_first() else {
+        return;
+    };
+    for nlri in [&[][..], &[16, 10, 1]] {
+        check(&framed(2, &update_of(&[], attributes, nlri)), &context(*bits));
+    }
+}
+
+/// Prefixes, after an octet for the context: wherever an UPDATE may have some, of both families.
+pub fn nlri(data: &[u8]) {
+    let Some((bits, nlri)) = data.split_first() else {
+        return;
+    };
+    let common = [0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 5, 4, 0, 0, 0, 100];
+    let next_hop = [0x40, 3, 4, 10, 0, 0, 1];
+    let mut bodies = vec![
+        update_of(nlri, &[], &[]),
+        update_of(&[], &[&common[..], &next_hop].concat(), nlri),
+    ];
+    for (afi, next_hop) in [(1, &[10, 0, 0, 1][..]), (2, &[0x20; 16])] {
+        let length = [u8::try_from(next_hop.len()).unwrap_or(u8::MAX)];
+        let reach = [&[0, afi, 1][..], &length, next_hop, &[0], nlri].concat();
+        let unreach = [&[0, afi, 1][..], nlri].concat();
+        bodies.push(update_of(
+            &[],
+            &[&common[..], &extended(14, &reach)].concat(),
+            &[],
+        ));
+        bodies.push(update_of(&[], &extended(15, &unreach), &[]));
+    }
+    for body in bodies {
+        check(&framed(2, &body), &context(*bits));
+    }
+}
+
+/// Capabilities, in one optional parameter of either form (RFC 5492, RFC 9072).
+pub fn capabilities(data: &[u8]) {
+    let head = [4, 0xfd, 0xe8, 0, 90, 10, 0, 0, 1];
+    let short = &data[..data.len().min(253)];
+    let length = u8::try_from(short.len()).unwrap_or(u8::MAX);
+    let plain = [&head[..], &[length + 2, 2, length], short].concat();
+    let long = u16::try_from(data.len()).unwrap_or(u16::MAX);
+    let outer = long.saturating_add(3).to_be_bytes();
+    let extended = [&head[..], &[255, 255], &outer, &[2], &long.to_be_bytes(), data].concat();
+    for body in [plain, extended] {
+        check(&framed(1, &body), &Context::default());
+    }
+}
+
+/// The body of an UPDATE with right lengths.
+fn update_of(withdrawn: &[u8], attributes: &[u8], nlri: &[u8]) -> Vec<u8> {
+    let length = |part: &[u8]| u16::try_from(part.len()).unwrap_or(u16::MAX).to_be_bytes();
+    [
+        &length(withdrawn)[..],
+        withdrawn,
+        &length(attributes),
+        attributes,
+        nlri,
+    ]
+    .concat()
+}
+
+/// An optional attribute whose length takes two octets.
+fn extended(code: u8, value: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes();
+    [&[0x90, code][..], &length, value].concat()
+}
+
 /// A whole message with a right header.
 fn framed(kind: u8, body: &[u8]) -> Bytes {
     let length = 19 + body.len();

@@ -1,6 +1,10 @@
 //! What goes wrong in a network: processes, machines, links, connections, readers.
 
-use super::{ConnId, End, Host, Input, Network, Node};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{ConnId, End, Event, Host, Input, Network, Node};
 
 impl Network {
     /// The process dies: its connections close, and what the kernel was told stays.
@@ -80,5 +84,46 @@ impl Network {
                 self.input(from, Input::Drained { conn });
             }
         }
+    }
+
+    /// Time passes that the speakers do not notice: what was due meanwhile comes late, all at once.
+    pub(crate) fn sleep(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    /// Flips bits of an octet on its way, in one of the next deliveries.
+    pub(crate) fn corrupt(&mut self, delivery: usize, place: usize, bits: u8) {
+        let on_the_way = self.events.values_mut().filter_map(|event| match event {
+            Event::Octets { bytes, .. } => Some(bytes),
+            Event::Syn { .. } | Event::Answer { .. } | Event::Fin { .. } => None,
+        });
+        if let Some(bytes) = on_the_way
+            .take(delivery + 1)
+            .last()
+            .filter(|bytes| !bytes.is_empty())
+        {
+            let mut octets = bytes.to_vec();
+            let length = octets.len();
+            octets[place % length] ^= bits;
+            *bytes = octets.into();
+        }
+    }
+
+    /// Octets that `from` did not send arrive at `to` on each connection between them, after all that it did send.
+    pub(crate) fn inject(&mut self, from: Node, to: Node, bytes: &Bytes) {
+        let sockets = self.hosts[from].sockets.iter();
+        let conns: Vec<ConnId> = sockets
+            .filter(|(_, socket)| socket.other.0 == to)
+            .map(|(&conn, _)| conn)
+            .collect();
+        for conn in conns {
+            self.send((from, conn), bytes.clone());
+        }
+    }
+
+    /// Whether a number means a connection of a host, or a dial that is under way.
+    pub(crate) fn knows(&self, node: Node, conn: ConnId) -> bool {
+        let host = &self.hosts[node];
+        host.sockets.contains_key(&conn) || host.dialling.contains(&conn)
     }
 }

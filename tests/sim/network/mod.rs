@@ -68,6 +68,8 @@ pub(crate) struct Host {
     pub(crate) changes: usize,
     /// Whether the speaker has said that it converged.
     pub(crate) converged: bool,
+    /// Whose sessions are up.
+    up: BTreeSet<PeerKey>,
     /// Sessions that came up and went down.
     pub(crate) flaps: usize,
     /// Dials, with their instants.
@@ -153,6 +155,7 @@ pub(crate) fn config(node: Node, seed: u64) -> Config {
         cluster_id: None,
         restarted: false,
         deferral: Duration::from_secs(10),
+        farewell: String::new(),
         seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(node as u64),
         max_paths: 4,
     }
@@ -169,6 +172,7 @@ pub(crate) fn peer(node: Node) -> PeerConfig {
         next_hop_v6: None,
         passive: false,
         hold_time: Duration::from_secs(90),
+        min_hold_time: Duration::ZERO,
         families: vec![Family::Ipv4Unicast],
         route_reflector_client: false,
         graceful_restart: Some(Duration::from_secs(120)),
@@ -207,6 +211,7 @@ impl Network {
         host.powered = true;
         host.converged = false;
         host.told.clear();
+        host.up.clear();
     }
 
     /// Starts a speaker that originates its block.
@@ -578,7 +583,15 @@ impl Network {
                     selected.retain(|prefix, _| told.contains(prefix));
                     *converged = true;
                 }
-                Output::Session { .. } => host.flaps += 1,
+                Output::Session { peer, up, .. } => {
+                    host.flaps += 1;
+                    let turns = if up {
+                        host.up.insert(peer)
+                    } else {
+                        host.up.remove(&peer)
+                    };
+                    self.check(turns, "a session comes up once and goes down once");
+                }
             }
         }
         self.wind(node);
@@ -587,6 +600,10 @@ impl Network {
     /// Sets a host's alarm to its speaker's deadline.
     fn wind(&mut self, node: Node) {
         let deadline = self.hosts[node].speaker.as_ref().and_then(Speaker::deadline);
+        self.check(
+            deadline.is_none_or(|at| at > self.now),
+            "what was due has been done",
+        );
         if self.hosts[node].deadline != deadline {
             self.stop_clock(node);
             self.hosts[node].deadline = deadline;
@@ -663,6 +680,7 @@ impl Host {
             speaker: None,
             selected: BTreeMap::new(),
             told: BTreeSet::new(),
+            up: BTreeSet::new(),
             changes: 0,
             converged: false,
             flaps: 0,

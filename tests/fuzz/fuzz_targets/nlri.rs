@@ -1,0 +1,4 @@
+//! Fuzzes [`manx_fuzz::wire::nlri`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| manx_fuzz::wire::nlri(data));
