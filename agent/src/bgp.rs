@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use manx_api::status::{BgpRoute, PeerStatus};
@@ -19,15 +19,16 @@ use manx_bgpd::{Event, Events, Handle, Options, show};
 use manx_routes::Source;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::ask::answer;
 use crate::convert;
 use crate::convert::filter::Compiler;
 use crate::identity::Identity;
 use crate::ipam::Owned;
+use crate::leaving::{self, Leaving};
 use crate::metrics::Metrics;
-use crate::peering::{self, Session};
+use crate::peering::{self, MESH, Session};
 use crate::ready::Guard;
 use crate::route::Command;
 use crate::secrets::Secrets;
@@ -86,6 +87,7 @@ pub struct Inbox {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Settings {
     asn: u32,
+    cluster: Option<Ipv4Addr>,
     port: u16,
 }
 
@@ -97,6 +99,8 @@ struct Life {
     peers: BTreeMap<PeerKey, PeerConfig>,
     origins: BTreeMap<IpAddr, String>,
     originated: BTreeSet<IpNetwork>,
+    /// Sessions of a mesh that is given up, which stay for now.
+    leaving: Option<(BTreeSet<PeerKey>, Leaving)>,
     /// What this speaker has selected.
     selected: BTreeSet<IpNetwork>,
 }
@@ -196,13 +200,14 @@ impl Task {
                         peers: BTreeMap::new(),
                         origins: BTreeMap::new(),
                         originated: BTreeSet::new(),
+                        leaving: None,
                         selected: BTreeSet::new(),
                     };
                 }
                 Err(error) => tracing::warn!(%error, "cannot listen for BGP; trying again"),
             }
             drop(_on_runtime);
-            tokio::time::sleep(BIND_PAUSE).await;
+            sleep(BIND_PAUSE).await;
         }
     }
 
@@ -210,7 +215,7 @@ impl Task {
         manx_bgp::Config {
             asn: settings.asn,
             router_id: self.identity.router_id,
-            cluster_id: None,
+            cluster_id: settings.cluster,
             restarted,
             deferral: DEFERRAL,
             farewell: format!("manxd on {} stops", self.identity.name),
@@ -239,7 +244,9 @@ impl Task {
         owned: &mut watch::Receiver<Arc<Owned>>,
         questions: &mut mpsc::Receiver<Question>,
     ) -> End {
-        let mut refresh = tokio::time::interval(SECRETS_PAUSE);
+        let mut looks = interval(leaving::PAUSE);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut refresh = interval(SECRETS_PAUSE);
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let (cluster, blocks) = (
@@ -255,6 +262,7 @@ impl Task {
             tokio::select! {
                 Ok(()) = view.changed() => {}
                 Ok(()) = owned.changed() => {}
+                _ = looks.tick(), if life.leaving.is_some() => look(life).await,
                 _ = refresh.tick(), if !self.secrets.is_empty() => self.secrets.refresh(),
                 event = life.events.next() => match event {
                     Some(event) => self.event(life, event).await,
@@ -284,11 +292,12 @@ impl Task {
             let policies = compiler.policies(&session.filters);
             convert::peer_config(session, &self.identity, policies, password)
         };
-        let peers: BTreeMap<_, _> = sessions
+        let mut peers: BTreeMap<_, _> = sessions
             .values()
             .map(config)
             .map(|peer| (peer.key, peer))
             .collect();
+        keep_leaving(life, view, &mut peers);
         for gone in life.peers.keys().filter(|key| !peers.contains_key(key)) {
             life.handle.remove_peer(*gone).await;
         }
@@ -316,10 +325,12 @@ impl Task {
         self.established.retain(|peer| peers.contains_key(peer));
         life.peers = peers;
         life.originated = originated;
-        life.origins = sessions
+        let leaving = life.leaving.iter().flat_map(|(leaving, _)| leaving);
+        let leaving = leaving.map(|peer| (peer.address, MESH.to_owned()));
+        let origins = sessions
             .into_iter()
-            .map(|(address, session)| (address, session.origin))
-            .collect();
+            .map(|(address, session)| (address, session.origin));
+        life.origins = origins.chain(leaving).collect();
     }
 
     async fn event(&mut self, life: &mut Life, event: Event) {
@@ -391,6 +402,41 @@ impl Task {
     }
 }
 
+/// Adds to the peers those of the mesh that are no longer wanted and may not go yet.
+fn keep_leaving(life: &mut Life, view: &View, peers: &mut BTreeMap<PeerKey, PeerConfig>) {
+    let of_mesh = |peer: &PeerKey| {
+        life.origins
+            .get(&peer.address)
+            .is_some_and(|origin| origin == MESH)
+    };
+    // A node that is gone takes its session with it; a node without any other session wants none.
+    let unwanted = |peer: &&PeerKey| !peers.contains_key(peer) && peering::is_node(view, peer.address);
+    let gone: BTreeSet<PeerKey> = life
+        .peers
+        .keys()
+        .filter(unwanted)
+        .copied()
+        .filter(of_mesh)
+        .collect();
+    let state = life.leaving.take().map(|(_, state)| state);
+    let now = Instant::now();
+    let state = state.unwrap_or_else(|| Leaving::new(now));
+    if gone.is_empty() || peers.is_empty() || state.is_over(now) {
+        return;
+    }
+    let kept = life.peers.iter().filter(|(peer, _)| gone.contains(peer));
+    peers.extend(kept.map(|(peer, config)| (*peer, config.clone())));
+    life.leaving = Some((gone, state));
+}
+
+/// Looks whether sessions that are to go have been replaced.
+async fn look(life: &mut Life) {
+    let (peers, paths) = (life.handle.peers().await, life.handle.paths().await);
+    if let Some((leaving, state)) = &mut life.leaving {
+        state.look(Instant::now(), leaving, &peers, &paths);
+    }
+}
+
 fn set(gauge: &Gauge, count: usize) {
     gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
 }
@@ -400,6 +446,7 @@ fn settings(view: &View, name: &str) -> Option<Settings> {
     let bgp = view.nodes.get(name)?.spec.bgp.as_ref()?;
     Some(Settings {
         asn: peering::asn(view, bgp),
+        cluster: bgp.route_reflector_cluster_id,
         port: view.configuration.listen_port,
     })
 }

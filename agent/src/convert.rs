@@ -53,7 +53,7 @@ pub fn peer_config(
         hold_time: session.hold_time,
         min_hold_time: Duration::ZERO,
         families: families.into_iter().flatten().collect(),
-        route_reflector_client: false,
+        route_reflector_client: session.client,
         graceful_restart: session.restart_time,
         next_hop: match session.next_hop {
             NextHopMode::Auto => manx_bgp::NextHopMode::Auto,

@@ -14,6 +14,7 @@ pub mod http;
 pub mod identity;
 pub mod ipam;
 pub mod journal;
+pub mod leaving;
 pub mod metrics;
 mod names;
 pub mod node;

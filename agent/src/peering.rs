@@ -1,12 +1,12 @@
 //! Which sessions a node has: a pure function of the resources.
 //!
 //! The mesh has one session with every other node that has a BGP side, over IPv4 where both have an IPv4
-//! address and over IPv6 otherwise; it carries both families. BGPPeer resources add sessions, or replace the
-//! mesh's with the same address. Whoever holds sessions compares them with [`sessions`] and changes only
+//! address and over IPv6 otherwise; it carries both families. BGPPeer resources add sessions, with an address or
+//! with the nodes that a selector picks, or replace the mesh's with the same address. Whoever holds sessions compares them with [`sessions`] and changes only
 //! what differs, so a node that comes or goes touches one session.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU8;
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ pub struct Session {
     pub filters: Vec<String>,
     /// How BFD watches the path.
     pub bfd: Option<BfdSpec>,
+    /// We reflect for the peer (RFC 4456).
+    pub client: bool,
     /// Where the password is.
     pub password: Option<SecretKeyRef>,
     /// How many hops the peer's packets may have come (RFC 5082).
@@ -63,14 +65,14 @@ pub fn sessions(view: &View, me: &str) -> BTreeMap<IpAddr, Session> {
     let Some(bgp) = &node.spec.bgp else {
         return BTreeMap::new();
     };
-    let others = view.nodes.values().filter(|other| other.metadata.name != me);
-    let mesh = others.filter_map(|other| mesh_session(view, bgp, other));
+    let others = || view.nodes.values().filter(|other| other.metadata.name != me);
+    let mesh = others().filter_map(|other| mesh_session(view, bgp, other));
     let mesh = mesh.filter(|_| view.configuration.node_to_node_mesh_enabled);
-    let peers = view
-        .peers
-        .values()
-        .filter(|peer| is_for(peer, node))
-        .map(|peer| peer_session(bgp, peer));
+    let peers = view.peers.values().flat_map(|peer| {
+        let nodes = others().filter(|other| are_selected(peer, node, other));
+        let nodes = nodes.filter_map(|other| node_session(view, bgp, peer, other));
+        nodes.chain(peer_session(view, node, bgp, peer))
+    });
     // Later ones replace earlier ones: a BGPPeer says more than the mesh.
     let all = mesh
         .chain(peers)
@@ -84,8 +86,8 @@ pub fn accepted(view: &View) -> Vec<IpNetwork> {
     view.pools.values().map(|pool| pool.spec.cidr).collect()
 }
 
-fn mesh_session(view: &View, me: &NodeBgp, other: &Node) -> Option<Session> {
-    let bgp = other.spec.bgp.as_ref()?;
+/// Where a session with a node runs from and to: over IPv4 where both have an address.
+fn ends(me: &NodeBgp, bgp: &NodeBgp) -> Option<(IpAddr, IpAddr)> {
     let over_v4 = me
         .ipv4_address
         .zip(bgp.ipv4_address)
@@ -94,7 +96,12 @@ fn mesh_session(view: &View, me: &NodeBgp, other: &Node) -> Option<Session> {
         .ipv6_address
         .zip(bgp.ipv6_address)
         .map(|(l, r)| (IpAddr::from(l.ip()), IpAddr::from(r.ip())));
-    let (local, remote) = over_v4.or(over_v6)?;
+    over_v4.or(over_v6)
+}
+
+fn mesh_session(view: &View, me: &NodeBgp, other: &Node) -> Option<Session> {
+    let bgp = other.spec.bgp.as_ref()?;
+    let (local, remote) = ends(me, bgp)?;
     let settings = &view.configuration;
     Some(Session {
         remote: SocketAddr::new(remote, settings.listen_port),
@@ -106,31 +113,81 @@ fn mesh_session(view: &View, me: &NodeBgp, other: &Node) -> Option<Session> {
         next_hop: NextHopMode::Auto,
         filters: settings.node_mesh_filters.clone(),
         bfd: settings.node_mesh_bfd,
+        client: false,
         password: settings.node_mesh_password.clone().map(|it| it.secret_key_ref),
         ttl_security: None,
         origin: MESH.to_owned(),
     })
 }
 
-fn peer_session(me: &NodeBgp, peer: &BgpPeer) -> Session {
+/// The session with the one peer that a BGPPeer names.
+fn peer_session(view: &View, node: &Node, me: &NodeBgp, peer: &BgpPeer) -> Option<Session> {
+    let (remote, asn) = (peer.spec.peer_ip?, peer.spec.as_number?);
+    is_for(peer, node).then(|| Session {
+        local: address_of_family(me, remote.ip()).filter(|_| is_bound(peer)),
+        client: is_client(view, me, asn, cluster_of(view, remote.ip())),
+        ..session(peer, remote, asn)
+    })
+}
+
+/// The session with a node that a BGPPeer selects.
+fn node_session(view: &View, me: &NodeBgp, peer: &BgpPeer, other: &Node) -> Option<Session> {
+    let bgp = other.spec.bgp.as_ref()?;
+    let (local, remote) = ends(me, bgp)?;
+    let remote = SocketAddr::new(remote, view.configuration.listen_port);
+    let asn = asn(view, bgp);
+    Some(Session {
+        local: is_bound(peer).then_some(local),
+        client: is_client(view, me, asn, bgp.route_reflector_cluster_id),
+        ..session(peer, remote, asn)
+    })
+}
+
+/// Whether sessions run from the node's own address.
+fn is_bound(peer: &BgpPeer) -> bool {
+    peer.spec.source_address == SourceAddress::UseNodeIp
+}
+
+/// What a BGPPeer says of each of its sessions.
+fn session(peer: &BgpPeer, remote: SocketAddr, asn: u32) -> Session {
     let spec = &peer.spec;
     Session {
-        remote: spec.peer_ip,
-        asn: spec.as_number,
-        local: match spec.source_address {
-            SourceAddress::UseNodeIp => address_of_family(me, spec.peer_ip.ip()),
-            SourceAddress::None => None,
-        },
+        remote,
+        asn,
+        local: None,
         passive: spec.passive,
         hold_time: Duration::from_secs(spec.hold_time.into()),
         restart_time: restart_time(spec.max_restart_time),
         next_hop: spec.next_hop_mode,
         filters: spec.filters.clone(),
         bfd: spec.bfd,
+        client: false,
         password: spec.password.clone().map(|it| it.secret_key_ref),
         ttl_security: spec.ttl_security.and_then(NonZeroU8::new),
         origin: peer.metadata.name.clone(),
     }
+}
+
+/// A reflector's peers within its AS are its clients, but for those of its own cluster (RFC 4456 §7).
+fn is_client(view: &View, me: &NodeBgp, peer_asn: u32, peer_cluster: Option<Ipv4Addr>) -> bool {
+    let reflects = me.route_reflector_cluster_id.is_some();
+    reflects && peer_asn == asn(view, me) && peer_cluster != me.route_reflector_cluster_id
+}
+
+/// The cluster of the node at an address; none where it is no node's, or no reflector's.
+fn cluster_of(view: &View, address: IpAddr) -> Option<Ipv4Addr> {
+    let bgp = view.nodes.values().filter_map(|node| node.spec.bgp.as_ref());
+    let mut there = bgp.filter(|bgp| is_own(bgp, address));
+    there.next()?.route_reflector_cluster_id
+}
+
+/// Whether a BGPPeer that selects peers asks for a session between two nodes; either may be the one selected.
+fn are_selected(peer: &BgpPeer, node: &Node, other: &Node) -> bool {
+    let selects = |one: &Node| {
+        let selector = peer.spec.peer_selector.as_ref();
+        selector.is_some_and(|selector| selector.matches(&one.metadata.labels))
+    };
+    is_for(peer, node) && selects(other) || is_for(peer, other) && selects(node)
 }
 
 /// Whether a BGPPeer is this node's: its name, its labels, or everybody's.
@@ -140,6 +197,13 @@ fn is_for(peer: &BgpPeer, node: &Node) -> bool {
         (None, Some(selector)) => selector.matches(&node.metadata.labels),
         (None, None) => true,
     }
+}
+
+/// Whether an address is a node's.
+#[must_use]
+pub fn is_node(view: &View, address: IpAddr) -> bool {
+    let mut bgp = view.nodes.values().filter_map(|node| node.spec.bgp.as_ref());
+    bgp.any(|bgp| is_own(bgp, address))
 }
 
 fn is_own(me: &NodeBgp, address: IpAddr) -> bool {
@@ -171,6 +235,7 @@ mod tests {
             as_number: None,
             ipv4_address: v4.map(|a| a.parse().unwrap()),
             ipv6_address: v6.map(|a| a.parse().unwrap()),
+            route_reflector_cluster_id: None,
         };
         Node {
             metadata: metadata(name),
@@ -308,6 +373,55 @@ mod tests {
         let mut after = sessions(&view(&nodes, &[]), "n1");
         assert!(after.remove(&"192.0.2.4".parse().unwrap()).is_some());
         assert_eq!(before, after);
+    }
+
+    /// Four nodes of which the first two reflect, and a BGPPeer that makes all nodes peers of reflectors.
+    fn reflected() -> View {
+        let mut nodes = ["n1", "n2", "n3", "n4"].map(|name| {
+            let address = format!("192.0.2.{}/24", &name[1..]);
+            node(name, Some(&address), None)
+        });
+        for node in &mut nodes[..2] {
+            node.metadata.labels.insert("reflector".to_owned(), String::new());
+            node.spec.bgp.as_mut().unwrap().route_reflector_cluster_id = "244.0.0.1".parse().ok();
+        }
+        let spec = serde_json::from_str(r#"{"peerSelector": "has(reflector)"}"#).unwrap();
+        let peer = BgpPeer {
+            metadata: metadata("reflectors"),
+            spec,
+        };
+        let mut view = view(&nodes, &[peer]);
+        view.configuration.node_to_node_mesh_enabled = false;
+        view
+    }
+
+    /// RFC 4456 §7: members of one cluster are no clients of each other.
+    #[test]
+    fn nodes_peer_with_the_reflectors_that_labels_pick_and_these_with_them() {
+        let view = reflected();
+        let peers = |me: &str| -> Vec<_> {
+            let sessions = sessions(&view, me).into_values();
+            sessions.map(|s| (s.remote.to_string(), s.client)).collect()
+        };
+        let peer = |host: u8, client| (format!("192.0.2.{host}:179"), client);
+        assert_eq!(peers("n1"), [peer(2, false), peer(3, true), peer(4, true)]);
+        assert_eq!(peers("n2"), [peer(1, false), peer(3, true), peer(4, true)]);
+        assert_eq!(peers("n3"), [peer(1, false), peer(2, false)]);
+        assert_eq!(peers("n4"), [peer(1, false), peer(2, false)]);
+    }
+
+    #[test]
+    fn a_reflectors_peers_by_address_are_clients_within_its_as() {
+        let (mut inside, outside) = (peer("inside", "192.0.2.251"), peer("outside", "192.0.2.252"));
+        inside.spec.as_number = Some(64512);
+        let mut view = view(&three(), &[inside, outside]);
+        view.configuration.node_to_node_mesh_enabled = false;
+        let clients =
+            |view: &View| -> Vec<bool> { sessions(view, "n1").values().map(|s| s.client).collect() };
+        assert_eq!(clients(&view), [false, false]);
+        let node = view.nodes.get_mut("n1").unwrap();
+        node.spec.bgp.as_mut().unwrap().route_reflector_cluster_id = "244.0.0.1".parse().ok();
+        assert_eq!(clients(&view), [true, false]);
     }
 
     #[test]

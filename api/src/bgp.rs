@@ -84,11 +84,23 @@ pub struct BgpPeerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<Selector>,
     /// The peer: `192.0.2.1`, `192.0.2.1:1179`, `2001:db8::1` or `[2001:db8::1]:1179`; port 179 by default.
-    #[serde(rename = "peerIP", with = "peer_ip")]
-    pub peer_ip: SocketAddr,
-    /// The peer's AS. Read from text too, as in `'1.10'`.
-    #[serde(deserialize_with = "as_number::deserialize")]
-    pub as_number: u32,
+    #[serde(
+        default,
+        rename = "peerIP",
+        with = "peer_ip",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub peer_ip: Option<SocketAddr>,
+    /// Instead of `peer_ip` and `as_number`: the nodes that are the peers, each of which has the session, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_selector: Option<Selector>,
+    /// The peer's AS, beside `peer_ip`. Read from text too, as in `'1.10'`.
+    #[serde(
+        default,
+        deserialize_with = "as_number::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub as_number: Option<u32>,
     /// Which next hop our announcements carry. Default Auto.
     #[serde(default)]
     pub next_hop_mode: NextHopMode,
@@ -203,20 +215,25 @@ mod peer_ip {
 
     use super::BGP_PORT;
 
-    pub(super) fn serialize<S: Serializer>(peer: &SocketAddr, serializer: S) -> Result<S::Ok, S::Error> {
-        if peer.port() == BGP_PORT {
-            serializer.collect_str(&peer.ip())
-        } else {
-            serializer.collect_str(peer)
+    pub(super) fn serialize<S: Serializer>(
+        peer: &Option<SocketAddr>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match peer {
+            None => serializer.serialize_none(),
+            Some(peer) if peer.port() == BGP_PORT => serializer.collect_str(&peer.ip()),
+            Some(peer) => serializer.collect_str(peer),
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SocketAddr>, D::Error> {
         let text = String::deserialize(deserializer)?;
         if let Ok(ip) = text.parse::<IpAddr>() {
-            return Ok(SocketAddr::new(ip, BGP_PORT));
+            return Ok(Some(SocketAddr::new(ip, BGP_PORT)));
         }
-        text.parse().map_err(|_| {
+        text.parse().map(Some).map_err(|_| {
             D::Error::custom(format!(
                 "'{text}' is not a peer address: write 192.0.2.1, 192.0.2.1:1179, 2001:db8::1 or [2001:db8::1]:1179"
             ))

@@ -1,5 +1,7 @@
 //! Members of the cluster.
 
+use std::net::Ipv4Addr;
+
 use ipnetwork::{Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
@@ -53,4 +55,12 @@ pub struct NodeBgp {
         skip_serializing_if = "Option::is_none"
     )]
     pub ipv6_address: Option<Ipv6Network>,
+    /// The node reflects routes (RFC 4456) as a member of this cluster, an IPv4 address in form: nodes of its AS
+    /// that it has a session with by a BGPPeer, and that are of no cluster or of another, are its clients.
+    #[serde(
+        default,
+        rename = "routeReflectorClusterID",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub route_reflector_cluster_id: Option<Ipv4Addr>,
 }

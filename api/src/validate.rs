@@ -9,12 +9,12 @@
 mod filter;
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use ipnetwork::IpNetwork;
 
-use crate::bgp::{BfdSpec, BgpConfiguration, BgpPeer, Password, SecretKeyRef};
+use crate::bgp::{BfdSpec, BgpConfiguration, BgpPeer, BgpPeerSpec, Password, SecretKeyRef};
 use crate::ipam::{IpBlock, IpPool, block_name};
 use crate::node::Node;
 use crate::workload::WorkloadEndpoint;
@@ -259,6 +259,17 @@ fn block_update(old: &IpBlock, new: &IpBlock, problems: &mut Vec<Problem>) {
 
 fn node(node: &Node, problems: &mut Vec<Problem>) {
     let Some(bgp) = &node.spec.bgp else { return };
+    if bgp
+        .route_reflector_cluster_id
+        .is_some_and(|id| id.is_unspecified())
+    {
+        let message = "is no cluster's id: write an IPv4 address other than 0.0.0.0, as in 244.0.0.1";
+        problems.push(Problem::new(
+            "spec.bgp.routeReflectorClusterID",
+            "0.0.0.0",
+            message,
+        ));
+    }
     if let Some(asn) = bgp.as_number {
         as_number("spec.bgp.asNumber", asn, problems);
     }
@@ -347,13 +358,7 @@ fn bgp_peer(peer: &BgpPeer, problems: &mut Vec<Problem>) {
             problems.push(Problem::new("spec.nodeSelector", selector, message));
         }
     }
-    let ip = spec.peer_ip.ip();
-    let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
-    if ip.is_unspecified() || ip.is_multicast() || broadcast || spec.peer_ip.port() == 0 {
-        let message = "is no peer: write the router's own address, with a port unless it is 179";
-        problems.push(Problem::new("spec.peerIP", spec.peer_ip, message));
-    }
-    as_number("spec.asNumber", spec.as_number, problems);
+    who(spec, problems);
     hold_time(spec.hold_time, problems);
     restart_time("spec.maxRestartTime", spec.max_restart_time, problems);
     bfd("spec.bfd", spec.bfd, problems);
@@ -377,6 +382,46 @@ fn password(field: &str, password: Option<&Password>, problems: &mut Vec<Problem
     if key.is_empty() || key.len() > 253 || !key.chars().all(usual) || key.starts_with("..") || key == "." {
         let message = "is no key of a Secret: write letters, digits, '-', '_' and '.', as in 'password'";
         problems.push(Problem::new(format!("{field}.secretKeyRef.key"), key, message));
+    }
+}
+
+/// A peer is an address with its AS, or nodes, whose addresses and AS are known.
+fn who(spec: &BgpPeerSpec, problems: &mut Vec<Problem>) {
+    match (spec.peer_ip, &spec.peer_selector) {
+        (Some(peer), None) => {
+            address_of_peer(peer, problems);
+            match spec.as_number {
+                Some(asn) => as_number("spec.asNumber", asn, problems),
+                None => problems.push(Problem::new(
+                    "spec.asNumber",
+                    "",
+                    "is missing: write the peer's AS",
+                )),
+            }
+        }
+        (None, Some(_)) => {
+            if let Some(asn) = spec.as_number {
+                let message = "stands beside spec.peerSelector: leave it out, nodes have their own";
+                problems.push(Problem::new("spec.asNumber", asn, message));
+            }
+        }
+        (Some(_), Some(selector)) => {
+            let message = "stands beside spec.peerIP: name one peer or select nodes, not both";
+            problems.push(Problem::new("spec.peerSelector", selector, message));
+        }
+        (None, None) => {
+            let message = "is missing: write the peer's address, or select nodes with spec.peerSelector";
+            problems.push(Problem::new("spec.peerIP", "", message));
+        }
+    }
+}
+
+fn address_of_peer(peer: SocketAddr, problems: &mut Vec<Problem>) {
+    let ip = peer.ip();
+    let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+    if ip.is_unspecified() || ip.is_multicast() || broadcast || peer.port() == 0 {
+        let message = "is no peer: write the router's own address, with a port unless it is 179";
+        problems.push(Problem::new("spec.peerIP", peer, message));
     }
 }
 

@@ -142,7 +142,7 @@ spec: {peerIP: '[2001:db8::1]:1179', asNumber: '1.10'}
         (26, "all()".to_owned())
     );
     assert_eq!(bgp.spec, BgpConfigurationSpec::default());
-    assert_eq!(peer.spec.as_number, 65546);
+    assert_eq!(peer.spec.as_number, Some(65546));
     assert_eq!((peer.spec.hold_time, peer.spec.max_restart_time), (90, 120));
     assert_eq!(peer.spec.next_hop_mode, NextHopMode::Auto);
 }
@@ -268,6 +268,7 @@ fn nodes() -> impl Strategy<Value = Resource> {
             as_number,
             ipv4_address: v4.then(|| parsed("192.0.2.1/24")),
             ipv6_address: v6.then(|| parsed("2001:db8::1/64")),
+            route_reflector_cluster_id: v6.then(|| parsed("244.0.0.1")),
         });
     (metadata(names(), false), prop::option::of(bgp)).prop_map(|(metadata, bgp)| {
         Resource::Node(Node {
@@ -334,8 +335,9 @@ fn peers() -> impl Strategy<Value = Resource> {
             let spec = BgpPeerSpec {
                 node_selector: node.is_none().then(|| parsed("has(rack)")),
                 node,
-                peer_ip: parsed(peer_ip),
-                as_number,
+                peer_ip: (!passive).then(|| parsed(peer_ip)),
+                peer_selector: passive.then(|| parsed("has(reflector)")),
+                as_number: (!passive).then_some(as_number),
                 next_hop_mode,
                 passive,
                 hold_time: 90,

@@ -9,6 +9,9 @@ use crate::filter::{Chain, Subject, Verdict};
 use crate::wire::Role;
 use crate::{Family, Features, Prefix, Transport, bfd};
 
+/// In place of a peer's AS: any but ours. Nobody has this one (RFC 7607).
+pub const ANY_EXTERNAL_AS: u32 = 0;
+
 /// What identifies a peer: its address and, for a link-local one, the interface's index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerKey {
@@ -48,7 +51,7 @@ pub struct PeerConfig {
     pub key: PeerKey,
     /// The port to dial.
     pub port: u16,
-    /// The peer's AS.
+    /// The peer's AS; [`ANY_EXTERNAL_AS`] for whichever its OPEN names.
     pub asn: u32,
     /// The address to dial from, and our next hop; the driver's choice where absent.
     pub local_address: Option<IpAddr>,
@@ -147,26 +150,31 @@ impl Config {
     }
 }
 
-impl PeerConfig {
-    /// The BFD session that the peer asks for.
+impl BfdConfig {
+    /// The session with a peer, from `local` where one is given.
     #[must_use]
-    pub fn bfd_session(&self) -> Option<bfd::SessionConfig> {
-        let BfdConfig {
+    pub fn session(self, peer: PeerKey, local: Option<IpAddr>) -> bfd::SessionConfig {
+        let Self {
             multihop,
             min_tx,
             min_rx,
             multiplier,
-        } = self.bfd?;
-        Some(bfd::SessionConfig {
-            key: bfd::Key {
-                peer: self.key,
-                multihop,
-            },
-            local: self.local_address,
+        } = self;
+        bfd::SessionConfig {
+            key: bfd::Key { peer, multihop },
+            local,
             min_tx,
             min_rx,
             multiplier,
-        })
+        }
+    }
+}
+
+impl PeerConfig {
+    /// The BFD session that the peer asks for.
+    #[must_use]
+    pub fn bfd_session(&self) -> Option<bfd::SessionConfig> {
+        self.bfd.map(|bfd| bfd.session(self.key, self.local_address))
     }
 
     /// What we are to the peer, if it is of another AS (RFC 9234 §4.1).

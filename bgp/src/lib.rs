@@ -9,6 +9,7 @@ pub mod bfd;
 pub mod config;
 mod convergence;
 mod decision;
+pub mod dynamic;
 pub mod error;
 mod export;
 pub mod features;
@@ -29,7 +30,8 @@ mod testing;
 pub mod transport;
 pub mod wire;
 
-pub use config::{BfdConfig, Config, NextHopMode, PeerConfig, PeerKey, Policy};
+pub use config::{ANY_EXTERNAL_AS, BfdConfig, Config, NextHopMode, PeerConfig, PeerKey, Policy};
+pub use dynamic::{RangeConfig, RangeSnapshot};
 pub use features::{AddPathConfig, Features, RoleConfig};
 pub use prefix::{Family, Prefix};
 pub use seam::{ConnId, Input, Output};

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::Family;
 use crate::config::{Config, PeerConfig};
 use crate::convergence::Awaited;
 use crate::export::Target;
@@ -20,6 +19,7 @@ use crate::session::peering::Peering;
 use crate::session::{Link, Loss, Session};
 use crate::status::{PeerSnapshot, State};
 use crate::wire::{NextHop, RouteRefresh, Update};
+use crate::{ANY_EXTERNAL_AS, Family};
 
 /// How long stale paths wait for a peer that is back but does not say End-of-RIB.
 const STALE_LIMIT: Duration = Duration::from_secs(360);
@@ -37,6 +37,8 @@ pub(crate) struct Peer {
     pub(crate) outbound: Outbound,
     /// The Established session.
     pub(crate) live: Option<Live>,
+    /// Its AS is the one that its last OPEN named.
+    pub(crate) any_external: bool,
     /// Since we started, there has been a session.
     met: bool,
     last_error: Option<String>,
@@ -64,6 +66,7 @@ impl Peer {
     pub(crate) fn new(config: PeerConfig, peering: Peering) -> Self {
         Self {
             inbound: Inbound::new(config.key),
+            any_external: config.asn == ANY_EXTERNAL_AS,
             config,
             peering,
             outbound: Outbound::default(),

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::Bytes;
 
 use crate::wire::{Context, Message, NextHop, Notification};
-use crate::{PeerConfig, PeerKey, Prefix};
+use crate::{PeerConfig, PeerKey, Prefix, RangeConfig};
 
 /// A transport connection, numbered by the speaker when it dials and by the driver (`Accepted`) otherwise:
 /// the driver's numbers have the highest bit set.
@@ -19,6 +19,10 @@ pub enum Input {
     SetPeer(Box<PeerConfig>),
     /// Ends a peer's session (cease, peer de-configured) and forgets it.
     RemovePeer(PeerKey),
+    /// Lets peers connect from a range of addresses, or changes their settings.
+    SetRange(Box<RangeConfig>),
+    /// Ends the sessions of a range's peers, and lets no more connect.
+    RemoveRange(Prefix),
     /// Announces a prefix of our own.
     Originate(Prefix),
     /// No longer announces it.
@@ -119,6 +123,8 @@ pub enum Output {
     /// or [`deferral`](crate::Config::deferral) is up: what the kernel holds and the speaker has not selected is
     /// stale. Once per life.
     Converged,
+    /// A range has as many peers as it may have, and has turned one away; once until there is room again.
+    RangeFull(Prefix),
     /// A peer's session came up or went down.
     Session {
         /// Whose.

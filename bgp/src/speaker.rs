@@ -4,6 +4,7 @@
 //! follows for other prefixes and peers is worked out when the driver has no more inputs at hand and asks for
 //! outputs, once per changed prefix and peer however many inputs there were: [`Speaker::poll`].
 
+mod dynamic;
 mod session;
 mod turn;
 
@@ -15,15 +16,16 @@ use std::time::Instant;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::Prefix;
 pub use crate::config::{Config, NextHopMode, PeerConfig, PeerKey, Policy};
 use crate::convergence::Convergence;
+use crate::dynamic::Ranges;
 use crate::peer::Peer;
 use crate::rib::{Path, Rib, Route};
 pub use crate::seam::{ConnId, Input, Output};
 use crate::session::{Link, Loss};
 pub use crate::status::{PathSnapshot, PeerSnapshot, State};
 use crate::wire::{self, Attributes, Cease, Context, Message, Notification};
+use crate::{ANY_EXTERNAL_AS, Prefix};
 
 /// Bytes under way to one peer beyond which its announcements wait for `Drained`.
 pub const SEND_BUDGET: usize = 256 * 1024;
@@ -40,6 +42,9 @@ pub struct Speaker {
     rib: Rib,
     /// Peers that may have to be sent routes.
     unsent: BTreeSet<PeerKey>,
+    ranges: Ranges,
+    /// Dynamic neighbours that may have gone.
+    leaving: BTreeSet<PeerKey>,
     convergence: Convergence,
     outputs: VecDeque<Output>,
     /// How many connections have been dialled.
@@ -60,6 +65,8 @@ impl Speaker {
             deadlines: BTreeSet::new(),
             rib: Rib::new(config.max_paths, config.seed),
             unsent: BTreeSet::new(),
+            ranges: Ranges::default(),
+            leaving: BTreeSet::new(),
             convergence: Convergence::new(config.restarted, config.deferral),
             outputs: VecDeque::new(),
             dialled: 0,
@@ -79,6 +86,8 @@ impl Speaker {
         match input {
             Input::SetPeer(config) => self.set_peer(now, *config),
             Input::RemovePeer(key) => self.remove_peer(now, key),
+            Input::SetRange(config) => self.set_range(now, *config),
+            Input::RemoveRange(range) => self.remove_range(now, range),
             Input::Originate(prefix) => self.originate(prefix),
             Input::Unoriginate(prefix) => self.unoriginate(prefix),
             Input::Connected { conn, local } => {
@@ -100,6 +109,9 @@ impl Speaker {
                 self.connections.remove(&conn);
             }
             Input::Received { conn, message } => {
+                if let Ok(message) = &message {
+                    self.learn_asn(conn, message);
+                }
                 self.on_connection(now, conn, |peering, cx| peering.received(conn, message, cx));
             }
             Input::Drained { conn } => self.drained(conn),
@@ -108,6 +120,7 @@ impl Speaker {
             Input::Shutdown => return self.shutdown(now),
         }
         self.expire(now);
+        self.forget_gone(now);
     }
 
     /// The next output, until there is none.
@@ -141,11 +154,24 @@ impl Speaker {
         self.rib.snapshot()
     }
 
+    /// A peer has settings of its own from now on, whether it was there before or not.
     fn set_peer(&mut self, now: Instant, config: PeerConfig) {
+        self.ranges.forget(config.key);
+        if self.peers.contains_key(&config.key) {
+            self.change_peer(now, config);
+        } else {
+            self.add_peer(now, config);
+        }
+    }
+
+    fn change_peer(&mut self, now: Instant, mut config: PeerConfig) {
         let key = config.key;
         let Some(peer) = self.peers.get_mut(&key) else {
-            return self.add_peer(now, config);
+            return;
         };
+        let any_external = config.asn == ANY_EXTERNAL_AS;
+        dynamic::keep_learned_asn(&peer.config, peer.any_external, &mut config);
+        peer.any_external = any_external;
         let old = std::mem::replace(&mut peer.config, config);
         if old == peer.config {
             return;
@@ -177,6 +203,8 @@ impl Speaker {
     fn remove_peer(&mut self, now: Instant, key: PeerKey) {
         let loss = Loss::cease(Cease::PeerDeconfigured);
         self.on_peer(now, key, |peering, cx| peering.stop(&loss, cx));
+        self.ranges.forget(key);
+        self.leaving.remove(&key);
         if let Some(mut peer) = self.peers.remove(&key) {
             peer.inbound.lose(&[], &mut self.rib);
             if let Some(at) = peer.scheduled {
@@ -201,10 +229,10 @@ impl Speaker {
         }
     }
 
-    /// A connection from a configured peer is its; others are closed before a byte of theirs is read.
+    /// A connection from a configured peer is its, one from a range makes a peer; others are closed before a byte of theirs is read.
     fn accept(&mut self, now: Instant, conn: ConnId, local: SocketAddr, remote: SocketAddr, scope: u32) {
         let key = PeerKey::of(remote.ip(), scope);
-        if self.peers.contains_key(&key) {
+        if self.is_welcome(now, key) {
             self.connections.insert(conn, key);
             let link = Link {
                 conn,

@@ -604,16 +604,16 @@ fn peer_cells(name: String, spec: &BgpPeerSpec) -> Vec<String> {
         .node
         .clone()
         .or_else(|| spec.node_selector.as_ref().map(ToString::to_string));
-    let usual_port = spec.peer_ip.port() == BGP_PORT;
+    let address = spec.peer_ip.map(|peer| match peer.port() {
+        BGP_PORT => peer.ip().to_string(),
+        _ => peer.to_string(),
+    });
+    let selected = || optional(spec.peer_selector.as_ref());
     vec![
         name,
-        if usual_port {
-            spec.peer_ip.ip().to_string()
-        } else {
-            spec.peer_ip.to_string()
-        },
+        address.unwrap_or_else(selected),
         nodes.unwrap_or_else(|| "(global)".to_owned()),
-        spec.as_number.to_string(),
+        optional(spec.as_number),
         format!("{:?}", spec.next_hop_mode),
         spec.hold_time.to_string(),
     ]

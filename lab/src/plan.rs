@@ -453,8 +453,9 @@ impl Plan {
         let spec = BgpPeerSpec {
             node: node.map(str::to_owned),
             node_selector: None,
-            peer_ip: SocketAddr::new(address, BGP_PORT),
-            as_number,
+            peer_ip: Some(SocketAddr::new(address, BGP_PORT)),
+            peer_selector: None,
+            as_number: Some(as_number),
             next_hop_mode: NextHopMode::Auto,
             passive: false,
             hold_time: BgpConfigurationSpec::default().hold_time,

@@ -70,6 +70,29 @@ impl Cluster {
         });
     }
 
+    /// Changes a node's resource, which its agent writes to as well.
+    pub(crate) fn change_node(&self, name: &str, change: impl Fn(&mut manx_api::node::Node)) {
+        let key = manx_api::Key {
+            kind: Kind::Node,
+            namespace: None,
+            name: name.to_owned(),
+        };
+        self.runtime.block_on(async {
+            let store = SqliteStore::open(&self.database()).await.unwrap();
+            loop {
+                let Resource::Node(mut node) = store.get(&key).await.unwrap() else {
+                    panic!("{name} is no node");
+                };
+                change(&mut node);
+                match store.update(Resource::Node(node)).await {
+                    Ok(_) => return,
+                    Err(manx_store::Error::Conflict { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+    }
+
     /// Deletes the resources of a kind whose names begin like this.
     pub(crate) fn delete(&self, kind: Kind, beginning: &str) {
         self.runtime.block_on(async {

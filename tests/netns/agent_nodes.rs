@@ -174,6 +174,107 @@ fn the_mesh_is_watched_by_bfd_where_the_cluster_says_so() {
     );
 }
 
+/// Three nodes on one switch, which is returned, too.
+fn three(cluster: &Cluster) -> (TestNetns, [Node; 3]) {
+    let switch = TestNetns::new("switch");
+    switch.ip("link add br0 type bridge");
+    switch.ip("link set br0 up");
+    let nodes = [(1, "n1"), (2, "n2"), (3, "n3")].map(|(host, name)| {
+        let netns = TestNetns::new(name);
+        let cable = format!("eth{host}");
+        let addresses = [format!("192.0.2.{host}/24"), format!("2001:db8::{host}/64")];
+        switch.connect(&netns, &cable, [&[], &addresses.each_ref().map(String::as_str)]);
+        switch.ip(&format!("link set {cable} master br0"));
+        let mut node = cluster.node(name, netns);
+        node.start();
+        node
+    });
+    (switch, nodes)
+}
+
+/// What the kernel says of routes of a node while this lives.
+struct Monitor {
+    said: tempfile::NamedTempFile,
+    process: std::process::Child,
+}
+
+impl Monitor {
+    fn of(node: &Node) -> Self {
+        let said = tempfile::NamedTempFile::new().unwrap();
+        let process = node
+            .netns
+            .command("ip")
+            .args(["-N", "monitor", "route"])
+            .stdout(said.reopen().unwrap())
+            .spawn()
+            .unwrap();
+        Self { said, process }
+    }
+
+    /// Learned routes that were deleted.
+    fn lost(&self) -> Vec<String> {
+        let said = std::fs::read_to_string(self.said.path()).unwrap();
+        let lost = |line: &&str| line.starts_with("Deleted") && line.contains("proto 179");
+        said.lines().filter(lost).map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+/// RFC 4456 §7: reflectors picked by label take the mesh's place, whatever order agents hear of it in.
+#[test]
+fn nodes_move_from_the_mesh_to_reflectors_without_losing_a_route() {
+    let cluster = Cluster::new();
+    let (_switch, nodes) = three(&cluster);
+    let routes = |node: &Node| node.netns.ip("-N -4 route show proto 179").lines().count();
+    let logs = || nodes.each_ref().map(Node::log).join("\n---\n");
+    assert!(
+        eventually(LATER, || nodes.iter().all(|node| routes(node) == 2)),
+        "{}",
+        logs()
+    );
+    let before = nodes.each_ref().map(table);
+    let monitors = nodes.each_ref().map(Monitor::of);
+
+    cluster.change_node("n1", |node| {
+        node.metadata
+            .labels
+            .insert("reflector".to_owned(), "yes".to_owned());
+        let bgp = node.spec.bgp.get_or_insert_default();
+        bgp.route_reflector_cluster_id = "244.0.0.1".parse().ok();
+    });
+    let spec = json!({"nodeSelector": "all()", "peerSelector": "has(reflector)", "holdTime": 9});
+    cluster.create("BGPPeer", "reflectors", &spec);
+    cluster.create(
+        "BGPConfiguration",
+        "default",
+        &json!({"nodeToNodeMeshEnabled": false}),
+    );
+
+    let sessions = |node: &Node| -> Option<Vec<(String, String)>> {
+        let peers: Vec<PeerStatus> = serde_json::from_value(node.ask(Method::BgpPeers)?).ok()?;
+        Some(peers.into_iter().map(|peer| (peer.origin, peer.state)).collect())
+    };
+    let reflected = ("reflectors".to_owned(), "Established".to_owned());
+    let moved = |node: &Node| sessions(node).is_some_and(|sessions| sessions == [reflected.clone()]);
+    assert!(
+        eventually(LATER, || moved(&nodes[1]) && moved(&nodes[2])),
+        "{:?}\n{}",
+        nodes.each_ref().map(sessions),
+        logs()
+    );
+    // Long enough for stale routes of a speaker that came back to be swept.
+    std::thread::sleep(Duration::from_secs(3));
+    let lost = monitors.each_ref().map(Monitor::lost);
+    assert!(lost.iter().all(Vec::is_empty), "{lost:?}\n{}", logs());
+    assert_eq!(nodes.each_ref().map(table), before);
+}
+
 /// A node's whole main table, for comparison.
 fn table(node: &Node) -> String {
     node.netns.ip("-N route show table main") + &node.netns.ip("-N -6 route show table main")

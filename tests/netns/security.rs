@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use manx_bgp::transport::{AoAlgorithm, AoKey, Authentication, Distance, Secret};
 use manx_bgp::{
-    Config, Family, Features, NextHopMode, PeerConfig, PeerKey, PeerSnapshot, Policy, Prefix, State,
-    Transport,
+    Config, Family, Features, NextHopMode, PeerConfig, PeerKey, PeerSnapshot, Policy, Prefix, RangeConfig,
+    State, Transport,
 };
 use manx_bgpd::{Events, Handle, Options};
 use manx_linux::Netns;
@@ -27,6 +27,7 @@ const OURS: [&str; 2] = ["10.9.0.1", "2001:db8::1"];
 /// Addresses in the other namespace, of both families: one to trust, one not to, and one to be added later.
 const TRUSTED: [&str; 2] = ["10.9.0.2", "2001:db8::2"];
 const OTHER: [&str; 2] = ["10.9.0.3", "2001:db8::3"];
+const LATE_RANGE: [&str; 2] = ["10.9.0.4/31", "2001:db8::4/127"];
 const LATE: [&str; 2] = ["10.9.0.4", "2001:db8::4"];
 
 /// Two namespaces with a cable between them.
@@ -84,6 +85,23 @@ impl Speaker {
         self.runtime.block_on(self.handle.set_peer(peer));
     }
 
+    fn set_range(&self, range: &str, transport: Transport) {
+        let range = RangeConfig {
+            range: range.parse().unwrap(),
+            limit: 9,
+            template: played("10.9.0.4", transport),
+        };
+        self.runtime.block_on(self.handle.set_range(range));
+    }
+
+    fn remove(&self, address: &str) {
+        let key = PeerKey {
+            address: ip(address),
+            scope: 0,
+        };
+        self.runtime.block_on(self.handle.remove_peer(key));
+    }
+
     fn peer(&self, address: IpAddr) -> PeerSnapshot {
         let peers = self.runtime.block_on(self.handle.peers());
         peers
@@ -93,7 +111,10 @@ impl Speaker {
     }
 
     fn up(&self, address: IpAddr) -> bool {
-        self.peer(address).state == State::Established
+        let peers = self.runtime.block_on(self.handle.peers());
+        peers
+            .iter()
+            .any(|peer| peer.key.address == address && peer.state == State::Established)
     }
 
     fn learned(&self) -> usize {
@@ -223,6 +244,14 @@ fn an_unsigned_syn_of_a_peer_with_a_password_gets_no_answer() {
         assert!(answered(&theirs, late), "without a password again");
         assert!(!answered(&theirs, trusted), "signed as before");
     }
+    for (late, range) in LATE.into_iter().zip(LATE_RANGE) {
+        speaker.remove(late);
+        settled(&speaker);
+        assert!(answered(&theirs, late), "unknown again");
+        speaker.set_range(range, md5("range"));
+        settled(&speaker);
+        assert!(!answered(&theirs, late), "from a range with a password");
+    }
 }
 
 /// RFC 5082 §3: what has come too far is dropped.
@@ -264,6 +293,24 @@ fn a_syn_from_too_far_away_gets_no_answer() {
         settled(&speaker);
         assert!(!answered(&theirs, late), "just added");
     }
+    for (late, range) in LATE.into_iter().zip(LATE_RANGE) {
+        speaker.remove(late);
+        settled(&speaker);
+        assert!(answered(&theirs, late), "unknown again");
+        speaker.set_range(range, secured());
+        settled(&speaker);
+        assert!(!answered(&theirs, late), "from a range that is near");
+    }
+}
+
+#[test]
+fn a_peer_from_a_range_signs_as_the_range_does() {
+    let netns = pair();
+    let ours = Speaker::start(&netns[0], Ipv4Addr::new(10, 9, 0, 1), false);
+    let theirs = Speaker::start(&netns[1], Ipv4Addr::new(10, 9, 0, 4), false);
+    ours.set_range(LATE_RANGE[0], md5("range"));
+    theirs.set(peer(OURS[0], LATE[0], md5("range")));
+    assert!(eventually(SOON, || theirs.up(ip(OURS[0])) && ours.up(ip(LATE[0]))));
 }
 
 /// Two speakers that dial each other.
@@ -323,13 +370,7 @@ fn different_passwords_make_no_session_and_the_right_one_does() {
     session.set_theirs(&Transport::default());
     session.set_theirs(&md5("wrong"));
     assert!(eventually(SOON, || !session.theirs.up(ip(OURS[0]))));
-    session
-        .ours
-        .runtime
-        .block_on(session.ours.handle.remove_peer(PeerKey {
-            address: ip(TRUSTED[0]),
-            scope: 0,
-        }));
+    session.ours.remove(TRUSTED[0]);
     session.set_ours(&md5("right"));
     assert!(!eventually(Duration::from_secs(4), || session
         .ours

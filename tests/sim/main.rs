@@ -13,4 +13,6 @@ mod network;
 mod ordeal;
 mod plan;
 mod restart;
+mod scale;
+mod storm;
 mod stress;

@@ -174,7 +174,7 @@ impl Ordeal {
 }
 
 /// A network of this plan comes up, suffers, and ends as the model says.
-fn endure(plan: Plan, seed: u64, strokes: usize) {
+pub(crate) fn endure(plan: Plan, seed: u64, strokes: usize) {
     let mut ordeal = Ordeal::new(plan, seed);
     for _ in 0..strokes {
         ordeal.strike();

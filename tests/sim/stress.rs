@@ -130,6 +130,7 @@ impl Victim {
                 Output::Decode { .. }
                 | Output::Selected { .. }
                 | Output::Converged
+                | Output::RangeFull(_)
                 | Output::Session { .. } => {}
             }
         }

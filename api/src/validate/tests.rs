@@ -298,6 +298,26 @@ fn peers() {
 }
 
 #[test]
+fn peers_are_an_address_or_nodes() {
+    let peer = base(
+        "BGPPeer",
+        "tor",
+        json!({"peerIP": "192.0.2.1", "asNumber": 64512}),
+    );
+    refused(&peer, "/spec/asNumber", &[Value::Null], "spec.asNumber");
+    refused(
+        &peer,
+        "/spec/peerSelector",
+        &[json!("has(reflector)")],
+        "spec.peerSelector",
+    );
+    let nodes = base("BGPPeer", "reflectors", json!({"peerSelector": "has(reflector)"}));
+    assert_eq!(validate(&changed(&nodes, &[])), []);
+    refused(&nodes, "/spec/asNumber", &[json!(64512)], "spec.asNumber");
+    refused(&nodes, "/spec/peerSelector", &[Value::Null], "spec.peerIP");
+}
+
+#[test]
 fn endpoints() {
     let mut endpoint = base(
         "WorkloadEndpoint",

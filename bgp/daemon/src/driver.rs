@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use manx_bgp::bfd::{SessionConfig, SessionSnapshot};
 use manx_bgp::wire::{self, NextHop};
 use manx_bgp::{
-    Config, ConnId, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix, Speaker,
+    BfdConfig, Config, ConnId, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix,
+    RangeConfig, RangeSnapshot, Speaker, Transport,
 };
 use socket2::{SockRef, Socket};
 use tokio::net::{TcpListener, TcpStream};
@@ -54,6 +55,7 @@ pub(crate) enum Job {
     Dialled(ConnId, io::Result<TcpStream>),
     Peers(oneshot::Sender<Vec<PeerSnapshot>>),
     Paths(oneshot::Sender<Vec<PathSnapshot>>),
+    Ranges(oneshot::Sender<Vec<RangeSnapshot>>),
     Bfd(oneshot::Sender<Vec<SessionSnapshot>>),
     Shutdown(oneshot::Sender<()>),
 }
@@ -81,6 +83,7 @@ pub(crate) fn spawn(
         inbox: inbox.clone(),
         watch: Watch::default(),
         guard,
+        ranges: BTreeMap::new(),
         pending: Pending::default(),
     };
     tokio::spawn(stop.clone().run_until_cancelled_owned(driver.run(jobs, events)));
@@ -139,6 +142,8 @@ struct Driver {
     inbox: mpsc::Sender<Job>,
     watch: Watch,
     guard: Guard,
+    /// How the peers of a range are watched.
+    ranges: BTreeMap<Prefix, Option<BfdConfig>>,
     pending: Pending,
 }
 
@@ -187,6 +192,7 @@ impl Driver {
             Job::Dialled(conn, stream) => self.dialled(conn, stream),
             Job::Peers(reply) => report_gone(reply.send(self.peers())),
             Job::Paths(reply) => report_gone(reply.send(self.speaker.paths())),
+            Job::Ranges(reply) => report_gone(reply.send(self.speaker.ranges())),
             Job::Bfd(reply) => self.watch.sessions(reply),
             Job::Shutdown(done) => return Some(done),
         }
@@ -208,6 +214,15 @@ impl Driver {
                 self.guard.remove_peer(*key);
                 true
             }
+            Input::SetRange(config) => {
+                self.guard_range(config);
+                true
+            }
+            Input::RemoveRange(range) => {
+                self.guard.remove_range(range.network());
+                self.ranges.remove(range);
+                true
+            }
             Input::Originate(_)
             | Input::Unoriginate(_)
             | Input::Connected { .. }
@@ -222,12 +237,28 @@ impl Driver {
         }
     }
 
+    /// The same for whoever connects from a range.
+    fn guard_range(&mut self, config: &RangeConfig) {
+        let transport = config.template.transport.clone();
+        self.ranges.insert(config.range, config.template.bfd);
+        if let Some(before) = self.guard.set_range(config.range.network(), transport.clone()) {
+            self.rekey(&before, &transport, |guard, peer| {
+                guard.range_of(peer) == Some(config.range.network())
+            });
+        }
+    }
+
     /// A peer's connections are to be as its settings say from now on, and live ones get its new key.
     fn guard_peer(&mut self, config: &PeerConfig) {
         let Some(before) = self.guard.set_peer(config.key, config.transport.clone()) else {
             return;
         };
-        if before.needs_new_connection(&config.transport) || before == config.transport {
+        self.rekey(&before, &config.transport, |_, peer| peer == config.key);
+    }
+
+    /// Gives live connections their new keys.
+    fn rekey(&self, before: &Transport, after: &Transport, whose: impl Fn(&Guard, PeerKey) -> bool) {
+        if before.needs_new_connection(after) || before == after {
             return;
         }
         for connection in self.connections.values() {
@@ -236,9 +267,9 @@ impl Driver {
                 socket: Some(socket),
                 link: _,
             }) = connection
-                && *peer == config.key
+                && whose(&self.guard, *peer)
             {
-                Guard::rekey(socket, *peer, &before, &config.transport);
+                Guard::rekey(socket, *peer, before, after);
             }
         }
     }
@@ -312,6 +343,15 @@ impl Driver {
         }
     }
 
+    /// The path to a peer from a range is watched while its session is up.
+    fn watch_dynamic(&mut self, peer: PeerKey, up: bool) {
+        let range = self.guard.range_of(peer).map(Prefix::new);
+        let Some(bfd) = range.and_then(|range| *self.ranges.get(&range)?) else {
+            return;
+        };
+        self.watch_path(peer, up.then(|| bfd.session(peer, None)));
+    }
+
     fn path_changed(&mut self, change: Change) {
         let Change { peer, up, failed } = change;
         self.pending.paths.insert(peer, up);
@@ -337,8 +377,14 @@ impl Driver {
                 }
                 Output::Close { conn } => drop(self.connections.remove(&conn)),
                 Output::Selected { prefix, next_hops } => self.pending.selected(prefix, next_hops),
+                Output::RangeFull(range) => {
+                    tracing::warn!(%range, "a peer was turned away: raise the range's limit if it is welcome");
+                }
                 Output::Converged => self.pending.converged = true,
-                Output::Session { peer, up, reason } => self.pending.session(peer, up, reason),
+                Output::Session { peer, up, reason } => {
+                    self.watch_dynamic(peer, up);
+                    self.pending.session(peer, up, reason);
+                }
             }
         }
     }

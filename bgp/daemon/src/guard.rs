@@ -32,6 +32,8 @@ const SYSTEM_TTL: u32 = u32::MAX;
 pub(crate) struct Guard {
     listeners: Vec<Listener>,
     peers: BTreeMap<PeerKey, Transport>,
+    /// For whoever comes from a range of addresses and is none of the peers.
+    ranges: BTreeMap<IpNetwork, Transport>,
     /// The listeners do not know everything yet.
     stale: bool,
     /// Why a peer cannot dial us.
@@ -144,6 +146,33 @@ impl Guard {
         self.stale |= self.peers.remove(&peer).is_some();
     }
 
+    /// Whoever connects from a range is to be like this; gives what they were to be like before.
+    pub(crate) fn set_range(&mut self, range: IpNetwork, transport: Transport) -> Option<Transport> {
+        self.stale |= self.ranges.get(&range) != Some(&transport);
+        self.ranges.insert(range, transport)
+    }
+
+    /// There is no such range any more.
+    pub(crate) fn remove_range(&mut self, range: IpNetwork) {
+        self.stale |= self.ranges.remove(&range).is_some();
+    }
+
+    /// The range that a peer without settings of its own is of.
+    pub(crate) fn range_of(&self, peer: PeerKey) -> Option<IpNetwork> {
+        if self.peers.contains_key(&peer) {
+            return None;
+        }
+        let address = IpNetwork::from(peer.address);
+        let around = self.ranges.keys().filter(|range| contains(**range, address));
+        around.max_by_key(|range| range.prefix()).copied()
+    }
+
+    /// What a peer's connections have to be.
+    fn transport(&self, peer: PeerKey) -> Transport {
+        let range = || self.ranges.get(&self.range_of(peer)?);
+        self.peers.get(&peer).or_else(range).cloned().unwrap_or_default()
+    }
+
     /// What keeps a peer unconnected.
     pub(crate) fn problem(&self, peer: PeerKey) -> Option<&Problem> {
         self.undialled.get(&peer).or_else(|| self.refused.get(&peer))
@@ -161,7 +190,17 @@ impl Guard {
         }
         let key = |transport: &Transport| transport.authentication.clone().filter(is_key);
         let keys = self.cover(key);
-        let ttl = self.cover(|transport| Some(transport.distance.ttl_accepted()).filter(|least| *least > 0));
+        let ttl = self.cover(|transport| Some(transport.distance.ttl_accepted()));
+        // That any TTL will do is worth saying only where one is asked for around.
+        let asked = |range: &IpNetwork| {
+            ttl.iter()
+                .any(|(other, least)| *least > 0 && contains(*other, *range))
+        };
+        let ttl: BTreeMap<_, _> = ttl
+            .iter()
+            .filter(|(range, _)| asked(range))
+            .map(|(range, least)| (*range, *least))
+            .collect();
         let before = std::mem::take(&mut self.refused);
         for listener in &mut self.listeners {
             let mut failed = listener.set_keys(&keys);
@@ -186,7 +225,7 @@ impl Guard {
     /// A socket to dial a peer with.
     pub(crate) fn dialler(&mut self, remote: SocketAddr, local: Option<IpAddr>) -> io::Result<TcpSocket> {
         let peer = PeerKey::of(remote.ip(), sockets::scope(remote));
-        let transport = self.peers.get(&peer).cloned().unwrap_or_default();
+        let transport = self.transport(peer);
         let socket = if remote.is_ipv4() {
             TcpSocket::new_v4()
         } else {
@@ -207,7 +246,7 @@ impl Guard {
 
     /// Makes an accepted connection what its peer's have to be, or says why it is none of its.
     pub(crate) fn admit(&self, peer: PeerKey, connection: &TcpStream) -> Result<(), Problem> {
-        let transport = self.peers.get(&peer).cloned().unwrap_or_default();
+        let transport = self.transport(peer);
         let syn = sockopt::saved_syn(connection).map_err(|error| Problem::from(&error))?;
         // None is kept where a SYN cookie stood for it; the listener's word counts then.
         if let Some(syn) = Syn::read(&syn) {
@@ -231,9 +270,7 @@ impl Guard {
 
     /// Whether a peer's connections are signed.
     pub(crate) fn signs(&self, peer: PeerKey) -> bool {
-        self.peers
-            .get(&peer)
-            .is_some_and(|transport| transport.authentication.is_some())
+        self.transport(peer).authentication.is_some()
     }
 
     /// Replaces the keys of a live connection.
@@ -250,6 +287,11 @@ impl Guard {
             .peers
             .iter()
             .map(|(peer, transport)| (IpNetwork::from(peer.address), of(transport)))
+            .chain(
+                self.ranges
+                    .iter()
+                    .map(|(range, transport)| (*range, of(transport))),
+            )
             .collect();
         cover(&entries)
     }

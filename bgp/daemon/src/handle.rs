@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use manx_bgp::bfd::SessionSnapshot;
 use manx_bgp::wire::NextHop;
-use manx_bgp::{Input, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix};
+use manx_bgp::{Input, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix, RangeConfig, RangeSnapshot};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::DropGuard;
 
@@ -43,6 +43,16 @@ impl Handle {
         self.input(Input::RemovePeer(peer)).await;
     }
 
+    /// Lets peers connect from a range, or changes their settings.
+    pub async fn set_range(&self, range: RangeConfig) {
+        self.input(Input::SetRange(Box::new(range))).await;
+    }
+
+    /// Ends the sessions of a range's peers, and lets no more connect.
+    pub async fn remove_range(&self, range: Prefix) {
+        self.input(Input::RemoveRange(range)).await;
+    }
+
     /// Announces a prefix of our own.
     pub async fn originate(&self, prefix: Prefix) {
         self.input(Input::Originate(prefix)).await;
@@ -56,6 +66,11 @@ impl Handle {
     /// Every configured peer, as it is now.
     pub async fn peers(&self) -> Vec<PeerSnapshot> {
         self.ask(Job::Peers).await.unwrap_or_default()
+    }
+
+    /// Every range of dynamic neighbours, as it is now.
+    pub async fn ranges(&self) -> Vec<RangeSnapshot> {
+        self.ask(Job::Ranges).await.unwrap_or_default()
     }
 
     /// Every path known, as it is now.

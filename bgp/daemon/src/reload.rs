@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use manx_api::status::Reload;
-use manx_bgp::{PeerConfig, PeerKey, Prefix};
+use manx_bgp::{PeerConfig, PeerKey, Prefix, RangeConfig};
 
 use crate::Handle;
 use crate::config::{ConfigError, Settings};
@@ -55,6 +55,7 @@ pub struct Running {
     path: PathBuf,
     settings: Settings,
     peers: BTreeMap<PeerKey, PeerConfig>,
+    ranges: BTreeMap<Prefix, RangeConfig>,
     routes: BTreeSet<Prefix>,
 }
 
@@ -77,6 +78,7 @@ impl Running {
             path: path.to_owned(),
             settings: settings.clone(),
             peers: BTreeMap::new(),
+            ranges: BTreeMap::new(),
             routes: BTreeSet::new(),
         };
         running.apply(settings).await;
@@ -116,6 +118,7 @@ impl Running {
             }
             self.handle.set_peer(peer.clone()).await;
         }
+        self.apply_ranges(&settings).await;
         for &gone in self.routes.difference(&routes) {
             self.handle.unoriginate(gone).await;
             done.routes_removed.push(gone.network());
@@ -126,6 +129,20 @@ impl Running {
         }
         (self.settings, self.peers, self.routes) = (settings, peers, routes);
         done
+    }
+
+    /// Ranges come after single peers, which may have been a range's before.
+    async fn apply_ranges(&mut self, settings: &Settings) {
+        let ranges: BTreeMap<_, _> = settings.ranges().map(|range| (range.range, range)).collect();
+        for gone in self.ranges.keys().filter(|range| !ranges.contains_key(range)) {
+            self.handle.remove_range(*gone).await;
+        }
+        for (range, config) in &ranges {
+            if self.ranges.get(range) != Some(config) {
+                self.handle.set_range(config.clone()).await;
+            }
+        }
+        self.ranges = ranges;
     }
 }
 

@@ -11,7 +11,7 @@ use manx_bgpd::config::Settings;
 const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
 /// Field → another value than its default, or than the base's.
-const CHANGES: [(&str, &str); 21] = [
+const CHANGES: [(&str, &str); 22] = [
     ("asn", "64513"),
     ("localAddress", "192.0.2.1"),
     ("nextHopV4", "192.0.2.9"),
@@ -34,6 +34,7 @@ const CHANGES: [(&str, &str); 21] = [
     ("ttlSecurity", "true"),
     ("multihop", "3"),
     ("interface", "eth0"),
+    ("addPath", "{receive: true}"),
     ("extendedMessages", "false"),
     ("extendedNextHop", "true"),
 ];

@@ -177,6 +177,7 @@ impl Speaker {
                 reason,
             });
         }
+        self.may_be_gone(key);
     }
 
     fn refresh(&mut self, key: PeerKey, refresh: RouteRefresh) {

@@ -1,6 +1,7 @@
 //! A turn: decides on what has changed, tells the kernel's side, and writes to the peers that have room.
 
 use super::{Output, PeerKey, SEND_BUDGET, Speaker};
+use crate::convergence::Awaited;
 use crate::peer::Peer;
 
 impl Speaker {
@@ -37,9 +38,11 @@ impl Speaker {
 
     fn converge(&mut self) {
         let Some(now) = self.now else { return };
+        // Who connects from a range, nobody knows before he does.
+        let unknown = (!self.ranges.is_empty()).then_some(Awaited::Session);
         if self
             .convergence
-            .advance(now, self.peers.values().map(Peer::awaited))
+            .advance(now, self.peers.values().map(Peer::awaited).chain(unknown))
         {
             self.outputs.push_back(Output::Converged);
         }

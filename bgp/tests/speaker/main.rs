@@ -7,6 +7,7 @@
 )]
 
 mod add_path;
+mod dynamic;
 mod features;
 mod filters;
 mod malformed;

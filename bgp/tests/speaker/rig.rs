@@ -31,6 +31,8 @@ pub(crate) struct Rig {
     /// How often the kernel was told something.
     pub(crate) changes: usize,
     pub(crate) converged: bool,
+    /// Ranges that turned a peer away.
+    pub(crate) full: Vec<Prefix>,
     accepted: u64,
 }
 
@@ -171,6 +173,7 @@ impl Rig {
             selected: BTreeMap::new(),
             changes: 0,
             converged: false,
+            full: Vec::new(),
             accepted: 0,
         }
     }
@@ -198,6 +201,7 @@ impl Rig {
                     self.selected.insert(prefix, next_hops);
                 }
                 Output::Converged => self.converged = true,
+                Output::RangeFull(range) => self.full.push(range),
                 Output::Session { .. } => {}
             }
         }

@@ -250,6 +250,8 @@ impl Arena {
         for (node, conn) in std::mem::take(&mut self.forged) {
             self.network.input(node, Input::Closed { conn });
         }
+        // An OPEN that was changed on its way may still have to arrive.
+        self.network.run(Duration::from_secs(1));
         for (a, b) in self.plan.links() {
             self.network.reset(a, b);
         }

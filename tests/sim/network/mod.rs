@@ -107,16 +107,14 @@ pub(crate) struct Network {
 
 /// Seeds for a test: the one of `MANX_SIM_SEED`, else the first `MANX_SIM_SEEDS` or as many as the test wants.
 pub(crate) fn seeds(count: u64) -> impl Iterator<Item = u64> {
-    let number = |name: &str| {
-        let value = std::env::var(name).ok()?;
-        Some(
-            value
-                .parse::<u64>()
-                .unwrap_or_else(|_| panic!("{name} is a number")),
-        )
-    };
     let count = number("MANX_SIM_SEEDS").unwrap_or(count);
     number("MANX_SIM_SEED").map_or(0..count, |seed| seed..seed + 1)
+}
+
+/// A number from the environment.
+pub(crate) fn number(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
 /// Where speaker `node` is.
@@ -583,6 +581,7 @@ impl Network {
                     selected.retain(|prefix, _| told.contains(prefix));
                     *converged = true;
                 }
+                Output::RangeFull(_) => {}
                 Output::Session { peer, up, .. } => {
                     host.flaps += 1;
                     let turns = if up {

@@ -5,7 +5,7 @@ use manx_bgp::{AddPathConfig, Family, Features, RoleConfig};
 use serde::de::{Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::{FamilyName, Neighbor};
+use super::{FamilyName, Neighbor, PeerAs};
 
 /// Several paths per prefix (RFC 7911).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -54,8 +54,13 @@ pub enum Unusable {
 
 /// Whether the neighbor can have all features that it asks for.
 pub(super) fn check(neighbor: &Neighbor, our_asn: u32) -> Result<(), Unusable> {
+    let within = match neighbor.asn {
+        PeerAs::Number(asn) => asn == our_asn,
+        PeerAs::Internal => true,
+        PeerAs::External => false,
+    };
     match neighbor.role {
-        Some(_) if neighbor.asn == our_asn => return Err(Unusable::RoleWithinAs),
+        Some(_) if within => return Err(Unusable::RoleWithinAs),
         None if neighbor.strict_role => return Err(Unusable::StrictWithoutRole),
         Some(_) | None => {}
     }
