@@ -165,3 +165,35 @@ impl Metrics {
         registry
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    /// nasty case 57: no label takes a value per peer, pod, prefix or node.
+    #[test]
+    fn the_number_of_series_does_not_grow_with_the_cluster() {
+        let (metrics, registry) = Metrics::new();
+        for operation in [Operation::Add, Operation::Del] {
+            for outcome in [Outcome::Ok, Outcome::Error] {
+                let labels = CniLabels { operation, outcome };
+                metrics.cni.get_or_create(&labels).observe(0.001);
+            }
+        }
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        let series = text.lines().filter(|line| !line.starts_with('#'));
+        let labels: BTreeSet<&str> = series
+            .clone()
+            .filter_map(|line| line.split_once('{')?.1.split_once('}'))
+            .flat_map(|(labels, _)| labels.split(','))
+            .filter_map(|label| label.split('=').next())
+            .collect();
+        assert_eq!(labels, BTreeSet::from(["le", "operation", "outcome"]));
+        assert!(series.count() < 200);
+    }
+}

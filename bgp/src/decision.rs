@@ -3,7 +3,7 @@
 //! Paths leave step by step; what is left after a step goes on to the next:
 //!
 //! 1. our own prefixes before anything learned: no peer can take a node's own addresses from it;
-//! 2. higher LOCAL_PREF (100 where there is none);
+//! 2. higher LOCAL_PREF (RFC 4271 §9.1.1; 100 where there is none);
 //! 3. shorter AS_PATH, a set counting as one;
 //! 4. lower ORIGIN;
 //! 5. lower MULTI_EXIT_DISC among paths through the same neighbouring AS (0 where there is none);
@@ -367,6 +367,7 @@ mod tests {
     /// RFC 4271 §9.1.2.2 (f): the lower identifier.
     /// RFC 4271 §9.1.2.2 (g): the lower address.
     /// RFC 4456 §9 (cluster): the shorter list of clusters.
+    /// RFC 4456 §9 (originator): the originator's identifier, where there is one.
     #[test]
     fn every_step_decides_and_is_named() {
         let plain = || Attributes {

@@ -12,6 +12,9 @@ use crate::rib::{Neighbor, Path, Route};
 use crate::wire::{Attributes, Context, NextHop};
 use crate::{Family, Prefix};
 
+/// The bit of an extended community's type that keeps it within the AS (RFC 4360 §3, §6).
+const NON_TRANSITIVE: u8 = 0x40;
+
 /// Whom to announce to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target<'a> {
@@ -124,7 +127,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// The well-known community that keeps a route from the peer (RFC 1997).
+    /// The well-known community that keeps a route from the peer (RFC 1997 §3).
     fn forbidding_community(&self, attributes: &Attributes) -> Option<u32> {
         let forbids = |community: &u32| match *community {
             NO_ADVERTISE => true,
@@ -155,6 +158,9 @@ impl<'a> Target<'a> {
         if let Some(role) = self.peer.role(self.local) {
             leak::mark_outgoing(role, self.local.asn, &mut attributes);
         }
+        attributes
+            .extended_communities
+            .retain(|community| community[0] & NON_TRANSITIVE == 0);
         Attributes {
             local_pref: None,
             originator_id: None,
@@ -164,7 +170,7 @@ impl<'a> Target<'a> {
     }
 
     /// A preference is always stated (RFC 4271 §5.1.5); a reflected route says whose it is and that it has been
-    /// here (RFC 4456 §8).
+    /// here (RFC 4456 §8), and is the same otherwise (RFC 4456 §10).
     fn internal_attributes(&self, mut attributes: Attributes, from: Option<&Neighbor>) -> Attributes {
         attributes.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
         if let Some(from) = from.filter(|from| !from.external) {
@@ -404,6 +410,21 @@ mod tests {
             let source = next_hop.map(|_| from(&client, 3));
             let sent = target.route(Family::Ipv4Unicast, source.as_ref(), &route, &[]);
             assert_eq!(sent.and_then(|route| route.next_hop), expected, "{next_hop:?}");
+        }
+    }
+
+    /// RFC 4360 §6: not from one AS to another.
+    #[test]
+    fn a_non_transitive_extended_community_stays_in_the_as() {
+        let (stays, goes) = ([0x40, 4, 0, 9, 0, 0, 0, 9], [0, 2, 0, 9, 0, 0, 0, 9]);
+        let route = learned(Attributes {
+            extended_communities: vec![stays, goes],
+            ..Attributes::default()
+        });
+        for (to, sent) in [(external(2), &[goes][..]), (peer(2), &[stays, goes])] {
+            let source = from(&client(3), 3);
+            let told = target(&config(1), &to).route(Family::Ipv4Unicast, Some(&source), &route, &[]);
+            assert_eq!(told.unwrap().attributes.extended_communities, sent);
         }
     }
 

@@ -75,7 +75,7 @@ pub enum Input {
         conn: ConnId,
     },
     /// BFD has seen the path to the peer fail: its session, if there is one, ends at once, and graceful restart
-    /// keeps none of its routes (RFC 5882 §4.3, RFC 9384).
+    /// keeps none of its routes (RFC 5882 §4.3, RFC 9384 §3).
     PathDown(PeerKey),
     /// Nothing but time has passed.
     Tick,

@@ -118,7 +118,7 @@ pub struct Neighbor {
     #[serde(default)]
     pub next_hop_self: bool,
     /// What comes in: `accept`, `reject`, or names of filters, whose rules decide in order. Default, and what
-    /// holds where no rule matches: `accept` within our AS, `reject` from another (RFC 8212).
+    /// holds where no rule matches: `accept` within our AS, `reject` from another (RFC 8212 §2).
     #[serde(default, deserialize_with = "policy")]
     pub import: Option<PolicySetting>,
     /// What goes out, likewise.
@@ -903,6 +903,8 @@ neighbors:
         }
     }
 
+    /// RFC 8212 §2 (import): nothing is selected.
+    /// RFC 8212 §2 (export): nothing goes out.
     #[test]
     fn another_as_gets_nothing_unless_asked_for() {
         let text = format!("{MINIMAL}neighbors: [{{address: 192.0.2.2, asn: 65001}}]");

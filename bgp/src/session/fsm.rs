@@ -22,6 +22,9 @@ const OPEN_HOLD: Duration = Duration::from_secs(240);
 /// How long a dial may take. Linux by itself gives up after two minutes, long after the peer may be back.
 const DIAL: Duration = Duration::from_secs(10);
 
+/// No KEEPALIVE follows another sooner (RFC 4271 §4.4).
+const KEEPALIVE_PERIOD: Duration = Duration::from_secs(1);
+
 /// The state of a connection (RFC 4271 §8.2.2).
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Fsm {
@@ -267,11 +270,12 @@ impl Fsm {
     }
 }
 
-/// RFC 4271 §4.4: a third of the hold time between KEEPALIVEs; none where there is no hold time.
+/// RFC 4271 §4.4: a third of the hold time between KEEPALIVEs, a second at least; none where there is no hold time.
 fn send_keepalive(link: Link, session: &Session, timers: &mut Timers, cx: &mut Cx<'_>) {
     cx.out.push(Action::Send(link.conn, Message::Keepalive));
     if !session.hold_time.is_zero() {
-        timers.arm(Timer::Keepalive, cx.now + jitter(session.hold_time / 3, cx.rng));
+        let period = jitter(session.hold_time / 3, cx.rng).max(KEEPALIVE_PERIOD);
+        timers.arm(Timer::Keepalive, cx.now + period);
     }
 }
 

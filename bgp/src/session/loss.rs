@@ -36,7 +36,7 @@ impl Loss {
         Self::Sent(Notification::cease(reason))
     }
 
-    /// What the peer is told; nothing where it is gone or where silence makes it keep our routes.
+    /// What the peer is told; nothing where it is gone, where it told us (RFC 4271 §6.4) or where silence makes it keep our routes.
     pub(crate) fn notification(&self) -> Option<Notification> {
         match self {
             Self::HoldExpired => Some(Notification::hold_timer_expired()),

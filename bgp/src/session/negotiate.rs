@@ -294,6 +294,22 @@ mod tests {
         }
     }
 
+    /// RFC 4724 §3: the last one.
+    #[test]
+    fn the_last_of_several_restart_capabilities_counts() {
+        let of = |restart_time| {
+            Capability::GracefulRestart(GracefulRestart {
+                restart_time,
+                ..GracefulRestart::default()
+            })
+        };
+        let mut open = open_of(2, &peer(1));
+        open.capabilities.extend([of(7), of(9)]);
+        let session = negotiate(&config(1), &peer(2), &open).unwrap();
+        let restart = session.restart.unwrap();
+        assert_eq!((restart.restart_time, restart.families), (9, vec![]));
+    }
+
     /// RFC 4724 §4.1 (bits): R and F after a restart.
     /// nasty case 59
     #[test]

@@ -60,7 +60,7 @@ pub enum Capability {
     EnhancedRouteRefresh,
     /// Code 71 (RFC 9494); means nothing without [`Capability::GracefulRestart`].
     LongLivedGracefulRestart(Vec<LongLivedRestart>),
-    /// Anything else, kept as it came.
+    /// Anything else, kept as it came: to ignore it is not to refuse it (RFC 5492 §3).
     Unknown {
         /// The code.
         code: u8,

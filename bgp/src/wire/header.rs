@@ -73,7 +73,7 @@ pub(super) fn split(frame: &[u8], max_message: usize) -> Result<(Kind, &[u8]), E
     Ok((kind, body))
 }
 
-/// The type of a message and its length in octets.
+/// The type of a message and its length in octets, which is within what was agreed (RFC 4271 §6.1, RFC 8654 §5).
 fn check(header: &[u8; HEADER], max_message: usize) -> Result<(Kind, usize), Error> {
     let [marker @ .., high, low, kind] = header;
     if *marker != MARKER {

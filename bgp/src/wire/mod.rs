@@ -95,7 +95,7 @@ pub struct Context {
     pub add_path_send: Vec<Family>,
     /// Families whose next hops may be IPv6 addresses though their prefixes are not (RFC 8950).
     pub extended_next_hop: Vec<Family>,
-    /// The longest message either side may send: 4,096, or 65,535 with RFC 8654.
+    /// The longest message either side may send: 4,096, or 65,535 with RFC 8654 §3; longer ones are an error.
     pub max_message: usize,
 }
 
@@ -123,7 +123,7 @@ pub fn decode(frame: &Bytes, context: &Context) -> Result<Message, Error> {
 }
 
 /// As [`decode`], telling `report` of everything that was wrong with an UPDATE short of ending the session,
-/// for counting and logging. What ends it is the error alone.
+/// for counting and logging (RFC 7606 §6). What ends it is the error alone.
 ///
 /// # Errors
 /// What the peer did wrong, if that ends the session.

@@ -32,7 +32,7 @@ pub struct Notification {
     pub data: Bytes,
 }
 
-/// Why we end a session that went well (RFC 4486; 9 RFC 8538, 10 RFC 9384).
+/// Why we end a session that went well (RFC 4271 §6.7; RFC 4486 §3; 9 RFC 8538 §3.1, 10 RFC 9384 §3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cease {
     /// The peer sent more prefixes than it may.
@@ -57,7 +57,7 @@ pub enum Cease {
     BfdDown = 10,
 }
 
-/// What a session waited for when an unexpected message came: the subcode (RFC 6608).
+/// What a session waited for when an unexpected message came: the subcode (RFC 6608 §3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Waiting {
     /// For OPEN.
@@ -141,7 +141,7 @@ impl Notification {
     }
 
     /// What an operator said when shutting down or resetting (RFC 9003 §2). Whatever is wrong with it is no error
-    /// (§4): octets that are no text are replaced, and where the length is wrong there is nothing.
+    /// (RFC 9003 §4): octets that are no text are replaced, and where the length is wrong there is nothing.
     fn communication(&self) -> Option<Cow<'_, str>> {
         let spoken = [
             Cease::AdministrativeShutdown as u8,

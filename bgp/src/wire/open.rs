@@ -50,6 +50,7 @@ pub(super) fn two_octets(asn: u32) -> u16 {
     u16::try_from(asn).unwrap_or(AS_TRANS)
 }
 
+/// Parameters in the old form as long as it can hold them, in the extended one otherwise (RFC 9072 §2).
 fn put_parameters(out: &mut BytesMut, capabilities: &[u8]) {
     match (
         u8::try_from(capabilities.len()),

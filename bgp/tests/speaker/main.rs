@@ -9,6 +9,7 @@
 mod add_path;
 mod features;
 mod filters;
+mod malformed;
 mod policy;
 mod rig;
 mod routes;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use manx_bgp::wire::{
     self, AsPath, Attributes, Capability, Context, GracefulRestart, Message, NextHop, Nlri, Notification,
     Open, Reach, Segment, Update,
@@ -250,6 +250,14 @@ impl Rig {
         });
     }
 
+    /// The octets of one message, read as the speaker asked for.
+    pub(crate) fn receive_octets(&mut self, conn: ConnId, octets: &[u8]) {
+        let context = self.contexts.get(&conn).cloned().unwrap_or_default();
+        let frame = Bytes::copy_from_slice(octets);
+        let message = wire::decode(&frame, &context).map_err(Notification::from);
+        self.input(Input::Received { conn, message });
+    }
+
     pub(crate) fn update(&mut self, conn: ConnId, update: Update) {
         self.receive(conn, Message::Update(update));
     }
@@ -277,6 +285,17 @@ impl Rig {
     /// What was sent on a connection since this was asked last.
     pub(crate) fn sent(&mut self, conn: ConnId) -> Vec<Message> {
         self.sent.remove(&conn).unwrap_or_default()
+    }
+
+    /// The UPDATEs sent on a connection since it was asked last.
+    pub(crate) fn updates(&mut self, conn: ConnId) -> Vec<Update> {
+        let update = |message| match message {
+            Message::Update(update) => Some(update),
+            Message::Open(_) | Message::Notification(_) | Message::Keepalive | Message::RouteRefresh(_) => {
+                None
+            }
+        };
+        self.sent(conn).into_iter().filter_map(update).collect()
     }
 
     /// The prefixes announced and withdrawn on a connection since it was asked last.

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use manx_bgp::wire::{Attributes, Message, NextHop, RouteRefresh};
-use manx_bgp::{Config, Family, Input, PeerConfig};
+use manx_bgp::wire::{Attributes, Message, NextHop, RouteRefresh, Update};
+use manx_bgp::{Config, Family, Input, NextHopMode, PeerConfig, Policy};
 
 use crate::rig::{ASN, Rig, address, announcement, config, external, internal, path, prefix, withdrawal};
 
@@ -255,4 +255,53 @@ fn a_peer_without_our_family_is_told_nothing_of_it() {
     });
     assert_eq!(rig.told(conn).0, [prefix("10.1.0.0/26")]);
     assert!(matches!(rig.peer(2).key.address, IpAddr::V4(_)));
+}
+
+/// RFC 4271 §4.3 (withdrawn): it is announced.
+#[test]
+fn a_prefix_both_withdrawn_and_announced_is_announced() {
+    let mut rig = Rig::new(config());
+    let conn = rig.establish(internal(2));
+    let target = prefix("10.1.0.0/26");
+    for _ in 0..2 {
+        let both = Update {
+            withdrawn: withdrawal(target).withdrawn,
+            ..announcement(2, target, path(&[]))
+        };
+        rig.update(conn, both);
+        assert_eq!(rig.selected(target), [2]);
+    }
+}
+
+/// nasty case 47: what peers are told is worked out for each, from all of its settings.
+#[test]
+fn peers_that_differ_in_one_export_setting_are_told_different_things() {
+    let mut rig = Rig::new(config());
+    let source = rig.establish(internal(2));
+    let plain = rig.establish(external(3));
+    let keeping = rig.establish(PeerConfig {
+        next_hop: NextHopMode::Keep,
+        ..external(4)
+    });
+    let silent = rig.establish(PeerConfig {
+        export: Policy::Reject,
+        ..external(5)
+    });
+    let client = rig.establish(PeerConfig {
+        route_reflector_client: true,
+        ..internal(6)
+    });
+    let bystander = rig.establish(internal(7));
+    for conn in [plain, keeping, silent, client, bystander] {
+        rig.sent(conn);
+    }
+    rig.update(source, announcement(2, prefix("10.1.0.0/26"), path(&[])));
+    let told = [plain, keeping, client].map(|conn| rig.updates(conn));
+    let next_hops = told.each_ref().map(|updates| updates[0].reach[0].next_hop);
+    assert_eq!(next_hops, [1, 2, 2].map(|id| NextHop::V4(address(id))));
+    let paths = told
+        .each_ref()
+        .map(|updates| updates[0].attributes.as_path.hops());
+    assert_eq!(paths, [1, 1, 0]);
+    assert_eq!([silent, bystander].map(|conn| rig.updates(conn).len()), [0, 0]);
 }

@@ -89,6 +89,23 @@ fn keepalives_hold_a_session_and_silence_ends_it() {
     assert_eq!(rig.notified(conn), Some((4, 0)));
 }
 
+/// RFC 4271 §4.4 (rate): also where the hold time is the shortest that there is.
+#[test]
+fn keepalives_are_a_second_apart_at_least() {
+    let mut rig = Rig::new(config());
+    let conn = rig.establish(PeerConfig {
+        hold_time: Duration::from_secs(3),
+        ..internal(2)
+    });
+    rig.sent(conn);
+    for _ in 0..30 {
+        rig.wait(Duration::from_secs(2));
+        rig.receive(conn, Message::Keepalive);
+    }
+    let keepalives = rig.sent(conn).len();
+    assert!((58..=60).contains(&keepalives), "{keepalives} in a minute");
+}
+
 /// RFC 4271 §4.4: none without a hold time.
 /// nasty case 44
 #[test]
@@ -248,4 +265,83 @@ fn events_of_forgotten_connections_mean_nothing() {
     rig.input(Input::ConnectFailed { conn: stranger });
     assert_eq!(rig.peer(2).state, State::Established);
     assert!(rig.sent(stranger).is_empty() && !rig.closed.contains(&conn));
+}
+
+/// RFC 4271 §8.2.1: the peer's connection gets an OPEN of its own.
+/// RFC 4271 §6.8: the one stays that the greater identifier, the peer's, dialled.
+/// RFC 4486 §4 (7): the other one is told.
+#[test]
+fn the_loser_of_a_collision_is_told() {
+    let mut rig = Rig::new(config());
+    rig.input(Input::SetPeer(Box::new(PeerConfig {
+        passive: false,
+        ..internal(2)
+    })));
+    let ours = rig.dialled[0].1;
+    rig.input(Input::Connected {
+        conn: ours,
+        local: (address(1), 40_000).into(),
+    });
+    let theirs = rig.accept(2);
+    for conn in [ours, theirs] {
+        assert!(matches!(rig.sent(conn)[..], [Message::Open(_)]));
+        rig.receive(conn, Message::Open(open(2, ASN)));
+    }
+    assert_eq!(rig.notified(ours), Some((6, 7)));
+    assert_eq!(rig.closed, [ours]);
+    rig.receive(theirs, Message::Keepalive);
+    assert_eq!(rig.peer(2).state, State::Established);
+}
+
+/// RFC 4271 §8.1.1 (passive): nothing is dialled, before a session or after.
+#[test]
+fn a_passive_peer_is_never_dialled() {
+    let mut rig = Rig::new(config());
+    let conn = rig.establish(internal(2));
+    rig.input(Input::Closed { conn });
+    rig.wait(Duration::from_secs(1_000));
+    assert_eq!(rig.dialled, []);
+    assert_eq!(rig.peer(2).state, State::Active);
+}
+
+/// RFC 4271 §8.2.2 (OpenSent): a connection that fails before the OPEN is followed by another attempt.
+/// RFC 4271 §6.5: a peer that connects and says nothing is told so after 4 minutes.
+#[test]
+fn a_connection_without_an_open_is_given_up() {
+    let mut rig = Rig::new(config());
+    rig.input(Input::SetPeer(Box::new(internal(2))));
+    let gone = rig.accept(2);
+    rig.input(Input::Closed { conn: gone });
+    let silent = rig.accept(2);
+    rig.wait(Duration::from_secs(239));
+    assert_eq!((rig.notified(silent), rig.closed.clone()), (None, vec![]));
+    rig.wait(Duration::from_secs(2));
+    assert_eq!(rig.closed, [silent]);
+    assert_eq!(rig.peer(2).state, State::Active);
+}
+
+/// RFC 4486 §4 (5): also who was a peer until just now.
+/// nasty case 32
+#[test]
+fn a_connection_for_a_peer_that_is_gone_is_rejected_in_every_state_that_it_had() {
+    for messages in 0..=2 {
+        let mut rig = Rig::new(config());
+        rig.input(Input::SetPeer(Box::new(internal(2))));
+        let conn = rig.accept(2);
+        for message in [Message::Open(open(2, ASN)), Message::Keepalive]
+            .into_iter()
+            .take(messages)
+        {
+            rig.receive(conn, message);
+        }
+        rig.sent(conn);
+        rig.input(Input::RemovePeer(key(2)));
+        assert_eq!(rig.notified(conn), Some((6, 3)));
+        let late = rig.accept(2);
+        rig.receive(late, Message::Open(open(2, ASN)));
+        rig.receive(conn, Message::Keepalive);
+        assert_eq!(rig.notified(late), Some((6, 5)));
+        assert_eq!(rig.closed, [conn, late]);
+        assert!(rig.sent(conn).is_empty() && rig.speaker.peers().is_empty());
+    }
 }

@@ -104,3 +104,17 @@ fn the_table_is_complete_when_every_peer_has_said_so() {
     rig.update(conns[1], end_of_rib());
     assert!(rig.converged);
 }
+
+/// nasty case 53
+#[test]
+fn the_end_is_awaited_of_negotiated_families_only() {
+    let mut rig = Rig::new(config());
+    let both = PeerConfig {
+        families: Family::ALL.to_vec(),
+        ..internal(2)
+    };
+    let conn = rig.establish(both);
+    rig.update(conn, end_of_rib());
+    rig.wait(Duration::from_secs(3));
+    assert!(rig.converged, "the peer never offered IPv6");
+}

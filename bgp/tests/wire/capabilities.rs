@@ -198,3 +198,49 @@ fn roles_pair_as_the_table_says() {
     });
     assert_eq!((told.code, told.subcode, told.data.len()), (2, 11, 0));
 }
+
+/// RFC 9072 §2 (send): the old form as long as it is enough.
+/// RFC 9072 §2 (receive): both forms.
+#[test]
+fn many_capabilities_take_the_extended_form() {
+    for (octets, extended) in [(0_u8, false), (1, false), (249, false), (250, true)] {
+        let open = Open {
+            asn: 65_001,
+            hold_time: 90,
+            router_id: [192, 0, 2, 9].into(),
+            // With their own headers 4 octets more.
+            capabilities: vec![unknown(99, &vec![7; octets.into()]), Capability::RouteRefresh],
+        };
+        let sent = wire::encode(&Message::Open(open.clone()), &Context::default());
+        assert_eq!(sent[28..30] == [255, 255], extended, "{octets}");
+        assert_eq!(
+            wire::decode(&sent, &Context::default()),
+            Ok(Message::Open(open.clone()))
+        );
+        let twice = [open.capabilities.clone(), open.capabilities.clone()].concat();
+        let open = Open {
+            capabilities: twice,
+            ..open
+        };
+        let sent = wire::encode(&Message::Open(open.clone()), &Context::default());
+        assert_eq!(wire::decode(&sent, &Context::default()), Ok(Message::Open(open)));
+    }
+}
+
+/// RFC 9072 §2 (receive): the extended form also where the old one would do.
+#[test]
+fn the_extended_form_is_read_whatever_the_length() {
+    let fixed = [4, 0xfd, 0xe9, 0, 90, 192, 0, 2, 9];
+    for (first, parameters) in [
+        (255, &[255, 0, 0][..]),
+        (255, &[255, 0, 5, 2, 0, 2, 2, 0]),
+        (3, &[255, 0, 5, 2, 0, 2, 2, 0]),
+    ] {
+        let body = [&fixed[..], &[first], parameters].concat();
+        let open = wire::decode(&framed(1, &body), &Context::default());
+        let Ok(Message::Open(open)) = open else {
+            panic!("{open:?}")
+        };
+        assert_eq!(open.capabilities.len(), usize::from(parameters.len() > 3));
+    }
+}

@@ -621,6 +621,7 @@ fn values_read_as_operators_write_them() {
     assert_eq!(link_local.to_string(), "fe80::1");
 }
 
+/// RFC 9774 §3 (send): our AS goes into a sequence, never into a set.
 #[test]
 fn a_path_knows_its_length_its_neighbor_and_its_loops() {
     let mut path = AsPath {

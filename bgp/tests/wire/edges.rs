@@ -254,3 +254,14 @@ fn a_path_of_sixteen_thousand_hops_takes_an_extended_message() {
         Err(Error::MessageLength { length })
     );
 }
+
+/// RFC 4760 §4: no other attribute is needed.
+#[test]
+fn a_withdrawal_by_the_multiprotocol_attribute_stands_alone() {
+    for external in [false, true] {
+        let octets = update(&[], &attribute(0x80, 15, &[0, 2, 1, 8, 0x20]), &[]);
+        let (update, problems) = decode(&octets, &context(external));
+        assert_eq!((update.withdrawn, problems), (vec![nlri("2000::/8")], vec![]));
+        assert_eq!((update.reach, update.end_of_rib), (vec![], None));
+    }
+}

@@ -1,6 +1,6 @@
 //! AS_PATH and AS4_PATH (RFC 4271 §5.1.2, RFC 6793).
 //!
-//! Sets are read: RFC 9774 would treat their routes as withdrawn, and fabrics with old aggregating routers
+//! Sets are read: RFC 9774 §3 would treat their routes as withdrawn, and fabrics with old aggregating routers
 //! would lose routes by it; none is ever made here. A path is as long as its message lets it be.
 
 use std::fmt;

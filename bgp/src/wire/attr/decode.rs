@@ -148,7 +148,8 @@ impl Raw<'_> {
 /// AFI, SAFI, next hop length and reserved octet (RFC 7606 §5.3).
 const SHORTEST_REACH: usize = 5;
 
-/// All attributes of an UPDATE.
+/// All attributes of an UPDATE. One that runs past their end is the last one read; the prefixes behind are where the
+/// lengths of the message say (RFC 7606 §4).
 ///
 /// # Errors
 /// A problem that costs the session.
@@ -247,7 +248,8 @@ impl Collected {
         Ok(())
     }
 
-    /// Keeps an unknown attribute for others, if it is one to pass on.
+    /// Keeps an unknown attribute for others, if it is one to pass on (RFC 4271 §5); what nobody here reads cannot be
+    /// malformed (RFC 7606 §7.13).
     ///
     /// One that claims to be well-known ends the session: RFC 4271 §6.3 has it so, and RFC 7606, which is about
     /// attributes that are recognized, leaves it so (GoBGP and FRR do; BIRD gives up the routes only).
@@ -332,6 +334,7 @@ impl Collected {
         }
         let (rest, family) = family(raw.value).map_err(|_| framing())?;
         self.announces = true;
+        // RFC 7606 §5.4.
         let Some(family) = family.filter(|family| context.families.contains(family)) else {
             return Ok(());
         };
@@ -365,6 +368,7 @@ impl Collected {
     fn take_unreach(&mut self, raw: Raw<'_>, context: &Context) -> Result<(), Problem> {
         let framing = |_| Problem::MultiprotocolFraming { code: raw.code };
         let (field, family) = family(raw.value).map_err(framing)?;
+        // RFC 7606 §5.4.
         if let Some(family) = family.filter(|family| context.families.contains(family)) {
             let nlri = nlri::decode(family, field, context).ok_or_else(|| raw.wrong_value())?;
             self.unreach = Some((family, nlri));

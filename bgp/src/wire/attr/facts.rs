@@ -136,29 +136,29 @@ const RESET: (Action, Action) = (Action::Reset, Action::Reset);
 /// to unicast routes of one domain; they are known so that nobody else gets them from us.
 #[rustfmt::skip]
 const TABLE: [Facts; 24] = [
-    Facts::new(code::ORIGIN, "ORIGIN", Class::WellKnown, Length::Exactly(1), Scope::Any, WITHDRAW),
-    Facts::new(code::AS_PATH, "AS_PATH", Class::WellKnown, Length::Any, Scope::Any, WITHDRAW),
-    Facts::new(code::NEXT_HOP, "NEXT_HOP", Class::WellKnown, Length::Exactly(4), Scope::Any, WITHDRAW),
-    Facts::new(code::MULTI_EXIT_DISC, "MULTI_EXIT_DISC", Class::NonTransitive, Length::Exactly(4), Scope::Any, WITHDRAW),
-    Facts::new(code::LOCAL_PREF, "LOCAL_PREF", Class::WellKnown, Length::Exactly(4), Scope::Internal, WITHDRAW),
-    Facts::new(code::ATOMIC_AGGREGATE, "ATOMIC_AGGREGATE", Class::WellKnown, Length::Exactly(0), Scope::Any, DISCARD_VALUE),
-    Facts::new(code::AGGREGATOR, "AGGREGATOR", Class::Transitive, Length::AsAndAddress, Scope::Any, DISCARD_VALUE),
-    Facts::new(code::COMMUNITIES, "COMMUNITIES", Class::Transitive, Length::Multiple(4), Scope::Any, WITHDRAW),
-    Facts::new(code::ORIGINATOR_ID, "ORIGINATOR_ID", Class::NonTransitive, Length::Exactly(4), Scope::Internal, WITHDRAW),
-    Facts::new(code::CLUSTER_LIST, "CLUSTER_LIST", Class::NonTransitive, Length::Multiple(4), Scope::Internal, WITHDRAW),
-    Facts::new(code::MP_REACH_NLRI, "MP_REACH_NLRI", Class::NonTransitive, Length::Any, Scope::Any, RESET),
-    Facts::new(code::MP_UNREACH_NLRI, "MP_UNREACH_NLRI", Class::NonTransitive, Length::Any, Scope::Any, RESET),
-    Facts::new(code::EXTENDED_COMMUNITIES, "EXTENDED_COMMUNITIES", Class::Transitive, Length::Multiple(8), Scope::Any, WITHDRAW),
-    Facts::new(code::AS4_PATH, "AS4_PATH", Class::Transitive, Length::Any, Scope::TwoOctetAs, DISCARD_VALUE),
-    Facts::new(code::AS4_AGGREGATOR, "AS4_AGGREGATOR", Class::Transitive, Length::Exactly(8), Scope::TwoOctetAs, DISCARD_VALUE),
+    Facts::new(code::ORIGIN, "ORIGIN", Class::WellKnown, Length::Exactly(1), Scope::Any, WITHDRAW), // RFC 7606 §7.1
+    Facts::new(code::AS_PATH, "AS_PATH", Class::WellKnown, Length::Any, Scope::Any, WITHDRAW), // RFC 7606 §7.2
+    Facts::new(code::NEXT_HOP, "NEXT_HOP", Class::WellKnown, Length::Exactly(4), Scope::Any, WITHDRAW), // RFC 7606 §7.3
+    Facts::new(code::MULTI_EXIT_DISC, "MULTI_EXIT_DISC", Class::NonTransitive, Length::Exactly(4), Scope::Any, WITHDRAW), // RFC 7606 §7.4
+    Facts::new(code::LOCAL_PREF, "LOCAL_PREF", Class::WellKnown, Length::Exactly(4), Scope::Internal, WITHDRAW), // RFC 7606 §7.5
+    Facts::new(code::ATOMIC_AGGREGATE, "ATOMIC_AGGREGATE", Class::WellKnown, Length::Exactly(0), Scope::Any, DISCARD_VALUE), // RFC 7606 §7.6
+    Facts::new(code::AGGREGATOR, "AGGREGATOR", Class::Transitive, Length::AsAndAddress, Scope::Any, DISCARD_VALUE), // RFC 7606 §7.7
+    Facts::new(code::COMMUNITIES, "COMMUNITIES", Class::Transitive, Length::Multiple(4), Scope::Any, WITHDRAW), // RFC 7606 §7.8
+    Facts::new(code::ORIGINATOR_ID, "ORIGINATOR_ID", Class::NonTransitive, Length::Exactly(4), Scope::Internal, WITHDRAW), // RFC 7606 §7.9
+    Facts::new(code::CLUSTER_LIST, "CLUSTER_LIST", Class::NonTransitive, Length::Multiple(4), Scope::Internal, WITHDRAW), // RFC 7606 §7.10
+    Facts::new(code::MP_REACH_NLRI, "MP_REACH_NLRI", Class::NonTransitive, Length::Any, Scope::Any, RESET), // RFC 7606 §7.11
+    Facts::new(code::MP_UNREACH_NLRI, "MP_UNREACH_NLRI", Class::NonTransitive, Length::Any, Scope::Any, RESET), // RFC 7606 §7.12
+    Facts::new(code::EXTENDED_COMMUNITIES, "EXTENDED_COMMUNITIES", Class::Transitive, Length::Multiple(8), Scope::Any, WITHDRAW), // RFC 7606 §7.14, RFC 4360 §2
+    Facts::new(code::AS4_PATH, "AS4_PATH", Class::Transitive, Length::Any, Scope::TwoOctetAs, DISCARD_VALUE), // RFC 6793 §6
+    Facts::new(code::AS4_AGGREGATOR, "AS4_AGGREGATOR", Class::Transitive, Length::Exactly(8), Scope::TwoOctetAs, DISCARD_VALUE), // RFC 6793 §6
     Facts::new(code::PMSI_TUNNEL, "PMSI_TUNNEL", Class::Transitive, Length::Any, Scope::Any, WITHDRAW),
     Facts::new(code::TUNNEL_ENCAPSULATION, "TUNNEL_ENCAPSULATION", Class::Transitive, Length::Any, Scope::Any, WITHDRAW),
-    Facts::new(code::IPV6_EXTENDED_COMMUNITIES, "IPV6_EXTENDED_COMMUNITIES", Class::Transitive, Length::Multiple(20), Scope::Any, WITHDRAW),
+    Facts::new(code::IPV6_EXTENDED_COMMUNITIES, "IPV6_EXTENDED_COMMUNITIES", Class::Transitive, Length::Multiple(20), Scope::Any, WITHDRAW), // RFC 7606 §7.15
     Facts::new(code::AIGP, "AIGP", Class::NonTransitive, Length::Any, Scope::Any, DISCARD),
     Facts::new(code::LINK_STATE, "LINK_STATE", Class::NonTransitive, Length::Any, Scope::Any, DISCARD),
-    Facts::new(code::LARGE_COMMUNITY, "LARGE_COMMUNITY", Class::Transitive, Length::Multiple(12), Scope::Any, WITHDRAW),
-    Facts::new(code::ONLY_TO_CUSTOMER, "ONLY_TO_CUSTOMER", Class::Transitive, Length::Exactly(4), Scope::Any, WITHDRAW),
-    Facts::new(code::PREFIX_SID, "PREFIX_SID", Class::Transitive, Length::Any, Scope::Any, DISCARD),
+    Facts::new(code::LARGE_COMMUNITY, "LARGE_COMMUNITY", Class::Transitive, Length::Multiple(12), Scope::Any, WITHDRAW), // RFC 8092 §6
+    Facts::new(code::ONLY_TO_CUSTOMER, "ONLY_TO_CUSTOMER", Class::Transitive, Length::Exactly(4), Scope::Any, WITHDRAW), // RFC 9234 §5
+    Facts::new(code::PREFIX_SID, "PREFIX_SID", Class::Transitive, Length::Any, Scope::Any, DISCARD), // RFC 8669 §6
     Facts::new(code::ATTR_SET, "ATTR_SET", Class::Transitive, Length::Any, Scope::Any, WITHDRAW),
 ];
 

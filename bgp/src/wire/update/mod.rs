@@ -55,6 +55,7 @@ pub(super) fn decode(body: &[u8], context: &Context) -> Result<(Update, Vec<(Pro
     let bare = withdrawn_field.is_empty() && nlri_field.is_empty();
     let end_of_rib = end_of_rib_of(bare, attributes_field, &collected, context);
     note_shortcomings(&mut collected, &announced, context);
+    // RFC 4760 §4: such a message has no other attribute.
     let only_withdraws = collected.has_only(code::MP_UNREACH_NLRI);
     if nlri_field.is_empty() && !collected.announces && !only_withdraws {
         refuse_errors_without_routes(&collected)?;
