@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use manx_bgp::bfd::{SessionConfig, SessionSnapshot};
-use manx_bgp::wire::{self, NextHop};
+use manx_bgp::wire::NextHop;
 use manx_bgp::{
     Config, ConnId, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix, Speaker,
 };
