@@ -36,5 +36,5 @@ pub use features::{AddPathConfig, Features, RoleConfig};
 pub use prefix::{Family, Prefix};
 pub use seam::{ConnId, Input, Output};
 pub use speaker::Speaker;
-pub use status::{PathSnapshot, PeerSnapshot, State};
+pub use status::{Fault, PathSnapshot, PeerSnapshot, State};
 pub use transport::Transport;

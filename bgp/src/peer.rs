@@ -1,5 +1,6 @@
 //! A peer: its settings, its connections, what it told us and what we told it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use crate::rib::{Neighbor, Rib};
 use crate::session::negotiate::Restarted;
 use crate::session::peering::Peering;
 use crate::session::{Link, Loss, Session};
-use crate::status::{PeerSnapshot, State};
+use crate::status::{Fault, PeerSnapshot, State};
 use crate::wire::{NextHop, RouteRefresh, Update};
 use crate::{ANY_EXTERNAL_AS, Family};
 
@@ -42,6 +43,7 @@ pub(crate) struct Peer {
     /// Since we started, there has been a session.
     met: bool,
     last_error: Option<String>,
+    faults: BTreeMap<Fault, u64>,
     /// Its place in the speaker's table of deadlines.
     pub(crate) scheduled: Option<Instant>,
 }
@@ -73,6 +75,7 @@ impl Peer {
             live: None,
             met: false,
             last_error: None,
+            faults: BTreeMap::new(),
             scheduled: None,
         }
     }
@@ -145,6 +148,13 @@ impl Peer {
     pub(crate) fn note(&mut self, loss: &Loss) {
         if *loss != Loss::Collision {
             self.last_error = Some(loss.to_string());
+        }
+    }
+
+    /// Counts what was wrong with an UPDATE: each kind once, however often it came in the message.
+    pub(crate) fn count(&mut self, faults: &[Fault]) {
+        for &fault in faults.iter().collect::<BTreeSet<_>>() {
+            *self.faults.entry(fault).or_default() += 1;
         }
     }
 
@@ -252,6 +262,7 @@ impl Peer {
             advertised: self.outbound.advertised() as u64,
             hold_time: established.map_or(self.config.hold_time, |(_, session, _)| session.hold_time),
             last_error: self.last_error.clone(),
+            faults: self.faults.clone(),
         }
     }
 }

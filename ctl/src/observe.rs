@@ -207,6 +207,7 @@ mod tests {
             origin: "mesh".into(),
             hold_time: 9,
             last_error: last_error.map(str::to_owned),
+            faults: Vec::new(),
             bfd: None,
         }
     }

@@ -263,6 +263,7 @@ mod tests {
             origin: origin.into(),
             hold_time: 9,
             last_error: None,
+            faults: Vec::new(),
             bfd: None,
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use manx_bgp::wire::{self, Context, Message};
-use manx_bgp::{ConnId, Input};
+use manx_bgp::{ConnId, Fault, Input};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -27,7 +27,19 @@ const READ_CHUNK: usize = 16 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Decodes one framed message; a parameter so that a test can hand in a broken one.
-pub(crate) type Decode = fn(&Bytes, &Context) -> Result<Message, wire::Error>;
+pub(crate) type Decode = fn(&Bytes, &Context, &mut Vec<Fault>) -> Result<Message, wire::Error>;
+
+/// Decodes one framed message, with what was wrong with it short of ending the session.
+pub(crate) fn decode(
+    frame: &Bytes,
+    context: &Context,
+    faults: &mut Vec<Fault>,
+) -> Result<Message, wire::Error> {
+    wire::decode_with(frame, context, |problem, action| {
+        tracing::debug!(%problem, %action, "an UPDATE is faulty");
+        faults.push(Fault::new(&problem, action));
+    })
+}
 
 /// The driver's end of a connection. Dropping it closes the connection once what was sent has left.
 #[derive(Debug)]
@@ -190,8 +202,9 @@ impl Reader {
         }
         loop {
             let context = self.context.borrow().clone();
+            let mut faults = Vec::new();
             let message = match wire::frame(&mut self.buffer, context.max_message) {
-                Ok(Some(frame)) => (self.decode)(&frame, &context),
+                Ok(Some(frame)) => (self.decode)(&frame, &context, &mut faults),
                 Ok(None) => {
                     self.fill().await?;
                     continue;
@@ -204,6 +217,10 @@ impl Reader {
                 tracing::debug!(conn = ?self.conn, %error, "the peer broke the protocol");
                 error.into()
             });
+            if !faults.is_empty() {
+                let conn = self.conn;
+                tell(&self.inbox, Input::Faulty { conn, faults }).await;
+            }
             let received = Input::Received {
                 conn: self.conn,
                 message,
@@ -250,7 +267,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_over_input_closes_the_connection() {
-        let (link, mut peer, mut jobs) = served(|_, _| panic!("hostile input")).await;
+        let (link, mut peer, mut jobs) = served(|_, _, _| panic!("hostile input")).await;
         link.set_context(Context::default());
         peer.write_all(&wire::encode(&Message::Keepalive, &Context::default()))
             .await
@@ -262,7 +279,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_follows_an_open_waits_for_its_context() {
-        let decode: Decode = |frame, context| match frame[18] {
+        let decode: Decode = |frame, context, _| match frame[18] {
             1 => Ok(Message::Open(wire::Open {
                 asn: 1,
                 hold_time: 90,
@@ -307,7 +324,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_sent_leaves_before_the_close() {
-        let (link, mut peer, _jobs) = served(wire::decode).await;
+        let (link, mut peer, _jobs) = served(decode).await;
         for byte in 0..=99 {
             link.send(Bytes::copy_from_slice(&[byte; 10_000]));
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use manx_bgp::bfd::{SessionConfig, SessionSnapshot};
-use manx_bgp::wire::{self, NextHop};
+use manx_bgp::wire::NextHop;
 use manx_bgp::{
     BfdConfig, Config, ConnId, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix,
     RangeConfig, RangeSnapshot, Speaker, Transport,
@@ -203,7 +203,9 @@ impl Driver {
     fn input(&mut self, input: Input) {
         let wanted = match &input {
             Input::Closed { conn } => self.connections.remove(conn).is_some(),
-            Input::Received { conn, .. } | Input::Drained { conn } => self.connections.contains_key(conn),
+            Input::Received { conn, .. } | Input::Faulty { conn, .. } | Input::Drained { conn } => {
+                self.connections.contains_key(conn)
+            }
             Input::SetPeer(config) => {
                 self.watch_path(config.key, config.bfd_session());
                 self.guard_peer(config);
@@ -324,7 +326,7 @@ impl Driver {
 
     fn open(&mut self, conn: ConnId, peer: PeerKey, stream: TcpStream) {
         let socket = self.guard.signs(peer).then(|| SockRef::from(&stream).try_clone());
-        let (link, service) = connection::open(conn, stream, wire::decode, self.inbox.clone());
+        let (link, service) = connection::open(conn, stream, connection::decode, self.inbox.clone());
         self.links.spawn(service);
         let socket = socket.and_then(|socket| {
             socket

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use manx_api::status::{BfdStatus, BgpRoute, PeerStatus};
+use manx_api::status::{BfdStatus, BgpRoute, FaultStatus, PeerStatus};
 use manx_bgp::bfd::SessionSnapshot;
 use manx_bgp::wire::{AsPath, Attributes, NextHop, Origin, Segment};
-use manx_bgp::{PathSnapshot, PeerSnapshot};
+use manx_bgp::{Fault, PathSnapshot, PeerSnapshot};
 
 use crate::Handle;
 
@@ -50,7 +50,17 @@ fn peer(
         origin: origin.to_owned(),
         hold_time: u16::try_from(snapshot.hold_time.as_secs()).unwrap_or(u16::MAX),
         last_error: snapshot.last_error.clone(),
+        faults: snapshot.faults.iter().map(fault).collect(),
         bfd: bfd.map(watched),
+    }
+}
+
+/// A kind of error as `bgp.peers` shows it.
+fn fault((fault, &count): (&Fault, &u64)) -> FaultStatus {
+    FaultStatus {
+        attribute: fault.to_string(),
+        action: fault.action.to_string(),
+        count,
     }
 }
 

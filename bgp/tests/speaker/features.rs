@@ -1,11 +1,13 @@
 //! What two OPENs agree on beyond the base protocol, end to end.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr};
 
 use manx_bgp::wire::{
-    Attributes, Capability, Message, NextHop, Nlri, Open, Reach, Role, RouteRefresh, UnknownAttribute, Update,
+    Action, Attributes, Capability, Message, NextHop, Nlri, Open, Reach, Role, RouteRefresh,
+    UnknownAttribute, Update,
 };
-use manx_bgp::{ConnId, Family, Features, Input, PeerConfig, Prefix, RoleConfig, State};
+use manx_bgp::{ConnId, Family, Fault, Features, Input, PeerConfig, Prefix, RoleConfig, State};
 
 use crate::rig::{
     ASN, Rig, announcement, config, external, graceful_open, internal, open, path, prefix, withdrawal,
@@ -354,6 +356,28 @@ fn a_leak_is_not_selected() {
     );
     rig.update(customer, announcement(3, target, path(&[65_003])));
     assert_eq!(rig.selected(target), [3]);
+}
+
+/// RFC 7606 §8: what was wrong with UPDATEs is there for operators, a kind once per message, and outlives the session.
+#[test]
+fn faults_are_counted_by_kind() {
+    let mut rig = Rig::new(config());
+    let conn = rig.establish(external(2));
+    let fault = |attribute, action| Fault { attribute, action };
+    let (origin, own) = (fault(Some(1), Action::Withdraw), fault(None, Action::Discard));
+    for faults in [vec![origin, origin, own], vec![origin]] {
+        rig.input(Input::Faulty { conn, faults });
+    }
+    rig.input(Input::Faulty {
+        conn: ConnId(9),
+        faults: vec![own],
+    });
+    rig.input(Input::Closed { conn });
+    assert_eq!(rig.peer(2).faults, BTreeMap::from([(origin, 2), (own, 1)]));
+    assert_eq!(
+        (origin.to_string(), own.to_string()),
+        ("ORIGIN".into(), "message".into())
+    );
 }
 
 fn v6(last: u8) -> NextHop {
