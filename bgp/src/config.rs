@@ -186,15 +186,7 @@ impl PeerConfig {
     /// Whether `new` can only take effect with a new session: what the OPENs agree on, or where they are sent
     /// from. All else is applied to the session as it stands.
     pub(crate) fn needs_new_session(&self, new: &Self) -> bool {
-        let agreed = |it: &Self| {
-            (
-                it.asn,
-                it.local_address,
-                it.hold_time,
-                it.min_hold_time,
-                it.graceful_restart,
-            )
-        };
+        let agreed = |it: &Self| (it.asn, it.local_address, it.hold_time, it.graceful_restart);
         agreed(self) != agreed(new)
             || self.families != new.families
             || self.features.offer(self) != new.features.offer(new)

@@ -8,7 +8,8 @@ use manx_linux::Netns;
 
 use crate::net::{Ends, SOON, eventually};
 use crate::router::{
-    Attributes, Base, Extras, FAMILIES, Hops, Process, Program, Router, Session, Side, numbers, prefixes,
+    Attributes, Base, Extras, FAMILIES, Hops, Process, Program, Protection, Router, Session, Side, numbers,
+    prefixes,
 };
 
 pub(crate) const PROGRAM: Program = Program {
@@ -148,8 +149,14 @@ fn protocol(number: usize, ends: Ends, session: Session, more: &str) -> String {
         they_wait,
         hold_time,
         reflector,
+        protection,
         ..
     } = session;
+    let protection = match protection {
+        Some(Protection::Password(text)) => format!("password \"{text}\";"),
+        Some(Protection::Near) => "ttl security on;".to_owned(),
+        None => String::new(),
+    };
     let Ends { ours, theirs, .. } = ends;
     let passive = if they_wait { "on" } else { "off" };
     let client = if reflector == Some(Side::Theirs) {
@@ -170,7 +177,7 @@ fn protocol(number: usize, ends: Ends, session: Session, more: &str) -> String {
   passive {passive};
   hold time {hold_time};
   connect delay time 1; connect retry time 1; error wait time 1, 1;
-  {client} {more}
+  {client} {protection} {more}
   ipv4 {channel};
   ipv6 {channel};
 }}

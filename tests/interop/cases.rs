@@ -24,7 +24,8 @@ fn set(prefixes: &[&str]) -> BTreeSet<String> {
     prefixes.iter().map(|prefix| (*prefix).to_owned()).collect()
 }
 
-fn start(program: &Program, cable: &Cable, session: Session) -> Box<dyn Router> {
+/// The program in its namespace.
+pub(crate) fn start(program: &Program, cable: &Cable, session: Session) -> Box<dyn Router> {
     (program.start)(&cable.theirs, session, &[cable.ends])
 }
 

@@ -10,7 +10,9 @@ use serde_json::Value;
 
 use crate::matrix::Feature;
 use crate::net::Ends;
-use crate::router::{Attributes, Base, Extras, FAMILIES, Process, Program, Router, Session, family};
+use crate::router::{
+    Attributes, Base, Extras, FAMILIES, Process, Program, Protection, Router, Session, family,
+};
 
 pub(crate) const PROGRAM: Program = Program {
     name: "ExaBGP",
@@ -23,6 +25,7 @@ pub(crate) const PROGRAM: Program = Program {
         (Feature::TheyReflect, "passes no routes on"),
         (Feature::WeRestart, "keeps no table"),
         (Feature::Bfd, "has none"),
+        (Feature::Gtsm, "answers a SYN with TTL 64"),
     ],
 };
 
@@ -184,8 +187,14 @@ fn neighbor(base: &Base, ends: Ends) -> String {
         they_wait,
         hold_time,
         graceful_restart,
+        protection,
         ..
     } = base.session;
+    let protection = match protection {
+        Some(Protection::Password(text)) => format!("md5-password '{text}'; md5-base64 false;"),
+        Some(Protection::Near) => "incoming-ttl 255; outgoing-ttl 255;".to_owned(),
+        None => String::new(),
+    };
     let Ends { ours, theirs, .. } = ends;
     let restart = graceful_restart.map_or_else(String::new, |seconds| format!("graceful-restart {seconds};"));
     let routes = FAMILIES.map(|family| {
@@ -199,7 +208,7 @@ fn neighbor(base: &Base, ends: Ends) -> String {
     format!(
         "neighbor {ours} {{
   router-id {their_id}; local-address {theirs}; local-as {their_asn}; peer-as {our_asn};
-  hold-time {hold_time}; passive {they_wait}; group-updates false;
+  hold-time {hold_time}; passive {they_wait}; group-updates false; {protection}
   capability {{ asn4 enable; route-refresh enable; {restart} }}
   family {{ ipv4 unicast; ipv6 unicast; }}
   api {{ processes [ pipe ]; neighbor-changes; receive {{ parsed; update; notification; }} }}

@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use crate::net::{Ends, SOON, eventually, run};
 use crate::router::{
-    Attributes, Base, Extras, FAMILIES, Hops, Process, Program, Router, Session, Side, family, numbers,
+    Attributes, Base, Extras, FAMILIES, Hops, Process, Program, Protection, Router, Session, Side, family,
+    numbers,
 };
 
 pub(crate) const PROGRAM: Program = Program {
@@ -185,6 +186,7 @@ fn neighbor(ends: Ends, session: Session) -> String {
         they_wait,
         hold_time,
         bfd,
+        protection,
         ..
     } = session;
     let Ends { ours, theirs, .. } = ends;
@@ -199,13 +201,18 @@ fn neighbor(ends: Ends, session: Session) -> String {
         Some(Hops::Several) => format!(" neighbor {ours} ebgp-multihop 8\n neighbor {ours} bfd\n"),
         None => String::new(),
     };
+    let protection = match protection {
+        Some(Protection::Password(text)) => format!(" neighbor {ours} password {text}\n"),
+        Some(Protection::Near) => format!(" neighbor {ours} ttl-security hops 1\n"),
+        None => String::new(),
+    };
     format!(
         " neighbor {ours} remote-as {our_asn}
  neighbor {ours} update-source {theirs}
  neighbor {ours} timers {keepalive} {hold_time}
  neighbor {ours} timers connect 1
  neighbor {ours} advertisement-interval 0
-{passive}{bfd}"
+{passive}{bfd}{protection}"
     )
 }
 

@@ -7,7 +7,9 @@ use serde_json::Value;
 
 use crate::matrix::Feature;
 use crate::net::{Ends, SOON, eventually, ip, run};
-use crate::router::{Attributes, Base, Extras, FAMILIES, Process, Program, Router, Session, Side, family};
+use crate::router::{
+    Attributes, Base, Extras, FAMILIES, Process, Program, Protection, Router, Session, Side, family,
+};
 
 pub(crate) const PROGRAM: Program = Program {
     name: "GoBGP",
@@ -117,8 +119,17 @@ fn neighbor(ends: Ends, session: Session) -> String {
         hold_time,
         graceful_restart,
         reflector,
+        protection,
         ..
     } = session;
+    let (password, near) = match protection {
+        Some(Protection::Password(text)) => (format!("auth-password = \"{text}\"\n"), ""),
+        Some(Protection::Near) => (
+            String::new(),
+            "[neighbors.ttl-security.config]\nenabled = true\nttl-min = 255\n",
+        ),
+        None => (String::new(), ""),
+    };
     let Ends { ours, theirs, .. } = ends;
     let keepalive = hold_time / 3;
     let restart = graceful_restart.map_or_else(String::new, |seconds| {
@@ -145,7 +156,7 @@ enabled = {}
 [neighbors.config]
 neighbor-address = \"{ours}\"
 peer-as = {our_asn}
-[neighbors.timers.config]
+{password}[neighbors.timers.config]
 hold-time = {hold_time}
 keepalive-interval = {keepalive}
 connect-retry = 1
@@ -153,7 +164,7 @@ idle-hold-time-after-reset = 1
 [neighbors.transport.config]
 local-address = \"{theirs}\"
 passive-mode = {they_wait}
-{restart}{client}{families}",
+{restart}{client}{near}{families}",
         families = families.concat(),
     )
 }

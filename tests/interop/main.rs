@@ -21,6 +21,7 @@ mod net;
 mod openbgpd;
 mod ours;
 mod router;
+mod security;
 
 use std::process::ExitCode;
 

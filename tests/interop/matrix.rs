@@ -11,7 +11,7 @@ use libtest_mimic::{Arguments, Trial};
 
 use crate::cases;
 use crate::router::Program;
-use crate::{bfd, bird, exabgp, frr, gobgp, openbgpd};
+use crate::{bfd, bird, exabgp, frr, gobgp, openbgpd, security};
 
 /// Set to rewrite the document with what this run measures.
 const WRITE: &str = "MANX_INTEROP_WRITE";
@@ -45,12 +45,14 @@ pub(crate) enum Feature {
     WeRestart,
     TheyRestart,
     Bfd,
+    Md5,
+    Gtsm,
 }
 
 /// A feature, what the document calls it, the test's name, and the test.
 type Row = (Feature, &'static str, &'static str, fn(&Program));
 
-const ROWS: [Row; 18] = [
+const ROWS: [Row; 20] = [
     (
         Feature::TheyDial,
         "iBGP, they dial: IPv4 and IPv6 routes come and go",
@@ -158,6 +160,18 @@ const ROWS: [Row; 18] = [
         "BFD, one hop and several: a dead link ends the session at once (RFC 5882)",
         "bfd",
         bfd::a_dead_link_ends_the_session_at_once,
+    ),
+    (
+        Feature::Md5,
+        "TCP MD5, whoever dials; not without the password (RFC 2385)",
+        "md5",
+        security::md5,
+    ),
+    (
+        Feature::Gtsm,
+        "GTSM, whoever dials; not with another TTL (RFC 5082)",
+        "gtsm",
+        security::gtsm,
     ),
 ];
 

@@ -9,7 +9,9 @@ use serde_json::Value;
 
 use crate::matrix::Feature;
 use crate::net::{Ends, ip, run};
-use crate::router::{Attributes, Base, Extras, FAMILIES, Process, Program, Router, Session, Side, numbers};
+use crate::router::{
+    Attributes, Base, Extras, FAMILIES, Process, Program, Protection, Router, Session, Side, numbers,
+};
 
 pub(crate) const PROGRAM: Program = Program {
     name: "OpenBGPD",
@@ -24,6 +26,7 @@ pub(crate) const PROGRAM: Program = Program {
             "helps, but never restarts gracefully itself",
         ),
         (Feature::Bfd, "has none"),
+        (Feature::Md5, "cannot sign on Linux (PF_KEY not available)"),
     ],
 };
 
@@ -136,8 +139,14 @@ fn neighbor(ends: Ends, session: Session) -> String {
         hold_time,
         graceful_restart,
         reflector,
+        protection,
         ..
     } = session;
+    let protection = match protection {
+        Some(Protection::Password(text)) => format!("  tcp md5sig password \"{text}\"\n"),
+        Some(Protection::Near) => "  ttl-security yes\n".to_owned(),
+        None => String::new(),
+    };
     let Ends { ours, theirs, .. } = ends;
     let restart = if graceful_restart.is_some() { "yes" } else { "no" };
     let passive = if they_wait { "  passive\n" } else { "" };
@@ -154,7 +163,7 @@ fn neighbor(ends: Ends, session: Session) -> String {
   announce IPv4 unicast
   announce IPv6 unicast
   announce restart {restart}
-{passive}{client}}}
+{passive}{client}{protection}}}
 "
     )
 }

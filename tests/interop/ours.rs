@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use manx_bgpd::bgp::bfd;
+use manx_bgpd::bgp::transport::{Authentication, Distance, Secret};
 use manx_bgpd::bgp::{
     BfdConfig, Config, Family, Features, NextHopMode, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot,
     Policy, Prefix, State, Transport,
@@ -17,7 +18,7 @@ use manx_linux::Netns;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::net::{Cable, Ends, SOON};
-use crate::router::{Hops, Session, Side};
+use crate::router::{Hops, Protection, Session, Side};
 
 /// Listening on every address.
 pub(crate) const EVERYWHERE: Option<Ipv4Addr> = Some(Ipv4Addr::UNSPECIFIED);
@@ -222,7 +223,21 @@ pub(crate) fn peer(session: Session, ends: Ends) -> PeerConfig {
             multiplier: NonZeroU8::MIN.saturating_add(2),
         }),
         features: Features::default(),
-        transport: Transport::default(),
+        transport: transport(session.protection),
+    }
+}
+
+fn transport(protection: Option<Protection>) -> Transport {
+    match protection {
+        Some(Protection::Password(text)) => Transport {
+            authentication: Secret::new(text.as_bytes()).ok().map(Authentication::Md5),
+            ..Transport::default()
+        },
+        Some(Protection::Near) => Transport {
+            distance: Distance::Secured(NonZeroU8::MIN),
+            ..Transport::default()
+        },
+        None => Transport::default(),
     }
 }
 

@@ -72,6 +72,17 @@ pub(crate) struct Session {
     pub(crate) bfd: Option<Hops>,
     /// Who reflects, with the other as its client.
     pub(crate) reflector: Option<Side>,
+    /// What both sides ask of the connection.
+    pub(crate) protection: Option<Protection>,
+}
+
+/// What a connection has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protection {
+    /// Signed with this (RFC 2385).
+    Password(&'static str),
+    /// One hop long (RFC 5082).
+    Near,
 }
 
 /// How far BFD takes the peer to be.
@@ -99,6 +110,7 @@ pub(crate) const EXTERNAL: Session = Session {
     graceful_restart: None,
     bfd: None,
     reflector: None,
+    protection: None,
 };
 
 /// A plain session within one AS.

@@ -118,6 +118,25 @@ fn a_refused_route_harms_none_of_its_batch_and_is_told_apart() {
     assert_eq!(socket.dump().unwrap().len(), 2_000);
 }
 
+/// RFC 4271 §9.1.2.1: a next hop to which only the route itself, or a default route, leads is none.
+/// nasty case 63
+#[test]
+fn a_route_through_itself_is_refused_every_time() {
+    let (node, _router) = node();
+    let mut socket = RouteSocket::open_in(&node).unwrap();
+    let default = learned(net("0.0.0.0/0"), via(&["192.0.2.1"]));
+    assert_eq!(socket.commit(&[Change::Add(default)]).unwrap(), [Ok(())]);
+    let circular = learned(net("10.250.0.0/16"), via(&["10.250.0.1"]));
+    for _ in 0..3 {
+        let outcomes = socket.commit(&[Change::Add(circular.clone())]).unwrap();
+        assert!(
+            matches!(outcomes[..], [Err(CommitError::Unreachable(_))]),
+            "{outcomes:?}"
+        );
+        assert_eq!(socket.dump().unwrap().len(), 1);
+    }
+}
+
 #[test]
 fn a_route_changes_its_kind_in_one_step() {
     let (node, _router) = node();

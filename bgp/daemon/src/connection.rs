@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use manx_bgp::wire::{self, Context, Message};
+use manx_bgp::wire::{self, Action, Context, Message, Problem};
 use manx_bgp::{ConnId, Fault, Input};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -26,19 +26,18 @@ const READ_CHUNK: usize = 16 * 1024;
 /// Closing earlier, with input unread, would reset the connection and lose our NOTIFICATION on its way.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Decodes one framed message; a parameter so that a test can hand in a broken one.
-pub(crate) type Decode = fn(&Bytes, &Context, &mut Vec<Fault>) -> Result<Message, wire::Error>;
+/// How many of a connection's malformed attributes are an operator's business; who looks closer sees all.
+const COMPLAINTS: u32 = 10;
 
-/// Decodes one framed message, with what was wrong with it short of ending the session.
-pub(crate) fn decode(
-    frame: &Bytes,
-    context: &Context,
-    faults: &mut Vec<Fault>,
-) -> Result<Message, wire::Error> {
-    wire::decode_with(frame, context, |problem, action| {
-        tracing::debug!(%problem, %action, "an UPDATE is faulty");
-        faults.push(Fault::new(&problem, action));
-    })
+/// Decodes one framed message; a parameter so that a test can hand in a broken one.
+pub(crate) type Decode = fn(&Bytes, &Context, Report<'_>) -> Result<Message, wire::Error>;
+
+/// Told of what was wrong with a message short of ending the session, and what it cost.
+pub(crate) type Report<'a> = &'a mut dyn FnMut(Problem, Action);
+
+/// What decodes outside of tests.
+pub(crate) fn decode(frame: &Bytes, context: &Context, report: Report<'_>) -> Result<Message, wire::Error> {
+    wire::decode_with(frame, context, report)
 }
 
 /// The driver's end of a connection. Dropping it closes the connection once what was sent has left.
@@ -95,6 +94,7 @@ async fn serve(
         context: context.clone(),
         inbox: inbox.clone(),
         decode,
+        complaints: Complaints::default(),
     };
     // Tasks of their own: a panic over hostile bytes ends the reader and nothing else.
     let mut halves = JoinSet::new();
@@ -179,6 +179,29 @@ struct Reader {
     context: watch::Receiver<Arc<Context>>,
     inbox: mpsc::Sender<Job>,
     decode: Decode,
+    complaints: Complaints,
+}
+
+/// Counts what was wrong with a connection's messages.
+#[derive(Debug, Default)]
+struct Complaints(u32);
+
+impl Complaints {
+    /// Whether the next one is for the operator.
+    fn are_news(&mut self) -> bool {
+        self.0 = self.0.saturating_add(1);
+        self.0 <= COMPLAINTS
+    }
+
+    /// Logs a problem and what it cost (RFC 7606 §6).
+    fn log(&mut self, stream: &OwnedReadHalf, problem: &Problem, action: Action) {
+        let peer = stream.peer_addr().ok();
+        if self.are_news() {
+            tracing::warn!(?peer, %problem, cost = ?action, "malformed UPDATE");
+        } else {
+            tracing::debug!(?peer, %problem, cost = ?action, "malformed UPDATE");
+        }
+    }
 }
 
 impl Reader {
@@ -204,7 +227,14 @@ impl Reader {
             let context = self.context.borrow().clone();
             let mut faults = Vec::new();
             let message = match wire::frame(&mut self.buffer, context.max_message) {
-                Ok(Some(frame)) => (self.decode)(&frame, &context, &mut faults),
+                Ok(Some(frame)) => {
+                    let (stream, complaints) = (&self.stream, &mut self.complaints);
+                    let mut report = |problem, action| {
+                        complaints.log(stream, &problem, action);
+                        faults.push(Fault::new(&problem, action));
+                    };
+                    (self.decode)(&frame, &context, &mut report)
+                }
                 Ok(None) => {
                     self.fill().await?;
                     continue;
@@ -263,6 +293,14 @@ mod tests {
             Some(Job::Input(input)) => *input,
             other => panic!("not an input: {other:?}"),
         }
+    }
+
+    /// RFC 7606 §6: logged, and no flood of it.
+    #[test]
+    fn an_operator_hears_of_a_connections_first_problems_only() {
+        let mut complaints = Complaints::default();
+        let news = (0..100).filter(|_| complaints.are_news()).count();
+        assert_eq!(news, 10);
     }
 
     #[tokio::test]

@@ -19,6 +19,7 @@ const CHANGES: [(&str, &str); 25] = [
     ("passive", "false"),
     ("routeReflectorClient", "true"),
     ("holdTime", "30"),
+    ("minHoldTime", "10"),
     ("gracefulRestart", "false"),
     ("families", "[ipv4]"),
     ("nextHopSelf", "true"),
@@ -39,7 +40,6 @@ const CHANGES: [(&str, &str); 25] = [
     ("addPath", "{receive: true}"),
     ("role", "customer"),
     ("strictRole", "true"),
-    ("minHoldTime", "20"),
 ];
 
 fn settings(changes: &BTreeMap<&str, &str>) -> Settings {

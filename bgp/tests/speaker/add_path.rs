@@ -99,6 +99,8 @@ fn hear(rig: &mut Rig, conn: ConnId, held: &mut Held) {
     }
 }
 
+/// RFC 7911 §3 (withdrawal): of the path with that identifier only.
+/// nasty case 46
 /// RFC 7911 §3: a path is known by prefix and identifier; 0 is an identifier like any other, and withdrawing one
 /// path leaves the others.
 #[test]
@@ -139,7 +141,7 @@ fn the_best_path_is_the_best_of_all() {
     assert_eq!(rig.selected(target), [33]);
 }
 
-/// RFC 4724 §4.2 with RFC 7911 §3: after a restart each path is kept, and swept, by itself.
+/// RFC 4724 §4.2 (stale): after a restart each path is kept, and swept, by itself.
 #[test]
 fn a_restart_keeps_and_sweeps_path_by_path() {
     let mut rig = Rig::new(config());
@@ -162,7 +164,7 @@ fn a_restart_keeps_and_sweeps_path_by_path() {
     assert_eq!(rig.peer(2).received, 1);
 }
 
-/// RFC 7313 §4 with RFC 7911 §3: a refresh sweeps path by path, too.
+/// RFC 7313 §4 (receiver): a refresh sweeps path by path, too.
 #[test]
 fn a_refresh_sweeps_path_by_path() {
     let mut rig = Rig::new(config());
