@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
-use manx_api::status::{BgpRoute, PeerStatus};
+use manx_api::status::{BgpRoute, PeerStatus, TableDump};
 use manx_bgp::{PeerConfig, PeerKey, Prefix};
 use manx_bgpd::{Event, Events, Handle, Options, show};
 use manx_routes::Source;
@@ -54,6 +54,8 @@ pub enum Question {
     Peers(oneshot::Sender<Vec<PeerStatus>>),
     /// Which paths there are.
     Routes(oneshot::Sender<Vec<BgpRoute>>),
+    /// The same as a file.
+    Dump(oneshot::Sender<TableDump>),
     /// End all sessions, so that peers keep our routes; answered when it is done.
     Shutdown(oneshot::Sender<()>),
 }
@@ -274,6 +276,10 @@ impl Task {
                 question = questions.recv() => match question {
                     Some(Question::Peers(reply)) => answer(reply, self.peers(life).await),
                     Some(Question::Routes(reply)) => answer(reply, self.paths(life).await),
+                    Some(Question::Dump(reply)) => {
+                        let asn = life.settings.asn;
+                        answer(reply, show::dump(&life.handle, self.identity.router_id, asn).await);
+                    }
                     Some(Question::Shutdown(done)) => return End::Shutdown(done),
                     None => return End::Shutdown(oneshot::channel().0),
                 },

@@ -90,6 +90,7 @@ mod tests {
         PeerSnapshot {
             key: key(host),
             asn: 64512,
+            router_id: None,
             state,
             established_since: None,
             received: 0,

@@ -67,6 +67,7 @@ async fn dispatch(request: &Request, doors: &Doors) -> Result<Value, RpcError> {
         Method::NodeStatus => value(&doors.status.node(doors).await.map_err(gone)?),
         Method::BgpPeers => value(&ask(&doors.bgp, bgp::Question::Peers).await?),
         Method::BgpRoutes => value(&ask(&doors.bgp, bgp::Question::Routes).await?),
+        Method::BgpDump => value(&ask(&doors.bgp, bgp::Question::Dump).await?),
         Method::BgpReload => Err(error(
             METHOD_NOT_FOUND,
             "manxd follows the datastore by itself: there is nothing to read again",

@@ -44,6 +44,9 @@ pub enum Method {
     /// Nothing → a list of [`crate::status::BgpRoute`].
     #[serde(rename = "bgp.routes")]
     BgpRoutes,
+    /// Nothing → [`crate::status::TableDump`].
+    #[serde(rename = "bgp.dump")]
+    BgpDump,
     /// Nothing → [`crate::status::Reload`]: a speaker by itself reads its configuration again.
     #[serde(rename = "bgp.reload")]
     BgpReload,

@@ -108,6 +108,13 @@ pub struct BgpRoute {
     pub stale: bool,
 }
 
+/// All paths of a speaker, as a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableDump {
+    /// TABLE_DUMP_V2 (RFC 6396), in base64 (RFC 4648 §4).
+    pub mrt: String,
+}
+
 /// What reading a speaker's configuration again has changed. All that is not named noticed nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

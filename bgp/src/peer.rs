@@ -255,6 +255,7 @@ impl Peer {
         PeerSnapshot {
             key: self.config.key,
             asn: self.config.asn,
+            router_id: established.map(|(_, session, _)| session.router_id),
             state: self.peering.state(),
             established_since: established.map(|(_, _, since)| since),
             received: self.inbound.received(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,8 @@ pub struct PeerSnapshot {
     pub key: PeerKey,
     /// Its AS.
     pub asn: u32,
+    /// Its BGP identifier, while there is a session.
+    pub router_id: Option<Ipv4Addr>,
     /// How far the session is.
     pub state: State,
     /// Since when it is Established.

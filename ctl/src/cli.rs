@@ -195,6 +195,14 @@ pub(crate) enum BgpCommand {
     Peers(NodesArgs),
     /// Every path, the best ones marked.
     Routes(NodesArgs),
+    /// Write every path to a file that tools for routing tables read: MRT (RFC 6396).
+    Dump {
+        /// The file.
+        file: PathBuf,
+        /// Whose paths; may be left out where there is one speaker.
+        #[arg(long)]
+        node: Option<String>,
+    },
     /// Have manx-bgpd read its configuration again; a wrong file changes nothing.
     Reload(OutputArgs),
 }

@@ -42,6 +42,20 @@ pub(crate) enum CtlError {
         /// What there is.
         known: Vec<String>,
     },
+    /// What one speaker is asked for was asked of several.
+    #[error("there are several speakers here: say whose with --node, one of {}", .known.join(", "))]
+    OneNode {
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// No datastore at the default place.
     #[error("there is no datastore at {}: {hint}", path.display())]
     NoStore {

@@ -1,7 +1,11 @@
 //! `node`, `bgp`, `route`, `ipam`: what agents say.
 
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use manx_api::rpc::Method;
-use manx_api::status::{BgpRoute, BlockStatus, KernelRoute, NodeStatus, PeerStatus, Reload};
+use manx_api::status::{BgpRoute, BlockStatus, KernelRoute, NodeStatus, PeerStatus, Reload, TableDump};
 use manx_api::{Kind, Resource};
 use manx_store::Store as _;
 use serde::Serialize;
@@ -18,8 +22,26 @@ pub(crate) fn bgp(target: &Target, command: &BgpCommand) -> Result<()> {
     match command {
         BgpCommand::Peers(args) => list::<PeerStatus>(target, args, Method::BgpPeers),
         BgpCommand::Routes(args) => list::<BgpRoute>(target, args, Method::BgpRoutes),
+        BgpCommand::Dump { file, node } => dump(target, file, node.as_ref()),
         BgpCommand::Reload(OutputArgs { output }) => reload(target, *output),
     }
+}
+
+fn dump(target: &Target, file: &Path, node: Option<&String>) -> Result<()> {
+    let agents = target.agents(node.map(std::slice::from_ref).unwrap_or_default())?;
+    let [agent] = agents.as_slice() else {
+        let known = agents.into_iter().filter_map(|agent| agent.node).collect();
+        return Err(CtlError::OneNode { known });
+    };
+    let TableDump { mrt } = ask(&agent.socket, Method::BgpDump)?;
+    let written = BASE64_STANDARD
+        .decode(mrt)
+        .map_err(std::io::Error::other)
+        .and_then(|octets| std::fs::write(file, octets));
+    written.map_err(|source| CtlError::Unwritable {
+        path: file.to_owned(),
+        source,
+    })
 }
 
 fn reload(target: &Target, format: Format) -> Result<()> {

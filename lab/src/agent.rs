@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use manx_api::rpc::{self, FrameError, MAX_LINE, Method, Request, Response};
+use manx_api::rpc::{self, FrameError, Method, Request, Response};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -13,6 +13,9 @@ use crate::error::{LabError, Result};
 
 /// How long an agent may think.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of an answer, at most: enough for the paths of a full table.
+const MAX_ANSWER: usize = 1 << 30;
 
 /// Asks the agent behind `socket`.
 ///
@@ -38,5 +41,5 @@ fn exchange(socket: &Path, method: Method) -> std::result::Result<Response, Fram
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     rpc::write(&mut stream, &Request::new(1, method, Value::Null))?;
-    rpc::read(&mut BufReader::new(stream), MAX_LINE)
+    rpc::read(&mut BufReader::new(stream), MAX_ANSWER)
 }

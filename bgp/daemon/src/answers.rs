@@ -1,5 +1,7 @@
 //! What `manx-bgpd` answers on its control socket.
 
+use std::net::Ipv4Addr;
+
 use manx_api::rpc::{Method, Request, RpcError};
 use manx_api::status::Reload;
 use manx_bgpd::control::{Answer, INTERNAL_ERROR, METHOD_NOT_FOUND, error, value};
@@ -19,6 +21,9 @@ pub(crate) type Reloading = oneshot::Sender<Result<Reload, FileError>>;
 pub(crate) struct Answers {
     /// The machine's name.
     pub(crate) node: String,
+    /// Our BGP identifier.
+    pub(crate) router_id: Ipv4Addr,
+    pub(crate) asn: u32,
     pub(crate) handle: Handle,
     /// Whoever holds the configuration.
     pub(crate) reload: mpsc::Sender<Reloading>,
@@ -29,6 +34,7 @@ impl Answer for Answers {
         match request.method {
             Method::BgpPeers => value(&show::peers(&self.handle, &self.node, |_| ORIGIN).await),
             Method::BgpRoutes => value(&show::paths(&self.handle, &self.node).await),
+            Method::BgpDump => value(&show::dump(&self.handle, self.router_id, self.asn).await),
             Method::BgpReload => self.reload().await,
             Method::CniAdd
             | Method::CniDel

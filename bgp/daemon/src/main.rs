@@ -13,12 +13,12 @@ use clap::Parser;
 use manx_api::status::Reload;
 use manx_bgpd::control::{self, Claim, SocketError};
 use manx_bgpd::reload::{self, FileError, Running};
-use manx_bgpd::{Event, Events, Handle};
+use manx_bgpd::{Event, Events};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use crate::answers::{Answers, Reloading};
+use crate::answers::Answers;
 use crate::fib::Fib;
 
 /// A BGP speaker.
@@ -78,8 +78,24 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let restarted = arguments.restarted || fib.outlived();
     let (handle, events) = manx_bgpd::start(settings.options(restarted))?;
     tracing::info!(asn = settings.asn, restarted, listen = ?handle.listening(), "started");
+    let (router_id, asn) = (settings.router_id, settings.asn);
     let mut running = Running::start(handle.clone(), &arguments.config, settings).await;
-    let mut reloads = control(claim, &handle)?;
+    let (reload, mut reloads) = mpsc::channel(1);
+    let node = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
+    let answers = Answers {
+        node: node.trim().to_owned(),
+        router_id,
+        asn,
+        handle: handle.clone(),
+        reload,
+    };
+    if let Some(claim) = claim {
+        let listener = claim.listen()?;
+        tokio::spawn(async move {
+            let _claim = claim;
+            control::serve(&listener, &answers, &TaskTracker::new()).await;
+        });
+    }
     notify::ready()?;
     let mut serving = pin!(serve(events, fib));
     loop {
@@ -97,25 +113,6 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     handle.shutdown().await;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Serves the control socket, if there is to be one; gives the wishes to read the configuration again.
-fn control(claim: Option<Claim>, handle: &Handle) -> Result<mpsc::Receiver<Reloading>, Failure> {
-    let (reload, reloads) = mpsc::channel(1);
-    let node = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
-    let answers = Answers {
-        node: node.trim().to_owned(),
-        handle: handle.clone(),
-        reload,
-    };
-    if let Some(claim) = claim {
-        let listener = claim.listen()?;
-        tokio::spawn(async move {
-            let _claim = claim;
-            control::serve(&listener, &answers, &TaskTracker::new()).await;
-        });
-    }
-    Ok(reloads)
 }
 
 async fn reread(running: &mut Running) -> Result<Reload, FileError> {

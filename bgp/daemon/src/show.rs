@@ -1,10 +1,13 @@
 //! A speaker's peers and paths in the API's words.
 
-use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use manx_api::status::{BfdStatus, BgpRoute, FaultStatus, PeerStatus};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use manx_api::status::{BfdStatus, BgpRoute, FaultStatus, PeerStatus, TableDump};
 use manx_bgp::bfd::SessionSnapshot;
+use manx_bgp::wire::mrt::{self, Viewpoint};
 use manx_bgp::wire::{AsPath, Attributes, NextHop, Origin, Segment};
 use manx_bgp::{Fault, PathSnapshot, PeerSnapshot};
 
@@ -25,6 +28,21 @@ pub async fn peers<'a>(handle: &Handle, node: &str, origin: impl Fn(IpAddr) -> &
 pub async fn paths(handle: &Handle, node: &str) -> Vec<BgpRoute> {
     let paths = handle.paths().await;
     paths.iter().map(|snapshot| path(node, snapshot)).collect()
+}
+
+/// Every path, as `bgp.dump` gives it; the speaker says by which identifier and AS it goes.
+pub async fn dump(handle: &Handle, router_id: Ipv4Addr, asn: u32) -> TableDump {
+    let (peers, paths) = (handle.peers().await, handle.paths().await);
+    let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let from = Viewpoint {
+        router_id,
+        asn,
+        now: Instant::now(),
+        unix_time: u32::try_from(unix_time.as_secs()).unwrap_or(u32::MAX),
+    };
+    TableDump {
+        mrt: BASE64_STANDARD.encode(mrt::table_dump(from, &peers, &paths)),
+    }
 }
 
 /// A session as `bgp.peers` shows it.

@@ -8,8 +8,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use bgpkit_parser::BgpkitParser;
 use manx_api::rpc::{self, Method, Request, Response, RpcError};
-use manx_api::status::{BgpRoute, PeerStatus, Reload};
+use manx_api::status::{BgpRoute, PeerStatus, Reload, TableDump};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -296,6 +298,20 @@ fn a_wrong_file_changes_nothing_and_is_told_by_line_and_field() {
         hub.log().matches("'fib' cannot change").count() == 2
     });
     assert_eq!((hub.unbroken(), hub.routes()), before);
+}
+
+/// RFC 6396 §4.3: an independent reader finds every path in a dump.
+#[test]
+fn a_dump_holds_the_table() {
+    let [hub, _second, _third] = Port(1794).three();
+    let TableDump { mrt } = hub.ask(Method::BgpDump).expect("a dump");
+    let octets = base64::prelude::BASE64_STANDARD.decode(mrt).expect("base64");
+    let paths = BgpkitParser::from_reader(&octets[..]).into_elem_iter();
+    let found: Vec<String> = paths
+        .map(|path| format!("{} {}", path.prefix, path.peer_ip))
+        .collect();
+    let expected = [1, 2, 3].map(|host| format!("10.{host}.0.0/24 {}", address(host)));
+    assert_eq!(found, expected);
 }
 
 #[test]

@@ -15,6 +15,7 @@
 pub(crate) mod attr;
 mod capability;
 mod header;
+pub mod mrt;
 mod nlri;
 mod notification;
 mod open;

@@ -345,3 +345,18 @@ fn a_connection_for_a_peer_that_is_gone_is_rejected_in_every_state_that_it_had()
         assert!(rig.sent(conn).is_empty() && rig.speaker.peers().is_empty());
     }
 }
+
+/// RFC 4760 §8: without a capability IPv4 is carried.
+/// RFC 5492 §4: no parameter is as good as an empty one.
+#[test]
+fn an_open_without_a_single_parameter_is_enough() {
+    let mut rig = Rig::new(config());
+    let silent = Open {
+        capabilities: vec![],
+        ..open(2, ASN)
+    };
+    let conn = rig.establish_with(internal(2), 2, silent);
+    let target = prefix("10.1.0.0/26");
+    rig.update(conn, announcement(2, target, path(&[])));
+    assert_eq!(rig.selected(target), [2]);
+}
