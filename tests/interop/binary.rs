@@ -9,13 +9,13 @@ use crate::bird::{self, Bird};
 use crate::net::{Cable, Ends, FIRST, SOON, always, becomes, eventually, ip};
 use crate::router::{Extras, INTERNAL, Process, Router as _, Session, prefixes};
 
-const SESSION: Session = Session {
+pub(crate) const SESSION: Session = Session {
     graceful_restart: Some(30),
     ..INTERNAL
 };
 
-const OURS: [&str; 2] = ["10.1.0.0/24", "2001:db8:1::/64"];
-const THEIRS: [&str; 2] = ["10.2.0.0/24", "2001:db8:2::/64"];
+pub(crate) const OURS: [&str; 2] = ["10.1.0.0/24", "2001:db8:1::/64"];
+pub(crate) const THEIRS: [&str; 2] = ["10.2.0.0/24", "2001:db8:2::/64"];
 
 /// The binary beside the tests' own.
 pub(crate) fn program() -> PathBuf {
@@ -34,10 +34,10 @@ pub(crate) fn program() -> PathBuf {
 }
 
 /// A folder with `manx-bgpd`'s configuration and log.
-struct Daemon(tempfile::TempDir);
+pub(crate) struct Daemon(tempfile::TempDir);
 
 impl Daemon {
-    fn new(graceful_restart: bool) -> Self {
+    pub(crate) fn new(graceful_restart: bool) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("manx-interop-")
             .tempdir()
@@ -66,14 +66,15 @@ neighbors:
         Self(folder)
     }
 
-    fn start(&self, cable: &Cable) -> Process {
+    pub(crate) fn start(&self, cable: &Cable) -> Process {
         let mut command = cable.ours.command(program());
         command.arg("--config").arg(self.0.path().join("speaker.yaml"));
         Process::spawn(&mut command, &self.0.path().join("log"))
     }
 }
 
-fn set(prefixes: [&str; 2]) -> BTreeSet<String> {
+/// Prefixes as the programs show them.
+pub(crate) fn set(prefixes: [&str; 2]) -> BTreeSet<String> {
     prefixes.map(str::to_owned).into()
 }
 
@@ -124,9 +125,7 @@ pub(crate) fn a_polite_end_tells_the_peer_and_leaves_the_kernel_alone() {
     let (mut process, bird) = meet(&cable, &daemon);
     process.signal("TERM");
     assert!(process.wait().success());
-    becomes("administrative shutdown", &Some("6/2".to_owned()), || {
-        bird.last_notification()
-    });
+    eventually("administrative shutdown", SOON, || bird.was_told("6/2"));
     eventually("BIRD drops our prefixes", SOON, || bird.learned().is_empty());
     assert_eq!(kernel(&cable), set(THEIRS));
 }

@@ -116,6 +116,7 @@ fn configuration(base: &Base) -> PathBuf {
         their_id,
         graceful_restart,
         bfd,
+        fib,
         ..
     } = base.session;
     let restart = match graceful_restart {
@@ -129,13 +130,21 @@ fn configuration(base: &Base) -> PathBuf {
         .enumerate()
         .map(|(number, ends)| protocol(number, *ends, base.session, &[&restart, bfd].join("\n  ")))
         .collect();
+    let kernel = |family| {
+        format!("protocol kernel {{ graceful restart on; {family} {{ export where source = RTS_BGP; }}; }}\n")
+    };
+    let kernel = if fib {
+        FAMILIES.map(kernel).concat()
+    } else {
+        String::new()
+    };
     let statics: String = FAMILIES.map(|family| statics(base, family)).concat();
     let text = format!(
         "log \"{log}\" all;
 router id {their_id};
 protocol device {{ scan time 1; }}
 protocol direct {{ ipv4; ipv6; }}
-{watch}{statics}{sessions}",
+{watch}{kernel}{statics}{sessions}",
         log = base.path("log").display(),
     );
     base.write("bird.conf", text)
@@ -150,6 +159,7 @@ fn protocol(number: usize, ends: Ends, session: Session, more: &str) -> String {
         hold_time,
         reflector,
         protection,
+        add_path,
         ..
     } = session;
     let protection = match protection {
@@ -164,11 +174,13 @@ fn protocol(number: usize, ends: Ends, session: Session, more: &str) -> String {
     } else {
         ""
     };
-    let channel = if reflector.is_some() {
-        "{ import all; export where source = RTS_STATIC || source = RTS_BGP; }"
+    let exported = if reflector.is_some() {
+        "source = RTS_STATIC || source = RTS_BGP"
     } else {
-        "{ import all; export where source = RTS_STATIC; }"
+        "source = RTS_STATIC"
     };
+    let add_path = if add_path { "on" } else { "off" };
+    let channel = format!("{{ import all; export where {exported}; add paths {add_path}; }}");
     format!(
         "protocol bgp manx{number} {{
   debug {{ states, events }};
@@ -192,6 +204,11 @@ impl Router for Bird {
 
     fn learned(&self) -> BTreeSet<String> {
         prefixes(&self.birdc(&["show", "route", "protocol", "manx0"]))
+    }
+
+    fn paths(&self, prefix: &str) -> usize {
+        let text = self.birdc(&["show", "route", prefix, "protocol", "manx0"]);
+        text.matches("[manx0").count()
     }
 
     fn attributes(&self, prefix: &str) -> Option<Attributes> {
@@ -242,20 +259,16 @@ impl Router for Bird {
         self.birdc(&["disable", "manx0", &format!("\"{message}\"")]);
     }
 
-    fn last_notification(&self) -> Option<String> {
+    fn was_told(&self, code: &str) -> bool {
         let known = [
             ("Bad peer AS", "2/2"),
-            ("Bad BGP identifier", "2/3"),
             ("Administrative shutdown", "6/2"),
             ("Peer de-configured", "6/3"),
         ];
+        let said = known.iter().filter(|(_, known)| *known == code);
+        let said: Vec<String> = said.map(|(text, _)| format!("manx0: Received: {text}")).collect();
         let log = self.base.log();
-        let received = log
-            .lines()
-            .rev()
-            .find(|line| line.contains("manx0: Received: "))?;
-        let code = known.iter().find(|(text, _)| received.contains(text));
-        code.map(|(_, code)| (*code).to_owned())
+        said.iter().any(|text| log.contains(text))
     }
 
     fn kill(&mut self) {

@@ -1,9 +1,9 @@
 //! What must hold with every program.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::net::{Cable, SECOND, SOON, always, becomes, eventually, run};
+use crate::net::{Cable, Ends, SECOND, SOON, always, becomes, eventually, run};
 use crate::ours::Ours;
 use crate::router::{Attributes, EXTERNAL, Extras, INTERNAL, Program, Router, Session, Side};
 
@@ -85,15 +85,16 @@ fn routes_come_and_go_both_ways(program: &Program, session: Session) {
     });
 }
 
-/// RFC 4271 §6.8: OPENs are held back on the wire, so that both connections of each pair of addresses stand
-/// before either side knows whom it talks to.
+/// RFC 4271 §6.8: answers to dials are held back until both sides dial, and OPENs until both connections of each
+/// pair of addresses stand, before either side knows whom it talks to.
 /// nasty case 43
 pub(crate) fn collision(program: &Program) {
     const TIMES: u8 = 100;
     let cable = Cable::new();
     let pairs = cable.pairs(TIMES);
+    let answers = Held::new(&cable, ["SYN,ACK", "SYN,ACK"]);
+    let opens = Held::new(&cable, ["PSH", "PSH"]);
     let router = (program.start)(&cable.theirs, EXTERNAL, &pairs);
-    hold_data_back(&cable, true);
     let ours = Ours::start(&cable, EXTERNAL, false, &OUR_PREFIXES);
     ours.remove_peer();
     for ends in &pairs {
@@ -101,12 +102,19 @@ pub(crate) fn collision(program: &Program) {
         // OpenBGPD lets five connections wait to be accepted; more of them would be lost in its kernel.
         std::thread::sleep(Duration::from_millis(5));
     }
-    let begun = std::time::Instant::now();
-    while cable.connections() < 2 * pairs.len() && begun.elapsed() < Duration::from_secs(3) {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let begun = Instant::now();
+    let wait = |most: Duration, enough: &dyn Fn() -> bool| {
+        let begun = Instant::now();
+        while !enough() && begun.elapsed() < most {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    wait(Duration::from_secs(8), &|| cable.dials() >= 2 * pairs.len());
+    assert!(cable.dials() > pairs.len() * 3 / 2, "they do not dial");
+    drop(answers);
+    wait(Duration::from_secs(3), &|| cable.connections() >= 2 * pairs.len());
     let collided = cable.connections().saturating_sub(pairs.len());
-    hold_data_back(&cable, false);
+    drop(opens);
     let since = || {
         let peers = ours.peers().into_iter();
         peers
@@ -132,13 +140,31 @@ pub(crate) fn collision(program: &Program) {
     });
 }
 
-/// Drops what carries data, or lets it pass again; handshakes pass.
-fn hold_data_back(cable: &Cable, hold: bool) {
-    let action = if hold { "-I" } else { "-D" };
-    for chain in ["INPUT", "OUTPUT"] {
-        let rule = ["-p", "tcp", "--tcp-flags", "PSH", "PSH", "-j", "DROP"];
-        let mut iptables = cable.ours.command("iptables");
-        run(iptables.args(["-w", action, chain]).args(rule));
+/// Segments that a cable drops for as long as this lives: those with certain flags, of which some are set.
+struct Held<'a> {
+    cable: &'a Cable,
+    flags: [&'static str; 2],
+}
+
+impl<'a> Held<'a> {
+    fn new(cable: &'a Cable, flags: [&'static str; 2]) -> Self {
+        let held = Self { cable, flags };
+        held.rules("-I");
+        held
+    }
+
+    fn rules(&self, action: &str) {
+        for chain in ["INPUT", "OUTPUT"] {
+            let mut iptables = self.cable.ours.command("iptables");
+            let rule = ["-w", action, chain, "-p", "tcp", "--tcp-flags"];
+            run(iptables.args(rule).args(self.flags).args(["-j", "DROP"]));
+        }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.rules("-D");
     }
 }
 
@@ -174,9 +200,7 @@ pub(crate) fn we_refuse_their_as(program: &Program) {
     eventually("we refuse their AS", SOON, || {
         last_error_has(&ours, "we sent OPEN error: bad peer AS (2/2)")
     });
-    becomes("they are told", &Some("2/2".to_owned()), || {
-        router.last_notification()
-    });
+    eventually("they are told", SOON, || router.was_told("2/2"));
 }
 
 pub(crate) fn they_refuse_our_as(program: &Program) {
@@ -221,9 +245,7 @@ pub(crate) fn our_notification(program: &Program) {
     let cable = Cable::new();
     let (ours, router) = meet(&cable, program, EXTERNAL);
     ours.remove_peer();
-    becomes("peer de-configured", &Some("6/3".to_owned()), || {
-        router.last_notification()
-    });
+    eventually("peer de-configured", SOON, || router.was_told("6/3"));
     eventually("their side is down", SOON, || router.established() == 0);
     eventually("they drop our routes", SOON, || router.learned().is_empty());
     ours.crash();
@@ -232,9 +254,7 @@ pub(crate) fn our_notification(program: &Program) {
         ours.established() && router.established() == 1
     });
     ours.shutdown();
-    becomes("administrative shutdown", &Some("6/2".to_owned()), || {
-        router.last_notification()
-    });
+    eventually("administrative shutdown", SOON, || router.was_told("6/2"));
 }
 
 /// RFC 9003 §2 (receive): from all that say something.
@@ -375,7 +395,7 @@ pub(crate) fn they_reflect(program: &Program) {
         ..INTERNAL
     };
     let cable = Cable::new();
-    let sessions = [cable.ends, cable.another_of_ours()];
+    let sessions = [cable.ends, cable.another_of_ours(3)];
     let router = (program.start)(&cable.theirs, session, &sessions);
     let [origin, receiver] = sessions.map(|ends| {
         let ours = Ours::alone(&cable.ours, ends, session.our_asn);
@@ -396,6 +416,67 @@ pub(crate) fn they_reflect(program: &Program) {
     becomes("its end is reflected too", &set(&OUR_PREFIXES[1..]), || {
         receiver.learned()
     });
+}
+
+/// Two of ours give the same prefixes to one of theirs, which reflects both paths to a third of ours.
+pub(crate) fn they_send_paths(program: &Program) {
+    let session = Session {
+        reflector: Some(Side::Theirs),
+        add_path: true,
+        ..INTERNAL
+    };
+    let cable = Cable::new();
+    let sessions = [cable.ends, cable.another_of_ours(3), cable.another_of_ours(4)];
+    let router = (program.start)(&cable.theirs, session, &sessions);
+    let [one, other, receiver] = sessions.map(|ends| {
+        let ours = Ours::alone(&cable.ours, ends, session.our_asn);
+        ours.set_peer(session, ends);
+        ours
+    });
+    eventually("all sessions", SOON, || router.established() == 3);
+    for prefix in OUR_PREFIXES {
+        one.announce(prefix);
+        other.announce(prefix);
+    }
+    let paths = || receiver.paths().len();
+    becomes("both paths of each prefix", &(2 * OUR_PREFIXES.len()), paths);
+    other.withdraw(OUR_PREFIXES[0]);
+    becomes("one path less", &(2 * OUR_PREFIXES.len() - 1), paths);
+    assert_eq!(receiver.learned(), set(&OUR_PREFIXES));
+}
+
+/// One of ours reflects the same prefixes of two others to one of theirs.
+pub(crate) fn we_send_paths(program: &Program) {
+    let session = Session {
+        reflector: Some(Side::Ours),
+        add_path: true,
+        ..INTERNAL
+    };
+    let cable = Cable::new();
+    let router = start(program, &cable, session);
+    let reflector = Ours::alone(&cable.ours, cable.ends, session.our_asn);
+    reflector.set_peer(session, cable.ends);
+    let [_one, other] = [3, 4].map(|host| {
+        let ends = Ends {
+            theirs: cable.ends.ours,
+            ..cable.another_of_ours(host)
+        };
+        let client = Ours::alone(&cable.ours, ends, session.our_asn);
+        client.set_peer(INTERNAL, ends);
+        OUR_PREFIXES.iter().for_each(|prefix| client.announce(prefix));
+        let ends = Ends {
+            theirs: ends.ours,
+            ..cable.ends
+        };
+        reflector.set_peer(session, ends);
+        client
+    });
+    for prefix in OUR_PREFIXES {
+        becomes("they hold both paths", &2, || router.paths(prefix));
+    }
+    other.withdraw(OUR_PREFIXES[0]);
+    becomes("one path less", &1, || router.paths(OUR_PREFIXES[0]));
+    assert_eq!(router.learned(), set(&OUR_PREFIXES));
 }
 
 /// RFC 2918 §4: when they ask.

@@ -21,8 +21,11 @@ pub(crate) const PROGRAM: Program = Program {
     package: "exabgp",
     start: |namespace, session, sessions| Box::new(ExaBgp::start(namespace, session, sessions)),
     lacks: &[
+        (Feature::WeRestartUnderTraffic, "puts no routes into the kernel"),
+        (Feature::TheyRestartUnderTraffic, "puts no routes into the kernel"),
         (Feature::TheirShutdown, "its teardown sends no message"),
         (Feature::TheyReflect, "passes no routes on"),
+        (Feature::TheySendPaths, "passes no routes on"),
         (Feature::WeRestart, "keeps no table"),
         (Feature::Bfd, "has none"),
         (Feature::Gtsm, "answers a SYN with TTL 64"),
@@ -40,9 +43,11 @@ struct Heard {
     /// The peers of all sessions that are up.
     up: BTreeSet<String>,
     routes: BTreeMap<String, Attributes>,
+    /// Prefixes with the identifiers of their paths, as far as they have any.
+    paths: BTreeSet<(String, String)>,
     /// Prefixes announced in this session.
     updates: u64,
-    notification: Option<String>,
+    notifications: BTreeSet<String>,
 }
 
 impl ExaBgp {
@@ -86,13 +91,15 @@ impl Heard {
                 self.up.remove(peer);
                 if is_first {
                     self.routes.clear();
+                    self.paths.clear();
                     self.updates = 0;
                 }
             }
             Some("update") if is_first => self.update(&neighbor["message"]["update"]),
             Some("notification") if is_first && neighbor["direction"] == "receive" => {
                 let said = &neighbor["notification"];
-                self.notification = Some(format!("{}/{}", said["code"], said["subcode"]));
+                let code = format!("{}/{}", said["code"], said["subcode"]);
+                self.notifications.insert(code);
             }
             _ => {}
         }
@@ -102,21 +109,25 @@ impl Heard {
         let by_family = |what: &str| update[what].as_object().cloned().unwrap_or_default();
         let prefixes = |routes: &Value| {
             let routes = routes.as_array().cloned().unwrap_or_default();
-            let named = routes
-                .into_iter()
-                .filter_map(|it| it["nlri"].as_str().map(str::to_owned));
+            let named = routes.iter().filter_map(|it| {
+                let path = it["path-information"].as_str().unwrap_or_default();
+                Some((it["nlri"].as_str()?.to_owned(), path.to_owned()))
+            });
             named.collect::<Vec<_>>()
         };
         for (_, routes) in by_family("withdraw") {
-            for prefix in prefixes(&routes) {
-                self.routes.remove(&prefix);
+            for path in prefixes(&routes) {
+                self.paths.remove(&path);
+                self.routes.remove(&path.0);
             }
         }
         for (_, by_next_hop) in by_family("announce") {
             let by_next_hop = by_next_hop.as_object().cloned().unwrap_or_default();
-            for prefix in by_next_hop.values().flat_map(prefixes) {
+            for path in by_next_hop.values().flat_map(prefixes) {
                 self.updates += 1;
-                self.routes.insert(prefix, attributes(&update["attribute"]));
+                self.routes
+                    .insert(path.0.clone(), attributes(&update["attribute"]));
+                self.paths.insert(path);
             }
         }
     }
@@ -188,6 +199,7 @@ fn neighbor(base: &Base, ends: Ends) -> String {
         hold_time,
         graceful_restart,
         protection,
+        add_path,
         ..
     } = base.session;
     let protection = match protection {
@@ -197,6 +209,7 @@ fn neighbor(base: &Base, ends: Ends) -> String {
     };
     let Ends { ours, theirs, .. } = ends;
     let restart = graceful_restart.map_or_else(String::new, |seconds| format!("graceful-restart {seconds};"));
+    let add_path = if add_path { "add-path send/receive;" } else { "" };
     let routes = FAMILIES.map(|family| {
         let routes = base
             .announced(family)
@@ -209,7 +222,7 @@ fn neighbor(base: &Base, ends: Ends) -> String {
         "neighbor {ours} {{
   router-id {their_id}; local-address {theirs}; local-as {their_asn}; peer-as {our_asn};
   hold-time {hold_time}; passive {they_wait}; group-updates false; {protection}
-  capability {{ asn4 enable; route-refresh enable; {restart} }}
+  capability {{ asn4 enable; route-refresh enable; {restart} {add_path} }}
   family {{ ipv4 unicast; ipv6 unicast; }}
   api {{ processes [ pipe ]; neighbor-changes; receive {{ parsed; update; notification; }} }}
   static {{
@@ -246,7 +259,11 @@ impl Router for ExaBgp {
     }
 
     fn learned(&self) -> BTreeSet<String> {
-        self.heard().routes.into_keys().collect()
+        self.heard().paths.into_iter().map(|(prefix, _)| prefix).collect()
+    }
+
+    fn paths(&self, prefix: &str) -> usize {
+        self.heard().paths.iter().filter(|(of, _)| of == prefix).count()
     }
 
     fn attributes(&self, prefix: &str) -> Option<Attributes> {
@@ -278,8 +295,8 @@ impl Router for ExaBgp {
         unreachable!("it cannot say {message:?}");
     }
 
-    fn last_notification(&self) -> Option<String> {
-        self.heard().notification
+    fn was_told(&self, code: &str) -> bool {
+        self.heard().notifications.contains(code)
     }
 
     fn kill(&mut self) {

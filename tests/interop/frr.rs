@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use manx_linux::Netns;
 use serde_json::Value;
 
+use crate::matrix::Feature;
 use crate::net::{Ends, SOON, eventually, run};
 use crate::router::{
     Attributes, Base, Extras, FAMILIES, Hops, Process, Program, Protection, Router, Session, Side, family,
@@ -19,7 +20,10 @@ pub(crate) const PROGRAM: Program = Program {
     version: "--version",
     package: "frr",
     start: |namespace, session, sessions| Box::new(Frr::start(namespace, session, sessions)),
-    lacks: &[],
+    lacks: &[(
+        Feature::TheyRestartUnderTraffic,
+        "its zebra takes IPv6 routes out of the kernel for 50 ms",
+    )],
 };
 
 pub(crate) struct Frr {
@@ -138,7 +142,11 @@ pub(crate) fn vtysh(base: &Base, commands: &[&str]) -> String {
 /// Starts bgpd with the `bgpd.conf` that is in its folder.
 pub(crate) fn execute(base: &Base) -> Process {
     base.wait_for("zserv.api");
-    daemon(base, "bgpd", &["-n", "-A", "127.0.0.1", "--log", "stdout"])
+    let mut arguments = vec!["-A", "127.0.0.1", "--log", "stdout"];
+    if !base.session.fib {
+        arguments.push("-n");
+    }
+    daemon(base, "bgpd", &arguments)
 }
 
 fn configuration(base: &Base) -> String {
@@ -225,7 +233,12 @@ fn address_family(base: &Base, family: &str) -> String {
         } else {
             String::new()
         };
-        format!("  neighbor {ours} activate\n{client}")
+        let add_path = if base.session.add_path {
+            format!("  neighbor {ours} addpath-tx-all-paths\n")
+        } else {
+            String::new()
+        };
+        format!("  neighbor {ours} activate\n{client}{add_path}")
     };
     let neighbors: String = base.sessions.iter().map(neighbor).collect();
     let networks = base
@@ -275,6 +288,14 @@ impl Router for Frr {
             .filter(|(_, paths)| self.ours_among(paths).is_some())
             .map(|(prefix, _)| prefix.clone())
             .collect()
+    }
+
+    fn paths(&self, prefix: &str) -> usize {
+        let family = family(prefix);
+        let shown = self.json(&format!("show bgp {family} unicast {prefix} json"));
+        let ours = self.base.ends().ours.to_string();
+        let paths = shown["paths"].as_array().into_iter().flatten();
+        paths.filter(|path| path["peer"]["peerId"] == ours).count()
     }
 
     fn attributes(&self, prefix: &str) -> Option<Attributes> {
@@ -328,12 +349,12 @@ impl Router for Frr {
         self.configure([router, format!("neighbor {ours} shutdown message {message}")]);
     }
 
-    fn last_notification(&self) -> Option<String> {
+    fn was_told(&self, code: &str) -> bool {
+        // The last one, as two octets in hexadecimal: 0602.
         let neighbor = self.neighbor();
-        // Two octets in hexadecimal: 0602.
-        let code = neighbor["lastErrorCodeSubcode"].as_str()?;
-        let octet = |digits: &str| u8::from_str_radix(digits, 16).ok();
-        Some(format!("{}/{}", octet(code.get(..2)?)?, octet(code.get(2..)?)?))
+        let shown = neighbor["lastErrorCodeSubcode"].as_str();
+        let octets = shown.and_then(|digits| u16::from_str_radix(digits, 16).ok());
+        octets.is_some_and(|it| format!("{}/{}", it >> 8, it & 0xff) == code)
     }
 
     fn kill(&mut self) {

@@ -19,6 +19,14 @@ pub(crate) const PROGRAM: Program = Program {
     start: |namespace, session, sessions| Box::new(Gobgp::start(namespace, session, sessions)),
     lacks: &[
         (
+            Feature::WeRestartUnderTraffic,
+            "puts no routes into the kernel by itself",
+        ),
+        (
+            Feature::TheyRestartUnderTraffic,
+            "puts no routes into the kernel by itself",
+        ),
+        (
             Feature::WeRefuseTheirAs,
             "shows no NOTIFICATION that it gets in OpenConfirm",
         ),
@@ -111,6 +119,24 @@ fn configuration(base: &Base) -> String {
     format!("[global.config]\nas = {their_asn}\nrouter-id = \"{their_id}\"\n{neighbors}")
 }
 
+/// A family of a session.
+fn address_family(family: &str, session: Session) -> String {
+    let restart = session.graceful_restart.is_some();
+    let add_path = if session.add_path {
+        "[neighbors.afi-safis.add-paths.config]\nreceive = true\nsend-max = 8\n"
+    } else {
+        ""
+    };
+    format!(
+        "[[neighbors.afi-safis]]
+[neighbors.afi-safis.config]
+afi-safi-name = \"{family}-unicast\"
+[neighbors.afi-safis.mp-graceful-restart.config]
+enabled = {restart}
+{add_path}"
+    )
+}
+
 /// One session.
 fn neighbor(ends: Ends, session: Session) -> String {
     let Session {
@@ -140,17 +166,6 @@ fn neighbor(ends: Ends, session: Session) -> String {
     } else {
         ""
     };
-    let families = FAMILIES.map(|family| {
-        format!(
-            "[[neighbors.afi-safis]]
-[neighbors.afi-safis.config]
-afi-safi-name = \"{family}-unicast\"
-[neighbors.afi-safis.mp-graceful-restart.config]
-enabled = {}
-",
-            graceful_restart.is_some()
-        )
-    });
     format!(
         "[[neighbors]]
 [neighbors.config]
@@ -165,7 +180,7 @@ idle-hold-time-after-reset = 1
 local-address = \"{theirs}\"
 passive-mode = {they_wait}
 {restart}{client}{near}{families}",
-        families = families.concat(),
+        families = FAMILIES.map(|family| address_family(family, session)).concat(),
     )
 }
 
@@ -184,6 +199,13 @@ impl Router for Gobgp {
             .filter(|(_, paths)| self.ours_among(paths).is_some())
             .map(|(prefix, _)| prefix.clone())
             .collect()
+    }
+
+    fn paths(&self, prefix: &str) -> usize {
+        let ours = self.base.ends().ours.to_string();
+        let rib = self.json(&format!("global rib -a {}", family(prefix)));
+        let paths = rib[prefix].as_array().into_iter().flatten();
+        paths.filter(|path| path["neighbor-ip"] == ours).count()
     }
 
     fn attributes(&self, prefix: &str) -> Option<Attributes> {
@@ -226,17 +248,12 @@ impl Router for Gobgp {
         run(gobgp.args(["-p", "50051", "neighbor", &ours, "shutdown", "--reason", message]));
     }
 
-    fn last_notification(&self) -> Option<String> {
-        let log = self.base.log();
-        let received = log
-            .lines()
-            .rev()
-            .find(|line| line.to_lowercase().contains("received notification"))?;
-        let field = |name: &str| {
-            let (_, rest) = received.split_once(&format!("{name}="))?;
-            rest.split_whitespace().next()
-        };
-        Some(format!("{}/{}", field("Code")?, field("Subcode")?))
+    fn was_told(&self, code: &str) -> bool {
+        let (code, subcode) = code.split_once('/').expect("code/subcode");
+        let said = [format!(" Code={code} "), format!(" Subcode={subcode} ")];
+        let log = self.base.log().to_lowercase();
+        let mut received = log.lines().filter(|line| line.contains("received notification"));
+        received.any(|line| said.iter().all(|field| line.contains(&field.to_lowercase())))
     }
 
     fn kill(&mut self) {

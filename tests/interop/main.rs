@@ -22,6 +22,7 @@ mod openbgpd;
 mod ours;
 mod router;
 mod security;
+mod traffic;
 
 use std::process::ExitCode;
 

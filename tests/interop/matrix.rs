@@ -11,7 +11,7 @@ use libtest_mimic::{Arguments, Trial};
 
 use crate::cases;
 use crate::router::Program;
-use crate::{bfd, bird, exabgp, frr, gobgp, openbgpd, security};
+use crate::{bfd, bird, exabgp, frr, gobgp, openbgpd, security, traffic};
 
 /// Set to rewrite the document with what this run measures.
 const WRITE: &str = "MANX_INTEROP_WRITE";
@@ -42,8 +42,12 @@ pub(crate) enum Feature {
     RouteRefresh,
     WeReflect,
     TheyReflect,
+    WeSendPaths,
+    TheySendPaths,
     WeRestart,
     TheyRestart,
+    WeRestartUnderTraffic,
+    TheyRestartUnderTraffic,
     Bfd,
     Md5,
     Gtsm,
@@ -52,7 +56,7 @@ pub(crate) enum Feature {
 /// A feature, what the document calls it, the test's name, and the test.
 type Row = (Feature, &'static str, &'static str, fn(&Program));
 
-const ROWS: [Row; 20] = [
+const ROWS: [Row; 24] = [
     (
         Feature::TheyDial,
         "iBGP, they dial: IPv4 and IPv6 routes come and go",
@@ -144,6 +148,18 @@ const ROWS: [Row; 20] = [
         cases::they_reflect,
     ),
     (
+        Feature::WeSendPaths,
+        "Add-Path: we send two paths, they take them (RFC 7911)",
+        "we_send_paths",
+        cases::we_send_paths,
+    ),
+    (
+        Feature::TheySendPaths,
+        "Add-Path: they send two paths, we take them (RFC 7911)",
+        "they_send_paths",
+        cases::they_send_paths,
+    ),
+    (
         Feature::WeRestart,
         "graceful restart: we crash, they keep our routes (RFC 4724)",
         "we_restart",
@@ -154,6 +170,18 @@ const ROWS: [Row; 20] = [
         "graceful restart: they crash, we keep their routes (RFC 4724)",
         "they_restart",
         cases::they_restart,
+    ),
+    (
+        Feature::WeRestartUnderTraffic,
+        "graceful restart: we crash, and no packet is lost through both kernels",
+        "we_restart_under_traffic",
+        traffic::we_restart,
+    ),
+    (
+        Feature::TheyRestartUnderTraffic,
+        "graceful restart: they crash, and no packet is lost through both kernels",
+        "they_restart_under_traffic",
+        traffic::they_restart,
     ),
     (
         Feature::Bfd,

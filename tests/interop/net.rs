@@ -85,10 +85,10 @@ impl Cable {
     }
 
     /// Another address of ours on the first cable, for a second speaker of ours in session with them.
-    pub(crate) fn another_of_ours(&self) -> Ends {
+    pub(crate) fn another_of_ours(&self, host: u8) -> Ends {
         let ends = Ends {
-            ours: Ipv4Addr::new(192, 0, 2, 3),
-            ours_v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 3),
+            ours: Ipv4Addr::new(192, 0, 2, host),
+            ours_v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, host.into()),
             ..FIRST
         };
         ip(&self.ours, &format!("address add {}/24 dev eth0", ends.ours));
@@ -118,6 +118,12 @@ impl Cable {
             ..FIRST
         };
         (1..=count).map(pair).collect()
+    }
+
+    /// How many dials of both sides wait for an answer.
+    pub(crate) fn dials(&self) -> usize {
+        let waiting = |end: &Netns| run(end.command("ss").args(["-Htn", "state", "syn-sent"]));
+        [&self.ours, &self.theirs].map(waiting).concat().lines().count()
     }
 
     /// How many TCP connections to port 179 or from it our namespace has in state `ESTABLISHED`.

@@ -8,7 +8,7 @@ use manx_linux::Netns;
 use serde_json::Value;
 
 use crate::matrix::Feature;
-use crate::net::{Ends, ip, run};
+use crate::net::{Ends, SOON, eventually, ip, run};
 use crate::router::{
     Attributes, Base, Extras, FAMILIES, Process, Program, Protection, Router, Session, Side, numbers,
 };
@@ -20,13 +20,18 @@ pub(crate) const PROGRAM: Program = Program {
     package: "openbgpd",
     start: |namespace, session, sessions| Box::new(OpenBgpd::start(namespace, session, sessions)),
     lacks: &[
+        (
+            Feature::Md5,
+            "its listener has no key on Linux; it signs what it dials",
+        ),
+        (Feature::WeRestartUnderTraffic, "puts no routes into Linux"),
+        (Feature::TheyRestartUnderTraffic, "puts no routes into Linux"),
         (Feature::AsPathLoop, "puts no AS but its own into a path"),
         (
             Feature::TheyRestart,
             "helps, but never restarts gracefully itself",
         ),
         (Feature::Bfd, "has none"),
-        (Feature::Md5, "cannot sign on Linux (PF_KEY not available)"),
     ],
 };
 
@@ -54,15 +59,11 @@ impl OpenBgpd {
 
     fn bgpctl(&self, words: &[&str]) -> String {
         let mut bgpctl = self.base.namespace.command("/usr/sbin/bgpctl");
-        run(bgpctl
-            .arg("-j")
-            .arg("-s")
-            .arg(self.base.path("control"))
-            .args(words))
+        run(bgpctl.arg("-s").arg(self.base.path("control")).args(words))
     }
 
     fn json(&self, words: &[&str]) -> Value {
-        serde_json::from_str(&self.bgpctl(words)).unwrap_or_default()
+        serde_json::from_str(&self.bgpctl(&[&["-j"], words].concat())).unwrap_or_default()
     }
 
     /// What it holds from us on the first session.
@@ -79,7 +80,9 @@ impl OpenBgpd {
     /// Reads the configuration anew, with the routes originated by now.
     fn configure(&self) {
         write(&self.base);
-        self.bgpctl(&["reload"]);
+        eventually("no other reload is under way", SOON, || {
+            self.bgpctl(&["reload"]).contains("request processed")
+        });
     }
 }
 
@@ -140,6 +143,7 @@ fn neighbor(ends: Ends, session: Session) -> String {
         graceful_restart,
         reflector,
         protection,
+        add_path,
         ..
     } = session;
     let protection = match protection {
@@ -150,6 +154,11 @@ fn neighbor(ends: Ends, session: Session) -> String {
     let Ends { ours, theirs, .. } = ends;
     let restart = if graceful_restart.is_some() { "yes" } else { "no" };
     let passive = if they_wait { "  passive\n" } else { "" };
+    let add_path = if add_path {
+        "  announce add-path recv yes\n  announce add-path send all\n"
+    } else {
+        ""
+    };
     let client = if reflector == Some(Side::Theirs) {
         "  route-reflector\n"
     } else {
@@ -163,7 +172,7 @@ fn neighbor(ends: Ends, session: Session) -> String {
   announce IPv4 unicast
   announce IPv6 unicast
   announce restart {restart}
-{passive}{client}{protection}}}
+{passive}{client}{protection}{add_path}}}
 "
     )
 }
@@ -179,6 +188,10 @@ impl Router for OpenBgpd {
         let paths = self.rib();
         let prefixes = paths.iter().filter_map(|path| path["prefix"].as_str());
         prefixes.map(str::to_owned).collect()
+    }
+
+    fn paths(&self, prefix: &str) -> usize {
+        self.rib().iter().filter(|path| path["prefix"] == prefix).count()
     }
 
     fn attributes(&self, prefix: &str) -> Option<Attributes> {
@@ -231,19 +244,20 @@ impl Router for OpenBgpd {
         self.bgpctl(&["neighbor", &self.base.ends().ours.to_string(), "down", message]);
     }
 
-    fn last_notification(&self) -> Option<String> {
+    fn was_told(&self, code: &str) -> bool {
         let known = [
             ("AS unacceptable", "2/2"),
             ("administratively down", "6/2"),
             ("peer unconfigured", "6/3"),
         ];
         let log = self.base.log();
-        let received = log
+        let received: Vec<&str> = log
             .lines()
-            .rev()
-            .find(|line| line.contains("received notification"))?;
-        let code = known.iter().find(|(text, _)| received.contains(text));
-        code.map(|(_, code)| (*code).to_owned())
+            .filter(|line| line.contains("received notification"))
+            .collect();
+        let said = known.iter().filter(|(_, known)| *known == code);
+        said.into_iter()
+            .any(|(text, _)| received.iter().any(|line| line.contains(text)))
     }
 
     fn kill(&mut self) {

@@ -10,8 +10,8 @@ use ipnetwork::IpNetwork;
 use manx_bgpd::bgp::bfd;
 use manx_bgpd::bgp::transport::{Authentication, Distance, Secret};
 use manx_bgpd::bgp::{
-    BfdConfig, Config, Family, Features, NextHopMode, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot,
-    Policy, Prefix, State, Transport,
+    AddPathConfig, BfdConfig, Config, Family, Features, NextHopMode, PathSnapshot, PeerConfig, PeerKey,
+    PeerSnapshot, Policy, Prefix, State, Transport,
 };
 use manx_bgpd::{Events, Handle, Options};
 use manx_linux::Netns;
@@ -222,7 +222,18 @@ pub(crate) fn peer(session: Session, ends: Ends) -> PeerConfig {
             min_rx: Duration::from_millis(300),
             multiplier: NonZeroU8::MIN.saturating_add(2),
         }),
-        features: Features::default(),
+        features: Features {
+            add_path: Family::ALL
+                .into_iter()
+                .filter(|_| session.add_path)
+                .map(|family| AddPathConfig {
+                    family,
+                    receive: true,
+                    send: 8,
+                })
+                .collect(),
+            ..Features::default()
+        },
         transport: transport(session.protection),
     }
 }

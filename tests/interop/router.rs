@@ -72,6 +72,10 @@ pub(crate) struct Session {
     pub(crate) bfd: Option<Hops>,
     /// Who reflects, with the other as its client.
     pub(crate) reflector: Option<Side>,
+    /// Each side sends all its paths of a prefix and takes the other's (RFC 7911).
+    pub(crate) add_path: bool,
+    /// What they learn, their kernel routes by.
+    pub(crate) fib: bool,
     /// What both sides ask of the connection.
     pub(crate) protection: Option<Protection>,
 }
@@ -110,6 +114,8 @@ pub(crate) const EXTERNAL: Session = Session {
     graceful_restart: None,
     bfd: None,
     reflector: None,
+    add_path: false,
+    fib: false,
     protection: None,
 };
 
@@ -143,6 +149,8 @@ pub(crate) trait Router {
     fn established(&self) -> usize;
     /// What it has learned from us on its first session, both families.
     fn learned(&self) -> BTreeSet<String>;
+    /// How many paths of a prefix it has learned so.
+    fn paths(&self, prefix: &str) -> usize;
     /// What came with a prefix that it has learned so.
     fn attributes(&self, prefix: &str) -> Option<Attributes>;
     /// Originates a prefix.
@@ -155,8 +163,8 @@ pub(crate) trait Router {
     fn updates(&self) -> u64;
     /// Ends the session as its operator does, who says why (RFC 9003).
     fn shut_down(&self, message: &str);
-    /// Code and subcode of the last NOTIFICATION that we sent it, as it shows them.
-    fn last_notification(&self) -> Option<String>;
+    /// Whether it shows that we have sent it a NOTIFICATION with this code and subcode: `6/2`.
+    fn was_told(&self, code: &str) -> bool;
     /// Stops it as kill -9 does.
     fn kill(&mut self);
     /// Starts it again after `kill`, with graceful restart where configured; it originates only `kept`.

@@ -29,6 +29,7 @@ fn peer(address: &str, asn: u32, up: Instant) -> PeerSnapshot {
         advertised: 0,
         hold_time: Duration::ZERO,
         last_error: None,
+        faults: std::collections::BTreeMap::new(),
     }
 }
 
