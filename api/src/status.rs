@@ -37,9 +37,24 @@ pub struct PeerStatus {
     /// Why the session last ended, if it ever did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// What was wrong with the peer's UPDATEs short of ending the session (RFC 7606), and how often.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FaultStatus>,
     /// How BFD sees the path, where it watches it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd: Option<BfdStatus>,
+}
+
+/// A kind of error in UPDATEs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FaultStatus {
+    /// The attribute's name, or its number; `message` where it was about the message's own fields.
+    pub attribute: String,
+    /// What it cost: `discard` the attribute or prefix, `withdraw` the routes.
+    pub action: String,
+    /// In how many messages.
+    pub count: u64,
 }
 
 /// A BFD session (RFC 5880 §6.8.1).

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::filter::{Chain, Subject, Verdict};
 use crate::handling::Handling;
+use crate::wire::Role;
 use crate::{Family, Features, Prefix, Transport, bfd};
 
 /// In place of a peer's AS: any but ours. Nobody has this one (RFC 7607).
@@ -179,6 +180,12 @@ impl PeerConfig {
         self.bfd.map(|bfd| bfd.session(self.key, self.local_address))
     }
 
+    /// What we are to the peer, if it is of another AS (RFC 9234 §4.1).
+    pub(crate) fn role(&self, local: &Config) -> Option<Role> {
+        let role = self.features.role.filter(|_| self.is_external(local));
+        role.map(|it| it.role)
+    }
+
     /// Whether `new` can only take effect with a new session: what the OPENs agree on, or where they are sent
     /// from. All else is applied to the session as it stands.
     pub(crate) fn needs_new_session(&self, new: &Self) -> bool {
@@ -187,6 +194,7 @@ impl PeerConfig {
             || self.handling.local_as != new.handling.local_as
             || self.families != new.families
             || self.features.offer(self) != new.features.offer(new)
+            || self.features.role != new.features.role
             || self.transport.needs_new_connection(&new.transport)
     }
 }

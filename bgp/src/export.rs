@@ -7,6 +7,7 @@ use crate::config::{Config, NextHopMode, PeerConfig};
 use crate::decision::DEFAULT_LOCAL_PREF;
 use crate::filter::{NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED, Operation, Subject, Verdict};
 use crate::import::OwnNextHops;
+use crate::leak;
 use crate::rib::{Neighbor, Path, Route};
 use crate::wire::{Attributes, Context, NextHop};
 use crate::{Family, Prefix};
@@ -38,6 +39,8 @@ pub(crate) enum Denial<'a> {
     NotReflected,
     /// It carries this well-known community (RFC 1997).
     Community(u32),
+    /// It has come from above, and the peer is not below us (RFC 9234 §5).
+    Leak,
     /// The export policy refuses it.
     Policy(Verdict<'a>),
 }
@@ -57,6 +60,13 @@ impl<'a> Target<'a> {
         let attributes = &path.route.attributes;
         if let Some(community) = self.forbidding_community(attributes) {
             return Err(Denial::Community(community));
+        }
+        if self
+            .peer
+            .role(self.local)
+            .is_some_and(|role| !leak::may_leave(role, attributes))
+        {
+            return Err(Denial::Leak);
         }
         let verdict = self.peer.export.judge(&Subject {
             prefix,
@@ -143,8 +153,12 @@ impl<'a> Target<'a> {
 
     /// Our AS in front; what is for our AS only stays here (RFC 4271 §5.1.5, RFC 4456 §8).
     fn external_attributes(&self, mut attributes: Attributes) -> Attributes {
+        let our_as = self.peer.local_as(self.local);
         for _ in 0..=self.peer.handling.prepend {
-            attributes.as_path.prepend(self.peer.local_as(self.local));
+            attributes.as_path.prepend(our_as);
+        }
+        if let Some(role) = self.peer.role(self.local) {
+            leak::mark_outgoing(role, our_as, &mut attributes);
         }
         attributes
             .extended_communities

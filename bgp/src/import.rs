@@ -25,6 +25,8 @@ pub(crate) enum Refusal {
     OwnCluster,
     /// It leads to ourselves.
     OwnNextHop,
+    /// A neighbor below us, or beside us, passed on what it had from above (RFC 9234 §5).
+    Leaked,
     /// The import policy.
     Policy,
 }
@@ -37,6 +39,7 @@ impl fmt::Display for Refusal {
             Self::OwnOriginator => "its ORIGINATOR_ID is our own BGP identifier",
             Self::OwnCluster => "our own cluster is in its CLUSTER_LIST",
             Self::OwnNextHop => "its next hop is our own address",
+            Self::Leaked => "its ONLY_TO_CUSTOMER says that the peer leaks it",
             Self::Policy => "the import policy refuses the prefix",
         })
     }

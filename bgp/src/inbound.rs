@@ -13,8 +13,9 @@ use smallvec::SmallVec;
 use crate::config::{Config, PeerConfig};
 use crate::filter::{Step, Verdict};
 use crate::import::{self, OwnNextHops, Refusal};
+use crate::leak::Relation;
 use crate::rib::{Neighbor, Path, PrefixId, Rib, Route, Standing};
-use crate::wire::{Nlri, Update};
+use crate::wire::{Attributes, NextHop, Nlri, Update};
 use crate::{Family, PeerKey, Prefix};
 
 /// A peer's Adj-RIB-In.
@@ -47,6 +48,19 @@ pub(crate) struct Gate<'a> {
     pub(crate) from: &'a Arc<Neighbor>,
     /// The families that the session carries.
     pub(crate) families: &'a [Family],
+    /// What we are to the peer, where the settings say so.
+    pub(crate) relation: Option<Relation>,
+}
+
+impl Gate<'_> {
+    /// Why a path with these attributes may not be selected, whatever its prefix.
+    fn refusal(&self, attributes: &Attributes, next_hop: NextHop) -> Option<Refusal> {
+        let leaked = self
+            .relation
+            .is_some_and(|relation| relation.has_leaked(attributes));
+        import::loops(self.local, self.peer, self.own, attributes, next_hop)
+            .or_else(|| leaked.then_some(Refusal::Leaked))
+    }
 }
 
 /// What rules have made of one received route: the same for all prefixes that a rule, or the default, lets in.
@@ -129,9 +143,13 @@ impl Inbound {
                 self.remove((id, nlri.path_id), rib);
             }
         }
-        let attributes = Arc::new(update.attributes);
+        let mut attributes = update.attributes;
+        if let Some(relation) = gate.relation {
+            relation.mark_incoming(&mut attributes);
+        }
+        let attributes = Arc::new(attributes);
         for reach in update.reach {
-            let looped = import::loops(gate.local, gate.peer, gate.own, &attributes, reach.next_hop);
+            let looped = gate.refusal(&attributes, reach.next_hop);
             let route = Route {
                 next_hop: Some(reach.next_hop),
                 attributes: attributes.clone(),
@@ -223,7 +241,7 @@ impl Inbound {
             let Some(next_hop) = received.next_hop else {
                 continue;
             };
-            let looped = import::loops(gate.local, gate.peer, gate.own, &received.attributes, next_hop);
+            let looped = gate.refusal(&received.attributes, next_hop);
             let judged = gate.judge(prefix, &received, looped, &mut Changed::default(), rib);
             let mut judged = judged.with_id(path_id);
             judged.standing = standing;

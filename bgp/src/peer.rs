@@ -1,5 +1,6 @@
 //! A peer: its settings, its connections, what it told us and what we told it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,12 +14,13 @@ use crate::export::Target;
 use crate::handling::{LimitAction, LimitState, PathLimit};
 use crate::import::OwnNextHops;
 use crate::inbound::{Gate, Inbound};
+use crate::leak::Relation;
 use crate::outbound::Outbound;
 use crate::rib::{Neighbor, PrefixId, Rib};
 use crate::session::negotiate::Restarted;
 use crate::session::peering::Peering;
 use crate::session::{Link, Loss, Session};
-use crate::status::{LimitSnapshot, PeerSnapshot, State};
+use crate::status::{Fault, LimitSnapshot, PeerSnapshot, State};
 use crate::wire::{NextHop, RouteRefresh, Update};
 use crate::{ANY_EXTERNAL_AS, Family, Prefix};
 
@@ -45,6 +47,7 @@ pub(crate) struct Peer {
     last_error: Option<String>,
     /// How what it announces stood to each limit when it was last looked at.
     limits: Vec<LimitState>,
+    faults: BTreeMap<Fault, u64>,
     /// Its place in the speaker's table of deadlines.
     pub(crate) scheduled: Option<Instant>,
 }
@@ -77,6 +80,7 @@ impl Peer {
             met: false,
             last_error: None,
             limits: Vec::new(),
+            faults: BTreeMap::new(),
             scheduled: None,
         }
     }
@@ -149,6 +153,13 @@ impl Peer {
     pub(crate) fn note(&mut self, loss: &Loss) {
         if *loss != Loss::Collision {
             self.last_error = Some(loss.to_string());
+        }
+    }
+
+    /// Counts what was wrong with an UPDATE: each kind once, however often it came in the message.
+    pub(crate) fn count(&mut self, faults: &[Fault]) {
+        for &fault in faults.iter().collect::<BTreeSet<_>>() {
+            *self.faults.entry(fault).or_default() += 1;
         }
     }
 
@@ -301,6 +312,7 @@ impl Peer {
             hold_time: established.map_or(self.config.hold_time, |(_, session, _)| session.hold_time),
             limits: self.limits(),
             last_error: self.last_error.clone(),
+            faults: self.faults.clone(),
         }
     }
 }
@@ -333,6 +345,10 @@ fn gate<'a>(config: &'a PeerConfig, live: Option<&'a Live>, local: &'a Config) -
         peer: config,
         from: neighbor,
         families: session.families(),
+        relation: config.role(local).map(|role| Relation {
+            role,
+            asn: config.asn,
+        }),
     })
 }
 

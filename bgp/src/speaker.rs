@@ -115,6 +115,7 @@ impl Speaker {
                 }
                 self.on_connection(now, conn, |peering, cx| peering.received(conn, message, cx));
             }
+            Input::Faulty { conn, faults } => self.faulty(conn, &faults),
             Input::Drained { conn } => self.drained(conn),
             Input::PathDown(key) => self.path_down(now, key),
             Input::Tick => {}

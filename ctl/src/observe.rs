@@ -314,6 +314,7 @@ mod tests {
             hold_time: 9,
             limits: Vec::new(),
             last_error: last_error.map(str::to_owned),
+            faults: Vec::new(),
             bfd: None,
         }
     }

@@ -264,6 +264,7 @@ mod tests {
             hold_time: 9,
             limits: Vec::new(),
             last_error: None,
+            faults: Vec::new(),
             bfd: None,
         }
     }

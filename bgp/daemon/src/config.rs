@@ -26,7 +26,7 @@ use serde::{Deserialize, Deserializer};
 use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _};
 
 pub use self::dynamic::DynamicNeighbor;
-pub use self::features::{AddPathSettings, Unusable};
+pub use self::features::{AddPathSettings, RoleName, Unusable};
 pub use self::handling::{ActionName, MaxPrefix, Misfit};
 pub use self::transport::{AlgorithmName, Contradiction, TcpAoKey};
 use crate::Options;
@@ -189,6 +189,13 @@ pub struct Neighbor {
     /// `restart` or `down`) and `restartAfter`. Default: any number.
     #[serde(default, deserialize_with = "handling::max_prefix")]
     pub max_prefix: Option<MaxPrefix>,
+    /// What we are to a neighbor of another AS: `provider`, `customer`, `peer`, `rs` or `rsClient` (RFC 9234).
+    /// Default none: nothing is said, and no leak is looked for.
+    #[serde(default)]
+    pub role: Option<RoleName>,
+    /// No session without the neighbor's role. Default false.
+    #[serde(default)]
+    pub strict_role: bool,
 }
 
 /// A peer's AS, as the file says it.
@@ -330,7 +337,7 @@ impl Settings {
                 neighbor: name.clone(),
                 misfit,
             })?;
-            features::check(neighbor).map_err(|unusable| ConfigError::Unusable {
+            features::check(neighbor, settings.asn).map_err(|unusable| ConfigError::Unusable {
                 neighbor: name.clone(),
                 unusable,
             })?;
@@ -888,6 +895,7 @@ neighbors:
                     receive: true,
                     send: 4,
                 }],
+                role: None,
             },
             handling: Handling {
                 local_as: Some(64_999),

@@ -206,7 +206,9 @@ impl Driver {
     fn input(&mut self, input: Input) {
         let wanted = match &input {
             Input::Closed { conn } => self.connections.remove(conn).is_some(),
-            Input::Received { conn, .. } | Input::Drained { conn } => self.connections.contains_key(conn),
+            Input::Received { conn, .. } | Input::Faulty { conn, .. } | Input::Drained { conn } => {
+                self.connections.contains_key(conn)
+            }
             Input::SetPeer(config) => {
                 self.watch_path(config.key, config.bfd_session());
                 self.guard_peer(config);

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use manx_api::status::{
-    BfdStatus, BgpExplanation, BgpRoute, ExplainedPath, ExplainedPeer, LimitStatus, PeerStatus, TableDump,
+    BfdStatus, BgpExplanation, BgpRoute, ExplainedPath, ExplainedPeer, FaultStatus, LimitStatus, PeerStatus,
+    TableDump,
 };
 use manx_bgp::bfd::SessionSnapshot;
 use manx_bgp::wire::mrt::{self, Viewpoint};
 use manx_bgp::wire::{AsPath, Attributes, NextHop, Origin, Segment};
-use manx_bgp::{LimitSnapshot, LimitState, PathSnapshot, PeerSnapshot, Prefix};
+use manx_bgp::{Fault, LimitSnapshot, LimitState, PathSnapshot, PeerSnapshot, Prefix};
 
 use crate::Handle;
 
@@ -92,6 +93,7 @@ fn peer(
         hold_time: u16::try_from(snapshot.hold_time.as_secs()).unwrap_or(u16::MAX),
         limits: snapshot.limits.iter().map(limit).collect(),
         last_error: snapshot.last_error.clone(),
+        faults: snapshot.faults.iter().map(fault).collect(),
         bfd: bfd.map(watched),
     }
 }
@@ -108,6 +110,15 @@ fn limit(snapshot: &LimitSnapshot) -> LimitStatus {
             LimitState::Over => "over",
         }
         .to_owned(),
+    }
+}
+
+/// A kind of error as `bgp.peers` shows it.
+fn fault((fault, &count): (&Fault, &u64)) -> FaultStatus {
+    FaultStatus {
+        attribute: fault.to_string(),
+        action: fault.action.to_string(),
+        count,
     }
 }
 

@@ -30,6 +30,7 @@ fn peer(address: &str, asn: u32, up: Instant) -> PeerSnapshot {
         limits: Vec::new(),
         hold_time: Duration::ZERO,
         last_error: None,
+        faults: std::collections::BTreeMap::new(),
     }
 }
 

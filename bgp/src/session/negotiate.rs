@@ -34,6 +34,7 @@ pub(crate) fn offer(local: &Config, peer: &PeerConfig, restarted: Restarted) -> 
         Capability::FourOctetAs(peer.local_as(local)),
     ]);
     capabilities.extend(peer.features.offer(peer));
+    capabilities.extend(peer.role(local).map(Capability::Role));
     capabilities.extend(peer.graceful_restart.map(|time| {
         Capability::GracefulRestart(GracefulRestart {
             restarting: restarted.recovering,
@@ -67,6 +68,9 @@ pub(crate) fn negotiate(local: &Config, peer: &PeerConfig, open: &Open) -> Resul
         return Err(Error::BadIdentifier {
             router_id: open.router_id,
         });
+    }
+    if peer.role(local).is_some() {
+        peer.features.check_role(open)?;
     }
     let theirs = Duration::from_secs(open.hold_time.into());
     if !theirs.is_zero() && theirs < peer.min_hold_time {

@@ -10,6 +10,7 @@ use crate::handling::LimitAction;
 use crate::peer::Peer;
 use crate::session::peering::Peering;
 use crate::session::{Action, Cx, Link, Loss, Session, negotiate};
+use crate::status::Fault;
 use crate::wire::{self, Cease, Context, Message, Notification, RouteRefresh};
 
 impl Speaker {
@@ -211,6 +212,14 @@ impl Speaker {
             peer.peering.sending(now);
         }
         self.outputs.push_back(Output::Send { conn, bytes });
+    }
+
+    /// Counts what was wrong with an UPDATE.
+    pub(super) fn faulty(&mut self, conn: ConnId, faults: &[Fault]) {
+        let key = self.connections.get(&conn);
+        if let Some(peer) = key.and_then(|key| self.peers.get_mut(key)) {
+            peer.count(faults);
+        }
     }
 
     pub(super) fn drained(&mut self, conn: ConnId) {
