@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
-use manx_api::status::{BgpRoute, PeerStatus, TableDump};
+use manx_api::status::{BgpExplanation, BgpRoute, PeerStatus, TableDump};
 use manx_bgp::{PeerConfig, PeerKey, Prefix};
 use manx_bgpd::{Event, Events, Handle, Options, show};
 use manx_routes::Source;
@@ -54,6 +54,8 @@ pub enum Question {
     Peers(oneshot::Sender<Vec<PeerStatus>>),
     /// Which paths there are.
     Routes(oneshot::Sender<Vec<BgpRoute>>),
+    /// Why a prefix is reached as it is; nothing where there is no path to it.
+    Explain(IpNetwork, oneshot::Sender<Option<BgpExplanation>>),
     /// The same as a file.
     Dump(oneshot::Sender<TableDump>),
     /// End all sessions, so that peers keep our routes; answered when it is done.
@@ -276,6 +278,10 @@ impl Task {
                 question = questions.recv() => match question {
                     Some(Question::Peers(reply)) => answer(reply, self.peers(life).await),
                     Some(Question::Routes(reply)) => answer(reply, self.paths(life).await),
+                    Some(Question::Explain(prefix, reply)) => {
+                        let name = &self.identity.name;
+                        answer(reply, show::explain(&life.handle, name, Prefix::new(prefix)).await);
+                    }
                     Some(Question::Dump(reply)) => {
                         let asn = life.settings.asn;
                         answer(reply, show::dump(&life.handle, self.identity.router_id, asn).await);

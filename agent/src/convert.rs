@@ -69,6 +69,7 @@ pub fn peer_config(
             interface: None,
         },
         features: Features::default(),
+        handling: session.handling.clone(),
     }
 }
 

@@ -75,6 +75,7 @@ fn are_replaced(leaving: &BTreeSet<PeerKey>, peers: &[PeerSnapshot], paths: &[Pa
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     use manx_bgp::wire::Attributes;
@@ -95,8 +96,10 @@ mod tests {
             received: 0,
             accepted: 0,
             advertised: 0,
+            limits: Vec::new(),
             hold_time: Duration::ZERO,
             last_error: None,
+            faults: BTreeMap::new(),
         }
     }
 

@@ -13,7 +13,9 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 use manx_api::bgp::{BfdSpec, BgpPeer, NextHopMode, SecretKeyRef, SourceAddress};
 use manx_api::node::{Node, NodeBgp};
+use manx_bgp::Handling;
 
+use crate::convert;
 use crate::view::View;
 
 /// A session that the resources ask for.
@@ -35,6 +37,8 @@ pub struct Session {
     pub next_hop: NextHopMode,
     /// The BGPFilters that decide, in order.
     pub filters: Vec<String>,
+    /// How routes are handled beside the filters.
+    pub handling: Handling,
     /// How BFD watches the path.
     pub bfd: Option<BfdSpec>,
     /// We reflect for the peer (RFC 4456).
@@ -112,6 +116,7 @@ fn mesh_session(view: &View, me: &NodeBgp, other: &Node) -> Option<Session> {
         restart_time: restart_time(settings.node_mesh_max_restart_time),
         next_hop: NextHopMode::Auto,
         filters: settings.node_mesh_filters.clone(),
+        handling: Handling::default(),
         bfd: settings.node_mesh_bfd,
         client: false,
         password: settings.node_mesh_password.clone().map(|it| it.secret_key_ref),
@@ -160,6 +165,7 @@ fn session(peer: &BgpPeer, remote: SocketAddr, asn: u32) -> Session {
         restart_time: restart_time(spec.max_restart_time),
         next_hop: spec.next_hop_mode,
         filters: spec.filters.clone(),
+        handling: convert::filter::handling(spec),
         bfd: spec.bfd,
         client: false,
         password: spec.password.clone().map(|it| it.secret_key_ref),

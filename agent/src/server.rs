@@ -1,9 +1,9 @@
 //! The control socket: what is asked, and which task answers ([`manx_api::rpc`], [`manx_bgpd::control`]).
 
 use manx_api::rpc::{Method, Request, RpcError};
-use manx_bgpd::control::{Answer, INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, error, value};
+use manx_api::status::ExplainCall;
+use manx_bgpd::control::{Answer, INTERNAL_ERROR, METHOD_NOT_FOUND, error, params, value};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
@@ -67,6 +67,11 @@ async fn dispatch(request: &Request, doors: &Doors) -> Result<Value, RpcError> {
         Method::NodeStatus => value(&doors.status.node(doors).await.map_err(gone)?),
         Method::BgpPeers => value(&ask(&doors.bgp, bgp::Question::Peers).await?),
         Method::BgpRoutes => value(&ask(&doors.bgp, bgp::Question::Routes).await?),
+        Method::BgpExplain => {
+            let ExplainCall { prefix } = params(request)?;
+            let question = |reply| bgp::Question::Explain(prefix, reply);
+            value(&ask(&doors.bgp, question).await?)
+        }
         Method::BgpDump => value(&ask(&doors.bgp, bgp::Question::Dump).await?),
         Method::BgpReload => Err(error(
             METHOD_NOT_FOUND,
@@ -93,8 +98,4 @@ async fn ask<M, T>(
 
 fn gone(gone: Gone) -> RpcError {
     error(INTERNAL_ERROR, gone.to_string())
-}
-
-fn params<T: DeserializeOwned>(request: &Request) -> Result<T, RpcError> {
-    T::deserialize(&request.params).map_err(|e| error(INVALID_PARAMS, format!("params: {e}")))
 }

@@ -116,6 +116,29 @@ pub struct BgpPeerSpec {
     /// BGPFilters, whose rules decide in order. Default none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<String>,
+    /// Our AS towards this peer, in place of the node's. Read from text too.
+    #[serde(
+        default,
+        rename = "localASNumber",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "as_number::optional"
+    )]
+    pub local_as_number: Option<u32>,
+    /// How often our own AS may be in an AS_PATH that comes in: 0 to 255. Default 0.
+    #[serde(default, rename = "numAllowedLocalASNumbers", skip_serializing_if = "is_zero")]
+    pub allowed_local_as_numbers: u8,
+    /// Do not use routes from another AS that do not name it first in AS_PATH (RFC 4271 §6.3). Default false.
+    #[serde(default, rename = "enforceFirstAS", skip_serializing_if = "is_false")]
+    pub enforce_first_as: bool,
+    /// Put our AS in the place of the peer's in paths, so that sites of one AS hear of each other. Default false.
+    #[serde(default, rename = "asOverride", skip_serializing_if = "is_false")]
+    pub as_override: bool,
+    /// Leave private AS numbers (RFC 6996) out of paths to another AS. Default false.
+    #[serde(default, rename = "removePrivateAS", skip_serializing_if = "is_false")]
+    pub remove_private_as: bool,
+    /// How many prefixes the peer may announce. Default: any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_prefixes: Option<MaxPrefixes>,
     /// Watch the path to the peer by BFD (RFC 5880); `{}` for the defaults. Default: nobody does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd: Option<BfdSpec>,
@@ -185,6 +208,47 @@ impl Default for BfdSpec {
     }
 }
 
+/// How many prefixes a peer may announce, used or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct MaxPrefixes {
+    /// Of IPv4. Default: any number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<u32>,
+    /// Of IPv6. Default: any number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<u32>,
+    /// A warning is logged at this percentage, 1 to 100. Default 75.
+    pub warn_percent: u8,
+    /// What becomes of a session with more. Default Down.
+    pub action: LimitAction,
+    /// Seconds after which the session may come back, with action Restart. Default 60.
+    pub restart_after: u32,
+}
+
+/// What becomes of a session whose peer announces more than it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LimitAction {
+    /// A warning is logged, no more.
+    Warn,
+    /// It ends, and comes back after a while.
+    Restart,
+    /// It ends, until the peer's settings change.
+    Down,
+}
+
+impl Default for MaxPrefixes {
+    fn default() -> Self {
+        Self {
+            ipv4: None,
+            ipv6: None,
+            warn_percent: 75,
+            action: LimitAction::Down,
+            restart_after: 60,
+        }
+    }
+}
+
 /// Which next hop announcements carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NextHopMode {
@@ -196,6 +260,16 @@ pub enum NextHopMode {
     SelfAddress,
     /// Unchanged wherever there is one.
     Keep,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u8) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 fn default_hold_time() -> u16 {

@@ -44,6 +44,9 @@ pub enum Method {
     /// Nothing → a list of [`crate::status::BgpRoute`].
     #[serde(rename = "bgp.routes")]
     BgpRoutes,
+    /// [`crate::status::ExplainCall`] → [`crate::status::BgpExplanation`], or null where there is no path.
+    #[serde(rename = "bgp.explain")]
+    BgpExplain,
     /// Nothing → [`crate::status::TableDump`].
     #[serde(rename = "bgp.dump")]
     BgpDump,

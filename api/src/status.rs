@@ -31,12 +31,30 @@ pub struct PeerStatus {
     pub origin: String,
     /// The hold time in force, in seconds.
     pub hold_time: u16,
+    /// How many paths the peer announces of each family that has a limit, and may announce.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitStatus>,
     /// Why the session last ended, if it ever did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// What was wrong with the peer's UPDATEs short of ending the session (RFC 7606), and how often.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FaultStatus>,
     /// How BFD sees the path, where it watches it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd: Option<BfdStatus>,
+}
+
+/// A kind of error in UPDATEs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FaultStatus {
+    /// The attribute's name, or its number; `message` where it was about the message's own fields.
+    pub attribute: String,
+    /// What it cost: `discard` the attribute or prefix, `withdraw` the routes.
+    pub action: String,
+    /// In how many messages.
+    pub count: u64,
 }
 
 /// A BFD session (RFC 5880 §6.8.1).
@@ -58,6 +76,70 @@ pub struct BfdStatus {
     /// Milliseconds that the peer may be silent; none while it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detection_time: Option<u64>,
+}
+
+/// What `bgp.explain` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainCall {
+    /// Which prefix.
+    pub prefix: IpNetwork,
+}
+
+/// Why a prefix is reached as it is, as `manxctl bgp explain -o json` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpExplanation {
+    /// On which node.
+    pub node: String,
+    /// Which prefix.
+    pub prefix: IpNetwork,
+    /// Every path, the best first; `reason` says at which step it lost, or why it cannot be used.
+    pub paths: Vec<ExplainedPath>,
+    /// Every peer.
+    pub peers: Vec<ExplainedPeer>,
+}
+
+/// A path, and the import rule that touched it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExplainedPath {
+    /// The path as it is used.
+    #[serde(flatten)]
+    pub path: BgpRoute,
+    /// The rule: `FILTER importV4[0]`; none where a default decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+}
+
+/// What a peer is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExplainedPeer {
+    /// Who.
+    pub peer: IpAddr,
+    /// Whether it is told of the prefix.
+    pub advertised: bool,
+    /// The export rule that decided: `FILTER exportV4[0]`; none where a default did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Why it is not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// How many paths of a family a peer announces, and may announce.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitStatus {
+    /// `IPv4 unicast` or `IPv6 unicast`.
+    pub family: String,
+    /// How many there are.
+    pub received: u64,
+    /// How many there may be.
+    pub max: u32,
+    /// `below`, `near` or `over`.
+    pub state: String,
 }
 
 /// A path, as `manxctl bgp routes` shows it.

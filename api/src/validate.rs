@@ -363,6 +363,18 @@ fn bgp_peer(peer: &BgpPeer, problems: &mut Vec<Problem>) {
     restart_time("spec.maxRestartTime", spec.max_restart_time, problems);
     bfd("spec.bfd", spec.bfd, problems);
     filter::named("spec.filters", &spec.filters, problems);
+    if let Some(asn) = spec.local_as_number {
+        as_number("spec.localASNumber", asn, problems);
+        if spec.as_number == Some(asn) {
+            let message = "is the peer's own AS: write another, or leave it out";
+            problems.push(Problem::new("spec.localASNumber", asn, message));
+        }
+    }
+    let percent = spec.max_prefixes.map(|it| it.warn_percent);
+    if let Some(percent) = percent.filter(|it| !(1..=100).contains(it)) {
+        let message = "is no percentage: choose 1 to 100";
+        problems.push(Problem::new("spec.maxPrefixes.warnPercent", percent, message));
+    }
     password("spec.password", spec.password.as_ref(), problems);
     // RFC 5082 §3: 255 hops would let everything through.
     if let Some(hops @ (0 | 255)) = spec.ttl_security {

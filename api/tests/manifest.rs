@@ -8,8 +8,8 @@ use std::str::FromStr;
 
 use ipnetwork::IpNetwork;
 use manx_api::bgp::{
-    BfdSpec, BgpConfiguration, BgpConfigurationSpec, BgpPeer, BgpPeerSpec, NextHopMode, Password,
-    SecretKeyRef, SourceAddress,
+    BfdSpec, BgpConfiguration, BgpConfigurationSpec, BgpPeer, BgpPeerSpec, MaxPrefixes, NextHopMode,
+    Password, SecretKeyRef, SourceAddress,
 };
 use manx_api::filter::{BgpFilter, BgpFilterSpec, FilterRule};
 use manx_api::ipam::{Allocation, AttachmentId, IpBlock, IpBlockSpec, IpPool, IpPoolSpec, block_name};
@@ -343,6 +343,15 @@ fn peers() -> impl Strategy<Value = Resource> {
                 hold_time: 90,
                 max_restart_time: 120,
                 filters: passive.then(|| "to-tor".to_owned()).into_iter().collect(),
+                local_as_number: passive.then_some(64_999),
+                allowed_local_as_numbers: u8::from(passive),
+                enforce_first_as: passive,
+                as_override: passive,
+                remove_private_as: passive,
+                max_prefixes: passive.then(|| MaxPrefixes {
+                    ipv6: Some(u32::MAX),
+                    ..MaxPrefixes::default()
+                }),
                 bfd: passive.then(|| BfdSpec {
                     min_tx: 50,
                     ..BfdSpec::default()

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::filter::{Chain, Subject, Verdict};
+use crate::handling::Handling;
+use crate::wire::Role;
 use crate::{Family, Features, Prefix, Transport, bfd};
 
 /// In place of a peer's AS: any but ours. Nobody has this one (RFC 7607).
@@ -82,6 +84,8 @@ pub struct PeerConfig {
     pub transport: Transport,
     /// What is offered beyond the base protocol.
     pub features: Features,
+    /// How its routes are handled beside the policies.
+    pub handling: Handling,
 }
 
 /// How BFD watches the path to a peer.
@@ -176,13 +180,21 @@ impl PeerConfig {
         self.bfd.map(|bfd| bfd.session(self.key, self.local_address))
     }
 
+    /// What we are to the peer, if it is of another AS (RFC 9234 §4.1).
+    pub(crate) fn role(&self, local: &Config) -> Option<Role> {
+        let role = self.features.role.filter(|_| self.is_external(local));
+        role.map(|it| it.role)
+    }
+
     /// Whether `new` can only take effect with a new session: what the OPENs agree on, or where they are sent
     /// from. All else is applied to the session as it stands.
     pub(crate) fn needs_new_session(&self, new: &Self) -> bool {
         let agreed = |it: &Self| (it.asn, it.local_address, it.hold_time, it.graceful_restart);
         agreed(self) != agreed(new)
+            || self.handling.local_as != new.handling.local_as
             || self.families != new.families
             || self.features.offer(self) != new.features.offer(new)
+            || self.features.role != new.features.role
             || self.transport.needs_new_connection(&new.transport)
     }
 }

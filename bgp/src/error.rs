@@ -215,6 +215,16 @@ pub enum Action {
     Reset,
 }
 
+impl std::fmt::Display for Action {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Discard => "discard",
+            Self::Withdraw => "withdraw",
+            Self::Reset => "reset",
+        })
+    }
+}
+
 impl From<Error> for Notification {
     fn from(error: Error) -> Self {
         let (code, subcode, data) = match error {

@@ -7,6 +7,7 @@ use crate::config::{Config, NextHopMode, PeerConfig};
 use crate::decision::DEFAULT_LOCAL_PREF;
 use crate::filter::{NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED, Operation, Subject, Verdict};
 use crate::import::OwnNextHops;
+use crate::leak;
 use crate::rib::{Neighbor, Path, Route};
 use crate::wire::{Attributes, Context, NextHop};
 use crate::{Family, Prefix};
@@ -38,6 +39,8 @@ pub(crate) enum Denial<'a> {
     NotReflected,
     /// It carries this well-known community (RFC 1997).
     Community(u32),
+    /// It has come from above, and the peer is not below us (RFC 9234 §5).
+    Leak,
     /// The export policy refuses it.
     Policy(Verdict<'a>),
 }
@@ -57,6 +60,13 @@ impl<'a> Target<'a> {
         let attributes = &path.route.attributes;
         if let Some(community) = self.forbidding_community(attributes) {
             return Err(Denial::Community(community));
+        }
+        if self
+            .peer
+            .role(self.local)
+            .is_some_and(|role| !leak::may_leave(role, attributes))
+        {
+            return Err(Denial::Leak);
         }
         let verdict = self.peer.export.judge(&Subject {
             prefix,
@@ -82,10 +92,9 @@ impl<'a> Target<'a> {
     ) -> Option<Route> {
         let next_hop = self.next_hop(family, from, route.next_hop)?;
         let mut attributes = (*route.attributes).clone();
-        if self.external() {
-            // What another AS said of its links is not for a third one (RFC 4271 §5.1.4); what we say is.
-            attributes.med = None;
-        }
+        let our_as = self.peer.local_as(self.local);
+        let handling = &self.peer.handling;
+        handling.sent(&mut attributes, self.external(), self.peer.asn, our_as);
         for operation in operations {
             operation.apply(&mut attributes);
         }
@@ -101,7 +110,7 @@ impl<'a> Target<'a> {
     }
 
     fn external(&self) -> bool {
-        self.peer.asn != self.local.asn
+        self.peer.is_external(self.local)
     }
 
     /// Nobody hears his own routes. What came by iBGP goes to iBGP peers only by reflection: from clients to
@@ -144,7 +153,13 @@ impl<'a> Target<'a> {
 
     /// Our AS in front; what is for our AS only stays here (RFC 4271 §5.1.5, RFC 4456 §8).
     fn external_attributes(&self, mut attributes: Attributes) -> Attributes {
-        attributes.as_path.prepend(self.local.asn);
+        let our_as = self.peer.local_as(self.local);
+        for _ in 0..=self.peer.handling.prepend {
+            attributes.as_path.prepend(our_as);
+        }
+        if let Some(role) = self.peer.role(self.local) {
+            leak::mark_outgoing(role, our_as, &mut attributes);
+        }
         attributes
             .extended_communities
             .retain(|community| community[0] & NON_TRANSITIVE == 0);

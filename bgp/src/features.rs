@@ -4,7 +4,8 @@
 //! [`Features::agree`]; it is in use where both OPENs have it.
 
 use crate::config::PeerConfig;
-use crate::wire::{AddPath, Capability, Context, Open};
+use crate::error::Error;
+use crate::wire::{AddPath, Capability, Context, Open, Role};
 use crate::{Family, PeerKey};
 
 /// The longest message where both sides take extended ones (RFC 8654 §3).
@@ -22,6 +23,17 @@ pub struct Features {
     pub extended_next_hop: Option<bool>,
     /// Several paths per prefix (RFC 7911), per family. None by default.
     pub add_path: Vec<AddPathConfig>,
+    /// What we are to a peer of another AS (RFC 9234). None by default; means nothing within an AS.
+    pub role: Option<RoleConfig>,
+}
+
+/// What we are to a peer (RFC 9234 §4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoleConfig {
+    /// Our role, which decides what comes from the peer and goes to it (§5).
+    pub role: Role,
+    /// The peer has to state its role, too (§4.2).
+    pub strict: bool,
 }
 
 /// Several paths per prefix of a family (RFC 7911).
@@ -41,6 +53,7 @@ impl Default for Features {
             extended_messages: true,
             extended_next_hop: None,
             add_path: Vec::new(),
+            role: None,
         }
     }
 }
@@ -69,6 +82,30 @@ impl Features {
             offered.push(Capability::AddPath(add_path));
         }
         offered
+    }
+
+    /// Whether the peer's role is one for our neighbor (RFC 9234 §4.2). Each role pairs with one other, so of several
+    /// that all pair, all are the same.
+    ///
+    /// # Errors
+    /// It is not, or it is not stated and has to be.
+    pub(crate) fn check_role(&self, open: &Open) -> Result<(), Error> {
+        let Some(RoleConfig { role: ours, strict }) = self.role else {
+            return Ok(());
+        };
+        let mut theirs = open.capabilities.iter().filter_map(|it| {
+            if let Capability::Role(role) = it {
+                Some(*role)
+            } else {
+                None
+            }
+        });
+        let silent = theirs.clone().next().is_none();
+        let theirs = theirs.find(|theirs| !ours.pairs_with(*theirs));
+        if theirs.is_some() || silent && strict {
+            return Err(Error::RoleMismatch { ours, theirs });
+        }
+        Ok(())
     }
 
     /// What of it the peer's OPEN has, too; `context.families` is agreed already.
@@ -213,6 +250,48 @@ mod tests {
                 expected,
                 "{ours:?}\n{theirs:?}"
             );
+        }
+    }
+
+    /// RFC 9234 §4.2: roles that do not pair, several that contradict each other, and silence where roles are needed end
+    /// the session.
+    #[test]
+    fn roles_have_to_pair() {
+        use Role::{Customer, Peer, Provider, RouteServer, RouteServerClient, Unassigned};
+        /// Ours, strictly, theirs: the outcome.
+        type Case<'a> = (Role, bool, &'a [Role], Result<(), Error>);
+
+        let mismatch = |ours, theirs| Err(Error::RoleMismatch { ours, theirs });
+        let table: [Case<'_>; 11] = [
+            (Provider, false, &[Customer], Ok(())),
+            (Customer, true, &[Provider], Ok(())),
+            (RouteServer, false, &[RouteServerClient], Ok(())),
+            (RouteServerClient, false, &[RouteServer], Ok(())),
+            (Peer, false, &[Peer, Peer], Ok(())),
+            (Peer, false, &[], Ok(())),
+            (Peer, true, &[], mismatch(Peer, None)),
+            (Provider, false, &[Provider], mismatch(Provider, Some(Provider))),
+            (Customer, false, &[Peer], mismatch(Customer, Some(Peer))),
+            (Peer, false, &[Peer, Customer], mismatch(Peer, Some(Customer))),
+            (
+                Customer,
+                false,
+                &[Unassigned(9)],
+                mismatch(Customer, Some(Unassigned(9))),
+            ),
+        ];
+        for (role, strict, theirs, expected) in table {
+            let open = Open {
+                asn: 1,
+                hold_time: 90,
+                router_id: config(2).router_id,
+                capabilities: theirs.iter().copied().map(Capability::Role).collect(),
+            };
+            let features = Features {
+                role: Some(RoleConfig { role, strict }),
+                ..Features::default()
+            };
+            assert_eq!(features.check_role(&open), expected);
         }
     }
 }

@@ -6,8 +6,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::config::{Config, Policy};
-use crate::filter::{Operation, Subject, Verdict};
+use crate::config::{Config, PeerConfig, Policy};
+use crate::filter::{Subject, Verdict};
 use crate::rib::Neighbor;
 use crate::wire::{Attributes, NextHop};
 use crate::{Family, Prefix};
@@ -17,12 +17,16 @@ use crate::{Family, Prefix};
 pub(crate) enum Refusal {
     /// Our AS is in its AS_PATH.
     OwnAs,
+    /// It is of another AS, which is not the first in its AS_PATH.
+    FirstAs,
     /// It was ours, before it was reflected.
     OwnOriginator,
     /// It has been through our cluster.
     OwnCluster,
     /// It leads to ourselves.
     OwnNextHop,
+    /// A neighbor below us, or beside us, passed on what it had from above (RFC 9234 §5).
+    Leaked,
     /// The import policy.
     Policy,
 }
@@ -31,9 +35,11 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::OwnAs => "our own AS is in its AS_PATH",
+            Self::FirstAs => "the first AS in its AS_PATH is not the peer's",
             Self::OwnOriginator => "its ORIGINATOR_ID is our own BGP identifier",
             Self::OwnCluster => "our own cluster is in its CLUSTER_LIST",
             Self::OwnNextHop => "its next hop is our own address",
+            Self::Leaked => "its ONLY_TO_CUSTOMER says that the peer leaks it",
             Self::Policy => "the import policy refuses the prefix",
         })
     }
@@ -58,15 +64,22 @@ impl OwnNextHops {
     }
 }
 
-/// Whether a path with these attributes would lead back to us.
+/// Whether a path with these attributes would lead back to us, or cannot have come from the peer.
 pub(crate) fn loops(
     local: &Config,
+    peer: &PeerConfig,
     own: OwnNextHops,
     attributes: &Attributes,
     next_hop: NextHop,
 ) -> Option<Refusal> {
-    if attributes.as_path.contains(local.asn) {
+    let allowed = usize::from(peer.handling.allowed_own_as);
+    let external = peer.is_external(local);
+    let is_ours = |asn| attributes.as_path.count(asn) > allowed;
+    if is_ours(local.asn) || is_ours(peer.local_as(local)) {
         Some(Refusal::OwnAs)
+    } else if external && peer.handling.enforce_first_as && attributes.as_path.neighbor() != Some(peer.asn) {
+        // RFC 4271 §6.3.
+        Some(Refusal::FirstAs)
     } else if attributes.originator_id == Some(local.router_id) {
         Some(Refusal::OwnOriginator)
     } else if attributes.cluster_list.contains(&local.cluster()) {
@@ -95,15 +108,6 @@ pub(crate) fn judge<'a>(
         learned: true,
         external: from.external,
     })
-}
-
-/// The attributes once a rule has changed them; none where it leaves them as they are.
-pub(crate) fn rewrite(attributes: &Attributes, operations: &[Operation]) -> Option<Attributes> {
-    let mut changed = attributes.clone();
-    for operation in operations {
-        operation.apply(&mut changed);
-    }
-    (!operations.is_empty()).then_some(changed)
 }
 
 /// The address that packets go to.

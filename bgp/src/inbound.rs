@@ -10,11 +10,12 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use crate::config::{Config, Policy};
+use crate::config::{Config, PeerConfig};
 use crate::filter::{Step, Verdict};
 use crate::import::{self, OwnNextHops, Refusal};
+use crate::leak::Relation;
 use crate::rib::{Neighbor, Path, PrefixId, Rib, Route, Standing};
-use crate::wire::{Nlri, Update};
+use crate::wire::{Attributes, NextHop, Nlri, Update};
 use crate::{Family, PeerKey, Prefix};
 
 /// A peer's Adj-RIB-In.
@@ -24,7 +25,8 @@ pub(crate) struct Inbound {
     /// Where it has paths.
     prefixes: BTreeSet<PrefixId>,
     /// How many.
-    received: u64,
+    /// How many paths the peer announces, by family.
+    received: [u64; Family::ALL.len()],
     accepted: u64,
     /// When stale paths are dropped, if there are any.
     pub(crate) stale_until: Option<Instant>,
@@ -40,19 +42,32 @@ pub(crate) struct Gate<'a> {
     pub(crate) local: &'a Config,
     /// Our addresses on the session.
     pub(crate) own: OwnNextHops,
-    /// The peer's import policy.
-    pub(crate) policy: &'a Policy,
+    /// The peer's settings.
+    pub(crate) peer: &'a PeerConfig,
     /// The peer.
     pub(crate) from: &'a Arc<Neighbor>,
     /// The families that the session carries.
     pub(crate) families: &'a [Family],
+    /// What we are to the peer, where the settings say so.
+    pub(crate) relation: Option<Relation>,
 }
 
-/// What rules have made of one received route: the same for all prefixes that a rule matches.
-type Changed<'a> = SmallVec<[(&'a Step, Arc<Route>); 1]>;
+impl Gate<'_> {
+    /// Why a path with these attributes may not be selected, whatever its prefix.
+    fn refusal(&self, attributes: &Attributes, next_hop: NextHop) -> Option<Refusal> {
+        let leaked = self
+            .relation
+            .is_some_and(|relation| relation.has_leaked(attributes));
+        import::loops(self.local, self.peer, self.own, attributes, next_hop)
+            .or_else(|| leaked.then_some(Refusal::Leaked))
+    }
+}
+
+/// What rules have made of one received route: the same for all prefixes that a rule, or the default, lets in.
+type Changed<'a> = SmallVec<[(Option<&'a Step>, Arc<Route>); 1]>;
 
 impl<'a> Gate<'a> {
-    /// The path that an announcement becomes; one that loops is not changed by any rule.
+    /// The path that an announcement becomes; one that is refused is not changed.
     fn judge(
         &self,
         prefix: Prefix,
@@ -61,31 +76,36 @@ impl<'a> Gate<'a> {
         changed: &mut Changed<'a>,
         rib: &mut Rib,
     ) -> Path {
-        let verdict = import::judge(self.policy, self.from, prefix, &received.attributes);
+        let verdict = import::judge(&self.peer.import, self.from, prefix, &received.attributes);
         let refusal = looped.or_else(|| (!verdict.accepted).then_some(Refusal::Policy));
         let mut path = Path::new(Some(self.from.clone()), received.clone(), refusal);
-        if let Some(step) = verdict.step.filter(|_| refusal.is_none()) {
-            path.route = match changed.iter().find(|(by, _)| std::ptr::eq(*by, step)) {
+        if refusal.is_none() {
+            let by = verdict.step.map(std::ptr::from_ref);
+            let known = changed
+                .iter()
+                .find(|(step, _)| step.map(std::ptr::from_ref) == by);
+            path.route = match known {
                 Some((_, route)) => route.clone(),
                 None => {
-                    let route = rewritten(received, verdict, rib);
-                    changed.push((step, route.clone()));
+                    let route = self.changed(received, verdict, rib);
+                    changed.push((verdict.step, route.clone()));
                     route
                 }
             };
         }
         path
     }
-}
 
-/// A received route as the rule that let it in changes it.
-fn rewritten(received: &Arc<Route>, verdict: Verdict<'_>, rib: &mut Rib) -> Arc<Route> {
-    match import::rewrite(&received.attributes, verdict.operations()) {
-        Some(attributes) => rib.intern(Route {
-            next_hop: received.next_hop,
-            attributes: Arc::new(attributes),
-        }),
-        None => received.clone(),
+    /// A received route as the peer's settings and the rule that let it in change it.
+    fn changed(&self, received: &Arc<Route>, verdict: Verdict<'_>, rib: &mut Rib) -> Arc<Route> {
+        let (handling, external) = (&self.peer.handling, self.from.external);
+        match handling.received(&received.attributes, external, verdict.operations()) {
+            Some(attributes) => rib.intern(Route {
+                next_hop: received.next_hop,
+                attributes: Arc::new(attributes),
+            }),
+            None => received.clone(),
+        }
     }
 }
 
@@ -95,7 +115,7 @@ impl Inbound {
         Self {
             key,
             prefixes: BTreeSet::new(),
-            received: 0,
+            received: [0; Family::ALL.len()],
             accepted: 0,
             stale_until: None,
         }
@@ -103,7 +123,12 @@ impl Inbound {
 
     /// How many paths the peer announces.
     pub(crate) fn received(&self) -> u64 {
-        self.received
+        self.received.iter().sum()
+    }
+
+    /// How many paths of a family the peer announces.
+    pub(crate) fn received_of(&self, family: Family) -> u64 {
+        self.received[family as usize]
     }
 
     /// How many of them may be selected.
@@ -118,9 +143,13 @@ impl Inbound {
                 self.remove((id, nlri.path_id), rib);
             }
         }
-        let attributes = Arc::new(update.attributes);
+        let mut attributes = update.attributes;
+        if let Some(relation) = gate.relation {
+            relation.mark_incoming(&mut attributes);
+        }
+        let attributes = Arc::new(attributes);
         for reach in update.reach {
-            let looped = import::loops(gate.local, gate.own, &attributes, reach.next_hop);
+            let looped = gate.refusal(&attributes, reach.next_hop);
             let route = Route {
                 next_hop: Some(reach.next_hop),
                 attributes: attributes.clone(),
@@ -212,7 +241,7 @@ impl Inbound {
             let Some(next_hop) = received.next_hop else {
                 continue;
             };
-            let looped = import::loops(gate.local, gate.own, &received.attributes, next_hop);
+            let looped = gate.refusal(&received.attributes, next_hop);
             let judged = gate.judge(prefix, &received, looped, &mut Changed::default(), rib);
             let mut judged = judged.with_id(path_id);
             judged.standing = standing;
@@ -225,14 +254,15 @@ impl Inbound {
     fn insert(&mut self, prefix: Prefix, path: Path, rib: &mut Rib) {
         self.accepted += u64::from(path.refusal.is_none());
         let (id, earlier) = rib.insert(prefix, path);
-        self.received += u64::from(earlier.is_none());
+        self.received[prefix.family() as usize] += u64::from(earlier.is_none());
         self.accepted -= u64::from(earlier.is_some_and(|path| path.refusal.is_none()));
         self.prefixes.insert(id);
     }
 
     fn remove(&mut self, (id, path_id): Place, rib: &mut Rib) {
+        let Some(prefix) = rib.prefix(id) else { return };
         if let Some(path) = rib.remove(id, (Some(self.key), path_id)) {
-            self.received -= 1;
+            self.received[prefix.family() as usize] -= 1;
             self.accepted -= u64::from(path.refusal.is_none());
             if rib.ids_from(id, self.key).next().is_none() {
                 self.prefixes.remove(&id);

@@ -1,5 +1,6 @@
 //! A peer: its settings, its connections, what it told us and what we told it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,17 +9,20 @@ use bytes::Bytes;
 
 use crate::config::{Config, PeerConfig};
 use crate::convergence::Awaited;
+use crate::explain::{self, ExplainedPeer};
 use crate::export::Target;
+use crate::handling::{LimitAction, LimitState, PathLimit};
 use crate::import::OwnNextHops;
 use crate::inbound::{Gate, Inbound};
+use crate::leak::Relation;
 use crate::outbound::Outbound;
-use crate::rib::{Neighbor, Rib};
+use crate::rib::{Neighbor, PrefixId, Rib};
 use crate::session::negotiate::Restarted;
 use crate::session::peering::Peering;
 use crate::session::{Link, Loss, Session};
-use crate::status::{PeerSnapshot, State};
+use crate::status::{Fault, LimitSnapshot, PeerSnapshot, State};
 use crate::wire::{NextHop, RouteRefresh, Update};
-use crate::{ANY_EXTERNAL_AS, Family};
+use crate::{ANY_EXTERNAL_AS, Family, Prefix};
 
 /// How long stale paths wait for a peer that is back but does not say End-of-RIB.
 const STALE_LIMIT: Duration = Duration::from_secs(360);
@@ -41,6 +45,9 @@ pub(crate) struct Peer {
     /// Since we started, there has been a session.
     met: bool,
     last_error: Option<String>,
+    /// How what it announces stood to each limit when it was last looked at.
+    limits: Vec<LimitState>,
+    faults: BTreeMap<Fault, u64>,
     /// Its place in the speaker's table of deadlines.
     pub(crate) scheduled: Option<Instant>,
 }
@@ -72,6 +79,8 @@ impl Peer {
             live: None,
             met: false,
             last_error: None,
+            limits: Vec::new(),
+            faults: BTreeMap::new(),
             scheduled: None,
         }
     }
@@ -147,6 +156,13 @@ impl Peer {
         }
     }
 
+    /// Counts what was wrong with an UPDATE: each kind once, however often it came in the message.
+    pub(crate) fn count(&mut self, faults: &[Fault]) {
+        for &fault in faults.iter().collect::<BTreeSet<_>>() {
+            *self.faults.entry(fault).or_default() += 1;
+        }
+    }
+
     /// All initial routes of a family have come: what the peer did not announce again is gone.
     pub(crate) fn end_of_rib(&mut self, family: Family, rib: &mut Rib) {
         self.inbound.sweep(&[family], rib);
@@ -215,6 +231,29 @@ impl Peer {
         }
     }
 
+    /// Whether the peer announces more than it may, so that its session has to end: which limit it broke. What is
+    /// near a limit or over it is logged once.
+    pub(crate) fn broken_limit(&mut self) -> Option<PathLimit> {
+        self.live.as_ref()?;
+        let limits = &self.config.handling.limits;
+        self.limits.resize(limits.len(), LimitState::Below);
+        let mut broken = None;
+        for (limit, before) in limits.iter().zip(&mut self.limits) {
+            let count = self.inbound.received_of(limit.family);
+            let state = limit.state(count);
+            if state > *before {
+                let PathLimit { family, max, .. } = limit;
+                let peer = self.config.key.address;
+                tracing::warn!(%peer, %family, count, max, "the peer announces almost or more than it may");
+            }
+            *before = state;
+            if state == LimitState::Over && limit.action != LimitAction::Warn {
+                broken = Some(*limit);
+            }
+        }
+        broken
+    }
+
     /// The next messages with routes, if there are any to be sent.
     pub(crate) fn next_messages(&mut self, local: &Config, rib: &mut Rib) -> Option<Vec<Bytes>> {
         let Live { session, own, .. } = self.live.as_ref()?;
@@ -225,6 +264,26 @@ impl Peer {
             context: &session.context,
         };
         self.outbound.next_messages(&target, session, rib)
+    }
+
+    /// What the peer is told of a prefix; nothing is known of peers without a session.
+    pub(crate) fn told(&self, local: &Config, id: PrefixId, prefix: Prefix, rib: &Rib) -> ExplainedPeer {
+        let peer = self.config.key;
+        let Some(Live { session, own, .. }) = &self.live else {
+            return ExplainedPeer {
+                peer,
+                advertised: false,
+                rule: None,
+                reason: Some(format!("the session is {}", self.peering.state())),
+            };
+        };
+        let target = Target {
+            local,
+            peer: &self.config,
+            own: *own,
+            context: &session.context,
+        };
+        explain::told(peer, &target, id, prefix, rib)
     }
 
     /// How far the peer's initial routes are.
@@ -251,8 +310,25 @@ impl Peer {
             accepted: self.inbound.accepted(),
             advertised: self.outbound.advertised() as u64,
             hold_time: established.map_or(self.config.hold_time, |(_, session, _)| session.hold_time),
+            limits: self.limits(),
             last_error: self.last_error.clone(),
+            faults: self.faults.clone(),
         }
+    }
+}
+
+impl Peer {
+    fn limits(&self) -> Vec<LimitSnapshot> {
+        let shown = |limit: &PathLimit| {
+            let received = self.inbound.received_of(limit.family);
+            LimitSnapshot {
+                family: limit.family,
+                received,
+                max: limit.max,
+                state: limit.state(received),
+            }
+        };
+        self.config.handling.limits.iter().map(shown).collect()
     }
 }
 
@@ -266,9 +342,13 @@ fn gate<'a>(config: &'a PeerConfig, live: Option<&'a Live>, local: &'a Config) -
     Some(Gate {
         local,
         own: *own,
-        policy: &config.import,
+        peer: config,
         from: neighbor,
         families: session.families(),
+        relation: config.role(local).map(|role| Relation {
+            role,
+            asn: config.asn,
+        }),
     })
 }
 
@@ -276,7 +356,7 @@ fn neighbor(local: &Config, config: &PeerConfig, session: &Session) -> Neighbor 
     Neighbor {
         key: config.key,
         router_id: session.router_id,
-        external: config.asn != local.asn,
+        external: config.is_external(local),
         client: config.route_reflector_client,
     }
 }

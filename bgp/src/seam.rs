@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 
+use crate::status::Fault;
 use crate::wire::{Context, Message, NextHop, Notification};
 use crate::{PeerConfig, PeerKey, Prefix, RangeConfig};
 
@@ -56,6 +57,13 @@ pub enum Input {
         conn: ConnId,
         /// What.
         message: Result<Message, Notification>,
+    },
+    /// The UPDATE that comes next on a connection was wrong, short of ending the session (RFC 7606).
+    Faulty {
+        /// On which connection.
+        conn: ConnId,
+        /// What was wrong with it.
+        faults: Vec<Fault>,
     },
     /// The connection is gone.
     Closed {

@@ -19,6 +19,7 @@ use rand::rngs::StdRng;
 pub use crate::config::{Config, NextHopMode, PeerConfig, PeerKey, Policy};
 use crate::convergence::Convergence;
 use crate::dynamic::Ranges;
+use crate::explain::{self, ExplainedPath, Explanation, RuleName};
 use crate::peer::Peer;
 use crate::rib::{Path, Rib, Route};
 pub use crate::seam::{ConnId, Input, Output};
@@ -114,6 +115,7 @@ impl Speaker {
                 }
                 self.on_connection(now, conn, |peering, cx| peering.received(conn, message, cx));
             }
+            Input::Faulty { conn, faults } => self.faulty(conn, &faults),
             Input::Drained { conn } => self.drained(conn),
             Input::PathDown(key) => self.path_down(now, key),
             Input::Tick => {}
@@ -154,6 +156,30 @@ impl Speaker {
         self.rib.snapshot()
     }
 
+    /// Why a prefix is reached as it is, and which peers are told of it; none where there is no path to it.
+    #[must_use]
+    pub fn explain(&self, prefix: Prefix) -> Option<Explanation> {
+        let id = self.rib.id(prefix)?;
+        let rule = |path: &Path| {
+            let from = self.peers.get(&path.from.as_ref()?.key)?;
+            let verdict = explain::imported(&from.config.import, prefix, path)?;
+            RuleName::of_import(verdict, prefix.family())
+        };
+        let paths = self.rib.explain(id).into_iter();
+        let paths = paths.map(|(path, shown)| ExplainedPath {
+            rule: rule(path),
+            path: shown,
+        });
+        let peers = self.peers.values();
+        Some(Explanation {
+            prefix,
+            paths: paths.collect(),
+            peers: peers
+                .map(|peer| peer.told(&self.config, id, prefix, &self.rib))
+                .collect(),
+        })
+    }
+
     /// A peer has settings of its own from now on, whether it was there before or not.
     fn set_peer(&mut self, now: Instant, config: PeerConfig) {
         self.ranges.forget(config.key);
@@ -188,7 +214,8 @@ impl Speaker {
         } else {
             peer.reapply(&self.config, &mut self.rib);
             self.unsent.insert(key);
-            self.on_peer(now, key, |peering, cx| peering.settle(cx));
+            self.on_peer(now, key, |peering, cx| peering.release(cx));
+            self.enforce_limits(now, key);
         }
     }
 

@@ -1,12 +1,14 @@
 //! What operators see: peers and paths at one instant.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::wire::{Attributes, NextHop};
-use crate::{PeerKey, Prefix};
+use crate::handling::LimitState;
+use crate::wire::{Action, Attributes, NextHop, Problem, attr};
+use crate::{Family, PeerKey, Prefix};
 
 /// The state of a session (RFC 4271 §8.2.2), the farther of the two where two connections are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,8 +61,56 @@ pub struct PeerSnapshot {
     pub advertised: u64,
     /// The negotiated hold time; the proposed one while there is no session. Zero: none.
     pub hold_time: Duration,
+    /// How what it announces stands to what it may.
+    pub limits: Vec<LimitSnapshot>,
     /// Why the last attempt or session ended.
     pub last_error: Option<String>,
+    /// What was wrong with the peer's UPDATEs short of ending the session, and how often, since it was configured. One
+    /// entry at most per attribute type and cost.
+    pub faults: BTreeMap<Fault, u64>,
+}
+
+/// A kind of error in an UPDATE that did not end the session (RFC 7606 §2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fault {
+    /// The type code of the attribute; none where it was about the message's own fields.
+    pub attribute: Option<u8>,
+    /// What it cost.
+    pub action: Action,
+}
+
+impl Fault {
+    /// The kind of a problem, as [`decode_with`](crate::wire::decode_with) reports it.
+    #[must_use]
+    pub fn new(problem: &Problem, action: Action) -> Self {
+        Self {
+            attribute: problem.code(),
+            action,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    /// The attribute's name, or its number; `message` where there is none.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.attribute {
+            Some(code) => f.write_str(&attr::name(code)),
+            None => f.write_str("message"),
+        }
+    }
+}
+
+/// How many paths of a family a peer announces, and may announce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitSnapshot {
+    /// Which family.
+    pub family: Family,
+    /// How many there are.
+    pub received: u64,
+    /// How many there may be.
+    pub max: u32,
+    /// How the one stands to the other.
+    pub state: LimitState,
 }
 
 /// A path as it stands.

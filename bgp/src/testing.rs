@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::session::Session;
 use crate::session::negotiate::{Restarted, negotiate, offer};
-use crate::{Config, Family, Features, NextHopMode, PeerConfig, PeerKey, Policy, Transport};
+use crate::{Config, Family, Features, Handling, NextHopMode, PeerConfig, PeerKey, Policy, Transport};
 
 /// Some instant.
 #[expect(
@@ -59,6 +59,7 @@ pub(crate) fn peer(id: u8) -> PeerConfig {
         bfd: None,
         transport: Transport::default(),
         features: Features::default(),
+        handling: Handling::default(),
     }
 }
 

@@ -195,6 +195,14 @@ pub(crate) enum BgpCommand {
     Peers(NodesArgs),
     /// Every path, the best ones marked.
     Routes(NodesArgs),
+    /// Why a prefix is reached as it is: every path, what filters did to it, and which peers are told of it.
+    Explain {
+        /// The prefix, as in 10.244.0.0/26.
+        prefix: ipnetwork::IpNetwork,
+        /// Where, and how to print.
+        #[command(flatten)]
+        args: NodesArgs,
+    },
     /// Write every path to a file that tools for routing tables read: MRT (RFC 6396).
     Dump {
         /// The file.

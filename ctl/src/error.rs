@@ -78,6 +78,9 @@ pub(crate) enum CtlError {
         /// The file.
         path: PathBuf,
     },
+    /// `bgp explain` of a prefix that nobody announces.
+    #[error("there is no path to {0}: 'manxctl bgp routes' lists the prefixes that there are")]
+    NoPath(ipnetwork::IpNetwork),
     /// Nobody holds the address.
     #[error("{0} is in no block of a node that answers: `manxctl ipam show --show-blocks` lists them")]
     NoBlock(std::net::IpAddr),

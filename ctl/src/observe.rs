@@ -4,8 +4,12 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use ipnetwork::IpNetwork;
 use manx_api::rpc::Method;
-use manx_api::status::{BgpRoute, BlockStatus, KernelRoute, NodeStatus, PeerStatus, Reload, TableDump};
+use manx_api::status::{
+    BgpExplanation, BgpRoute, BlockStatus, ExplainCall, ExplainedPath, KernelRoute, NodeStatus, PeerStatus,
+    Reload, TableDump,
+};
 use manx_api::{Kind, Resource};
 use manx_store::Store as _;
 use serde::Serialize;
@@ -15,16 +19,96 @@ use crate::cli::{BgpCommand, IpamCommand, NodeCommand, NodesArgs, OutputArgs, Ro
 use crate::error::{CtlError, Result};
 use crate::output::{self, Format, Row};
 use crate::rows::{Change, Holder, PeerLine, Usage};
-use crate::target::{Agent, Target, ask, ask_all};
+use crate::target::{Agent, Target, ask, ask_all, ask_with};
 
 /// `bgp …`.
 pub(crate) fn bgp(target: &Target, command: &BgpCommand) -> Result<()> {
     match command {
         BgpCommand::Peers(args) => list::<PeerStatus>(target, args, Method::BgpPeers),
         BgpCommand::Routes(args) => list::<BgpRoute>(target, args, Method::BgpRoutes),
+        BgpCommand::Explain { prefix, args } => explain(target, *prefix, args),
         BgpCommand::Dump { file, node } => dump(target, file, node.as_ref()),
         BgpCommand::Reload(OutputArgs { output }) => reload(target, *output),
     }
+}
+
+fn explain(target: &Target, prefix: IpNetwork, args: &NodesArgs) -> Result<()> {
+    let mut found = Vec::new();
+    for agent in target.agents(&args.nodes)? {
+        let call = serde_json::json!(ExplainCall { prefix });
+        let answer: Option<BgpExplanation> = ask_with(&agent.socket, Method::BgpExplain, call)?;
+        found.extend(answer);
+    }
+    if found.is_empty() {
+        return Err(CtlError::NoPath(prefix));
+    }
+    output::emit(&explanation_text(&found, args.output.output)?)
+}
+
+fn explanation_text(found: &[BgpExplanation], format: Format) -> Result<String> {
+    match format {
+        Format::Table | Format::Wide => {
+            let tables: Vec<String> = found.iter().map(explanation).collect();
+            Ok(tables.join("\n"))
+        }
+        Format::Name => Ok(found
+            .iter()
+            .map(|it| format!("{}/{}\n", it.node, it.prefix))
+            .collect()),
+        Format::Yaml => output::yaml(&found),
+        Format::Json => output::json(&found),
+    }
+}
+
+/// A prefix in two tables: its paths, and who is told of it.
+fn explanation(found: &BgpExplanation) -> String {
+    let text = |value: Option<String>| value.unwrap_or_default();
+    let paths = found.paths.iter().map(|ExplainedPath { path, rule }| {
+        let why = if path.best {
+            "best".to_owned()
+        } else {
+            text(path.reason.clone())
+        };
+        let from = path
+            .peer
+            .map_or_else(|| "ourselves".to_owned(), |peer| peer.to_string());
+        let cells = vec![
+            from,
+            text(path.next_hop.map(|it| it.to_string())),
+            path.as_path.clone(),
+            text(path.local_pref.map(|it| it.to_string())),
+            text(rule.clone()),
+            why,
+        ];
+        (cells, path.best)
+    });
+    let peers = found.peers.iter().map(|it| {
+        let told = if it.advertised { "yes" } else { "no" }.to_owned();
+        let cells = vec![
+            it.peer.to_string(),
+            told,
+            text(it.rule.clone()),
+            text(it.reason.clone()),
+        ];
+        (cells, it.advertised)
+    });
+    format!(
+        "{} on {}\n\n{}\n{}",
+        found.prefix,
+        found.node,
+        output::table(
+            &[
+                "FROM",
+                "NEXT HOP",
+                "AS PATH",
+                "LOCALPREF",
+                "IMPORT RULE",
+                "DECISION"
+            ],
+            paths
+        ),
+        output::table(&["PEER", "TOLD", "EXPORT RULE", "WHY NOT"], peers)
+    )
 }
 
 fn dump(target: &Target, file: &Path, node: Option<&String>) -> Result<()> {
@@ -228,7 +312,9 @@ mod tests {
             advertised: 2,
             origin: "mesh".into(),
             hold_time: 9,
+            limits: Vec::new(),
             last_error: last_error.map(str::to_owned),
+            faults: Vec::new(),
             bfd: None,
         }
     }
@@ -275,6 +361,40 @@ mod tests {
 
         No IPv6 peers found.
         ");
+    }
+
+    #[test]
+    fn a_prefix_is_explained_in_two_tables() {
+        let explanation: BgpExplanation = serde_json::from_value(serde_json::json!({
+            "node": "node1", "prefix": "10.244.0.0/26",
+            "paths": [
+                {"node": "node1", "prefix": "10.244.0.0/26", "nextHop": "192.0.2.2", "peer": "192.0.2.2", "best": true,
+                 "asPath": "65001", "localPref": 100, "med": null, "origin": "IGP"},
+                {"node": "node1", "prefix": "10.244.0.0/26", "nextHop": "192.0.2.3", "peer": "192.0.2.3", "best": false,
+                 "asPath": "65002", "localPref": null, "med": null, "origin": "IGP", "rule": "f importV4[0]",
+                 "reason": "the import policy refuses the prefix"},
+            ],
+            "peers": [
+                {"peer": "192.0.2.2", "advertised": false, "reason": "the peer announced it to us"},
+                {"peer": "192.0.2.3", "advertised": true, "rule": "f exportV4[2]"},
+            ],
+        }))
+        .unwrap();
+        let found = [explanation];
+        insta::assert_snapshot!(plain(&explanation_text(&found, Format::Table).unwrap()), @r"
+        10.244.0.0/26 on node1
+
+        FROM       NEXT HOP   AS PATH  LOCALPREF  IMPORT RULE    DECISION
+        192.0.2.2  192.0.2.2  65001    100        -              best
+        192.0.2.3  192.0.2.3  65002    -          f importV4[0]  the import policy refuses the prefix
+
+        PEER       TOLD  EXPORT RULE    WHY NOT
+        192.0.2.2  no    -              the peer announced it to us
+        192.0.2.3  yes   f exportV4[2]  -
+        ");
+        let json: serde_json::Value =
+            serde_json::from_str(&explanation_text(&found, Format::Json).unwrap()).unwrap();
+        assert_eq!(json[0]["paths"][1]["rule"], "f importV4[0]");
     }
 
     #[test]

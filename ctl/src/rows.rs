@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use manx_api::bgp::{BGP_PORT, BgpConfigurationSpec, BgpPeerSpec};
-use manx_api::status::{BgpRoute, BlockStatus, KernelRoute, NodeStatus, PeerStatus, Reload};
+use manx_api::status::{BgpRoute, BlockStatus, KernelRoute, LimitStatus, NodeStatus, PeerStatus, Reload};
 use manx_api::{Kind, Resource};
 use manx_lab::{LabStatus, NodeView, Pod, RouterView};
 use serde::Serialize;
@@ -30,6 +30,20 @@ fn yes_no(value: bool) -> String {
     if value { "yes" } else { "no" }.to_owned()
 }
 
+/// `IPv4 unicast 900 of 1000 (near)`.
+fn limit(limit: &LimitStatus) -> String {
+    let LimitStatus {
+        family,
+        received,
+        max,
+        state,
+    } = limit;
+    match state.as_str() {
+        "below" => format!("{family} {received} of {max}"),
+        _ => format!("{family} {received} of {max} ({state})"),
+    }
+}
+
 impl Row for PeerStatus {
     const COLUMNS: (&'static [&'static str], usize) = (
         &[
@@ -44,6 +58,7 @@ impl Row for PeerStatus {
             "BFD",
             "ORIGIN",
             "HOLD TIME",
+            "LIMITS",
             "LAST ERROR",
         ],
         9,
@@ -66,6 +81,7 @@ impl Row for PeerStatus {
             optional(self.bfd.as_ref().map(|bfd| &bfd.state)),
             self.origin.clone(),
             self.hold_time.to_string(),
+            self.limits.iter().map(limit).collect::<Vec<_>>().join(", "),
             optional(self.last_error.as_ref()),
         ]
     }

@@ -169,6 +169,15 @@ pub(crate) fn ask_all<T: DeserializeOwned>(agents: &[Agent], method: Method) -> 
     (all, outcome)
 }
 
+/// Asks one agent, with parameters.
+pub(crate) fn ask_with<T: DeserializeOwned>(
+    socket: &Path,
+    method: Method,
+    params: serde_json::Value,
+) -> Result<T> {
+    Ok(manx_lab::ask_with(socket, method, params)?)
+}
+
 /// Asks one agent.
 pub(crate) fn ask<T: DeserializeOwned>(socket: &Path, method: Method) -> Result<T> {
     Ok(manx_lab::ask(socket, method)?)

@@ -262,7 +262,9 @@ mod tests {
             advertised: 0,
             origin: origin.into(),
             hold_time: 9,
+            limits: Vec::new(),
             last_error: None,
+            faults: Vec::new(),
             bfd: None,
         }
     }

@@ -22,11 +22,19 @@ const MAX_ANSWER: usize = 1 << 30;
 /// # Errors
 /// [`LabError::Agent`] if nobody answers in time, [`LabError::Refused`] with the agent's own error.
 pub fn ask<T: DeserializeOwned>(socket: &Path, method: Method) -> Result<T> {
+    ask_with(socket, method, Value::Null)
+}
+
+/// Asks an agent, with parameters.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_with<T: DeserializeOwned>(socket: &Path, method: Method, params: Value) -> Result<T> {
     let failed = |source| LabError::Agent {
         socket: socket.to_owned(),
         source,
     };
-    let answer = exchange(socket, method).map_err(failed)?;
+    let answer = exchange(socket, method, params).map_err(failed)?;
     match answer.outcome() {
         Err(source) => Err(LabError::Refused {
             socket: socket.to_owned(),
@@ -36,10 +44,10 @@ pub fn ask<T: DeserializeOwned>(socket: &Path, method: Method) -> Result<T> {
     }
 }
 
-fn exchange(socket: &Path, method: Method) -> std::result::Result<Response, FrameError> {
+fn exchange(socket: &Path, method: Method, params: Value) -> std::result::Result<Response, FrameError> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    rpc::write(&mut stream, &Request::new(1, method, Value::Null))?;
+    rpc::write(&mut stream, &Request::new(1, method, params))?;
     rpc::read(&mut BufReader::new(stream), MAX_ANSWER)
 }

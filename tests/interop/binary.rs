@@ -18,7 +18,7 @@ pub(crate) const OURS: [&str; 2] = ["10.1.0.0/24", "2001:db8:1::/64"];
 pub(crate) const THEIRS: [&str; 2] = ["10.2.0.0/24", "2001:db8:2::/64"];
 
 /// The binary beside the tests' own.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let tests = std::env::current_exe().expect("a process knows its file");
     let program = tests
         .ancestors()

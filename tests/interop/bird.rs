@@ -35,11 +35,7 @@ impl Bird {
 
     /// What it answers, which may be that there is no such route.
     fn birdc(&self, words: &[&str]) -> String {
-        let socket = self.base.path("bird.ctl");
-        let mut birdc = self.base.namespace.command("/usr/sbin/birdc");
-        let output = birdc.arg("-s").arg(socket).args(words).output();
-        let output = output.expect("birdc comes with BIRD");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        birdc(&self.base, words)
     }
 
     /// Reads the configuration anew, with the routes originated by now.
@@ -53,8 +49,22 @@ impl Bird {
     }
 }
 
+/// What the BIRD of `base` answers, which may be that there is no such route.
+pub(crate) fn birdc(base: &Base, words: &[&str]) -> String {
+    let mut birdc = base.namespace.command("/usr/sbin/birdc");
+    let output = birdc.arg("-s").arg(base.path("bird.ctl")).args(words).output();
+    let output = output.expect("birdc comes with BIRD");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 fn launch(base: &Base, restart: bool) -> Process {
-    let file = configuration(base);
+    configuration(base);
+    execute(base, restart)
+}
+
+/// Starts BIRD with the `bird.conf` that is in its folder.
+pub(crate) fn execute(base: &Base, restart: bool) -> Process {
+    let file = base.path("bird.conf");
     let mut command = base.namespace.command(PROGRAM.binary);
     command
         .arg("-f")

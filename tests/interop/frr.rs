@@ -36,11 +36,7 @@ pub(crate) struct Frr {
 impl Frr {
     pub(crate) fn start(namespace: &Netns, session: Session, sessions: &[Ends]) -> Self {
         let base = Base::new(namespace, session, sessions);
-        let open = fs::Permissions::from_mode(0o777);
-        fs::set_permissions(base.folder.path(), open).expect("the folder is ours");
-        base.write("zebra.conf", "");
-        base.write("vtysh.conf", "");
-        let mut others = vec![daemon(&base, "zebra", &["-A", "127.0.0.1"])];
+        let mut others = vec![zebra(&base)];
         if session.bfd.is_some() {
             base.wait_for("zserv.api");
             base.write("bfdd.conf", "");
@@ -63,14 +59,7 @@ impl Frr {
     }
 
     fn vtysh(&self, commands: &[&str]) -> String {
-        let folder = self.base.folder.path();
-        let mut command = self.base.namespace.command("/usr/bin/vtysh");
-        command
-            .arg("--vty_socket")
-            .arg(folder)
-            .arg("--config_dir")
-            .arg(folder);
-        run(command.args(commands.iter().flat_map(|line| ["-c", line])))
+        vtysh(&self.base, commands)
     }
 
     fn json(&self, command: &str) -> Value {
@@ -125,8 +114,34 @@ fn daemon(base: &Base, name: &str, arguments: &[&str]) -> Process {
 }
 
 fn launch(base: &Base) -> Process {
-    base.wait_for("zserv.api");
     base.write("bgpd.conf", configuration(base));
+    execute(base)
+}
+
+/// Starts zebra, which bgpd needs.
+pub(crate) fn zebra(base: &Base) -> Process {
+    let open = fs::Permissions::from_mode(0o777);
+    fs::set_permissions(base.folder.path(), open).expect("the folder is ours");
+    base.write("zebra.conf", "");
+    base.write("vtysh.conf", "");
+    daemon(base, "zebra", &["-A", "127.0.0.1"])
+}
+
+/// Has the FRR of `base` run commands.
+pub(crate) fn vtysh(base: &Base, commands: &[&str]) -> String {
+    let folder = base.folder.path();
+    let mut command = base.namespace.command("/usr/bin/vtysh");
+    command
+        .arg("--vty_socket")
+        .arg(folder)
+        .arg("--config_dir")
+        .arg(folder);
+    run(command.args(commands.iter().flat_map(|line| ["-c", line])))
+}
+
+/// Starts bgpd with the `bgpd.conf` that is in its folder.
+pub(crate) fn execute(base: &Base) -> Process {
+    base.wait_for("zserv.api");
     let mut arguments = vec!["-A", "127.0.0.1", "--log", "stdout"];
     if !base.session.fib {
         arguments.push("-n");

@@ -75,12 +75,14 @@ impl Gobgp {
     }
 }
 
-fn gobgp(base: &Base, command: &str) -> String {
+/// Asks the GoBGP of `base`.
+pub(crate) fn gobgp(base: &Base, command: &str) -> String {
     let mut gobgp = base.namespace.command("/usr/bin/gobgp");
     run(gobgp.args(["-p", "50051"]).args(command.split(' ')))
 }
 
-fn launch(base: &Base, restart: bool) -> Process {
+/// Starts GoBGP with the `gobgp.toml` that is in its folder.
+pub(crate) fn launch(base: &Base, restart: bool) -> Process {
     let mut command = base.namespace.command(PROGRAM.binary);
     command.arg("-f").arg(base.path("gobgp.toml")).args([
         "-t",

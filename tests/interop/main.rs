@@ -13,6 +13,7 @@ mod binary;
 mod bird;
 mod cases;
 mod exabgp;
+mod features;
 mod frr;
 mod gobgp;
 mod matrix;
@@ -52,13 +53,13 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = arguments.test_threads.or(Some(AT_ONCE));
     let matrix = Matrix::default();
-    let single = SINGLE.map(|(name, test)| {
+    let single = SINGLE.into_iter().chain(features::TESTS).map(|(name, test)| {
         Trial::test(name, move || {
             test();
             Ok(())
         })
     });
-    let trials = single.into_iter().chain(matrix.trials()).collect();
+    let trials = single.chain(matrix.trials()).collect();
     let failed = libtest_mimic::run(&arguments, trials).has_failed();
     let reported = matrix.report(&arguments);
     if let Err(error) = &reported {

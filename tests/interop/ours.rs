@@ -10,8 +10,8 @@ use ipnetwork::IpNetwork;
 use manx_bgpd::bgp::bfd;
 use manx_bgpd::bgp::transport::{Authentication, Distance, Secret};
 use manx_bgpd::bgp::{
-    AddPathConfig, BfdConfig, Config, Family, Features, NextHopMode, PathSnapshot, PeerConfig, PeerKey,
-    PeerSnapshot, Policy, Prefix, State, Transport,
+    AddPathConfig, BfdConfig, Config, Family, Features, Handling, NextHopMode, PathSnapshot, PeerConfig,
+    PeerKey, PeerSnapshot, Policy, Prefix, State, Transport,
 };
 use manx_bgpd::{Events, Handle, Options};
 use manx_linux::Netns;
@@ -19,6 +19,9 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::net::{Cable, Ends, SOON};
 use crate::router::{Hops, Protection, Session, Side};
+
+/// Listening on every address.
+pub(crate) const EVERYWHERE: Option<Ipv4Addr> = Some(Ipv4Addr::UNSPECIFIED);
 
 /// A running speaker.
 pub(crate) struct Ours {
@@ -33,8 +36,7 @@ impl Ours {
     /// Starts in session over `cable`, with these prefixes originated. `restarted`: as after a crash that
     /// forwarding survived.
     pub(crate) fn start(cable: &Cable, session: Session, restarted: bool, prefixes: &[&str]) -> Self {
-        let listen = Ipv4Addr::UNSPECIFIED;
-        let ours = Self::launch(&cable.ours, listen, cable.ends, session.our_asn, restarted);
+        let ours = Self::launch(&cable.ours, EVERYWHERE, cable.ends, session.our_asn, restarted);
         for prefix in prefixes {
             ours.announce(prefix);
         }
@@ -45,10 +47,17 @@ impl Ours {
     /// Starts as one of several speakers in a namespace: each listens on its own address, which is its
     /// identifier.
     pub(crate) fn alone(namespace: &Netns, ends: Ends, asn: u32) -> Self {
-        Self::launch(namespace, ends.ours, ends, asn, false)
+        Self::launch(namespace, Some(ends.ours), ends, asn, false)
     }
 
-    fn launch(namespace: &Netns, listen: Ipv4Addr, ends: Ends, asn: u32, restarted: bool) -> Self {
+    /// Starts without peers and prefixes; questions are about `ends`.
+    pub(crate) fn launch(
+        namespace: &Netns,
+        listen: Option<Ipv4Addr>,
+        ends: Ends,
+        asn: u32,
+        restarted: bool,
+    ) -> Self {
         let config = Config {
             asn,
             router_id: ends.ours,
@@ -61,7 +70,7 @@ impl Ours {
         };
         let options = Options {
             config,
-            listen: vec![(listen, 179).into()],
+            listen: listen.into_iter().map(|address| (address, 179).into()).collect(),
         };
         // The runtime's thread is made by, and so in the namespace of, the thread that makes the runtime.
         let started = namespace.run(|| {
@@ -138,7 +147,12 @@ impl Ours {
 
     /// Takes the settings for a peer, or new ones.
     pub(crate) fn set_peer(&self, session: Session, ends: Ends) {
-        self.runtime.block_on(self.handle.set_peer(peer(session, ends)));
+        self.configure(peer(session, ends));
+    }
+
+    /// The same, whatever they are.
+    pub(crate) fn configure(&self, peer: PeerConfig) {
+        self.runtime.block_on(self.handle.set_peer(peer));
     }
 
     pub(crate) fn remove_peer(&self) {
@@ -182,7 +196,8 @@ fn key(ends: Ends) -> PeerKey {
     PeerKey::of(ends.theirs.into(), 0)
 }
 
-fn peer(session: Session, ends: Ends) -> PeerConfig {
+/// The settings for the peer of a session.
+pub(crate) fn peer(session: Session, ends: Ends) -> PeerConfig {
     PeerConfig {
         key: key(ends),
         port: 179,
@@ -219,6 +234,7 @@ fn peer(session: Session, ends: Ends) -> PeerConfig {
                 .collect(),
             ..Features::default()
         },
+        handling: Handling::default(),
         transport: transport(session.protection),
     }
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use manx_bgp::transport::{AoAlgorithm, AoKey, Authentication, Distance, Secret};
 use manx_bgp::{
-    Config, Family, Features, NextHopMode, PeerConfig, PeerKey, PeerSnapshot, Policy, Prefix, RangeConfig,
-    State, Transport,
+    Config, Family, Features, Handling, NextHopMode, PeerConfig, PeerKey, PeerSnapshot, Policy, Prefix,
+    RangeConfig, State, Transport,
 };
 use manx_bgpd::{Events, Handle, Options};
 use manx_linux::Netns;
@@ -154,6 +154,7 @@ fn peer(address: &str, local: &str, transport: Transport) -> PeerConfig {
         export: Policy::Accept,
         bfd: None,
         features: Features::default(),
+        handling: Handling::default(),
         transport,
     }
 }

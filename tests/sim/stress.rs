@@ -11,7 +11,8 @@ use manx_bgp::wire::{
     RouteRefresh, Segment, Update,
 };
 use manx_bgp::{
-    Config, ConnId, Family, Features, Input, Output, PeerConfig, Policy, Prefix, Speaker, State, Transport,
+    Config, ConnId, Family, Features, Handling, Input, Output, PeerConfig, Policy, Prefix, Speaker, State,
+    Transport,
 };
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -225,6 +226,7 @@ impl Victim {
             bfd: None,
             transport: Transport::default(),
             features: Features::default(),
+            handling: Handling::default(),
             ..peer(node)
         }
     }

@@ -1,13 +1,15 @@
-//! BGPFilters become the speaker's policies.
+//! BGPFilters become the speaker's policies, and what BGPPeers say of routes its handling of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use manx_api::bgp::{self, BgpPeerSpec, MaxPrefixes};
 use manx_api::filter::{
     BgpFilter, Community, FilterAction, FilterOperation, FilterRule, MatchOperator, PeerType,
 };
 use manx_bgp::filter::{self, Action, Chain, Filter, Match, Operation, Operator, Range, Rule};
-use manx_bgp::{Policy, Prefix};
+use manx_bgp::{Family, Handling, LimitAction, PathLimit, Policy, Prefix};
 
 /// What passes on a session, in and out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +79,40 @@ impl<'a> Compiler<'a> {
                 Policy::Reject
             }
         }
+    }
+}
+
+/// How a peer's routes are handled beside its filters.
+#[must_use]
+pub fn handling(spec: &BgpPeerSpec) -> Handling {
+    let limits = |max: MaxPrefixes| {
+        let action = match max.action {
+            bgp::LimitAction::Warn => LimitAction::Warn,
+            bgp::LimitAction::Restart => LimitAction::Restart(Duration::from_secs(max.restart_after.into())),
+            bgp::LimitAction::Down => LimitAction::Down,
+        };
+        let of = |family, count: Option<u32>| {
+            count.map(|count| PathLimit {
+                family,
+                max: count,
+                warn_percent: max.warn_percent,
+                action,
+            })
+        };
+        let both = [
+            of(Family::Ipv4Unicast, max.ipv4),
+            of(Family::Ipv6Unicast, max.ipv6),
+        ];
+        both.into_iter().flatten().collect()
+    };
+    Handling {
+        local_as: spec.local_as_number,
+        allowed_own_as: spec.allowed_local_as_numbers,
+        enforce_first_as: spec.enforce_first_as,
+        as_override: spec.as_override,
+        remove_private_as: spec.remove_private_as,
+        limits: spec.max_prefixes.map(limits).unwrap_or_default(),
+        ..Handling::default()
     }
 }
 
@@ -229,6 +265,28 @@ mod tests {
         };
         assert_eq!(import, chain(vec![expected], vec![]));
         assert_eq!(export, chain(vec![], vec![reject]));
+    }
+
+    #[test]
+    fn what_a_peer_says_of_routes_reaches_the_speaker() {
+        let text = r#"{"peerIP": "192.0.2.1", "asNumber": 65001, "localASNumber": "0.64999",
+            "numAllowedLocalASNumbers": 2, "enforceFirstAS": true, "asOverride": true, "removePrivateAS": true,
+            "maxPrefixes": {"ipv6": 7, "action": "Restart", "restartAfter": 5}}"#;
+        let expected = Handling {
+            local_as: Some(64_999),
+            allowed_own_as: 2,
+            enforce_first_as: true,
+            as_override: true,
+            remove_private_as: true,
+            limits: vec![PathLimit {
+                family: Family::Ipv6Unicast,
+                max: 7,
+                warn_percent: 75,
+                action: LimitAction::Restart(Duration::from_secs(5)),
+            }],
+            ..Handling::default()
+        };
+        assert_eq!(handling(&serde_json::from_str(text).unwrap()), expected);
     }
 
     #[test]

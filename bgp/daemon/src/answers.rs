@@ -3,8 +3,9 @@
 use std::net::Ipv4Addr;
 
 use manx_api::rpc::{Method, Request, RpcError};
-use manx_api::status::Reload;
-use manx_bgpd::control::{Answer, INTERNAL_ERROR, METHOD_NOT_FOUND, error, value};
+use manx_api::status::{ExplainCall, Reload};
+use manx_bgp::Prefix;
+use manx_bgpd::control::{Answer, INTERNAL_ERROR, METHOD_NOT_FOUND, error, params, value};
 use manx_bgpd::reload::FileError;
 use manx_bgpd::{Handle, show};
 use serde_json::Value;
@@ -34,6 +35,10 @@ impl Answer for Answers {
         match request.method {
             Method::BgpPeers => value(&show::peers(&self.handle, &self.node, |_| ORIGIN).await),
             Method::BgpRoutes => value(&show::paths(&self.handle, &self.node).await),
+            Method::BgpExplain => {
+                let ExplainCall { prefix } = params(&request)?;
+                value(&show::explain(&self.handle, &self.node, Prefix::new(prefix)).await)
+            }
             Method::BgpDump => value(&show::dump(&self.handle, self.router_id, self.asn).await),
             Method::BgpReload => self.reload().await,
             Method::CniAdd

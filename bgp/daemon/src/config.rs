@@ -4,6 +4,7 @@
 
 mod dynamic;
 mod features;
+mod handling;
 mod transport;
 
 use std::collections::BTreeSet;
@@ -25,7 +26,8 @@ use serde::{Deserialize, Deserializer};
 use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _};
 
 pub use self::dynamic::DynamicNeighbor;
-pub use self::features::{AddPathSettings, Unusable};
+pub use self::features::{AddPathSettings, RoleName, Unusable};
+pub use self::handling::{ActionName, MaxPrefix, Misfit};
 pub use self::transport::{AlgorithmName, Contradiction, TcpAoKey};
 use crate::Options;
 use crate::filters::FilterSettings;
@@ -43,9 +45,6 @@ const DEFERRAL: Duration = Duration::from_secs(10);
 
 /// Next hops per prefix, at most.
 const MAX_PATHS: usize = 16;
-
-/// Fields that DESIGN names and that no release reads yet.
-const NOT_YET: [&str; 1] = ["maxPrefix"];
 
 /// The file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -162,6 +161,41 @@ pub struct Neighbor {
     /// Several paths per prefix (RFC 7911). Default: one each way.
     #[serde(default)]
     pub add_path: AddPathSettings,
+    /// Our AS towards this neighbor, in its OPEN and in paths. Default `asn`.
+    #[serde(default)]
+    pub local_as: Option<u32>,
+    /// How often our own AS may be in an AS_PATH that comes in, 0 to 255. Default 0.
+    #[serde(default)]
+    pub allow_own_as: u8,
+    /// Do not use routes from another AS that do not name it first in AS_PATH (RFC 4271 §6.3). Default false.
+    #[serde(default)]
+    pub enforce_first_as: bool,
+    /// The LOCAL_PREF of what comes in, unless a filter sets another. Default: what it says, or 100.
+    #[serde(default)]
+    pub local_preference: Option<u32>,
+    /// The MED of what goes out, unless a filter sets another. Default: none to another AS.
+    #[serde(default)]
+    pub med: Option<u32>,
+    /// How often our AS is put in front of paths to another AS, beyond once, 0 to 255. Default 0.
+    #[serde(default)]
+    pub prepend: u8,
+    /// Put our AS in the place of the neighbor's in paths, so that sites of one AS hear of each other. Default false.
+    #[serde(default)]
+    pub as_override: bool,
+    /// Leave private AS numbers (RFC 6996) out of paths to another AS. Default false.
+    #[serde(default)]
+    pub remove_private_as: bool,
+    /// How many prefixes may come: a number for each family, or `ipv4`, `ipv6`, `warnPercent`, `action` (`warn`,
+    /// `restart` or `down`) and `restartAfter`. Default: any number.
+    #[serde(default, deserialize_with = "handling::max_prefix")]
+    pub max_prefix: Option<MaxPrefix>,
+    /// What we are to a neighbor of another AS: `provider`, `customer`, `peer`, `rs` or `rsClient` (RFC 9234).
+    /// Default none: nothing is said, and no leak is looked for.
+    #[serde(default)]
+    pub role: Option<RoleName>,
+    /// No session without the neighbor's role. Default false.
+    #[serde(default)]
+    pub strict_role: bool,
 }
 
 /// A peer's AS, as the file says it.
@@ -260,6 +294,14 @@ pub enum ConfigError {
         /// Those that are.
         known: String,
     },
+    /// A neighbour's routes cannot be handled so.
+    #[error("neighbor {neighbor}: {misfit}")]
+    Misfit {
+        /// Which.
+        neighbor: String,
+        /// What.
+        misfit: Misfit,
+    },
     /// A neighbour asks for a feature that it cannot have.
     #[error("neighbor {neighbor}: {unusable}")]
     Unusable {
@@ -291,7 +333,11 @@ impl Settings {
                 neighbor: name.clone(),
                 contradiction,
             })?;
-            features::check(neighbor).map_err(|unusable| ConfigError::Unusable {
+            handling::check(neighbor).map_err(|misfit| ConfigError::Misfit {
+                neighbor: name.clone(),
+                misfit,
+            })?;
+            features::check(neighbor, settings.asn).map_err(|unusable| ConfigError::Unusable {
                 neighbor: name.clone(),
                 unusable,
             })?;
@@ -432,6 +478,7 @@ impl Neighbor {
             bfd: self.bfd.map(BfdSettings::config),
             transport: transport::transport(self),
             features: features::features(self),
+            handling: handling::handling(self),
         }
     }
 }
@@ -518,9 +565,6 @@ fn explain(error: &serde_saphyr::Error) -> ConfigError {
 
 fn unknown(what: &str, found: &str, expected: &[&str]) -> String {
     let list = expected.join(", ");
-    if NOT_YET.contains(&found) {
-        return format!("'{found}' is not supported yet; supported here: {list}");
-    }
     let lower = found.to_lowercase();
     let near = |name: &&&str| strsim::damerau_levenshtein(&name.to_lowercase(), &lower);
     match expected
@@ -745,7 +789,7 @@ mod tests {
     use manx_bgp::filter::{Action, Match, Operation, Operator, PeerType, Range, Rule};
     use manx_bgp::transport::Distance;
 
-    use manx_bgp::{AddPathConfig, Features};
+    use manx_bgp::{AddPathConfig, Features, Handling, LimitAction, PathLimit};
 
     use super::*;
 
@@ -793,6 +837,15 @@ neighbors:
   gracefulRestart: 30
   families: [ipv6]
   nextHopSelf: true
+  localAs: 64999
+  allowOwnAs: 2
+  enforceFirstAs: true
+  localPreference: 150
+  med: 20
+  prepend: 3
+  asOverride: true
+  removePrivateAs: true
+  maxPrefix: {{ipv4: 1000, warnPercent: 90, action: restart, restartAfter: 30}}
   export: reject
   bfd: {{multihop: true, minTx: 50, multiplier: 5}}
   ttlSecurity: 2
@@ -842,9 +895,68 @@ neighbors:
                     receive: true,
                     send: 4,
                 }],
+                role: None,
+            },
+            handling: Handling {
+                local_as: Some(64_999),
+                allowed_own_as: 2,
+                enforce_first_as: true,
+                local_preference: Some(150),
+                med: Some(20),
+                prepend: 3,
+                as_override: true,
+                remove_private_as: true,
+                limits: vec![PathLimit {
+                    family: Family::Ipv4Unicast,
+                    max: 1000,
+                    warn_percent: 90,
+                    action: LimitAction::Restart(Duration::from_secs(30)),
+                }],
             },
         };
         assert_eq!(settings.peers().collect::<Vec<_>>(), [expected]);
+    }
+
+    #[test]
+    fn a_limit_is_a_number_for_each_family_or_all_settings() {
+        let with = |limit: &str| {
+            format!("{MINIMAL}neighbors: [{{address: 192.0.2.2, asn: 65001, maxPrefix: {limit}}}]")
+        };
+        let read = |limit: &str| {
+            Settings::parse(&with(limit))
+                .unwrap()
+                .peers()
+                .next()
+                .unwrap()
+                .handling
+                .limits
+        };
+        let limit = |family| PathLimit {
+            family,
+            max: u32::MAX,
+            warn_percent: 75,
+            action: LimitAction::Down,
+        };
+        assert_eq!(read("4294967295"), Family::ALL.map(limit));
+        assert_eq!(read("{ipv6: 4294967295}"), [limit(Family::Ipv6Unicast)]);
+        for (limit, complaint) in [
+            ("4294967296", "a number of prefixes"),
+            ("many", "a number of prefixes"),
+            ("{ipv4: 1, warnPercent: 0}", "write 1 to 100"),
+            ("{ipv4: 1, warnPercent: 101}", "write 1 to 100"),
+            ("{ipv4: 1, action: stop}", "unknown value 'stop'"),
+            ("{ipv4: 1, restartafter: 1}", "did you mean 'restartAfter'?"),
+        ] {
+            let error = wrong(&with(limit));
+            assert!(error.contains(complaint), "{limit}: {error}");
+        }
+        let local = |asn| {
+            wrong(&format!(
+                "{MINIMAL}neighbors: [{{address: 192.0.2.2, asn: 65001, localAs: {asn}}}]"
+            ))
+        };
+        assert!(local(65_001).contains("'localAs' is the neighbor's own AS 65001"));
+        assert!(local(0).contains("no AS number of ours"));
     }
 
     #[test]
@@ -1022,7 +1134,7 @@ neighbors:
                 neighbor("holdtime: 9"),
                 "6:3: unknown field 'holdtime'; did you mean 'holdTime'?",
             ),
-            (neighbor("maxPrefix: 5"), "6:3: 'maxPrefix' is not supported yet"),
+            (neighbor("maxPrefix: -5"), "a number of prefixes"),
             (
                 neighbor("holdTime: 2"),
                 "6:13: a hold time of 1 or 2 s is not possible",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use manx_bgp::wire::{self, Action, Context, Message, Problem};
-use manx_bgp::{ConnId, Input};
+use manx_bgp::{ConnId, Fault, Input};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -225,10 +225,14 @@ impl Reader {
         }
         loop {
             let context = self.context.borrow().clone();
+            let mut faults = Vec::new();
             let message = match wire::frame(&mut self.buffer, context.max_message) {
                 Ok(Some(frame)) => {
                     let (stream, complaints) = (&self.stream, &mut self.complaints);
-                    let mut report = |problem, action| complaints.log(stream, &problem, action);
+                    let mut report = |problem, action| {
+                        complaints.log(stream, &problem, action);
+                        faults.push(Fault::new(&problem, action));
+                    };
                     (self.decode)(&frame, &context, &mut report)
                 }
                 Ok(None) => {
@@ -243,6 +247,10 @@ impl Reader {
                 tracing::debug!(conn = ?self.conn, %error, "the peer broke the protocol");
                 error.into()
             });
+            if !faults.is_empty() {
+                let conn = self.conn;
+                tell(&self.inbox, Input::Faulty { conn, faults }).await;
+            }
             let received = Input::Received {
                 conn: self.conn,
                 message,

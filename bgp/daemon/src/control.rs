@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use manx_api::rpc::{self, MAX_LINE, Method, Request, Response, RpcError};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -95,6 +96,14 @@ impl Claim {
         std::fs::set_permissions(&self.path, Permissions::from_mode(0o600)).map_err(refused)?;
         Ok(listener)
     }
+}
+
+/// A call's parameters.
+///
+/// # Errors
+/// They are not the method's.
+pub fn params<T: DeserializeOwned>(request: &Request) -> Result<T, RpcError> {
+    T::deserialize(&request.params).map_err(|e| error(INVALID_PARAMS, format!("params: {e}")))
 }
 
 /// Whoever answers calls; clones are the same.

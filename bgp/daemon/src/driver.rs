@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use manx_bgp::bfd::{SessionConfig, SessionSnapshot};
+use manx_bgp::explain::Explanation;
 use manx_bgp::wire::NextHop;
 use manx_bgp::{
     BfdConfig, Config, ConnId, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix,
@@ -56,6 +57,7 @@ pub(crate) enum Job {
     Peers(oneshot::Sender<Vec<PeerSnapshot>>),
     Paths(oneshot::Sender<Vec<PathSnapshot>>),
     Ranges(oneshot::Sender<Vec<RangeSnapshot>>),
+    Explain(Prefix, oneshot::Sender<Option<Explanation>>),
     Bfd(oneshot::Sender<Vec<SessionSnapshot>>),
     Shutdown(oneshot::Sender<()>),
 }
@@ -191,6 +193,7 @@ impl Driver {
             Job::Accepted(stream) => self.accepted(stream),
             Job::Dialled(conn, stream) => self.dialled(conn, stream),
             Job::Peers(reply) => report_gone(reply.send(self.peers())),
+            Job::Explain(prefix, reply) => report_gone(reply.send(self.speaker.explain(prefix))),
             Job::Paths(reply) => report_gone(reply.send(self.speaker.paths())),
             Job::Ranges(reply) => report_gone(reply.send(self.speaker.ranges())),
             Job::Bfd(reply) => self.watch.sessions(reply),
@@ -203,7 +206,9 @@ impl Driver {
     fn input(&mut self, input: Input) {
         let wanted = match &input {
             Input::Closed { conn } => self.connections.remove(conn).is_some(),
-            Input::Received { conn, .. } | Input::Drained { conn } => self.connections.contains_key(conn),
+            Input::Received { conn, .. } | Input::Faulty { conn, .. } | Input::Drained { conn } => {
+                self.connections.contains_key(conn)
+            }
             Input::SetPeer(config) => {
                 self.watch_path(config.key, config.bfd_session());
                 self.guard_peer(config);

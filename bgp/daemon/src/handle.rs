@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use manx_bgp::bfd::SessionSnapshot;
+use manx_bgp::explain::Explanation;
 use manx_bgp::wire::NextHop;
 use manx_bgp::{Input, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix, RangeConfig, RangeSnapshot};
 use tokio::sync::{mpsc, oneshot};
@@ -76,6 +77,11 @@ impl Handle {
     /// Every path known, as it is now.
     pub async fn paths(&self) -> Vec<PathSnapshot> {
         self.ask(Job::Paths).await.unwrap_or_default()
+    }
+
+    /// Why a prefix is reached as it is, and who is told of it; none where there is no path to it.
+    pub async fn explain(&self, prefix: Prefix) -> Option<Explanation> {
+        self.ask(|reply| Job::Explain(prefix, reply)).await.flatten()
     }
 
     /// Every BFD session, as it is now.

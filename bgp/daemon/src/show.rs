@@ -5,11 +5,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use manx_api::status::{BfdStatus, BgpRoute, PeerStatus, TableDump};
+use manx_api::status::{
+    BfdStatus, BgpExplanation, BgpRoute, ExplainedPath, ExplainedPeer, FaultStatus, LimitStatus, PeerStatus,
+    TableDump,
+};
 use manx_bgp::bfd::SessionSnapshot;
 use manx_bgp::wire::mrt::{self, Viewpoint};
 use manx_bgp::wire::{AsPath, Attributes, NextHop, Origin, Segment};
-use manx_bgp::{PathSnapshot, PeerSnapshot};
+use manx_bgp::{Fault, LimitSnapshot, LimitState, PathSnapshot, PeerSnapshot, Prefix};
 
 use crate::Handle;
 
@@ -28,6 +31,27 @@ pub async fn peers<'a>(handle: &Handle, node: &str, origin: impl Fn(IpAddr) -> &
 pub async fn paths(handle: &Handle, node: &str) -> Vec<BgpRoute> {
     let paths = handle.paths().await;
     paths.iter().map(|snapshot| path(node, snapshot)).collect()
+}
+
+/// A prefix as `bgp.explain` shows it; none where there is no path to it.
+pub async fn explain(handle: &Handle, node: &str, prefix: Prefix) -> Option<BgpExplanation> {
+    let explanation = handle.explain(prefix).await?;
+    let paths = explanation.paths.iter().map(|it| ExplainedPath {
+        path: path(node, &it.path),
+        rule: it.rule.as_ref().map(ToString::to_string),
+    });
+    let peers = explanation.peers.iter().map(|it| ExplainedPeer {
+        peer: it.peer.address,
+        advertised: it.advertised,
+        rule: it.rule.as_ref().map(ToString::to_string),
+        reason: it.reason.clone(),
+    });
+    Some(BgpExplanation {
+        node: node.to_owned(),
+        prefix: explanation.prefix.network(),
+        paths: paths.collect(),
+        peers: peers.collect(),
+    })
 }
 
 /// Every path, as `bgp.dump` gives it; the speaker says by which identifier and AS it goes.
@@ -67,8 +91,34 @@ fn peer(
         advertised: snapshot.advertised,
         origin: origin.to_owned(),
         hold_time: u16::try_from(snapshot.hold_time.as_secs()).unwrap_or(u16::MAX),
+        limits: snapshot.limits.iter().map(limit).collect(),
         last_error: snapshot.last_error.clone(),
+        faults: snapshot.faults.iter().map(fault).collect(),
         bfd: bfd.map(watched),
+    }
+}
+
+/// A limit as `bgp.peers` shows it.
+fn limit(snapshot: &LimitSnapshot) -> LimitStatus {
+    LimitStatus {
+        family: snapshot.family.to_string(),
+        received: snapshot.received,
+        max: snapshot.max,
+        state: match snapshot.state {
+            LimitState::Below => "below",
+            LimitState::Near => "near",
+            LimitState::Over => "over",
+        }
+        .to_owned(),
+    }
+}
+
+/// A kind of error as `bgp.peers` shows it.
+fn fault((fault, &count): (&Fault, &u64)) -> FaultStatus {
+    FaultStatus {
+        attribute: fault.to_string(),
+        action: fault.action.to_string(),
+        count,
     }
 }
 

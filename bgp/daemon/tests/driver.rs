@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use manx_bgp::wire::{self, Capability, Context, Message, NextHop, Notification, Open, RouteRefresh};
 use manx_bgp::{
-    Config, Family, Features, NextHopMode, PeerConfig, PeerKey, Policy, Prefix, State, Transport,
+    Config, Family, Fault, Features, Handling, NextHopMode, PeerConfig, PeerKey, Policy, Prefix, State,
+    Transport,
 };
 use manx_bgpd::{Event, Events, Handle, Options, start};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -70,6 +71,7 @@ fn peer(local: Ipv4Addr, remote: SocketAddr) -> PeerConfig {
         bfd: None,
         transport: Transport::default(),
         features: Features::default(),
+        handling: Handling::default(),
     }
 }
 
@@ -300,6 +302,34 @@ async fn garbage_ends_its_connection_with_the_right_notification() {
 }
 
 /// nasty case 38
+/// RFC 7606 §2: what a wrong attribute costs short of the session is counted per attribute and cost, and the session
+/// goes on.
+#[tokio::test]
+async fn what_is_wrong_with_updates_is_counted() {
+    let (us, them) = (Ipv4Addr::new(127, 0, 14, 1), Ipv4Addr::new(127, 0, 14, 2));
+    let (handle, _events) = speaker(us, 0);
+    handle.set_peer(played(us, them)).await;
+    let mut stream = play(them, handle.listening()[0]).await;
+    // ORIGIN 9 for 10.1.0.0/24, AS_PATH and NEXT_HOP as they should be.
+    let attributes = [0x40, 1, 1, 9, 0x40, 2, 0, 0x40, 3, 4, 198, 18, 14, 2];
+    let mut update = vec![0xff; 16];
+    update.extend([0, 41, 2, 0, 0, 0, 14]);
+    update.extend(attributes);
+    update.extend([24, 10, 1, 0]);
+    for _ in 0..3 {
+        stream.write_all(&update).await.expect("the speaker reads");
+    }
+    let origin = Fault {
+        attribute: Some(1),
+        action: wire::Action::Withdraw,
+    };
+    eventually("three UPDATEs are counted", || async {
+        handle.peers().await[0].faults == BTreeMap::from([(origin, 3)])
+    })
+    .await;
+    assert_eq!(established(&handle).await, 1);
+}
+
 #[tokio::test]
 async fn strangers_are_turned_away() {
     let [a, b] = [Ipv4Addr::new(127, 0, 5, 1), Ipv4Addr::new(127, 0, 5, 2)];

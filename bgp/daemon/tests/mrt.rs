@@ -27,8 +27,10 @@ fn peer(address: &str, asn: u32, up: Instant) -> PeerSnapshot {
         received: 0,
         accepted: 0,
         advertised: 0,
+        limits: Vec::new(),
         hold_time: Duration::ZERO,
         last_error: None,
+        faults: std::collections::BTreeMap::new(),
     }
 }
 

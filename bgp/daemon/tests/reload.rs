@@ -11,7 +11,7 @@ use manx_bgpd::config::Settings;
 const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
 /// Field → another value than its default, or than the base's.
-const CHANGES: [(&str, &str); 23] = [
+const CHANGES: [(&str, &str); 25] = [
     ("asn", "64513"),
     ("localAddress", "192.0.2.1"),
     ("nextHopV4", "192.0.2.9"),
@@ -23,8 +23,8 @@ const CHANGES: [(&str, &str); 23] = [
     ("gracefulRestart", "false"),
     ("families", "[ipv4]"),
     ("nextHopSelf", "true"),
-    ("import", "reject"),
-    ("export", "reject"),
+    ("import", "accept"),
+    ("export", "accept"),
     ("bfd", "true"),
     ("password", "secret"),
     ("passwordFile", "/nonexistent/password"),
@@ -35,9 +35,11 @@ const CHANGES: [(&str, &str); 23] = [
     ("ttlSecurity", "true"),
     ("multihop", "3"),
     ("interface", "eth0"),
-    ("addPath", "{receive: true}"),
     ("extendedMessages", "false"),
     ("extendedNextHop", "true"),
+    ("addPath", "{receive: true}"),
+    ("role", "customer"),
+    ("strictRole", "true"),
 ];
 
 fn settings(changes: &BTreeMap<&str, &str>) -> Settings {
@@ -53,7 +55,7 @@ fn settings(changes: &BTreeMap<&str, &str>) -> Settings {
 }
 
 fn base() -> BTreeMap<&'static str, &'static str> {
-    BTreeMap::from([("asn", "64512"), ("passive", "true")])
+    BTreeMap::from([("asn", "65000"), ("passive", "true"), ("role", "peer")])
 }
 
 fn peer(changes: &BTreeMap<&str, &str>) -> PeerConfig {
@@ -69,7 +71,7 @@ fn established(now: Instant) -> Speaker {
         message: Ok(message),
     };
     let open = Open {
-        asn: 64512,
+        asn: 65000,
         hold_time: 90,
         router_id: PEER,
         capabilities: vec![Capability::Multiprotocol(Family::Ipv4Unicast)],

@@ -13,7 +13,7 @@ pub(crate) const NO_ADVERTISE: u32 = 0xffff_ff02;
 /// Do not pass on to another AS, not even one of our confederation; we have none (RFC 1997).
 pub(crate) const NO_EXPORT_SUBCONFED: u32 = 0xffff_ff03;
 /// The sender is about to leave: prefer any other path (RFC 8326).
-const GRACEFUL_SHUTDOWN: u32 = 0xffff_0000;
+pub(crate) const GRACEFUL_SHUTDOWN: u32 = 0xffff_0000;
 
 /// Communities that have names.
 const WELL_KNOWN: [(&str, u32); 4] = [

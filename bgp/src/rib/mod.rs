@@ -301,6 +301,22 @@ impl Rib {
             .collect()
     }
 
+    /// Every path of a prefix, the best first, as it stands and as operators see it.
+    pub(crate) fn explain(&self, id: PrefixId) -> Vec<(&Path, PathSnapshot)> {
+        let Some(entry) = self.entry(id) else {
+            return Vec::new();
+        };
+        let shown = entry.snapshot(self.max_paths);
+        let of = |shown: PathSnapshot| {
+            let path = entry
+                .paths
+                .iter()
+                .find(|it| it.key() == (shown.peer, shown.path_id))?;
+            Some((path, shown))
+        };
+        shown.into_iter().filter_map(of).collect()
+    }
+
     /// Has a prefix decided on again.
     fn touch(&mut self, id: PrefixId) {
         let max_paths = self.max_paths;

@@ -97,9 +97,10 @@ pub(crate) fn on_the_wire(notification: Notification, session: Option<&Session>)
     }
 }
 
-/// The reasons after which we are not coming back soon (RFC 8538 §4).
+/// The reasons after which we are not coming back soon (RFC 8538 §4), or not to the routes that there were.
 fn is_hard(notification: &Notification) -> bool {
     [
+        Cease::MaximumPrefixes,
         Cease::AdministrativeShutdown,
         Cease::PeerDeconfigured,
         Cease::HardReset,

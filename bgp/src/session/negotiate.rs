@@ -29,8 +29,12 @@ pub(crate) fn offer(local: &Config, peer: &PeerConfig, restarted: Restarted) -> 
         .copied()
         .map(Capability::Multiprotocol)
         .collect();
-    capabilities.extend([Capability::RouteRefresh, Capability::FourOctetAs(local.asn)]);
+    capabilities.extend([
+        Capability::RouteRefresh,
+        Capability::FourOctetAs(peer.local_as(local)),
+    ]);
     capabilities.extend(peer.features.offer(peer));
+    capabilities.extend(peer.role(local).map(Capability::Role));
     capabilities.extend(peer.graceful_restart.map(|time| {
         Capability::GracefulRestart(GracefulRestart {
             restarting: restarted.recovering,
@@ -44,7 +48,7 @@ pub(crate) fn offer(local: &Config, peer: &PeerConfig, restarted: Restarted) -> 
         })
     }));
     Open {
-        asn: local.asn,
+        asn: peer.local_as(local),
         hold_time: seconds(peer.hold_time),
         router_id: local.router_id,
         capabilities,
@@ -60,10 +64,13 @@ pub(crate) fn negotiate(local: &Config, peer: &PeerConfig, open: &Open) -> Resul
     if open.asn != peer.asn {
         return Err(Error::BadPeerAs { asn: open.asn });
     }
-    if open.router_id == local.router_id && open.asn == local.asn {
+    if open.router_id == local.router_id && open.asn == peer.local_as(local) {
         return Err(Error::BadIdentifier {
             router_id: open.router_id,
         });
+    }
+    if peer.role(local).is_some() {
+        peer.features.check_role(open)?;
     }
     let theirs = Duration::from_secs(open.hold_time.into());
     if !theirs.is_zero() && theirs < peer.min_hold_time {
@@ -107,7 +114,7 @@ pub(crate) fn negotiate(local: &Config, peer: &PeerConfig, open: &Open) -> Resul
 /// What holds for a connection before the OPENs.
 pub(crate) fn initial_context(local: &Config, peer: &PeerConfig) -> Context {
     Context {
-        external: peer.asn != local.asn,
+        external: peer.is_external(local),
         ..Context::default()
     }
 }

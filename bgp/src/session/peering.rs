@@ -12,7 +12,7 @@ use super::backoff::Backoff;
 use super::collision::{self, Identity, Progress, SETTLED, Verdict};
 use super::fsm::{Event, Fsm};
 use super::timers::{Timer, Timers};
-use super::{Cx, Link, Loss, Session, negotiate};
+use super::{Action, Cx, Link, Loss, Session, negotiate};
 use crate::wire::{Message, Notification, Open};
 use crate::{ConnId, State};
 
@@ -26,6 +26,8 @@ pub(crate) struct Peering {
     newcomer: Option<Connection>,
     backoff: Backoff,
     established: Option<Instant>,
+    /// No connection is wanted until the idle hold timer expires, if it is armed, or [`Peering::release`].
+    held: bool,
 }
 
 /// A connection: its state and its timers.
@@ -70,6 +72,7 @@ impl Peering {
             newcomer: None,
             backoff: Backoff::default(),
             established: None,
+            held: false,
         }
     }
 
@@ -100,6 +103,9 @@ impl Peering {
 
     /// The peer dialled us. A newcomer that was there is one that the peer has given up.
     pub(crate) fn accepted(&mut self, link: Link, cx: &mut Cx<'_>) {
+        if self.held {
+            return cx.out.push(Action::Close(link.conn));
+        }
         if let Some(mut abandoned) = self.newcomer.take() {
             abandoned.on(Event::Stop(Loss::Collision), cx);
         }
@@ -143,6 +149,22 @@ impl Peering {
     /// Ends every connection, and tries again in a moment.
     pub(crate) fn reset(&mut self, loss: &Loss, cx: &mut Cx<'_>) {
         self.stop(loss, cx);
+        self.release(cx);
+    }
+
+    /// Ends every connection, and has none before `until`, or before [`release`](Self::release).
+    pub(crate) fn hold_down(&mut self, loss: &Loss, until: Option<Instant>, cx: &mut Cx<'_>) {
+        self.stop(loss, cx);
+        self.held = true;
+        if let Some(until) = until {
+            self.main.timers.arm(Timer::IdleHold, until);
+        }
+        self.settle(cx);
+    }
+
+    /// What kept the peer away has changed.
+    pub(crate) fn release(&mut self, cx: &mut Cx<'_>) {
+        self.held = false;
         self.settle(cx);
     }
 
@@ -165,6 +187,7 @@ impl Peering {
                 Timer::SendHold => Event::SendHoldExpires,
             };
             connection.on(event, cx);
+            self.held &= timer != Timer::IdleHold;
             self.settle(cx);
         }
     }
@@ -224,7 +247,7 @@ impl Peering {
         };
         let us = Identity {
             router_id: cx.local.router_id,
-            asn: cx.local.asn,
+            asn: cx.peer.local_as(cx.local),
         };
         let peer = Identity {
             router_id,
@@ -272,6 +295,7 @@ impl Peering {
     /// An attempt that has failed is followed by another, after a while (RFC 4271 §8.1.1).
     fn damp(&mut self, cx: &mut Cx<'_>) {
         let timer = match self.main.state() {
+            State::Idle if self.held => return,
             State::Idle => Timer::IdleHold,
             State::Active if !cx.peer.passive => Timer::ConnectRetry,
             // The settings may just have become passive.

@@ -6,9 +6,11 @@ use bytes::Bytes;
 
 use super::{ConnId, Output, PeerKey, Speaker};
 use crate::PeerConfig;
+use crate::handling::LimitAction;
 use crate::peer::Peer;
 use crate::session::peering::Peering;
 use crate::session::{Action, Cx, Link, Loss, Session, negotiate};
+use crate::status::Fault;
 use crate::wire::{self, Cease, Context, Message, Notification, RouteRefresh};
 
 impl Speaker {
@@ -122,9 +124,23 @@ impl Speaker {
                 if let Some(peer) = self.peers.get_mut(&key) {
                     peer.update(*update, &self.config, &mut self.rib);
                 }
+                self.enforce_limits(now, key);
             }
             Action::Refresh(refresh) => self.refresh(key, refresh),
         }
+    }
+
+    /// Ends the session of a peer that announces more than it may (RFC 4271 §6.7, RFC 4486 §4).
+    pub(super) fn enforce_limits(&mut self, now: Instant, key: PeerKey) {
+        let Some(limit) = self.peers.get_mut(&key).and_then(Peer::broken_limit) else {
+            return;
+        };
+        let until = match limit.action {
+            LimitAction::Restart(pause) => Some(now + pause),
+            LimitAction::Down | LimitAction::Warn => None,
+        };
+        let loss = Loss::Sent(Notification::maximum_prefixes(limit.family, limit.max));
+        self.on_peer(now, key, |peering, cx| peering.hold_down(&loss, until, cx));
     }
 
     fn dial(&mut self, key: PeerKey, conn: ConnId) {
@@ -196,6 +212,14 @@ impl Speaker {
             peer.peering.sending(now);
         }
         self.outputs.push_back(Output::Send { conn, bytes });
+    }
+
+    /// Counts what was wrong with an UPDATE.
+    pub(super) fn faulty(&mut self, conn: ConnId, faults: &[Fault]) {
+        let key = self.connections.get(&conn);
+        if let Some(peer) = key.and_then(|key| self.peers.get_mut(key)) {
+            peer.count(faults);
+        }
     }
 
     pub(super) fn drained(&mut self, conn: ConnId) {

@@ -9,6 +9,7 @@ use nom::number::complete::be_u8;
 
 use super::header::{HEADER, Kind};
 use super::{Error, MAX_MESSAGE, Step};
+use crate::Family;
 
 const OPEN_ERROR: u8 = 2;
 const UPDATE_ERROR: u8 = 3;
@@ -76,6 +77,19 @@ impl Notification {
             code: CEASE,
             subcode: reason as u8,
             data: Bytes::new(),
+        }
+    }
+
+    /// The peer announces more prefixes of a family than `max` (RFC 4486 §4).
+    #[must_use]
+    pub fn maximum_prefixes(family: Family, max: u32) -> Self {
+        let mut data = BytesMut::with_capacity(7);
+        data.put_u16(family.afi());
+        data.put_u8(family.safi());
+        data.put_u32(max);
+        Self {
+            data: data.freeze(),
+            ..Self::cease(Cease::MaximumPrefixes)
         }
     }
 

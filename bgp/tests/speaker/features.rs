@@ -1,11 +1,13 @@
 //! What two OPENs agree on beyond the base protocol, end to end.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr};
 
 use manx_bgp::wire::{
-    Attributes, Capability, Message, NextHop, Nlri, Open, Reach, RouteRefresh, UnknownAttribute, Update,
+    Action, Attributes, Capability, Message, NextHop, Nlri, Open, Reach, Role, RouteRefresh,
+    UnknownAttribute, Update,
 };
-use manx_bgp::{ConnId, Family, Features, Input, PeerConfig, Prefix, State};
+use manx_bgp::{ConnId, Family, Fault, Features, Input, PeerConfig, Prefix, RoleConfig, State};
 
 use crate::rig::{
     ASN, Rig, announcement, config, external, graceful_open, internal, open, path, prefix, withdrawal,
@@ -252,6 +254,130 @@ fn our_own_ipv4_prefixes_leave_an_ipv6_session_with_its_address() {
         link_local: None,
     };
     assert_eq!(next_hops(&mut rig, conn, target), [ours]);
+}
+
+/// A peer of another AS to whom we are `role`.
+fn related(id: u8, role: Role) -> PeerConfig {
+    PeerConfig {
+        features: Features {
+            role: Some(RoleConfig { role, strict: false }),
+            ..Features::default()
+        },
+        ..external(id)
+    }
+}
+
+/// RFC 9234 §4.2 and §6: a role that does not pair with ours is answered with Role Mismatch; within an AS there are no
+/// roles.
+#[test]
+fn a_role_mismatch_ends_the_session() {
+    let mut rig = Rig::new(config());
+    rig.input(Input::SetPeer(Box::new(related(2, Role::Provider))));
+    let conn = rig.accept(2);
+    let provider = Capability::Role(Role::Provider);
+    rig.receive(
+        conn,
+        Message::Open(offering(2, 65_002, std::slice::from_ref(&provider))),
+    );
+    assert_eq!(rig.notified(conn), Some((2, 11)));
+
+    let within = PeerConfig {
+        asn: ASN,
+        ..related(3, Role::Provider)
+    };
+    let conn = rig.establish_with(within, 3, offering(3, ASN, std::slice::from_ref(&provider)));
+    let sent = rig.sent(conn);
+    let Some(Message::Open(open)) = sent.first() else {
+        panic!("{sent:?}")
+    };
+    assert!(
+        !open.capabilities.contains(&provider),
+        "RFC 9234 §4.1: only between ASes"
+    );
+}
+
+/// RFC 9234 §5: what a provider gave us goes to customers, marked by the provider's AS, and to nobody else of another
+/// AS; within ours it keeps its mark.
+#[test]
+fn what_comes_from_above_goes_only_below() {
+    let mut rig = Rig::new(config());
+    let provider = rig.establish(related(2, Role::Customer));
+    let customer = rig.establish(related(3, Role::Provider));
+    let peer = rig.establish(related(4, Role::Peer));
+    let inside = rig.establish(internal(5));
+    let plain = rig.establish(external(6));
+    for conn in [customer, peer, inside, plain] {
+        rig.sent(conn);
+    }
+    let target = prefix("10.1.0.0/26");
+    rig.update(provider, announcement(2, target, path(&[65_002])));
+    let marks = |rig: &mut Rig, conn| -> Vec<Option<u32>> {
+        let sent = rig.sent(conn).into_iter();
+        let updates = sent.filter_map(|message| match message {
+            Message::Update(update) if !update.reach.is_empty() => Some(update.attributes.only_to_customer),
+            Message::Update(_)
+            | Message::Open(_)
+            | Message::Notification(_)
+            | Message::Keepalive
+            | Message::RouteRefresh(_) => None,
+        });
+        updates.collect()
+    };
+    assert_eq!(marks(&mut rig, customer), [Some(65_002)]);
+    assert_eq!(marks(&mut rig, peer), []);
+    assert_eq!(marks(&mut rig, inside), [Some(65_002)]);
+    assert_eq!(
+        marks(&mut rig, plain),
+        [Some(65_002)],
+        "no role: nothing is kept back"
+    );
+
+    rig.input(Input::Originate(prefix("10.2.0.0/26")));
+    assert_eq!(marks(&mut rig, customer), [Some(ASN)]);
+    assert_eq!(marks(&mut rig, peer), [Some(ASN)]);
+    assert_eq!(marks(&mut rig, provider), [None]);
+}
+
+/// RFC 9234 §5: a customer's route that is marked has leaked and is not selected.
+#[test]
+fn a_leak_is_not_selected() {
+    let mut rig = Rig::new(config());
+    let customer = rig.establish(related(3, Role::Provider));
+    let target = prefix("10.1.0.0/26");
+    let leaked = Attributes {
+        only_to_customer: Some(65_009),
+        ..path(&[65_003])
+    };
+    rig.update(customer, announcement(3, target, leaked));
+    assert_eq!(rig.selected(target), []);
+    assert_eq!(
+        rig.paths(target)[0].reason.as_deref(),
+        Some("its ONLY_TO_CUSTOMER says that the peer leaks it")
+    );
+    rig.update(customer, announcement(3, target, path(&[65_003])));
+    assert_eq!(rig.selected(target), [3]);
+}
+
+/// RFC 7606 §8: what was wrong with UPDATEs is there for operators, a kind once per message, and outlives the session.
+#[test]
+fn faults_are_counted_by_kind() {
+    let mut rig = Rig::new(config());
+    let conn = rig.establish(external(2));
+    let fault = |attribute, action| Fault { attribute, action };
+    let (origin, own) = (fault(Some(1), Action::Withdraw), fault(None, Action::Discard));
+    for faults in [vec![origin, origin, own], vec![origin]] {
+        rig.input(Input::Faulty { conn, faults });
+    }
+    rig.input(Input::Faulty {
+        conn: ConnId(9),
+        faults: vec![own],
+    });
+    rig.input(Input::Closed { conn });
+    assert_eq!(rig.peer(2).faults, BTreeMap::from([(origin, 2), (own, 1)]));
+    assert_eq!(
+        (origin.to_string(), own.to_string()),
+        ("ORIGIN".into(), "message".into())
+    );
 }
 
 fn v6(last: u8) -> NextHop {

@@ -8,8 +8,10 @@
 
 mod add_path;
 mod dynamic;
+mod explain;
 mod features;
 mod filters;
+mod handling;
 mod malformed;
 mod policy;
 mod rig;

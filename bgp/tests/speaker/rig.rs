@@ -10,8 +10,8 @@ use manx_bgp::wire::{
     Open, Reach, Segment, Update,
 };
 use manx_bgp::{
-    Config, ConnId, Family, Features, Input, NextHopMode, Output, PathSnapshot, PeerConfig, PeerKey,
-    PeerSnapshot, Policy, Prefix, Speaker, State, Transport,
+    Config, ConnId, Family, Features, Handling, Input, NextHopMode, Output, PathSnapshot, PeerConfig,
+    PeerKey, PeerSnapshot, Policy, Prefix, Speaker, State, Transport,
 };
 
 /// Our AS.
@@ -86,6 +86,7 @@ pub(crate) fn internal(id: u8) -> PeerConfig {
         bfd: None,
         transport: Transport::default(),
         features: Features::default(),
+        handling: Handling::default(),
     }
 }
 

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use manx_bgp::wire::{self, Context, NextHop, Notification};
 use manx_bgp::{
-    Config, ConnId, Family, Features, Input, NextHopMode, Output, PeerConfig, PeerKey, Policy, Prefix,
-    Speaker, State, Transport,
+    Config, ConnId, Family, Features, Handling, Input, NextHopMode, Output, PeerConfig, PeerKey, Policy,
+    Prefix, Speaker, State, Transport,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -180,6 +180,7 @@ pub(crate) fn peer(node: Node) -> PeerConfig {
         bfd: None,
         transport: Transport::default(),
         features: Features::default(),
+        handling: Handling::default(),
     }
 }
 

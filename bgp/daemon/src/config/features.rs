@@ -1,10 +1,11 @@
 //! Settings of what is offered to a neighbor beyond the base protocol.
 
-use manx_bgp::{AddPathConfig, Family, Features};
+use manx_bgp::wire::Role;
+use manx_bgp::{AddPathConfig, Family, Features, RoleConfig};
 use serde::de::{Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::{FamilyName, Neighbor};
+use super::{FamilyName, Neighbor, PeerAs};
 
 /// Several paths per prefix (RFC 7911).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -19,6 +20,22 @@ pub struct AddPathSettings {
     pub families: Option<Vec<FamilyName>>,
 }
 
+/// What we are to a neighbor of another AS (RFC 9234), as the file names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RoleName {
+    /// We sell it transit.
+    Provider,
+    /// We are the route server that it is a member of.
+    Rs,
+    /// It is the route server that we are a member of.
+    RsClient,
+    /// We buy transit from it.
+    Customer,
+    /// Both exchange their own and their customers' routes.
+    Peer,
+}
+
 /// A feature that this neighbor cannot have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
@@ -27,10 +44,26 @@ pub enum Unusable {
         "'addPath.families' has {0}, which the session does not carry: add it to 'families' or leave it out here"
     )]
     AddPathFamily(Family),
+    /// A role towards a neighbor of our own AS.
+    #[error("'role' is for neighbors of another AS (RFC 9234 §4.1): leave it out here")]
+    RoleWithinAs,
+    /// Strict about nothing.
+    #[error("'strictRole' needs a 'role': write ours, or leave it out")]
+    StrictWithoutRole,
 }
 
 /// Whether the neighbor can have all features that it asks for.
-pub(super) fn check(neighbor: &Neighbor) -> Result<(), Unusable> {
+pub(super) fn check(neighbor: &Neighbor, our_asn: u32) -> Result<(), Unusable> {
+    let within = match neighbor.asn {
+        PeerAs::Number(asn) => asn == our_asn,
+        PeerAs::Internal => true,
+        PeerAs::External => false,
+    };
+    match neighbor.role {
+        Some(_) if within => return Err(Unusable::RoleWithinAs),
+        None if neighbor.strict_role => return Err(Unusable::StrictWithoutRole),
+        Some(_) | None => {}
+    }
     let mut families = neighbor.add_path.families.iter().flatten();
     match families.find(|family| !neighbor.families.contains(family)) {
         Some(family) => Err(Unusable::AddPathFamily(family.family())),
@@ -55,6 +88,22 @@ pub(super) fn features(neighbor: &Neighbor) -> Features {
                 send: add_path.send,
             })
             .collect(),
+        role: neighbor.role.map(|role| RoleConfig {
+            role: role.role(),
+            strict: neighbor.strict_role,
+        }),
+    }
+}
+
+impl RoleName {
+    fn role(self) -> Role {
+        match self {
+            Self::Provider => Role::Provider,
+            Self::Rs => Role::RouteServer,
+            Self::RsClient => Role::RouteServerClient,
+            Self::Customer => Role::Customer,
+            Self::Peer => Role::Peer,
+        }
     }
 }
 
@@ -93,12 +142,13 @@ mod tests {
     use super::*;
 
     fn with(settings: &str) -> String {
-        let neighbor = format!("address: 192.0.2.2, asn: 1, families: [ipv4], {settings}");
+        let asn = if settings.contains("asn") { "" } else { "asn: 1, " };
+        let neighbor = format!("address: 192.0.2.2, {asn}families: [ipv4], {settings}");
         format!("asn: 64512\nrouterId: 192.0.2.1\nneighbors: [{{{neighbor}}}]")
     }
 
     #[test]
-    fn add_path_is_for_the_families_of_the_session() {
+    fn features_fit_the_neighbor() {
         let read = |settings: &str| {
             let settings = Settings::parse(&with(settings)).unwrap();
             features(&settings.neighbors[0]).add_path
@@ -113,6 +163,12 @@ mod tests {
             read("addPath: {receive: true, send: 2, families: [ipv4]}"),
             [entry(true, 2)]
         );
+        let settings = Settings::parse(&with("role: rsClient, strictRole: true")).unwrap();
+        let role = RoleConfig {
+            role: Role::RouteServerClient,
+            strict: true,
+        };
+        assert_eq!(features(&settings.neighbors[0]).role, Some(role));
         for (settings, complaint) in [
             (
                 "addPath: {families: [ipv6]}",
@@ -121,6 +177,12 @@ mod tests {
             ("addPath: {send: 70000}", "from 0 to 65535, or 'all'"),
             ("addPath: {send: some}", "from 0 to 65535, or 'all'"),
             ("addPath: {recieve: true}", "did you mean 'receive'?"),
+            ("role: costumer", "did you mean 'customer'?"),
+            ("strictRole: true", "192.0.2.2: 'strictRole' needs a 'role'"),
+            (
+                "role: peer, asn: 64512",
+                "192.0.2.2: 'role' is for neighbors of another AS",
+            ),
         ] {
             let error = Settings::parse(&with(settings)).expect_err(settings).to_string();
             assert!(error.contains(complaint), "{error}");

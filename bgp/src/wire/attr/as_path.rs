@@ -70,6 +70,13 @@ impl AsPath {
         self.segments.iter().map(Segment::hops).sum()
     }
 
+    /// How often `asn` is in it.
+    #[must_use]
+    pub fn count(&self, asn: u32) -> usize {
+        let numbers = self.segments.iter().flat_map(Segment::numbers);
+        numbers.filter(|number| **number == asn).count()
+    }
+
     /// Whether `asn` is anywhere in it: a loop, if it is ours.
     #[must_use]
     pub fn contains(&self, asn: u32) -> bool {
@@ -103,9 +110,10 @@ impl AsPath {
             .any(|segment| segment.numbers().iter().any(wide))
     }
 
-    /// Appends a segment, joining what belongs together.
-    fn push(&mut self, segment: Segment) {
+    /// Appends a segment that is not empty, joining what belongs together.
+    pub(crate) fn push(&mut self, segment: Segment) {
         match (self.segments.last_mut(), segment) {
+            (_, segment) if segment.numbers().is_empty() => {}
             (Some(Segment::Sequence(last)), Segment::Sequence(numbers)) => last.extend(numbers),
             (_, segment) => self.segments.push(segment),
         }
@@ -133,6 +141,15 @@ impl AsPath {
 }
 
 impl Segment {
+    /// The segment with every number replaced, or left out.
+    pub(crate) fn renumbered(&self, change: impl Fn(u32) -> Option<u32>) -> Self {
+        let numbers = self.numbers().iter().copied().filter_map(change).collect();
+        match self {
+            Self::Sequence(_) => Self::Sequence(numbers),
+            Self::Set(_) => Self::Set(numbers),
+        }
+    }
+
     fn hops(&self) -> usize {
         match self {
             Self::Sequence(numbers) => numbers.len(),
