@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use manx_bgp::wire::{self, Action, Context, Message, Problem};
 use manx_bgp::{ConnId, Fault, Input};
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -23,7 +24,9 @@ const WRITE_BATCH: usize = 64;
 const READ_CHUNK: usize = 16 * 1024;
 
 /// How long a closed connection waits for its last bytes to leave and for the peer to close its side.
-/// Closing earlier, with input unread, would reset the connection and lose our NOTIFICATION on its way.
+/// Closing earlier, with input unread, would reset the connection and lose our NOTIFICATION on its way; after it,
+/// the connection is reset: the kernel cannot end it in order with a peer that takes nothing, or whose
+/// acknowledgements GTSM drops, and the peer would think that it stands.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// How many of a connection's malformed attributes are an operator's business; who looks closer sees all.
@@ -86,6 +89,7 @@ async fn serve(
     queue: mpsc::UnboundedReceiver<Bytes>,
     context: watch::Receiver<Arc<Context>>,
 ) {
+    let socket = SockRef::from(&stream).try_clone();
     let (stream, write_half) = stream.into_split();
     let reader = Reader {
         conn,
@@ -123,6 +127,8 @@ async fn serve(
     let over = async { while halves.join_next().await.is_some() {} };
     if timeout(LINGER, over).await.is_err() {
         tracing::debug!(?conn, "the peer did not close its side");
+        let reset = socket.and_then(|socket| socket.set_linger(Some(Duration::ZERO)));
+        reset.unwrap_or_else(|error| tracing::debug!(?conn, %error, "closing without a reset"));
     }
 }
 
@@ -273,6 +279,7 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::Interest;
     use tokio::net::TcpListener;
 
     use super::*;
@@ -358,6 +365,18 @@ mod tests {
             ),
             "{input:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_never_closes_is_reset() {
+        let (link, peer, _jobs) = served(decode).await;
+        // More than both kernels hold: the end of our side cannot reach the peer.
+        link.send(Bytes::from(vec![0; 64 << 20]));
+        drop(link);
+        let reset = timeout(LINGER * 10, peer.ready(Interest::ERROR)).await.unwrap();
+        assert!(reset.unwrap().is_error());
+        let error = peer.take_error().unwrap().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[tokio::test]
