@@ -71,7 +71,7 @@ mod tests {
         }
     }
 
-    /// RFC 9234 §5, ingress: per role, what becomes of no mark, the neighbor's and another AS's; none: leaked.
+    /// RFC 9234 §5 (ingress): per role, what becomes of no mark, the neighbor's and another AS's; none: leaked.
     #[test]
     fn what_comes_in_is_marked_or_has_leaked() {
         let (none, theirs, other) = (Some(None), Some(Some(NEIGHBOR)), Some(Some(OTHER)));
@@ -102,7 +102,7 @@ mod tests {
         }
     }
 
-    /// RFC 9234 §5, egress: per role, what becomes of no mark and of one; none: it stays.
+    /// RFC 9234 §5 (egress): per role, what becomes of no mark and of one; none: it stays.
     #[test]
     fn what_leaves_is_marked_or_stays() {
         let (none, ours, other) = (Some(None), Some(Some(US)), Some(Some(OTHER)));
