@@ -11,7 +11,7 @@ use manx_bgpd::config::Settings;
 const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
 /// Field → another value than its default, or than the base's.
-const CHANGES: [(&str, &str); 25] = [
+const CHANGES: [(&str, &str); 34] = [
     ("asn", "64513"),
     ("localAddress", "192.0.2.1"),
     ("nextHopV4", "192.0.2.9"),
