@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
+
+use manx_tests::binaries::program;
 
 use crate::bird::{self, Bird};
 use crate::net::{Cable, Ends, FIRST, SOON, always, becomes, eventually, ip};
@@ -16,22 +17,6 @@ pub(crate) const SESSION: Session = Session {
 
 pub(crate) const OURS: [&str; 2] = ["10.1.0.0/24", "2001:db8:1::/64"];
 pub(crate) const THEIRS: [&str; 2] = ["10.2.0.0/24", "2001:db8:2::/64"];
-
-/// The binary beside the tests' own.
-pub(crate) fn program() -> PathBuf {
-    let tests = std::env::current_exe().expect("a process knows its file");
-    let program = tests
-        .ancestors()
-        .nth(2)
-        .expect("tests lie in target/PROFILE/deps")
-        .join("manx-bgpd");
-    assert!(
-        program.exists(),
-        "{} is missing: cargo build -p manx-bgpd",
-        program.display()
-    );
-    program
-}
 
 /// A folder with `manx-bgpd`'s configuration and log.
 pub(crate) struct Daemon(tempfile::TempDir);
@@ -67,7 +52,7 @@ neighbors:
     }
 
     pub(crate) fn start(&self, cable: &Cable) -> Process {
-        let mut command = cable.ours.command(program());
+        let mut command = cable.ours.command(program("manx-bgpd"));
         command.arg("--config").arg(self.0.path().join("speaker.yaml"));
         Process::spawn(&mut command, &self.0.path().join("log"))
     }

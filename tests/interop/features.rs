@@ -10,9 +10,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use manx_bgpd::bgp::wire::Role;
 use manx_bgpd::bgp::{AddPathConfig, Family, Features, PathSnapshot, PeerConfig, PeerKey, RoleConfig};
+use manx_tests::binaries::program;
 use serde_json::Value;
 
-use crate::binary::program;
 use crate::net::{Cable, Ends, FIRST, SOON, becomes, eventually, run};
 use crate::ours::{self, Ours};
 use crate::router::{Base, EXTERNAL, Process};
@@ -465,7 +465,7 @@ fn ipv4_flows_over_ipv6(start: fn(&Cable) -> Other, learned: fn(&Other) -> Strin
 neighbors: [{{address: \"{THEIR_V6}\", asn: {THEIR_ASN}, import: accept, export: accept}}]\n"
     );
     fs::write(&file, text).expect("the configuration can be written");
-    let mut command = cable.ours.command(program());
+    let mut command = cable.ours.command(program("manx-bgpd"));
     let mut process = Process::spawn(command.arg("--config").arg(&file), &folder.path().join("log"));
     eventually("the kernel has their prefix", SOON, || {
         run(cable.ours.command("ip").args(["route", "show", "10.2.0.0/24"]))

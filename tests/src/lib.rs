@@ -5,3 +5,4 @@
 pub mod binaries;
 pub mod sample;
 pub mod tree;
+pub mod users;
