@@ -170,6 +170,10 @@ impl Driver {
                     return;
                 }
             }
+            // All of them: one a turn would fall behind where connections come and go by the batch.
+            while let Some(ended) = self.links.try_join_next() {
+                report(ended);
+            }
             self.guard.update_listeners(false);
             if self
                 .speaker
