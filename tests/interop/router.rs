@@ -302,10 +302,13 @@ impl Base {
         self.folder.path().join(name)
     }
 
-    /// Writes a file in the folder.
+    /// Writes a file in the folder, in one step for whoever reads it meanwhile: BIRD answers before it has read
+    /// its configuration.
     pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.path(name);
-        fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let (new, path) = (self.path(&format!("{name}.new")), self.path(name));
+        fs::write(&new, text)
+            .and_then(|()| fs::rename(&new, &path))
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         path
     }
 
