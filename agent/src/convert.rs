@@ -91,7 +91,8 @@ pub fn learned(prefix: Prefix, next_hops: &[NextHop]) -> Update {
         return Update::Remove { prefix, source };
     }
     let hops = next_hops.iter().map(|next_hop| Hop {
-        gateway: gateway(next_hop),
+        // A global address is enough for the kernel to find the interface.
+        gateway: next_hop.address(),
         device: None,
     });
     Update::Set(Route {
@@ -99,21 +100,6 @@ pub fn learned(prefix: Prefix, next_hops: &[NextHop]) -> Update {
         target: Target::Via(hops.collect()),
         source,
     })
-}
-
-/// The address to send to. A global address is enough for the kernel to find the interface.
-fn gateway(next_hop: &NextHop) -> IpAddr {
-    match next_hop {
-        NextHop::V4(address) => (*address).into(),
-        NextHop::V6 {
-            global,
-            link_local: Some(link_local),
-        } if global.is_unspecified() => (*link_local).into(),
-        NextHop::V6 {
-            global,
-            link_local: _,
-        } => (*global).into(),
-    }
 }
 
 /// The covering route of a block of ours.

@@ -4,7 +4,6 @@
 //! of the prefix, operators can see why it is not used, and a change of policy needs no help from the peer.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use crate::config::{Config, PeerConfig, Policy};
 use crate::filter::{Subject, Verdict};
@@ -87,7 +86,7 @@ pub(crate) fn loops(
     } else if [own.v4, own.v6]
         .into_iter()
         .flatten()
-        .any(|it| address(it) == address(next_hop))
+        .any(|it| it.address() == next_hop.address())
     {
         Some(Refusal::OwnNextHop)
     } else {
@@ -108,16 +107,4 @@ pub(crate) fn judge<'a>(
         learned: true,
         external: from.external,
     })
-}
-
-/// The address that packets go to.
-fn address(next_hop: NextHop) -> IpAddr {
-    match next_hop {
-        NextHop::V4(address) => address.into(),
-        NextHop::V6 {
-            global,
-            link_local: Some(link_local),
-        } if global.is_unspecified() => link_local.into(),
-        NextHop::V6 { global, .. } => global.into(),
-    }
 }

@@ -141,7 +141,7 @@ fn path(node: &str, snapshot: &PathSnapshot) -> BgpRoute {
     BgpRoute {
         node: node.to_owned(),
         prefix: snapshot.prefix.network(),
-        next_hop: snapshot.next_hop.as_ref().map(gateway),
+        next_hop: snapshot.next_hop.map(NextHop::address),
         peer: snapshot.peer.map(|peer| peer.address),
         best: snapshot.best,
         as_path: as_path(&attributes.as_path),
@@ -184,21 +184,6 @@ fn communities(attributes: &Attributes) -> Vec<String> {
         .iter()
         .map(|[global, a, b]| format!("{global}:{a}:{b}"));
     standard.chain(extended).chain(large).collect()
-}
-
-/// The address to send to.
-fn gateway(next_hop: &NextHop) -> IpAddr {
-    match next_hop {
-        NextHop::V4(address) => (*address).into(),
-        NextHop::V6 {
-            global,
-            link_local: Some(link_local),
-        } if global.is_unspecified() => (*link_local).into(),
-        NextHop::V6 {
-            global,
-            link_local: _,
-        } => (*global).into(),
-    }
 }
 
 #[cfg(test)]

@@ -45,6 +45,22 @@ impl NextHop {
         }
     }
 
+    /// The address that packets go to: the global one where there is one.
+    #[must_use]
+    pub fn address(self) -> IpAddr {
+        match self {
+            Self::V4(address) => address.into(),
+            Self::V6 {
+                global,
+                link_local: Some(link_local),
+            } if global.is_unspecified() => link_local.into(),
+            Self::V6 {
+                global,
+                link_local: _,
+            } => global.into(),
+        }
+    }
+
     /// Whether a host could answer there: neither "this network", loopback, multicast nor reserved.
     pub(super) fn is_usable(self) -> bool {
         match self {
@@ -67,19 +83,9 @@ impl fmt::Display for Nlri {
 }
 
 impl fmt::Display for NextHop {
-    /// The address that packets go to: the global one where there is one.
+    /// The address that packets go to.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::V4(address) => address.fmt(f),
-            Self::V6 {
-                global,
-                link_local: Some(link_local),
-            } if global.is_unspecified() => link_local.fmt(f),
-            Self::V6 {
-                global,
-                link_local: _,
-            } => global.fmt(f),
-        }
+        self.address().fmt(f)
     }
 }
 
