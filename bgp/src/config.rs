@@ -153,6 +153,35 @@ impl Config {
     }
 }
 
+impl PeerConfig {
+    /// A session that dials port 179, takes and gives all IPv4 unicast routes, and asks for nothing else: what
+    /// settings that are about few fields start from.
+    #[must_use]
+    pub fn new(key: PeerKey, asn: u32) -> Self {
+        Self {
+            key,
+            port: 179,
+            asn,
+            local_address: None,
+            next_hop_v4: None,
+            next_hop_v6: None,
+            passive: false,
+            hold_time: Duration::from_secs(90),
+            min_hold_time: Duration::ZERO,
+            families: vec![Family::Ipv4Unicast],
+            route_reflector_client: false,
+            graceful_restart: None,
+            next_hop: NextHopMode::Auto,
+            import: Policy::Accept,
+            export: Policy::Accept,
+            bfd: None,
+            transport: Transport::default(),
+            features: Features::default(),
+            handling: Handling::default(),
+        }
+    }
+}
+
 impl BfdConfig {
     /// The session with a peer, from `local` where one is given.
     #[must_use]

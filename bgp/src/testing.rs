@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::session::Session;
 use crate::session::negotiate::{Restarted, negotiate, offer};
-use crate::{Config, Family, Features, Handling, NextHopMode, PeerConfig, PeerKey, Policy, Transport};
+use crate::{Config, Family, PeerConfig, PeerKey};
 
 /// Some instant.
 #[expect(
@@ -37,29 +37,14 @@ pub(crate) fn config(id: u8) -> Config {
 
 /// The settings for speaker number `id` as a peer.
 pub(crate) fn peer(id: u8) -> PeerConfig {
+    let key = PeerKey {
+        address: IpAddr::V4(address(id)),
+        scope: 0,
+    };
     PeerConfig {
-        key: PeerKey {
-            address: IpAddr::V4(address(id)),
-            scope: 0,
-        },
-        port: 179,
-        asn: 64_512,
-        local_address: None,
-        next_hop_v4: None,
-        next_hop_v6: None,
-        passive: false,
-        hold_time: Duration::from_secs(90),
-        min_hold_time: Duration::ZERO,
         families: Family::ALL.to_vec(),
-        route_reflector_client: false,
         graceful_restart: Some(Duration::from_secs(120)),
-        next_hop: NextHopMode::Auto,
-        import: Policy::Accept,
-        export: Policy::Accept,
-        bfd: None,
-        transport: Transport::default(),
-        features: Features::default(),
-        handling: Handling::default(),
+        ..PeerConfig::new(key, 64_512)
     }
 }
 

@@ -10,8 +10,8 @@ use ipnetwork::IpNetwork;
 use manx_bgpd::bgp::bfd;
 use manx_bgpd::bgp::transport::{Authentication, Distance, Secret};
 use manx_bgpd::bgp::{
-    AddPathConfig, BfdConfig, Config, Family, Features, Handling, NextHopMode, PathSnapshot, PeerConfig,
-    PeerKey, PeerSnapshot, Policy, Prefix, State, Transport,
+    AddPathConfig, BfdConfig, Config, Family, Features, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot,
+    Prefix, State, Transport,
 };
 use manx_bgpd::{Events, Handle, Options};
 use manx_linux::Netns;
@@ -199,23 +199,16 @@ fn key(ends: Ends) -> PeerKey {
 /// The settings for the peer of a session.
 pub(crate) fn peer(session: Session, ends: Ends) -> PeerConfig {
     PeerConfig {
-        key: key(ends),
-        port: 179,
-        asn: session.their_asn,
         local_address: Some(ends.ours.into()),
         next_hop_v4: Some(ends.ours),
         next_hop_v6: Some(ends.ours_v6),
         passive: session.we_wait,
         hold_time: Duration::from_secs(session.hold_time.into()),
-        min_hold_time: Duration::ZERO,
         families: Family::ALL.to_vec(),
         route_reflector_client: session.reflector == Some(Side::Ours),
         graceful_restart: session
             .graceful_restart
             .map(|seconds| Duration::from_secs(seconds.into())),
-        next_hop: NextHopMode::Auto,
-        import: Policy::Accept,
-        export: Policy::Accept,
         bfd: session.bfd.map(|hops| BfdConfig {
             multihop: hops == Hops::Several,
             min_tx: Duration::from_millis(300),
@@ -234,8 +227,8 @@ pub(crate) fn peer(session: Session, ends: Ends) -> PeerConfig {
                 .collect(),
             ..Features::default()
         },
-        handling: Handling::default(),
         transport: transport(session.protection),
+        ..PeerConfig::new(key(ends), session.their_asn)
     }
 }
 

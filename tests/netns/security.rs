@@ -6,10 +6,7 @@ use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
 
 use manx_bgp::transport::{AoAlgorithm, AoKey, Authentication, Distance, Secret};
-use manx_bgp::{
-    Config, Family, Features, Handling, NextHopMode, PeerConfig, PeerKey, PeerSnapshot, Policy, Prefix,
-    RangeConfig, State, Transport,
-};
+use manx_bgp::{Config, PeerConfig, PeerKey, PeerSnapshot, Prefix, RangeConfig, State, Transport};
 use manx_bgpd::{Events, Handle, Options};
 use manx_linux::Netns;
 use socket2::{Domain, Socket, Type};
@@ -133,29 +130,16 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn peer(address: &str, local: &str, transport: Transport) -> PeerConfig {
+    let key = PeerKey {
+        address: ip(address),
+        scope: 0,
+    };
     PeerConfig {
-        key: PeerKey {
-            address: ip(address),
-            scope: 0,
-        },
-        port: 179,
-        asn: ASN,
         local_address: Some(ip(local)),
         next_hop_v4: Some(Ipv4Addr::new(198, 18, 0, 1)),
-        next_hop_v6: None,
-        passive: false,
-        hold_time: Duration::from_secs(90),
-        min_hold_time: Duration::ZERO,
-        families: vec![Family::Ipv4Unicast],
-        route_reflector_client: false,
         graceful_restart: Some(Duration::from_secs(60)),
-        next_hop: NextHopMode::Auto,
-        import: Policy::Accept,
-        export: Policy::Accept,
-        bfd: None,
-        features: Features::default(),
-        handling: Handling::default(),
         transport,
+        ..PeerConfig::new(key, ASN)
     }
 }
 

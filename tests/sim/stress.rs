@@ -10,10 +10,7 @@ use manx_bgp::wire::{
     AsPath, Attributes, Capability, GracefulRestart, Message, NextHop, Nlri, Notification, Open, Reach,
     RouteRefresh, Segment, Update,
 };
-use manx_bgp::{
-    Config, ConnId, Family, Features, Handling, Input, Output, PeerConfig, Policy, Prefix, Speaker, State,
-    Transport,
-};
+use manx_bgp::{Config, ConnId, Family, Input, Output, PeerConfig, Policy, Prefix, Speaker, State};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -217,16 +214,11 @@ impl Victim {
             asn: ASN + self.rng.random_range(0..2),
             passive: self.rng.random(),
             hold_time: Duration::from_secs([0, 3, 90][self.rng.random_range(0..3)]),
-            min_hold_time: Duration::ZERO,
             families: Family::ALL[..self.rng.random_range(1..3)].to_vec(),
             route_reflector_client: self.rng.random(),
             graceful_restart: self.rng.random_bool(0.5).then_some(Duration::from_secs(10)),
             import: policies.choose(&mut self.rng).unwrap().clone(),
             export: policies.choose(&mut self.rng).unwrap().clone(),
-            bfd: None,
-            transport: Transport::default(),
-            features: Features::default(),
-            handling: Handling::default(),
             ..peer(node)
         }
     }

@@ -6,10 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use manx_bgp::wire::{self, Capability, Context, Message, NextHop, Notification, Open, RouteRefresh};
-use manx_bgp::{
-    Config, Family, Fault, Features, Handling, NextHopMode, PeerConfig, PeerKey, Policy, Prefix, State,
-    Transport,
-};
+use manx_bgp::{Config, Family, Fault, PeerConfig, PeerKey, Prefix, State};
 use manx_bgpd::{Event, Events, Handle, Options, start};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -49,29 +46,15 @@ fn next_hop(address: Ipv4Addr) -> Ipv4Addr {
 }
 
 fn peer(local: Ipv4Addr, remote: SocketAddr) -> PeerConfig {
+    let key = PeerKey {
+        address: remote.ip(),
+        scope: 0,
+    };
     PeerConfig {
-        key: PeerKey {
-            address: remote.ip(),
-            scope: 0,
-        },
         port: remote.port(),
-        asn: ASN,
         local_address: Some(IpAddr::V4(local)),
         next_hop_v4: Some(next_hop(local)),
-        next_hop_v6: None,
-        passive: false,
-        hold_time: Duration::from_secs(90),
-        min_hold_time: Duration::ZERO,
-        families: vec![Family::Ipv4Unicast],
-        route_reflector_client: false,
-        graceful_restart: None,
-        next_hop: NextHopMode::Auto,
-        import: Policy::Accept,
-        export: Policy::Accept,
-        bfd: None,
-        transport: Transport::default(),
-        features: Features::default(),
-        handling: Handling::default(),
+        ..PeerConfig::new(key, ASN)
     }
 }
 

@@ -10,8 +10,8 @@ use manx_bgp::wire::{
     Open, Reach, Segment, Update,
 };
 use manx_bgp::{
-    Config, ConnId, Family, Features, Handling, Input, NextHopMode, Output, PathSnapshot, PeerConfig,
-    PeerKey, PeerSnapshot, Policy, Prefix, Speaker, State, Transport,
+    Config, ConnId, Family, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix, Speaker,
+    State,
 };
 
 /// Our AS.
@@ -68,25 +68,8 @@ pub(crate) fn config() -> Config {
 /// A peer of our AS.
 pub(crate) fn internal(id: u8) -> PeerConfig {
     PeerConfig {
-        key: key(id),
-        port: 179,
-        asn: ASN,
-        local_address: None,
-        next_hop_v4: None,
-        next_hop_v6: None,
         passive: true,
-        hold_time: Duration::from_secs(90),
-        min_hold_time: Duration::ZERO,
-        families: vec![Family::Ipv4Unicast],
-        route_reflector_client: false,
-        graceful_restart: None,
-        next_hop: NextHopMode::Auto,
-        import: Policy::Accept,
-        export: Policy::Accept,
-        bfd: None,
-        transport: Transport::default(),
-        features: Features::default(),
-        handling: Handling::default(),
+        ..PeerConfig::new(key(id), ASN)
     }
 }
 

@@ -12,10 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use manx_bgp::wire::{self, Context, NextHop, Notification};
-use manx_bgp::{
-    Config, ConnId, Family, Features, Handling, Input, NextHopMode, Output, PeerConfig, PeerKey, Policy,
-    Prefix, Speaker, State, Transport,
-};
+use manx_bgp::{Config, ConnId, Input, Output, PeerConfig, PeerKey, Prefix, Speaker, State};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -162,25 +159,8 @@ pub(crate) fn config(node: Node, seed: u64) -> Config {
 /// Settings for a peer that tests vary.
 pub(crate) fn peer(node: Node) -> PeerConfig {
     PeerConfig {
-        key: key(node),
-        port: 179,
-        asn: ASN,
-        local_address: None,
-        next_hop_v4: None,
-        next_hop_v6: None,
-        passive: false,
-        hold_time: Duration::from_secs(90),
-        min_hold_time: Duration::ZERO,
-        families: vec![Family::Ipv4Unicast],
-        route_reflector_client: false,
         graceful_restart: Some(Duration::from_secs(120)),
-        next_hop: NextHopMode::Auto,
-        import: Policy::Accept,
-        export: Policy::Accept,
-        bfd: None,
-        transport: Transport::default(),
-        features: Features::default(),
-        handling: Handling::default(),
+        ..PeerConfig::new(key(node), ASN)
     }
 }
 
