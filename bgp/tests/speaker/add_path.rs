@@ -141,9 +141,8 @@ fn the_best_path_is_the_best_of_all() {
     assert_eq!(rig.selected(target), [33]);
 }
 
-/// RFC 4724 §4.2 (stale): after a restart each path is kept, and swept, by itself.
-#[test]
-fn a_restart_keeps_and_sweeps_path_by_path() {
+/// A peer that has told two paths, 0 and 7, to one prefix, and that they are all.
+fn two_paths() -> (Rig, ConnId, Prefix) {
     let mut rig = Rig::new(config());
     let conn = establish(&mut rig, 2, 0);
     let target = prefix("10.1.0.0/26");
@@ -151,6 +150,13 @@ fn a_restart_keeps_and_sweeps_path_by_path() {
         rig.update(conn, with_id(path_id, via, target, path(&[])));
     }
     rig.update(conn, end_of_rib());
+    (rig, conn, target)
+}
+
+/// RFC 4724 §4.2 (stale): after a restart each path is kept, and swept, by itself.
+#[test]
+fn a_restart_keeps_and_sweeps_path_by_path() {
+    let (mut rig, conn, target) = two_paths();
     rig.input(Input::Closed { conn });
     assert_eq!(rig.selected(target), [20, 27]);
     assert!(rig.paths(target).iter().all(|path| path.stale));
@@ -167,13 +173,7 @@ fn a_restart_keeps_and_sweeps_path_by_path() {
 /// RFC 7313 §4 (receiver): a refresh sweeps path by path, too.
 #[test]
 fn a_refresh_sweeps_path_by_path() {
-    let mut rig = Rig::new(config());
-    let conn = establish(&mut rig, 2, 0);
-    let target = prefix("10.1.0.0/26");
-    for (path_id, via) in [(0, 20), (7, 27)] {
-        rig.update(conn, with_id(path_id, via, target, path(&[])));
-    }
-    rig.update(conn, end_of_rib());
+    let (mut rig, conn, target) = two_paths();
     let mark = |subtype| {
         Message::RouteRefresh(RouteRefresh {
             family: Some(V4),
