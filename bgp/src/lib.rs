@@ -39,5 +39,6 @@ pub use handling::{Handling, LimitAction, LimitState, PathLimit};
 pub use prefix::{Family, Prefix};
 pub use seam::{ConnId, Input, Output};
 pub use speaker::Speaker;
+pub use speaker::monitor::{Established, Place, ReceivedRoute, SessionEnd, Statistics};
 pub use status::{Fault, LimitSnapshot, PathSnapshot, PeerSnapshot, State};
 pub use transport::Transport;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 
+use crate::speaker::monitor::SessionEnd;
 use crate::status::Fault;
 use crate::wire::{Context, Message, NextHop, Notification};
 use crate::{PeerConfig, PeerKey, Prefix, RangeConfig};
@@ -141,5 +142,7 @@ pub enum Output {
         up: bool,
         /// Why it went down.
         reason: Option<String>,
+        /// How it went down.
+        end: Option<SessionEnd>,
     },
 }

@@ -13,6 +13,7 @@ mod features;
 mod filters;
 mod handling;
 mod malformed;
+mod monitor;
 mod policy;
 mod rig;
 mod routes;

@@ -10,8 +10,8 @@ use manx_bgp::wire::{
     Open, Reach, Segment, Update,
 };
 use manx_bgp::{
-    Config, ConnId, Family, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix, Speaker,
-    State,
+    Config, ConnId, Family, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix,
+    SessionEnd, Speaker, State,
 };
 
 /// Our AS.
@@ -31,6 +31,8 @@ pub(crate) struct Rig {
     /// How often the kernel was told something.
     pub(crate) changes: usize,
     pub(crate) converged: bool,
+    /// How sessions ended.
+    pub(crate) ends: Vec<SessionEnd>,
     /// Ranges that turned a peer away.
     pub(crate) full: Vec<Prefix>,
     accepted: u64,
@@ -157,6 +159,7 @@ impl Rig {
             selected: BTreeMap::new(),
             changes: 0,
             converged: false,
+            ends: Vec::new(),
             full: Vec::new(),
             accepted: 0,
         }
@@ -186,7 +189,7 @@ impl Rig {
                 }
                 Output::Converged => self.converged = true,
                 Output::RangeFull(range) => self.full.push(range),
-                Output::Session { .. } => {}
+                Output::Session { end, .. } => self.ends.extend(end),
             }
         }
     }
