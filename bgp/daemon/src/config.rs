@@ -5,6 +5,7 @@
 mod dynamic;
 mod features;
 mod handling;
+mod monitoring;
 mod transport;
 
 use std::collections::BTreeSet;
@@ -28,6 +29,7 @@ use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _};
 pub use self::dynamic::DynamicNeighbor;
 pub use self::features::{AddPathSettings, RoleName, Unusable};
 pub use self::handling::{ActionName, MaxPrefix, Misfit};
+pub use self::monitoring::Collector;
 pub use self::transport::{AlgorithmName, Contradiction, TcpAoKey};
 use crate::Options;
 use crate::filters::FilterSettings;
@@ -80,6 +82,9 @@ pub struct Settings {
     /// Filters that neighbours' `import` and `export` name.
     #[serde(default)]
     pub filters: Vec<FilterSettings>,
+    /// Monitoring stations (RFC 7854).
+    #[serde(default)]
+    pub bmp: Vec<Collector>,
 }
 
 /// A peer.
@@ -281,6 +286,9 @@ pub enum ConfigError {
     /// Two neighbours have one address.
     #[error("the neighbor {0} is listed twice: keep one of the two")]
     Twice(String),
+    /// Two collectors have one address.
+    #[error("the collector {0} is listed twice: keep one of the two")]
+    CollectorTwice(String),
     /// Two filters have one name.
     #[error("the filter '{0}' is listed twice: give one of the two another name")]
     FilterTwice(String),
@@ -346,10 +354,13 @@ impl Settings {
             }
         }
         settings.check_filters()?;
-        Ok(settings)
+        let mut collectors = BTreeSet::new();
+        match settings.bmp.iter().find(|it| !collectors.insert(&it.address)) {
+            Some(again) => Err(ConfigError::CollectorTwice(again.address.clone())),
+            None => Ok(settings),
+        }
     }
 
-    /// Every filter has a name of its own, and every name a filter.
     /// Settings of neighbours and of ranges, with what each is called.
     fn all_neighbors(&self) -> impl Iterator<Item = (String, &Neighbor)> {
         let single = self
@@ -363,6 +374,7 @@ impl Settings {
         single.chain(ranges)
     }
 
+    /// Every filter has a name of its own, and every name a filter.
     fn check_filters(&self) -> Result<(), ConfigError> {
         let mut known = BTreeSet::new();
         if let Some(again) = self
@@ -1117,6 +1129,22 @@ neighbors:
             (
                 "asn: 1\nrouterID: 1.1.1.1".to_owned(),
                 "2:1: unknown field 'routerID'; did you mean 'routerId'?",
+            ),
+            (
+                format!("{MINIMAL}bmp: [{{address: 192.0.2.9}}]"),
+                "3:17: '192.0.2.9' is not where a collector listens: write 192.0.2.9:11019",
+            ),
+            (
+                format!("{MINIMAL}bmp: [{{address: '[::1]:0'}}]"),
+                "is not where a collector listens",
+            ),
+            (
+                format!("{MINIMAL}bmp: [{{address: 'a:1', name: ''}}]"),
+                "a name of 0 octets is not possible: write 1 to 255",
+            ),
+            (
+                format!("{MINIMAL}bmp: [{{address: 'a.b:1'}}, {{address: 'a.b:1', name: c}}]"),
+                "the collector a.b:1 is listed twice",
             ),
             (
                 neighbor("import: [none]"),

@@ -173,7 +173,12 @@ async fn write_queue(
 
 /// Hands the driver an input; waits while the inbox is full.
 async fn tell(inbox: &mpsc::Sender<Job>, input: Input) {
-    if inbox.send(Job::Input(Box::new(input))).await.is_err() {
+    hand(inbox, Job::Input(Box::new(input))).await;
+}
+
+/// Hands the driver a job; waits while the inbox is full.
+async fn hand(inbox: &mpsc::Sender<Job>, job: Job) {
+    if inbox.send(job).await.is_err() {
         tracing::debug!("the speaker has stopped");
     }
 }
@@ -231,7 +236,7 @@ impl Reader {
         }
         loop {
             let context = self.context.borrow().clone();
-            let mut faults = Vec::new();
+            let (mut faults, mut open) = (Vec::new(), None);
             let message = match wire::frame(&mut self.buffer, context.max_message) {
                 Ok(Some(frame)) => {
                     let (stream, complaints) = (&self.stream, &mut self.complaints);
@@ -239,7 +244,11 @@ impl Reader {
                         complaints.log(stream, &problem, action);
                         faults.push(Fault::new(&problem, action));
                     };
-                    (self.decode)(&frame, &context, &mut report)
+                    let message = (self.decode)(&frame, &context, &mut report);
+                    // A copy: what is kept shall not keep all that was read with it.
+                    let opens = matches!(message, Ok(Message::Open(_)));
+                    open = opens.then(|| Bytes::copy_from_slice(&frame));
+                    message
                 }
                 Ok(None) => {
                     self.fill().await?;
@@ -247,12 +256,15 @@ impl Reader {
                 }
                 Err(error) => Err(error),
             };
-            let opens = matches!(message, Ok(Message::Open(_)));
+            let opens = open.is_some();
             let last = message.is_err();
             let message = message.map_err(|error| {
                 tracing::debug!(conn = ?self.conn, %error, "the peer broke the protocol");
                 error.into()
             });
+            if let Some(open) = open {
+                hand(&self.inbox, Job::Opened(self.conn, open)).await;
+            }
             if !faults.is_empty() {
                 let conn = self.conn;
                 tell(&self.inbox, Input::Faulty { conn, faults }).await;
@@ -296,9 +308,12 @@ mod tests {
     }
 
     async fn next_input(jobs: &mut mpsc::Receiver<Job>) -> Input {
-        match timeout(Duration::from_secs(30), jobs.recv()).await.unwrap() {
-            Some(Job::Input(input)) => *input,
-            other => panic!("not an input: {other:?}"),
+        loop {
+            match timeout(Duration::from_secs(30), jobs.recv()).await.unwrap() {
+                Some(Job::Input(input)) => return *input,
+                Some(Job::Opened(ConnId(7), _)) => {}
+                other => panic!("not an input: {other:?}"),
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use manx_bgp::{Input, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix, R
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::DropGuard;
 
+use crate::config::Collector;
 use crate::driver::Job;
 
 /// The way into a running speaker. Clones share it; when the last one goes, so does the speaker, at once.
@@ -62,6 +63,11 @@ impl Handle {
     /// No longer announces it.
     pub async fn unoriginate(&self, prefix: Prefix) {
         self.input(Input::Unoriginate(prefix)).await;
+    }
+
+    /// Has these monitoring stations told, and no others; those that were told before notice nothing.
+    pub async fn monitor(&self, collectors: Vec<Collector>) {
+        self.send(Job::Collectors(collectors)).await;
     }
 
     /// Every configured peer, as it is now.
