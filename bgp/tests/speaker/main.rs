@@ -12,6 +12,7 @@ mod explain;
 mod features;
 mod filters;
 mod handling;
+mod link_local;
 mod malformed;
 mod policy;
 mod rig;
