@@ -24,7 +24,6 @@ pub(crate) struct Inbound {
     key: PeerKey,
     /// Where it has paths.
     prefixes: BTreeSet<PrefixId>,
-    /// How many.
     /// How many paths the peer announces, by family.
     received: [u64; Family::ALL.len()],
     accepted: u64,

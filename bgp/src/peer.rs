@@ -256,20 +256,15 @@ impl Peer {
 
     /// The next messages with routes, if there are any to be sent.
     pub(crate) fn next_messages(&mut self, local: &Config, rib: &mut Rib) -> Option<Vec<Bytes>> {
-        let Live { session, own, .. } = self.live.as_ref()?;
-        let target = Target {
-            local,
-            peer: &self.config,
-            own: *own,
-            context: &session.context,
-        };
-        self.outbound.next_messages(&target, session, rib)
+        let live = self.live.as_ref()?;
+        let target = target(&self.config, live, local);
+        self.outbound.next_messages(&target, &live.session, rib)
     }
 
     /// What the peer is told of a prefix; nothing is known of peers without a session.
     pub(crate) fn told(&self, local: &Config, id: PrefixId, prefix: Prefix, rib: &Rib) -> ExplainedPeer {
         let peer = self.config.key;
-        let Some(Live { session, own, .. }) = &self.live else {
+        let Some(live) = &self.live else {
             return ExplainedPeer {
                 peer,
                 advertised: false,
@@ -277,13 +272,7 @@ impl Peer {
                 reason: Some(format!("the session is {}", self.peering.state())),
             };
         };
-        let target = Target {
-            local,
-            peer: &self.config,
-            own: *own,
-            context: &session.context,
-        };
-        explain::told(peer, &target, id, prefix, rib)
+        explain::told(peer, &target(&self.config, live, local), id, prefix, rib)
     }
 
     /// How far the peer's initial routes are.
@@ -329,6 +318,15 @@ impl Peer {
             }
         };
         self.config.handling.limits.iter().map(shown).collect()
+    }
+}
+
+fn target<'a>(config: &'a PeerConfig, live: &'a Live, local: &'a Config) -> Target<'a> {
+    Target {
+        local,
+        peer: config,
+        own: live.own,
+        context: &live.session.context,
     }
 }
 
