@@ -183,7 +183,11 @@ fn wanted<'a>(
 ) -> SmallVec<[(u32, Path, Verdict<'a>); 1]> {
     let family = prefix.family();
     let labelled = target.adds_paths(family);
-    let limit = if labelled { target.peer.features.paths_to_send(family) } else { 1 };
+    let limit = if labelled {
+        target.peer.features.paths_to_send(family)
+    } else {
+        1
+    };
     let candidates = target.candidates(id, family, rib).into_iter();
     let admitted = candidates.filter_map(|path| Some((path, target.admit(prefix, path).ok()?)));
     admitted
