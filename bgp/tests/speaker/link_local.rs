@@ -86,7 +86,7 @@ fn told(rig: &mut Rig, conn: ConnId, target: Prefix) -> Option<NextHop> {
     let updates = rig.updates(conn);
     let reach = updates.iter().flat_map(|update| &update.reach);
     let of_target = |reach: &&Reach| reach.nlri.iter().any(|nlri| nlri.prefix == target);
-    reach.filter(of_target).last().map(|reach| reach.next_hop)
+    reach.filter(of_target).next_back().map(|reach| reach.next_hop)
 }
 
 /// Link-local addresses are unique on their link only (RFC 4291, section 2.5.6).
