@@ -84,9 +84,9 @@ fn announce(rig: &mut Rig, conn: ConnId, asns: &[u32], target: Prefix, next_hop:
 /// The next hop last told on a connection for a prefix.
 fn told(rig: &mut Rig, conn: ConnId, target: Prefix) -> Option<NextHop> {
     let updates = rig.updates(conn);
-    let reach = updates.iter().flat_map(|update| &update.reach);
+    let mut reach = updates.iter().flat_map(|update| &update.reach);
     let of_target = |reach: &&Reach| reach.nlri.iter().any(|nlri| nlri.prefix == target);
-    reach.filter(of_target).next_back().map(|reach| reach.next_hop)
+    reach.rfind(of_target).map(|reach| reach.next_hop)
 }
 
 /// Link-local addresses are unique on their link only (RFC 4291, section 2.5.6).
