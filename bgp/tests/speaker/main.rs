@@ -18,3 +18,4 @@ mod rig;
 mod routes;
 mod session;
 mod start;
+mod wire_cases;
