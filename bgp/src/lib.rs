@@ -22,6 +22,7 @@ mod leak;
 mod outbound;
 mod peer;
 pub mod prefix;
+mod repetition;
 mod rib;
 pub mod seam;
 mod session;

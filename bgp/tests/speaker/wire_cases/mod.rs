@@ -205,10 +205,9 @@ impl Observed {
 /// Every case of the table ends as it says, and every one that leaves the session up is followed by an UPDATE that is
 /// taken.
 ///
-/// RFC 7606 §3 h: of several errors the strongest action is taken.
+/// RFC 7606 §3 (h): of several errors the strongest action is taken.
 /// RFC 7606 §4: prefixes are found though attributes run past their end.
 /// RFC 7606 §5.2: an error without prefixes ends the session, unless it costs an attribute only.
-/// RFC 4271 §6.3: what RFC 7606 leaves alone ends the session.
 ///
 /// nasty case 33: a role is asked for, and the OPEN has no parameters.
 #[test]
