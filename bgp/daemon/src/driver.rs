@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use manx_bgp::bfd::{SessionConfig, SessionSnapshot};
 use manx_bgp::explain::Explanation;
-use manx_bgp::wire::NextHop;
 use manx_bgp::{
-    BfdConfig, Config, ConnId, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix,
-    RangeConfig, RangeSnapshot, SessionEnd, Speaker, Transport,
+    BfdConfig, Config, ConnId, Gateway, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot,
+    Prefix, RangeConfig, RangeSnapshot, SessionEnd, Speaker, Transport,
 };
 use socket2::{SockRef, Socket};
 use tokio::net::{TcpListener, TcpStream};
@@ -260,6 +259,7 @@ impl Driver {
             | Input::Connected { .. }
             | Input::ConnectFailed { .. }
             | Input::Accepted { .. }
+            | Input::Unfound(_)
             | Input::PathDown(_)
             | Input::Tick
             | Input::Shutdown => true,
@@ -497,7 +497,7 @@ fn report_gone<T>(sent: Result<(), T>) {
 /// What the consumer has not taken yet, merged.
 #[derive(Debug, Default)]
 struct Pending {
-    selected: BTreeMap<Prefix, Vec<NextHop>>,
+    selected: BTreeMap<Prefix, Vec<Gateway>>,
     sessions: BTreeMap<PeerKey, (bool, Option<String>)>,
     /// What BFD sees.
     paths: BTreeMap<PeerKey, bool>,
@@ -509,7 +509,7 @@ impl Pending {
         self.selected.is_empty() && self.sessions.is_empty() && self.paths.is_empty() && !self.converged
     }
 
-    fn selected(&mut self, prefix: Prefix, next_hops: Vec<NextHop>) {
+    fn selected(&mut self, prefix: Prefix, next_hops: Vec<Gateway>) {
         self.selected.insert(prefix, next_hops);
     }
 

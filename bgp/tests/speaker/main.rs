@@ -7,11 +7,13 @@
 )]
 
 mod add_path;
+mod bounds;
 mod dynamic;
 mod explain;
 mod features;
 mod filters;
 mod handling;
+mod link_local;
 mod malformed;
 mod monitor;
 mod policy;
@@ -19,3 +21,4 @@ mod rig;
 mod routes;
 mod session;
 mod start;
+mod wire_cases;
