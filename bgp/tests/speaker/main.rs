@@ -12,6 +12,7 @@ mod explain;
 mod features;
 mod filters;
 mod handling;
+mod long_lived;
 mod malformed;
 mod policy;
 mod rig;
