@@ -3,13 +3,15 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::config::{Config, NextHopMode, PeerConfig};
 use crate::decision::DEFAULT_LOCAL_PREF;
 use crate::filter::{NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED, Operation, Subject, Verdict};
 use crate::import::OwnNextHops;
 use crate::leak;
 use crate::long_lived;
-use crate::rib::{Neighbor, Path, Route};
+use crate::rib::{Neighbor, Path, PrefixId, Rib, Route};
 use crate::wire::{Attributes, Context, NextHop};
 use crate::{Family, Prefix};
 
@@ -51,6 +53,25 @@ pub(crate) enum Denial<'a> {
 }
 
 impl<'a> Target<'a> {
+    /// Whether paths to it carry identifiers, so that it may be told several of one prefix (RFC 7911).
+    pub(crate) fn adds_paths(&self, family: Family) -> bool {
+        self.context.add_path_send.contains(&family)
+    }
+
+    /// The paths of a prefix that it could be told, the best first; without Add-Path only the best.
+    pub(crate) fn candidates<'r>(
+        &self,
+        id: PrefixId,
+        family: Family,
+        rib: &'r Rib,
+    ) -> SmallVec<[&'r Path; 1]> {
+        if self.adds_paths(family) {
+            rib.in_order(id).into()
+        } else {
+            rib.best(id).into_iter().collect()
+        }
+    }
+
     /// Whether the peer may have this path of this prefix, and which rule lets it through.
     ///
     /// # Errors

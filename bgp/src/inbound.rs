@@ -16,6 +16,7 @@ use crate::filter::{Step, Verdict};
 use crate::import::{self, OwnNextHops, Refusal};
 use crate::leak::Relation;
 use crate::long_lived;
+use crate::repetition::Repetitions;
 use crate::rib::{Neighbor, Path, PrefixId, Rib, Route, Standing};
 use crate::session::retention::{Fate, Forwarding, Retention, Times};
 use crate::wire::{Attributes, NextHop, Nlri, Update};
@@ -27,12 +28,13 @@ pub(crate) struct Inbound {
     key: PeerKey,
     /// Where it has paths.
     prefixes: BTreeSet<PrefixId>,
-    /// How many.
     /// How many paths the peer announces, by family.
     received: [u64; Family::ALL.len()],
     accepted: u64,
     /// How long stale paths stay, by family.
     retention: [Retention; Family::ALL.len()],
+    /// What the peer is repeating.
+    repetitions: Repetitions,
 }
 
 /// Where a path of the peer's is: its prefix, and the identifier that the peer gave it.
@@ -121,6 +123,7 @@ impl Inbound {
             received: [0; Family::ALL.len()],
             accepted: 0,
             retention: [Retention::Idle; Family::ALL.len()],
+            repetitions: Repetitions::default(),
         }
     }
 
@@ -171,6 +174,7 @@ impl Inbound {
     /// The session is over, and the paths of each family stay for the times that `times` says. That a refresh was under
     /// way is forgotten.
     pub(crate) fn lose(&mut self, now: Instant, times: impl Fn(Family) -> Times, rib: &mut Rib) {
+        self.repetitions = Repetitions::default();
         for family in Family::ALL {
             let (before, times) = (self.retention[family as usize], times(family));
             self.retention[family as usize] = before.lost(now, times);
@@ -183,6 +187,7 @@ impl Inbound {
 
     /// All of the peer's paths go.
     pub(crate) fn clear(&mut self, rib: &mut Rib) {
+        self.repetitions = Repetitions::default();
         for family in Family::ALL {
             self.retention[family as usize] = Retention::Idle;
             self.settle(family, |_| Fate::Goes, rib);
@@ -205,8 +210,19 @@ impl Inbound {
         self.outdate(family, [Fate::Goes; 2], before, rib);
     }
 
-    /// Lets time pass for stale paths.
+    /// Drops all stale paths.
+    pub(crate) fn drop_stale(&mut self, rib: &mut Rib) {
+        for family in Family::ALL {
+            self.sweep(family, rib);
+        }
+    }
+
+    /// Lets time pass for stale paths, and for what the peer takes too long to announce again.
     pub(crate) fn expire(&mut self, now: Instant, rib: &mut Rib) {
+        for family in self.repetitions.take_overdue(now) {
+            tracing::warn!(peer = %self.key.address, %family, "the peer does not end its route refresh");
+            self.end_refresh(family, rib);
+        }
         for family in Family::ALL {
             let before = self.retention[family as usize];
             let (after, stale, long_lived) = before.expire(now);
@@ -215,9 +231,10 @@ impl Inbound {
         }
     }
 
-    /// When time matters to stale paths.
+    /// When [`expire`](Self::expire) is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.retention.iter().filter_map(|it| it.deadline()).min()
+        let retained = self.retention.iter().filter_map(|it| it.deadline());
+        retained.chain(self.repetitions.deadline()).min()
     }
 
     /// What becomes of stale paths, and of long-lived stale ones, of a family that may have some.
@@ -260,7 +277,8 @@ impl Inbound {
     }
 
     /// The peer begins to repeat all its routes of a family (RFC 7313 §4); another beginning begins anew.
-    pub(crate) fn begin_refresh(&mut self, family: Family, rib: &mut Rib) {
+    pub(crate) fn begin_refresh(&mut self, family: Family, now: Instant, rib: &mut Rib) {
+        self.repetitions.begin(family, now);
         for place in self.places(&[family], rib) {
             if let Some(path) = self.path_mut(place, rib) {
                 path.standing = Standing::Unrepeated;
@@ -271,8 +289,8 @@ impl Inbound {
     /// The peer has repeated all its routes of a family: what it did not repeat is gone (RFC 7313 §4). An end
     /// without a beginning finds nothing.
     pub(crate) fn end_refresh(&mut self, family: Family, rib: &mut Rib) {
-        let fate = |standing| goes(standing == Standing::Unrepeated);
-        self.settle(family, fate, rib);
+        self.repetitions.end(family);
+        self.settle(family, |standing| goes(standing == Standing::Unrepeated), rib);
     }
 
     /// The peer's paths of these families.

@@ -23,6 +23,7 @@ mod long_lived;
 mod outbound;
 mod peer;
 pub mod prefix;
+mod repetition;
 mod rib;
 pub mod seam;
 mod session;

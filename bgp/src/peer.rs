@@ -63,6 +63,8 @@ pub(crate) struct Live {
     own: OwnNextHops,
     /// Families whose End-of-RIB has not come.
     awaited: Vec<Family>,
+    /// It has sent a ROUTE-REFRESH that meant nothing.
+    confused: bool,
 }
 
 impl Peer {
@@ -118,6 +120,7 @@ impl Peer {
             neighbor: Arc::new(neighbor(local, &self.config, &session)),
             own: own_next_hops(&self.config, link),
             awaited: session.families().to_vec(),
+            confused: false,
             link,
             session,
         });
@@ -163,10 +166,14 @@ impl Peer {
     /// Takes a ROUTE-REFRESH. What asks for a family that the session does not carry is ignored (RFC 2918 §4), as is a
     /// subtype that means nothing, and a beginning before the end of a restarter's initial routes, which still
     /// decides what is stale (RFC 7313 §4, §5).
-    pub(crate) fn refresh(&mut self, RouteRefresh { family, subtype }: RouteRefresh, rib: &mut Rib) {
-        let Some(Live { session, awaited, .. }) = &self.live else {
-            return;
-        };
+    pub(crate) fn refresh(
+        &mut self,
+        RouteRefresh { family, subtype }: RouteRefresh,
+        now: Instant,
+        rib: &mut Rib,
+    ) {
+        let Some(live) = &mut self.live else { return };
+        let Live { session, awaited, .. } = live;
         let Some(family) = family.filter(|family| session.families().contains(family)) else {
             return;
         };
@@ -174,26 +181,15 @@ impl Peer {
         match subtype {
             RouteRefresh::REQUEST => self.outbound.repeat(family),
             RouteRefresh::BEGIN if session.demarcates_refresh && !restarting => {
-                self.inbound.begin_refresh(family, rib);
+                self.inbound.begin_refresh(family, now, rib);
             }
             RouteRefresh::END if session.demarcates_refresh => self.inbound.end_refresh(family, rib),
             _ => {
-                tracing::info!(peer = %self.config.key.address, %family, subtype, "a route refresh means nothing here")
+                // RFC 7313 §5 asks for a log; who floods us with them writes one line a session.
+                if !std::mem::replace(&mut live.confused, true) {
+                    tracing::info!(peer = %self.config.key.address, %family, subtype, "a route refresh means nothing here");
+                }
             }
-        }
-    }
-
-    /// Lets time pass for stale paths.
-    pub(crate) fn expire_stale(&mut self, now: Instant, rib: &mut Rib) {
-        if self.inbound.deadline().is_some_and(|at| at <= now) {
-            self.inbound.expire(now, rib);
-        }
-    }
-
-    /// Drops all stale paths.
-    pub(crate) fn drop_stale(&mut self, rib: &mut Rib) {
-        for family in Family::ALL {
-            self.inbound.sweep(family, rib);
         }
     }
 
@@ -244,21 +240,15 @@ impl Peer {
 
     /// The next messages with routes, if there are any to be sent.
     pub(crate) fn next_messages(&mut self, local: &Config, rib: &mut Rib) -> Option<Vec<Bytes>> {
-        let Live { session, own, .. } = self.live.as_ref()?;
-        let target = Target {
-            local,
-            peer: &self.config,
-            own: *own,
-            context: &session.context,
-            takes_stale: session.takes_stale,
-        };
-        self.outbound.next_messages(&target, session, rib)
+        let live = self.live.as_ref()?;
+        let target = target(&self.config, live, local);
+        self.outbound.next_messages(&target, &live.session, rib)
     }
 
     /// What the peer is told of a prefix; nothing is known of peers without a session.
     pub(crate) fn told(&self, local: &Config, id: PrefixId, prefix: Prefix, rib: &Rib) -> ExplainedPeer {
         let peer = self.config.key;
-        let Some(Live { session, own, .. }) = &self.live else {
+        let Some(live) = &self.live else {
             return ExplainedPeer {
                 peer,
                 advertised: false,
@@ -266,14 +256,7 @@ impl Peer {
                 reason: Some(format!("the session is {}", self.peering.state())),
             };
         };
-        let target = Target {
-            local,
-            peer: &self.config,
-            own: *own,
-            context: &session.context,
-            takes_stale: session.takes_stale,
-        };
-        explain::told(peer, &target, id, prefix, rib)
+        explain::told(peer, &target(&self.config, live, local), id, prefix, rib)
     }
 
     /// How far the peer's initial routes are.
@@ -319,6 +302,16 @@ impl Peer {
             }
         };
         self.config.handling.limits.iter().map(shown).collect()
+    }
+}
+
+fn target<'a>(config: &'a PeerConfig, live: &'a Live, local: &'a Config) -> Target<'a> {
+    Target {
+        local,
+        peer: config,
+        own: live.own,
+        context: &live.session.context,
+        takes_stale: live.session.takes_stale,
     }
 }
 

@@ -31,6 +31,11 @@ use crate::{ANY_EXTERNAL_AS, Prefix};
 /// Bytes under way to one peer beyond which its announcements wait for `Drained`.
 pub const SEND_BUDGET: usize = 256 * 1024;
 
+/// Bytes that wait for a peer which takes none, at most, whatever there is to say: what was under way before the last
+/// step of announcements, that step with one message more than [`SEND_BUDGET`], and KEEPALIVEs until the send hold
+/// timer expires.
+pub const SEND_QUEUE: usize = 2 * SEND_BUDGET + 128 * 1024;
+
 /// The machine.
 #[derive(Debug)]
 pub struct Speaker {
@@ -222,7 +227,7 @@ impl Speaker {
     /// What a peer of another AS announced is not this one's.
     fn forget_routes(&mut self, key: PeerKey) {
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.drop_stale(&mut self.rib);
+            peer.inbound.drop_stale(&mut self.rib);
             self.reschedule(key);
         }
     }

@@ -7,6 +7,7 @@
 )]
 
 mod add_path;
+mod bounds;
 mod dynamic;
 mod explain;
 mod features;

@@ -33,6 +33,8 @@ pub(crate) struct Rig {
     pub(crate) converged: bool,
     /// Ranges that turned a peer away.
     pub(crate) full: Vec<Prefix>,
+    /// Connections that take nothing, and the bytes that wait there.
+    pub(crate) stalled: BTreeMap<ConnId, usize>,
     accepted: u64,
 }
 
@@ -158,6 +160,7 @@ impl Rig {
             changes: 0,
             converged: false,
             full: Vec::new(),
+            stalled: BTreeMap::new(),
             accepted: 0,
         }
     }
@@ -174,6 +177,9 @@ impl Rig {
                 Output::Dial { conn, remote, .. } => self.dialled.push((self.now, conn, remote)),
                 Output::Decode { conn, context } => {
                     self.contexts.insert(conn, context);
+                }
+                Output::Send { conn, bytes } if self.stalled.contains_key(&conn) => {
+                    *self.stalled.entry(conn).or_default() += bytes.len();
                 }
                 Output::Send { conn, bytes } => {
                     self.decode(conn, BytesMut::from(bytes));
