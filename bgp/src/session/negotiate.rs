@@ -140,14 +140,8 @@ fn stale_time(peer: &PeerConfig) -> Option<u32> {
 /// Whether the peer has long-lived graceful restart, which it has not without the other one (RFC 9494 §4.5); and of the
 /// families in use how long we keep its routes: as long as it says, but no longer than we say (RFC 9494 §4.2).
 fn long_lived(peer: &PeerConfig, open: &Open, families: &[Family]) -> (bool, Vec<LongLivedRestart>) {
-    let capability = open.capabilities.iter().rev().find_map(|it| {
-        if let Capability::LongLivedGracefulRestart(families) = it {
-            Some(families)
-        } else {
-            None
-        }
-    });
-    let Some(theirs) = capability.filter(|_| graceful_restart(open, families).is_some()) else {
+    let with_restart = |_: &&[_]| graceful_restart(open, families).is_some();
+    let Some(theirs) = long_lived_capability(open).filter(with_restart) else {
         return (false, Vec::new());
     };
     let Some(ours) = stale_time(peer) else {
@@ -159,6 +153,16 @@ fn long_lived(peer: &PeerConfig, open: &Open, families: &[Family]) -> (bool, Vec
         ..*it
     });
     (true, kept.collect())
+}
+
+fn long_lived_capability(open: &Open) -> Option<&[LongLivedRestart]> {
+    open.capabilities.iter().rev().find_map(|it| {
+        if let Capability::LongLivedGracefulRestart(families) = it {
+            Some(families.as_slice())
+        } else {
+            None
+        }
+    })
 }
 
 /// What holds for a connection before the OPENs.
@@ -374,11 +378,7 @@ mod tests {
             };
             let open = offer(&config(1), peer, restarted);
             let has_restart = graceful_restart(&open, &Family::ALL).is_some();
-            let mut found = open.capabilities.into_iter().filter_map(|it| match it {
-                Capability::LongLivedGracefulRestart(families) => Some(families),
-                _ => None,
-            });
-            (has_restart, found.next())
+            (has_restart, long_lived_capability(&open).map(<[_]>::to_vec))
         };
         let entry = |family, forwarding, stale_time| LongLivedRestart {
             family,
