@@ -20,3 +20,4 @@ mod rig;
 mod routes;
 mod session;
 mod start;
+mod wire_cases;
