@@ -175,9 +175,30 @@ impl<'a> Target<'a> {
             NextHopMode::Keep => true,
         };
         let foreign = self.context.extended_next_hop.contains(&family);
+        let learned = learned.and_then(|next_hop| self.beyond_link(next_hop, from));
         match learned.filter(|_| keeps) {
             Some(next_hop) => Some(next_hop).filter(|it| it.family() == family || foreign),
             None => self.own.of(family).or_else(|| self.own.v6.filter(|_| foreign)),
+        }
+    }
+
+    /// What is left of a learned next hop for the peer: a link-local address means something on its own link only
+    /// (RFC 2545 §3). A next hop that has no other is none, and we are the way.
+    fn beyond_link(&self, next_hop: NextHop, from: Option<&Neighbor>) -> Option<NextHop> {
+        let scope = self.peer.key.scope;
+        let shares_link = scope != 0 && from.is_some_and(|from| from.key.scope == scope);
+        match next_hop {
+            NextHop::V6 {
+                global,
+                link_local: Some(_),
+            } if !shares_link => {
+                let alone = NextHop::V6 {
+                    global,
+                    link_local: None,
+                };
+                (!next_hop.is_link_local()).then_some(alone)
+            }
+            NextHop::V4(_) | NextHop::V6 { .. } => Some(next_hop),
         }
     }
 

@@ -39,7 +39,7 @@ pub use dynamic::{RangeConfig, RangeSnapshot};
 pub use features::{AddPathConfig, Features, RoleConfig};
 pub use handling::{Handling, LimitAction, LimitState, PathLimit};
 pub use prefix::{Family, Prefix};
-pub use seam::{ConnId, Input, Output};
+pub use seam::{ConnId, Gateway, Input, Output};
 pub use speaker::Speaker;
 pub use status::{Fault, LimitSnapshot, PathSnapshot, PeerSnapshot, State};
 pub use transport::Transport;

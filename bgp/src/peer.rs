@@ -344,7 +344,8 @@ fn neighbor(local: &Config, config: &PeerConfig, session: &Session) -> Neighbor 
     }
 }
 
-/// Our next hops: as configured, else our end of the connection.
+/// Our next hops: as configured, else our end of the connection. Where that is link-local, the peer is on the link, so
+/// it gets the link-local address beside a global one (RFC 2545 §3).
 fn own_next_hops(config: &PeerConfig, link: Link) -> OwnNextHops {
     let ends = [config.local_address, Some(link.local)];
     let mut own = OwnNextHops {
@@ -359,6 +360,11 @@ fn own_next_hops(config: &PeerConfig, link: Link) -> OwnNextHops {
             IpAddr::V4(address) => own.v4.get_or_insert(NextHop::V4(address)),
             IpAddr::V6(address) => own.v6.get_or_insert_with(|| next_hop_v6(address)),
         };
+    }
+    if let (IpAddr::V6(end), Some(NextHop::V6 { link_local, .. })) = (link.local, &mut own.v6)
+        && end.is_unicast_link_local()
+    {
+        link_local.get_or_insert(end);
     }
     own
 }

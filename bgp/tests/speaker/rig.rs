@@ -10,8 +10,8 @@ use manx_bgp::wire::{
     Open, Reach, Segment, Update,
 };
 use manx_bgp::{
-    Config, ConnId, Family, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix, Speaker,
-    State,
+    Config, ConnId, Family, Gateway, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix,
+    Speaker, State,
 };
 
 /// Our AS.
@@ -29,7 +29,7 @@ pub(crate) struct Rig {
     contexts: BTreeMap<ConnId, Context>,
     pub(crate) closed: Vec<ConnId>,
     pub(crate) dialled: Vec<(Instant, ConnId, SocketAddr)>,
-    pub(crate) selected: BTreeMap<Prefix, Vec<NextHop>>,
+    pub(crate) selected: BTreeMap<Prefix, Vec<Gateway>>,
     /// How often the kernel was told something.
     pub(crate) changes: usize,
     pub(crate) converged: bool,
@@ -361,9 +361,9 @@ impl Rig {
 
     /// The next hops in the kernel, as peer numbers.
     pub(crate) fn selected(&self, prefix: Prefix) -> Vec<u8> {
-        let number = |next_hop: &NextHop| match next_hop {
-            NextHop::V4(address) => address.octets()[3],
-            NextHop::V6 { .. } => panic!("next hops are IPv4 here"),
+        let number = |gateway: &Gateway| match gateway.address {
+            IpAddr::V4(address) => address.octets()[3],
+            IpAddr::V6(_) => panic!("next hops are IPv4 here"),
         };
         self.selected
             .get(&prefix)
