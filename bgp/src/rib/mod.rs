@@ -73,6 +73,8 @@ pub(crate) enum Standing {
     Unrepeated,
     /// It is restarting, and has not announced it again (RFC 4724 §4.2).
     Stale,
+    /// It is gone for longer, and the path is the last to be taken (RFC 9494 §4.2).
+    LongLived,
 }
 
 /// What tells a prefix's paths apart: from whom they came, and the identifier that they came with.
@@ -116,7 +118,7 @@ impl Path {
     fn announced(&self) -> Option<&Arc<Route>> {
         match self.standing {
             Standing::Firm | Standing::Unrepeated => Some(&self.received),
-            Standing::Stale => None,
+            Standing::Stale | Standing::LongLived => None,
         }
     }
 
@@ -282,6 +284,13 @@ impl Rib {
     /// Begins to note what changes in Adj-RIBs-In, or ends it.
     pub(crate) fn monitor(&mut self, wanted: bool) {
         self.changes.set(wanted);
+    }
+
+    /// Does what monitoring is not told route by route, because it is told of the session's end.
+    pub(crate) fn unmonitored(&mut self, step: impl FnOnce(&mut Self)) {
+        let changes = std::mem::take(&mut self.changes);
+        step(self);
+        self.changes = changes;
     }
 
     /// Where Adj-RIBs-In have changed since the last call.
@@ -545,7 +554,7 @@ impl Entry {
             attributes: path.route.attributes.clone(),
             best: path.rank == 0,
             multipath: path.rank != 0 && path.selected(max_paths),
-            stale: path.standing == Standing::Stale,
+            stale: matches!(path.standing, Standing::Stale | Standing::LongLived),
             reason,
         }
     }
