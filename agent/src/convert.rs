@@ -12,8 +12,7 @@ use manx_api::status::KernelRoute;
 use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
 use manx_api::{Key, Kind, Metadata};
 use manx_bgp::transport::{Authentication, Distance};
-use manx_bgp::wire::NextHop;
-use manx_bgp::{BfdConfig, Family, Features, PeerConfig, PeerKey, Prefix, Transport};
+use manx_bgp::{BfdConfig, Family, Features, Gateway, PeerConfig, PeerKey, Prefix, Transport};
 use manx_cni::{Code, Dns, Interface, IpConfig, Success};
 use manx_linux::pod::{GATEWAY_V4, GATEWAY_V6};
 use manx_linux::{Attached, PodLink};
@@ -55,6 +54,7 @@ pub fn peer_config(
         families: families.into_iter().flatten().collect(),
         route_reflector_client: session.client,
         graceful_restart: session.restart_time,
+        long_lived_graceful_restart: session.stale_time,
         next_hop: match session.next_hop {
             NextHopMode::Auto => manx_bgp::NextHopMode::Auto,
             NextHopMode::SelfAddress => manx_bgp::NextHopMode::SelfAddress,
@@ -85,15 +85,15 @@ fn bfd_config(spec: BfdSpec) -> BfdConfig {
 
 /// What the route table shall do about a prefix whose best paths changed.
 #[must_use]
-pub fn learned(prefix: Prefix, next_hops: &[NextHop]) -> Update {
+pub fn learned(prefix: Prefix, next_hops: &[Gateway]) -> Update {
     let (prefix, source) = (prefix.network(), Source::Bgp);
     if next_hops.is_empty() {
         return Update::Remove { prefix, source };
     }
-    let hops = next_hops.iter().map(|next_hop| Hop {
+    let hops = next_hops.iter().map(|&Gateway { address, scope }| Hop {
+        gateway: address,
         // A global address is enough for the kernel to find the interface.
-        gateway: next_hop.address(),
-        device: None,
+        device: (scope != 0).then_some(scope),
     });
     Update::Set(Route {
         prefix,
@@ -261,26 +261,23 @@ mod tests {
 
     #[test]
     fn a_next_hop_becomes_a_gateway_and_none_a_withdrawal() {
-        let v4 = NextHop::V4(Ipv4Addr::new(192, 0, 2, 2));
-        let global = NextHop::V6 {
-            global: "2001:db8::2".parse().unwrap(),
-            link_local: "fe80::2".parse().ok(),
-        };
-        let local = NextHop::V6 {
-            global: Ipv6Addr::UNSPECIFIED,
-            link_local: "fe80::2".parse().ok(),
-        };
-        for (hop, expected) in [(v4, "192.0.2.2"), (global, "2001:db8::2"), (local, "fe80::2")] {
+        for (address, scope, device) in [
+            ("192.0.2.2", 0, None),
+            ("2001:db8::2", 0, None),
+            ("fe80::2", 7, Some(7)),
+        ] {
+            let address = address.parse().unwrap();
             let hops = vec![Hop {
-                gateway: expected.parse().unwrap(),
-                device: None,
+                gateway: address,
+                device,
             }];
             let route = Route {
                 prefix: "10.0.0.0/26".parse().unwrap(),
                 target: Target::Via(hops),
                 source: Source::Bgp,
             };
-            assert_eq!(learned(prefix("10.0.0.0/26"), &[hop]), Update::Set(route));
+            let gateway = Gateway { address, scope };
+            assert_eq!(learned(prefix("10.0.0.0/26"), &[gateway]), Update::Set(route));
         }
         let gone = Update::Remove {
             prefix: "10.0.0.0/26".parse().unwrap(),

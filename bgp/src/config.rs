@@ -1,5 +1,6 @@
 //! Settings: the speaker's own and each peer's.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::num::NonZeroU8;
 use std::sync::Arc;
@@ -72,6 +73,9 @@ pub struct PeerConfig {
     pub route_reflector_client: bool,
     /// Offer graceful restart with this restart time (RFC 4724).
     pub graceful_restart: Option<Duration>,
+    /// Offer long-lived graceful restart with this stale time, beyond the restart time, and keep the peer's routes no
+    /// longer than that (RFC 9494); means nothing without [`graceful_restart`](Self::graceful_restart).
+    pub long_lived_graceful_restart: Option<Duration>,
     /// Which next hop announcements carry.
     pub next_hop: NextHopMode,
     /// What comes in.
@@ -146,6 +150,16 @@ impl PeerKey {
     }
 }
 
+impl fmt::Display for PeerKey {
+    /// `192.0.2.1`, `fe80::1%7`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.scope {
+            0 => self.address.fmt(f),
+            scope => write!(f, "{}%{scope}", self.address),
+        }
+    }
+}
+
 impl Config {
     /// The cluster that we reflect for (RFC 4456 §7).
     pub(crate) fn cluster(&self) -> Ipv4Addr {
@@ -171,6 +185,7 @@ impl PeerConfig {
             families: vec![Family::Ipv4Unicast],
             route_reflector_client: false,
             graceful_restart: None,
+            long_lived_graceful_restart: None,
             next_hop: NextHopMode::Auto,
             import: Policy::Accept,
             export: Policy::Accept,
@@ -220,6 +235,7 @@ impl PeerConfig {
     pub(crate) fn needs_new_session(&self, new: &Self) -> bool {
         let agreed = |it: &Self| (it.asn, it.local_address, it.hold_time, it.graceful_restart);
         agreed(self) != agreed(new)
+            || self.long_lived_graceful_restart != new.long_lived_graceful_restart
             || self.handling.local_as != new.handling.local_as
             || self.families != new.families
             || self.features.offer(self) != new.features.offer(new)

@@ -96,13 +96,8 @@ pub(crate) fn told(
         rule,
         reason: Some(reason),
     };
-    let candidates: Vec<&Path> = if target.context.add_path_send.contains(&family) {
-        rib.in_order(id).into_iter().collect()
-    } else {
-        rib.best(id).into_iter().collect()
-    };
     let mut answer = silent(None, "no path to it can be used".to_owned());
-    for path in candidates {
+    for path in target.candidates(id, family, rib) {
         match target.admit(prefix, path) {
             Ok(verdict) => {
                 let rule = RuleName::of_export(verdict, family);
@@ -142,6 +137,10 @@ fn words(denial: Denial<'_>) -> String {
         Denial::Own => "the peer announced it to us".to_owned(),
         Denial::NotReflected => "it came by iBGP, and neither side is our client".to_owned(),
         Denial::Community(community) => format!("it carries {}", Community::Standard(community)),
+        Denial::LongLivedStale => {
+            "it is long-lived stale, and the peer did not announce long-lived graceful restart (RFC 9494)"
+                .to_owned()
+        }
         Denial::Leak => {
             "it would be a route leak: it came from a provider, a peer or a route server (RFC 9234)"
                 .to_owned()

@@ -184,26 +184,26 @@ impl Outbound {
     }
 }
 
-/// The paths of a prefix that the peer shall have, by identifier, with what its export policy says: the best one, or with Add-Path the first few of
-/// all that it may have.
+/// The paths of a prefix that the peer shall have, by identifier, with what its export policy says: of the
+/// candidates that it may have, the first few.
 fn wanted<'a>(
     id: PrefixId,
     prefix: Prefix,
     target: &Target<'a>,
     rib: &Rib,
 ) -> SmallVec<[(u32, Path, Verdict<'a>); 1]> {
-    let admitted = |path| Some((path, target.admit(prefix, path).ok()?));
-    if !target.context.add_path_send.contains(&prefix.family()) {
-        let best = rib.best(id).and_then(admitted);
-        return best
-            .map(|(path, verdict)| (0, path.clone(), verdict))
-            .into_iter()
-            .collect();
-    }
-    let limit = target.peer.features.paths_to_send(prefix.family());
-    let paths = rib.in_order(id).into_iter().filter_map(admitted).take(limit);
-    paths
-        .map(|(path, verdict)| (path.label, path.clone(), verdict))
+    let family = prefix.family();
+    let labelled = target.adds_paths(family);
+    let limit = if labelled {
+        target.peer.features.paths_to_send(family)
+    } else {
+        1
+    };
+    let candidates = target.candidates(id, family, rib).into_iter();
+    let admitted = candidates.filter_map(|path| Some((path, target.admit(prefix, path).ok()?)));
+    admitted
+        .take(limit)
+        .map(|(path, verdict)| (if labelled { path.label } else { 0 }, path.clone(), verdict))
         .collect()
 }
 

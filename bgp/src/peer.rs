@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -19,13 +19,11 @@ use crate::outbound::Outbound;
 use crate::rib::{Neighbor, PrefixId, Rib};
 use crate::session::negotiate::Restarted;
 use crate::session::peering::Peering;
+use crate::session::retention::Times;
 use crate::session::{Link, Loss, Session};
 use crate::status::{Fault, LimitSnapshot, PeerSnapshot, State};
 use crate::wire::{NextHop, RouteRefresh, Update};
 use crate::{ANY_EXTERNAL_AS, Family, Prefix};
-
-/// How long stale paths wait for a peer that is back but does not say End-of-RIB.
-const STALE_LIMIT: Duration = Duration::from_secs(360);
 
 /// A configured peer.
 #[derive(Debug)]
@@ -114,17 +112,7 @@ impl Peer {
         local: &Config,
         rib: &mut Rib,
     ) {
-        let kept = session.restart.iter().flat_map(|it| &it.families);
-        let kept: Vec<Family> = kept
-            .filter(|(_, forwarding)| *forwarding)
-            .map(|(family, _)| *family)
-            .collect();
-        let dropped: Vec<Family> = Family::ALL
-            .into_iter()
-            .filter(|family| !kept.contains(family))
-            .collect();
-        self.inbound.sweep(&dropped, rib);
-        self.inbound.stale_until = self.inbound.stale_until.map(|_| now + STALE_LIMIT);
+        self.inbound.resume(now, |family| session.forwarding(family), rib);
         self.outbound.start(session.families(), rib);
         self.met = true;
         self.last_error = None;
@@ -142,14 +130,15 @@ impl Peer {
     pub(crate) fn down(&mut self, session: &Session, loss: &Loss, now: Instant, rib: &mut Rib) {
         self.live = None;
         self.outbound.clear(rib);
-        let restart = session.restart.as_ref().filter(|_| loss.keeps_routes(session));
-        let kept: Vec<Family> = restart
-            .iter()
-            .flat_map(|it| &it.families)
-            .map(|(family, _)| *family)
-            .collect();
-        self.inbound.lose(&kept, rib);
-        self.inbound.stale_until = restart.map(|it| now + Duration::from_secs(it.restart_time.into()));
+        let keeps = loss.keeps_routes(session);
+        let times = |family| {
+            if keeps {
+                session.times(family)
+            } else {
+                Times::default()
+            }
+        };
+        self.inbound.lose(now, times, rib);
     }
 
     /// Notes why an attempt or a session ended. That one of two connections won is nobody's error.
@@ -168,11 +157,9 @@ impl Peer {
 
     /// All initial routes of a family have come: what the peer did not announce again is gone.
     pub(crate) fn end_of_rib(&mut self, family: Family, rib: &mut Rib) {
-        self.inbound.sweep(&[family], rib);
-        let Some(live) = &mut self.live else { return };
-        live.awaited.retain(|awaited| *awaited != family);
-        if live.awaited.is_empty() {
-            self.inbound.stale_until = None;
+        self.inbound.sweep(family, rib);
+        if let Some(live) = &mut self.live {
+            live.awaited.retain(|awaited| *awaited != family);
         }
     }
 
@@ -253,20 +240,15 @@ impl Peer {
 
     /// The next messages with routes, if there are any to be sent.
     pub(crate) fn next_messages(&mut self, local: &Config, rib: &mut Rib) -> Option<Vec<Bytes>> {
-        let Live { session, own, .. } = self.live.as_ref()?;
-        let target = Target {
-            local,
-            peer: &self.config,
-            own: *own,
-            context: &session.context,
-        };
-        self.outbound.next_messages(&target, session, rib)
+        let live = self.live.as_ref()?;
+        let target = target(&self.config, live, local);
+        self.outbound.next_messages(&target, &live.session, rib)
     }
 
     /// What the peer is told of a prefix; nothing is known of peers without a session.
     pub(crate) fn told(&self, local: &Config, id: PrefixId, prefix: Prefix, rib: &Rib) -> ExplainedPeer {
         let peer = self.config.key;
-        let Some(Live { session, own, .. }) = &self.live else {
+        let Some(live) = &self.live else {
             return ExplainedPeer {
                 peer,
                 advertised: false,
@@ -274,13 +256,7 @@ impl Peer {
                 reason: Some(format!("the session is {}", self.peering.state())),
             };
         };
-        let target = Target {
-            local,
-            peer: &self.config,
-            own: *own,
-            context: &session.context,
-        };
-        explain::told(peer, &target, id, prefix, rib)
+        explain::told(peer, &target(&self.config, live, local), id, prefix, rib)
     }
 
     /// How far the peer's initial routes are.
@@ -329,6 +305,16 @@ impl Peer {
     }
 }
 
+fn target<'a>(config: &'a PeerConfig, live: &'a Live, local: &'a Config) -> Target<'a> {
+    Target {
+        local,
+        peer: config,
+        own: live.own,
+        context: &live.session.context,
+        takes_stale: live.session.takes_stale,
+    }
+}
+
 fn gate<'a>(config: &'a PeerConfig, live: Option<&'a Live>, local: &'a Config) -> Option<Gate<'a>> {
     let Live {
         session,
@@ -358,7 +344,8 @@ fn neighbor(local: &Config, config: &PeerConfig, session: &Session) -> Neighbor 
     }
 }
 
-/// Our next hops: as configured, else our end of the connection.
+/// Our next hops: as configured, else our end of the connection. Where that is link-local, the peer is on the link, so
+/// it gets the link-local address beside a global one (RFC 2545 §3).
 fn own_next_hops(config: &PeerConfig, link: Link) -> OwnNextHops {
     let ends = [config.local_address, Some(link.local)];
     let mut own = OwnNextHops {
@@ -373,6 +360,11 @@ fn own_next_hops(config: &PeerConfig, link: Link) -> OwnNextHops {
             IpAddr::V4(address) => own.v4.get_or_insert(NextHop::V4(address)),
             IpAddr::V6(address) => own.v6.get_or_insert_with(|| next_hop_v6(address)),
         };
+    }
+    if let (IpAddr::V6(end), Some(NextHop::V6 { link_local, .. })) = (link.local, &mut own.v6)
+        && end.is_unicast_link_local()
+    {
+        link_local.get_or_insert(end);
     }
     own
 }

@@ -13,6 +13,36 @@ use crate::{PeerConfig, PeerKey, Prefix, RangeConfig};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
 
+/// A next hop as packets go to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Gateway {
+    /// The router's address.
+    pub address: IpAddr,
+    /// The interface that it is reached over: its index, for link-local addresses; 0 otherwise.
+    pub scope: u32,
+}
+
+impl Gateway {
+    /// What a next hop from a session over `scope` leads to. There, where one is given, it is the link-local address:
+    /// this neighbour shares the link with us (RFC 2545 §2), and nothing else may tell how to reach the global one.
+    #[must_use]
+    pub fn new(next_hop: NextHop, scope: u32) -> Self {
+        match next_hop {
+            NextHop::V6 {
+                global: _,
+                link_local: Some(link_local),
+            } if scope != 0 => Self {
+                address: link_local.into(),
+                scope,
+            },
+            NextHop::V4(_) | NextHop::V6 { .. } => Self {
+                address: next_hop.address(),
+                scope: 0,
+            },
+        }
+    }
+}
+
 /// What happens to the speaker.
 #[derive(Clone, Debug)]
 pub enum Input {
@@ -78,6 +108,9 @@ pub enum Input {
         /// Which.
         conn: ConnId,
     },
+    /// Whether peers are configured whose address is not known yet: as long as there are any, the start waits for them
+    /// as for peers that do not answer.
+    Unfound(bool),
     /// BFD has seen the path to the peer fail: its session, if there is one, ends at once, and graceful restart
     /// keeps none of its routes (RFC 5882 §4.3, RFC 9384 §3).
     PathDown(PeerKey),
@@ -125,7 +158,7 @@ pub enum Output {
         /// Which prefix.
         prefix: Prefix,
         /// The next hops, best first.
-        next_hops: Vec<NextHop>,
+        next_hops: Vec<Gateway>,
     },
     /// Every configured peer has told all its routes (End-of-RIB), two seconds after the start at the earliest,
     /// or [`deferral`](crate::Config::deferral) is up: what the kernel holds and the speaker has not selected is

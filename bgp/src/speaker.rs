@@ -51,6 +51,8 @@ pub struct Speaker {
     ranges: Ranges,
     /// Dynamic neighbours that may have gone.
     leaving: BTreeSet<PeerKey>,
+    /// There are peers whose address is not known yet.
+    unfound: bool,
     convergence: Convergence,
     outputs: VecDeque<Output>,
     /// How many connections have been dialled.
@@ -73,6 +75,7 @@ impl Speaker {
             unsent: BTreeSet::new(),
             ranges: Ranges::default(),
             leaving: BTreeSet::new(),
+            unfound: false,
             convergence: Convergence::new(config.restarted, config.deferral),
             outputs: VecDeque::new(),
             dialled: 0,
@@ -122,6 +125,7 @@ impl Speaker {
             }
             Input::Faulty { conn, faults } => self.faulty(conn, &faults),
             Input::Drained { conn } => self.drained(conn),
+            Input::Unfound(some) => self.unfound = some,
             Input::PathDown(key) => self.path_down(now, key),
             Input::Tick => {}
             Input::Shutdown => return self.shutdown(now),
@@ -244,7 +248,7 @@ impl Speaker {
         self.ranges.forget(key);
         self.leaving.remove(&key);
         if let Some(mut peer) = self.peers.remove(&key) {
-            peer.inbound.lose(&[], &mut self.rib);
+            peer.inbound.clear(&mut self.rib);
             if let Some(at) = peer.scheduled {
                 self.deadlines.remove(&(at, key));
             }

@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use manx_bgp::bfd::{SessionConfig, SessionSnapshot};
 use manx_bgp::explain::Explanation;
-use manx_bgp::wire::NextHop;
 use manx_bgp::{
-    BfdConfig, Config, ConnId, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix,
-    RangeConfig, RangeSnapshot, Speaker, Transport,
+    BfdConfig, Config, ConnId, Gateway, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot,
+    Prefix, RangeConfig, RangeSnapshot, Speaker, Transport,
 };
 use socket2::{SockRef, Socket};
 use tokio::net::{TcpListener, TcpStream};
@@ -242,6 +241,7 @@ impl Driver {
             | Input::Connected { .. }
             | Input::ConnectFailed { .. }
             | Input::Accepted { .. }
+            | Input::Unfound(_)
             | Input::PathDown(_)
             | Input::Tick
             | Input::Shutdown => true,
@@ -479,7 +479,7 @@ fn report_gone<T>(sent: Result<(), T>) {
 /// What the consumer has not taken yet, merged.
 #[derive(Debug, Default)]
 struct Pending {
-    selected: BTreeMap<Prefix, Vec<NextHop>>,
+    selected: BTreeMap<Prefix, Vec<Gateway>>,
     sessions: BTreeMap<PeerKey, (bool, Option<String>)>,
     /// What BFD sees.
     paths: BTreeMap<PeerKey, bool>,
@@ -491,7 +491,7 @@ impl Pending {
         self.selected.is_empty() && self.sessions.is_empty() && self.paths.is_empty() && !self.converged
     }
 
-    fn selected(&mut self, prefix: Prefix, next_hops: Vec<NextHop>) {
+    fn selected(&mut self, prefix: Prefix, next_hops: Vec<Gateway>) {
         self.selected.insert(prefix, next_hops);
     }
 

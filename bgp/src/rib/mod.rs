@@ -21,8 +21,7 @@ pub(crate) use intern::Route;
 use crate::decision::{self, Candidate, Source};
 use crate::import::Refusal;
 use crate::status::PathSnapshot;
-use crate::wire::NextHop;
-use crate::{PeerKey, Prefix};
+use crate::{Gateway, PeerKey, Prefix};
 
 /// A prefix's number, while it has paths or is announced to somebody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,6 +69,8 @@ pub(crate) enum Standing {
     Unrepeated,
     /// It is restarting, and has not announced it again (RFC 4724 §4.2).
     Stale,
+    /// It is gone for longer, and the path is the last to be taken (RFC 9494 §4.2).
+    LongLived,
 }
 
 /// What tells a prefix's paths apart: from whom they came, and the identifier that they came with.
@@ -117,6 +118,12 @@ impl Path {
         (self.source(), self.id)
     }
 
+    /// Where its packets go; nowhere for our own prefixes.
+    fn gateway(&self) -> Option<Gateway> {
+        let scope = self.source().map_or(0, |source| source.scope);
+        Some(Gateway::new(self.route.next_hop?, scope))
+    }
+
     /// It carries traffic.
     fn selected(&self, max_paths: usize) -> bool {
         self.rank != LOST && usize::from(self.rank) < max_paths
@@ -137,7 +144,7 @@ impl Path {
 }
 
 /// Next hops, best first.
-type NextHops = SmallVec<[NextHop; 1]>;
+type NextHops = SmallVec<[Gateway; 1]>;
 
 #[derive(Debug)]
 struct Entry {
@@ -153,7 +160,7 @@ pub(crate) struct Change {
     /// Which.
     pub(crate) id: PrefixId,
     /// Its next hops for the kernel, if they changed.
-    pub(crate) selected: Option<(Prefix, Vec<NextHop>)>,
+    pub(crate) selected: Option<(Prefix, Vec<Gateway>)>,
 }
 
 /// The routing table.
@@ -431,7 +438,7 @@ impl Entry {
             .collect();
         selected.sort_by_key(|path| path.rank);
         let mut next_hops = NextHops::new();
-        for next_hop in selected.iter().filter_map(|path| path.route.next_hop) {
+        for next_hop in selected.iter().filter_map(|path| path.gateway()) {
             if !next_hops.contains(&next_hop) {
                 next_hops.push(next_hop);
             }
@@ -467,7 +474,7 @@ impl Entry {
             attributes: path.route.attributes.clone(),
             best: path.rank == 0,
             multipath: path.rank != 0 && path.selected(max_paths),
-            stale: path.standing == Standing::Stale,
+            stale: matches!(path.standing, Standing::Stale | Standing::LongLived),
             reason,
         }
     }
