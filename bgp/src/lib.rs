@@ -19,6 +19,7 @@ pub mod handling;
 mod import;
 mod inbound;
 mod leak;
+mod long_lived;
 mod outbound;
 mod peer;
 pub mod prefix;
