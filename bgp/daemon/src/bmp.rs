@@ -21,13 +21,13 @@ use bytes::Bytes;
 use manx_bgp::wire::Context;
 use manx_bgp::wire::bmp::{self, Subject};
 use manx_bgp::{Established, Family, PeerKey, SessionEnd, Speaker};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::backlog::{Backlog, View};
 use crate::config::Collector;
-use crate::driver::Job;
+use crate::inbox::Inbox;
 
 /// A collector's number; one whose settings changed gets another.
 pub(crate) type Id = u64;
@@ -100,17 +100,14 @@ pub(crate) struct Monitor {
     collectors: BTreeMap<Id, Running>,
     /// How many there have been.
     started: Id,
+    exporters: JoinSet<()>,
     sessions: BTreeMap<PeerKey, Session>,
 }
 
 impl Monitor {
     /// These are the collectors from now on; those that were there before notice nothing.
-    pub(crate) fn configure(
-        &mut self,
-        wanted: Vec<Collector>,
-        inbox: &mpsc::Sender<Job>,
-        tasks: &mut JoinSet<()>,
-    ) {
+    pub(crate) fn configure(&mut self, wanted: Vec<Collector>, inbox: &Inbox) {
+        while self.exporters.try_join_next().is_some() {}
         self.collectors
             .retain(|_, running| wanted.contains(&running.collector));
         for collector in wanted {
@@ -123,7 +120,7 @@ impl Monitor {
             }
             self.started += 1;
             let stop = CancellationToken::new();
-            tasks.spawn(exporter::run(
+            self.exporters.spawn(exporter::run(
                 self.started,
                 collector.clone(),
                 inbox.clone(),
@@ -141,6 +138,11 @@ impl Monitor {
     /// Tells all collectors goodbye.
     pub(crate) fn stop(&mut self) {
         self.collectors.clear();
+    }
+
+    /// Returns when those that were told goodbye have heard it, or have had the time to.
+    pub(crate) async fn left(&mut self) {
+        while self.exporters.join_next().await.is_some() {}
     }
 
     /// Does what an exporter asks for; one whose collector is no longer wanted has no say.

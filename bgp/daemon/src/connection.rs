@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::driver::Job;
+use crate::inbox::{Inbox, Share};
 
 /// How many chunks leave in one write.
 const WRITE_BATCH: usize = 64;
@@ -70,7 +71,7 @@ pub(crate) fn open(
     conn: ConnId,
     stream: TcpStream,
     decode: Decode,
-    inbox: mpsc::Sender<Job>,
+    inbox: Inbox,
 ) -> (Link, impl Future<Output = ()> + Send + 'static) {
     let (outbox, queue) = mpsc::unbounded_channel();
     let (context, current) = watch::channel(Arc::<Context>::default());
@@ -85,7 +86,7 @@ async fn serve(
     conn: ConnId,
     stream: TcpStream,
     decode: Decode,
-    inbox: mpsc::Sender<Job>,
+    inbox: Inbox,
     queue: mpsc::UnboundedReceiver<Bytes>,
     context: watch::Receiver<Arc<Context>>,
 ) {
@@ -97,6 +98,7 @@ async fn serve(
         buffer: BytesMut::new(),
         context: context.clone(),
         inbox: inbox.clone(),
+        share: Share::default(),
         decode,
         complaints: Complaints::default(),
     };
@@ -121,7 +123,7 @@ async fn serve(
     };
     if lost {
         halves.shutdown().await;
-        tell(&inbox, Input::Closed { conn }).await;
+        inbox.tell(Input::Closed { conn }).await;
         return;
     }
     let over = async { while halves.join_next().await.is_some() {} };
@@ -143,7 +145,7 @@ async fn write(
     conn: ConnId,
     mut stream: OwnedWriteHalf,
     queue: mpsc::UnboundedReceiver<Bytes>,
-    inbox: mpsc::Sender<Job>,
+    inbox: Inbox,
 ) -> io::Result<()> {
     let written = write_queue(conn, &mut stream, queue, inbox).await;
     if written.is_err() {
@@ -157,7 +159,7 @@ async fn write_queue(
     conn: ConnId,
     stream: &mut OwnedWriteHalf,
     mut queue: mpsc::UnboundedReceiver<Bytes>,
-    inbox: mpsc::Sender<Job>,
+    inbox: Inbox,
 ) -> io::Result<()> {
     let mut chunks = Vec::with_capacity(WRITE_BATCH);
     while queue.recv_many(&mut chunks, WRITE_BATCH).await > 0 {
@@ -165,22 +167,10 @@ async fn write_queue(
         chunks.clear();
         stream.write_all(&bytes).await?;
         if queue.is_empty() && !queue.is_closed() {
-            tell(&inbox, Input::Drained { conn }).await;
+            inbox.tell(Input::Drained { conn }).await;
         }
     }
     stream.shutdown().await
-}
-
-/// Hands the driver an input; waits while the inbox is full.
-async fn tell(inbox: &mpsc::Sender<Job>, input: Input) {
-    hand(inbox, Job::Input(Box::new(input))).await;
-}
-
-/// Hands the driver a job; waits while the inbox is full.
-async fn hand(inbox: &mpsc::Sender<Job>, job: Job) {
-    if inbox.send(job).await.is_err() {
-        tracing::debug!("the speaker has stopped");
-    }
 }
 
 struct Reader {
@@ -188,7 +178,8 @@ struct Reader {
     stream: OwnedReadHalf,
     buffer: BytesMut,
     context: watch::Receiver<Arc<Context>>,
-    inbox: mpsc::Sender<Job>,
+    inbox: Inbox,
+    share: Share,
     decode: Decode,
     complaints: Complaints,
 }
@@ -236,9 +227,10 @@ impl Reader {
         }
         loop {
             let context = self.context.borrow().clone();
-            let (mut faults, mut open) = (Vec::new(), None);
+            let (mut faults, mut room, mut open) = (Vec::new(), None, None);
             let message = match wire::frame(&mut self.buffer, context.max_message) {
                 Ok(Some(frame)) => {
+                    room = self.inbox.room(&self.share, frame.len()).await;
                     let (stream, complaints) = (&self.stream, &mut self.complaints);
                     let mut report = |problem, action| {
                         complaints.log(stream, &problem, action);
@@ -263,17 +255,17 @@ impl Reader {
                 error.into()
             });
             if let Some(open) = open {
-                hand(&self.inbox, Job::Opened(self.conn, open)).await;
+                self.inbox.send(Job::Opened(self.conn, open)).await;
             }
             if !faults.is_empty() {
                 let conn = self.conn;
-                tell(&self.inbox, Input::Faulty { conn, faults }).await;
+                self.inbox.tell(Input::Faulty { conn, faults }).await;
             }
             let received = Input::Received {
                 conn: self.conn,
                 message,
             };
-            tell(&self.inbox, received).await;
+            self.inbox.hand(received, room).await;
             if last || (opens && self.context.changed().await.is_err()) {
                 return Ok(());
             }
@@ -301,7 +293,7 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        let (inbox, jobs) = mpsc::channel(16);
+        let (inbox, jobs) = Inbox::new();
         let (link, service) = open(ConnId(7), stream, decode, inbox);
         tokio::spawn(service);
         (link, peer, jobs)
@@ -310,7 +302,7 @@ mod tests {
     async fn next_input(jobs: &mut mpsc::Receiver<Job>) -> Input {
         loop {
             match timeout(Duration::from_secs(30), jobs.recv()).await.unwrap() {
-                Some(Job::Input(input)) => return *input,
+                Some(Job::Input(input, _)) => return *input,
                 Some(Job::Opened(ConnId(7), _)) => {}
                 other => panic!("not an input: {other:?}"),
             }

@@ -9,13 +9,14 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Id, Request};
 use crate::config::Collector;
 use crate::driver::Job;
+use crate::inbox::Inbox;
 
 /// How long a dial may take.
 const DIAL: Duration = Duration::from_secs(10);
@@ -45,7 +46,7 @@ enum Lost {
 }
 
 /// Keeps a collector told until `stop`.
-pub(super) async fn run(id: Id, collector: Collector, inbox: mpsc::Sender<Job>, stop: CancellationToken) {
+pub(super) async fn run(id: Id, collector: Collector, inbox: Inbox, stop: CancellationToken) {
     let exporter = Exporter {
         id,
         collector,
@@ -74,7 +75,7 @@ pub(super) async fn run(id: Id, collector: Collector, inbox: mpsc::Sender<Job>, 
 struct Exporter {
     id: Id,
     collector: Collector,
-    inbox: mpsc::Sender<Job>,
+    inbox: Inbox,
     stop: CancellationToken,
 }
 
@@ -147,9 +148,7 @@ impl Exporter {
     }
 
     async fn say(&self, request: Request) {
-        if self.inbox.send(Job::Monitoring(request)).await.is_err() {
-            tracing::debug!("the speaker has stopped");
-        }
+        self.inbox.send(Job::Monitoring(request)).await;
     }
 }
 
