@@ -3,20 +3,21 @@
 //! Paths leave step by step; what is left after a step goes on to the next:
 //!
 //! 1. our own prefixes before anything learned: no peer can take a node's own addresses from it;
-//! 2. higher LOCAL_PREF (RFC 4271 §9.1.1; 100 where there is none);
-//! 3. shorter AS_PATH, a set counting as one;
-//! 4. lower ORIGIN;
-//! 5. lower MULTI_EXIT_DISC among paths through the same neighbouring AS (0 where there is none);
-//! 6. eBGP before iBGP.
+//! 2. lower priority, where filters set any: it is the kernel's metric, and the kernel takes the lowest;
+//! 3. higher LOCAL_PREF (RFC 4271 §9.1.1; 100 where there is none);
+//! 4. shorter AS_PATH, a set counting as one;
+//! 5. lower ORIGIN;
+//! 6. lower MULTI_EXIT_DISC among paths through the same neighbouring AS (0 where there is none);
+//! 7. eBGP before iBGP.
 //!
 //! What is left now is equally good and may share the traffic. Among these, the best path has
 //!
-//! 7. the lower ORIGINATOR_ID, or BGP identifier of its peer;
-//! 8. the shorter CLUSTER_LIST;
-//! 9. the lower peer address;
-//! 10. the lower path identifier (RFC 7911).
+//! 8. the lower ORIGINATOR_ID, or BGP identifier of its peer;
+//! 9. the shorter CLUSTER_LIST;
+//! 10. the lower peer address;
+//! 11. the lower path identifier (RFC 7911).
 //!
-//! The result depends on the set of paths alone, not on their order or age: step 5 removes a path when *any*
+//! The result depends on the set of paths alone, not on their order or age: step 6 removes a path when *any*
 //! path left through its neighbouring AS is better, and every other step is a minimum.
 
 use std::cmp::Reverse;
@@ -36,6 +37,8 @@ pub(crate) const DEFAULT_LOCAL_PREF: u32 = 100;
 pub(crate) struct Candidate<'a> {
     /// The path's attributes.
     pub(crate) attributes: &'a Attributes,
+    /// Its rank in the kernel.
+    pub(crate) priority: u32,
     /// From whom it came.
     pub(crate) source: Source,
 }
@@ -64,22 +67,24 @@ pub(crate) enum Reason {
     /// The prefix is our own.
     Own,
     /// Step 2.
-    LocalPref,
+    Priority,
     /// Step 3.
-    AsPathLength,
+    LocalPref,
     /// Step 4.
-    Origin,
+    AsPathLength,
     /// Step 5.
-    Med,
+    Origin,
     /// Step 6.
-    Internal,
+    Med,
     /// Step 7.
-    RouterId,
+    Internal,
     /// Step 8.
-    ClusterListLength,
+    RouterId,
     /// Step 9.
-    PeerAddress,
+    ClusterListLength,
     /// Step 10.
+    PeerAddress,
+    /// Step 11.
     PathId,
 }
 
@@ -87,6 +92,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Own => "the prefix is our own",
+            Self::Priority => "a filter gave another path a lower priority",
             Self::LocalPref => "another path has a higher LOCAL_PREF",
             Self::AsPathLength => "another path has a shorter AS_PATH",
             Self::Origin => "another path has a lower ORIGIN",
@@ -103,7 +109,7 @@ impl fmt::Display for Reason {
 /// The paths, by their index among the candidates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Decision {
-    /// The best, then those as good up to step 6, in order of the later steps.
+    /// The best, then those as good up to step 7, in order of the later steps.
     pub(crate) ranked: SmallVec<[usize; 2]>,
     /// The others, each with the first step that it lost in.
     pub(crate) lost: SmallVec<[(usize, Reason); 2]>,
@@ -117,6 +123,7 @@ pub(crate) fn decide(candidates: &[Candidate<'_>]) -> Decision {
     };
     if candidates.len() > 1 {
         decision.keep_least(Reason::Own, |i| candidates[i].source != Source::Own);
+        decision.keep_least(Reason::Priority, |i| candidates[i].priority);
         decision.keep_least(Reason::LocalPref, |i| Reverse(candidates[i].local_pref()));
         decision.keep_least(Reason::AsPathLength, |i| candidates[i].attributes.as_path.hops());
         decision.keep_least(Reason::Origin, |i| candidates[i].attributes.origin);
@@ -181,7 +188,7 @@ impl Candidate<'_> {
         matches!(self.source, Source::Peer { external: true, .. })
     }
 
-    /// In which of steps 7 to 10 this path is better than `other`.
+    /// In which of steps 8 to 11 this path is better than `other`.
     fn beats(&self, other: &Self) -> Reason {
         let (best, other) = (self.tie_break(), other.tie_break());
         if best.0 != other.0 {
@@ -195,7 +202,7 @@ impl Candidate<'_> {
         }
     }
 
-    /// Steps 7 to 10. No two paths of a prefix have peer and identifier in common, so no two are equal.
+    /// Steps 8 to 11. No two paths of a prefix have peer and identifier in common, so no two are equal.
     fn tie_break(&self) -> (Option<Ipv4Addr>, usize, Option<PeerKey>, Option<u32>) {
         let (router_id, key, path_id) = match self.source {
             Source::Own => (None, None, None),
@@ -222,6 +229,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::filter::NORMAL_PRIORITY;
     use crate::testing::{address, peer};
     use crate::wire::{AsPath, Origin, Segment};
 
@@ -238,7 +246,11 @@ mod tests {
                 path_id: None,
             },
         };
-        Candidate { attributes, source }
+        Candidate {
+            attributes,
+            priority: NORMAL_PRIORITY,
+            source,
+        }
     }
 
     fn as_path(asns: &[u32]) -> AsPath {
@@ -524,12 +536,32 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_filters_priority_comes_before_preferences_and_ends_sharing() {
+        let preferred = Attributes {
+            local_pref: Some(500),
+            ..Attributes::default()
+        };
+        let (chosen, other) = ((2, false, Attributes::default()), (1, true, preferred));
+        let first = Candidate {
+            priority: 512,
+            ..candidate(&chosen)
+        };
+        assert_eq!(
+            explain(&[candidate(&other), first]),
+            [Some(Reason::Priority), None]
+        );
+        let equal = (3, false, Attributes::default());
+        assert_eq!(decide(&[first, candidate(&equal)]).ranked.as_slice(), [0]);
+    }
+
     /// RFC 7911 §3: paths of one peer are told apart by identifier, of which 0 is one.
     #[test]
     fn of_a_peers_equal_paths_the_lower_identifier_wins() {
         let attributes = Attributes::default();
         let of = |path_id| Candidate {
             attributes: &attributes,
+            priority: NORMAL_PRIORITY,
             source: Source::Peer {
                 key: peer(1).key,
                 router_id: address(1),

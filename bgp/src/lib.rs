@@ -18,6 +18,7 @@ pub mod filter;
 pub mod handling;
 mod import;
 mod inbound;
+pub mod interfaces;
 mod leak;
 mod outbound;
 mod peer;
@@ -36,8 +37,9 @@ pub use config::{ANY_EXTERNAL_AS, BfdConfig, Config, NextHopMode, PeerConfig, Pe
 pub use dynamic::{RangeConfig, RangeSnapshot};
 pub use features::{AddPathConfig, Features, RoleConfig};
 pub use handling::{Handling, LimitAction, LimitState, PathLimit};
+pub use interfaces::Interface;
 pub use prefix::{Family, Prefix};
-pub use seam::{ConnId, Input, Output};
+pub use seam::{Choice, ConnId, Input, Output};
 pub use speaker::Speaker;
 pub use status::{Fault, LimitSnapshot, PathSnapshot, PeerSnapshot, State};
 pub use transport::Transport;

@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use manx_bgp::bfd::{SessionConfig, SessionSnapshot};
 use manx_bgp::explain::Explanation;
-use manx_bgp::wire::NextHop;
 use manx_bgp::{
-    BfdConfig, Config, ConnId, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix,
-    RangeConfig, RangeSnapshot, Speaker, Transport,
+    BfdConfig, Choice, Config, ConnId, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot,
+    Prefix, RangeConfig, RangeSnapshot, Speaker, Transport,
 };
 use socket2::{SockRef, Socket};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,6 +24,7 @@ use crate::bfd::{Change, Watch};
 use crate::connection::{self, Link};
 use crate::guard::Guard;
 use crate::handle::{Event, Events, Handle};
+use crate::interfaces::Interfaces;
 use crate::sockets;
 
 /// Jobs that wait for the driver, at most; whoever brings more waits.
@@ -86,6 +86,7 @@ pub(crate) fn spawn(
         watch: Watch::default(),
         guard,
         ranges: BTreeMap::new(),
+        interfaces: Interfaces::default(),
         pending: Pending::default(),
     };
     tokio::spawn(stop.clone().run_until_cancelled_owned(driver.run(jobs, events)));
@@ -146,6 +147,7 @@ struct Driver {
     guard: Guard,
     /// How the peers of a range are watched.
     ranges: BTreeMap<Prefix, Option<BfdConfig>>,
+    interfaces: Interfaces,
     pending: Pending,
 }
 
@@ -161,6 +163,7 @@ impl Driver {
                 Some(ended) = self.links.join_next() => report(ended),
                 () = sleep(GUARD_PAUSE), if self.guard.has_problems() => self.guard.update_listeners(true),
                 change = self.watch.changed() => self.path_changed(change),
+                interfaces = self.interfaces.changed() => self.handle(Input::Interfaces(interfaces)),
             }
             for job in batch.drain(..) {
                 if let Some(done) = self.perform(job) {
@@ -216,6 +219,7 @@ impl Driver {
             Input::SetPeer(config) => {
                 self.watch_path(config.key, config.bfd_session());
                 self.guard_peer(config);
+                self.show_interfaces(config);
                 true
             }
             Input::RemovePeer(key) => {
@@ -225,6 +229,7 @@ impl Driver {
             }
             Input::SetRange(config) => {
                 self.guard_range(config);
+                self.show_interfaces(&config.template);
                 true
             }
             Input::RemoveRange(range) => {
@@ -238,11 +243,21 @@ impl Driver {
             | Input::ConnectFailed { .. }
             | Input::Accepted { .. }
             | Input::PathDown(_)
+            | Input::Interfaces(_)
             | Input::Tick
             | Input::Shutdown => true,
         };
         if wanted {
             self.handle(input);
+        }
+    }
+
+    /// The first policy that asks for interfaces gets to know them.
+    fn show_interfaces(&mut self, config: &PeerConfig) {
+        if config.asks_for_interfaces()
+            && let Some(interfaces) = self.interfaces.start()
+        {
+            self.handle(Input::Interfaces(interfaces));
         }
     }
 
@@ -385,7 +400,7 @@ impl Driver {
                     }
                 }
                 Output::Close { conn } => drop(self.connections.remove(&conn)),
-                Output::Selected { prefix, next_hops } => self.pending.selected(prefix, next_hops),
+                Output::Selected { prefix, choice } => self.pending.selected(prefix, choice),
                 Output::RangeFull(range) => {
                     tracing::warn!(%range, "a peer was turned away: raise the range's limit if it is welcome");
                 }
@@ -449,7 +464,7 @@ fn report_gone<T>(sent: Result<(), T>) {
 /// What the consumer has not taken yet, merged.
 #[derive(Debug, Default)]
 struct Pending {
-    selected: BTreeMap<Prefix, Vec<NextHop>>,
+    selected: BTreeMap<Prefix, Choice>,
     sessions: BTreeMap<PeerKey, (bool, Option<String>)>,
     /// What BFD sees.
     paths: BTreeMap<PeerKey, bool>,
@@ -461,8 +476,8 @@ impl Pending {
         self.selected.is_empty() && self.sessions.is_empty() && self.paths.is_empty() && !self.converged
     }
 
-    fn selected(&mut self, prefix: Prefix, next_hops: Vec<NextHop>) {
-        self.selected.insert(prefix, next_hops);
+    fn selected(&mut self, prefix: Prefix, choice: Choice) {
+        self.selected.insert(prefix, choice);
     }
 
     fn session(&mut self, peer: PeerKey, up: bool, reason: Option<String>) {

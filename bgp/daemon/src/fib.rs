@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use manx_bgpd::Event;
-use manx_bgpd::bgp::Prefix;
 use manx_bgpd::bgp::wire::NextHop;
+use manx_bgpd::bgp::{Choice, Prefix};
 use manx_linux::Result;
 use manx_linux::sync::Syncer;
 use manx_routes::{Hop, Route, Source, Target, Update};
@@ -58,16 +58,17 @@ async fn flush(routes: &mut Syncer) -> Result<()> {
 }
 
 /// What the speaker's choice asks of the kernel; a choice of no next hop removes the route.
-fn update((prefix, next_hops): &(Prefix, Vec<NextHop>)) -> Update {
+fn update((prefix, choice): &(Prefix, Choice)) -> Update {
     let hop = |next_hop: &NextHop| Hop {
         gateway: gateway(next_hop),
         device: None,
     };
-    let target = Target::Via(next_hops.iter().map(hop).collect());
+    let target = Target::Via(choice.next_hops.iter().map(hop).collect());
     Update::Set(Route {
         prefix: prefix.network(),
         target,
         source: Source::Bgp,
+        metric: choice.priority,
     })
 }
 

@@ -31,6 +31,7 @@ mod driver;
 pub mod filters;
 mod guard;
 mod handle;
+mod interfaces;
 mod ranges;
 pub mod reload;
 pub mod show;
