@@ -253,22 +253,28 @@ impl Task {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut refresh = interval(SECRETS_PAUSE);
         refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut stale = true;
         loop {
-            let (cluster, blocks) = (
-                view.borrow_and_update().clone(),
-                owned.borrow_and_update().clone(),
-            );
-            match settings(&cluster, &self.identity.name) {
-                Some(settings) if settings == life.settings => self.tell(life, &cluster, &blocks).await,
-                // Our Node resource is gone or has lost its BGP side: keep the sessions until it says otherwise.
-                None => {}
-                Some(_) => return End::Restart,
+            if std::mem::take(&mut stale) {
+                let (cluster, blocks) = (
+                    view.borrow_and_update().clone(),
+                    owned.borrow_and_update().clone(),
+                );
+                match settings(&cluster, &self.identity.name) {
+                    Some(settings) if settings == life.settings => self.tell(life, &cluster, &blocks).await,
+                    // Our Node resource is gone or has lost its BGP side: keep the sessions until it says otherwise.
+                    None => {}
+                    Some(_) => return End::Restart,
+                }
             }
             tokio::select! {
-                Ok(()) = view.changed() => {}
-                Ok(()) = owned.changed() => {}
-                _ = looks.tick(), if life.leaving.is_some() => look(life).await,
-                _ = refresh.tick(), if !self.secrets.is_empty() => self.secrets.refresh(),
+                Ok(()) = view.changed() => stale = true,
+                Ok(()) = owned.changed() => stale = true,
+                _ = looks.tick(), if life.leaving.is_some() => {
+                    look(life).await;
+                    stale = true;
+                }
+                _ = refresh.tick(), if !self.secrets.is_empty() => stale = self.secrets.refresh(),
                 event = life.events.next() => match event {
                     Some(event) => self.event(life, event).await,
                     None => {

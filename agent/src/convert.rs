@@ -12,7 +12,7 @@ use manx_api::status::KernelRoute;
 use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
 use manx_api::{Key, Kind, Metadata};
 use manx_bgp::transport::{Authentication, Distance};
-use manx_bgp::{BfdConfig, Choice, Family, Features, PeerConfig, PeerKey, Prefix, Transport};
+use manx_bgp::{BfdConfig, Choice, Family, Features, Gateway, PeerConfig, PeerKey, Prefix, Transport};
 use manx_cni::{Code, Dns, Interface, IpConfig, Success};
 use manx_linux::pod::{GATEWAY_V4, GATEWAY_V6};
 use manx_linux::{Attached, PodLink};
@@ -89,10 +89,10 @@ pub fn learned(prefix: Prefix, choice: &Choice) -> Update {
     if choice.next_hops.is_empty() {
         return Update::Remove { prefix, source };
     }
-    let hops = choice.next_hops.iter().map(|next_hop| Hop {
+    let hops = choice.next_hops.iter().map(|&Gateway { address, scope }| Hop {
+        gateway: address,
         // A global address is enough for the kernel to find the interface.
-        gateway: next_hop.address(),
-        device: None,
+        device: (scope != 0).then_some(scope),
     });
     Update::Set(Route {
         prefix,
@@ -259,8 +259,6 @@ pub fn workload_endpoint(
 
 #[cfg(test)]
 mod tests {
-    use manx_bgp::wire::NextHop;
-
     use super::*;
 
     fn prefix(text: &str) -> Prefix {
@@ -269,19 +267,15 @@ mod tests {
 
     #[test]
     fn a_next_hop_becomes_a_gateway_and_none_a_withdrawal() {
-        let v4 = NextHop::V4(Ipv4Addr::new(192, 0, 2, 2));
-        let global = NextHop::V6 {
-            global: "2001:db8::2".parse().unwrap(),
-            link_local: "fe80::2".parse().ok(),
-        };
-        let local = NextHop::V6 {
-            global: Ipv6Addr::UNSPECIFIED,
-            link_local: "fe80::2".parse().ok(),
-        };
-        for (hop, expected) in [(v4, "192.0.2.2"), (global, "2001:db8::2"), (local, "fe80::2")] {
+        for (address, scope, device) in [
+            ("192.0.2.2", 0, None),
+            ("2001:db8::2", 0, None),
+            ("fe80::2", 7, Some(7)),
+        ] {
+            let address = address.parse().unwrap();
             let hops = vec![Hop {
-                gateway: expected.parse().unwrap(),
-                device: None,
+                gateway: address,
+                device,
             }];
             let route = Route {
                 prefix: "10.0.0.0/26".parse().unwrap(),
@@ -290,7 +284,7 @@ mod tests {
                 metric: 512,
             };
             let choice = Choice {
-                next_hops: vec![hop],
+                next_hops: vec![Gateway { address, scope }],
                 priority: 512,
             };
             assert_eq!(learned(prefix("10.0.0.0/26"), &choice), Update::Set(route));

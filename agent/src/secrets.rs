@@ -44,8 +44,9 @@ impl Secrets {
         self.known.is_empty()
     }
 
-    /// Reads the files again.
-    pub fn refresh(&mut self) {
+    /// Reads the files again; whether any holds something else than before.
+    pub fn refresh(&mut self) -> bool {
+        let before = self.known.clone();
         for wanted in self.known.keys().cloned().collect::<Vec<_>>() {
             match (self.read(&wanted), self.known.get(&wanted)) {
                 (Authentication::Missing(why), Some(Authentication::Md5(_))) => {
@@ -54,6 +55,7 @@ impl Secrets {
                 (read, _) => drop(self.known.insert(wanted, read)),
             }
         }
+        self.known != before
     }
 
     fn read(&self, wanted: &SecretKeyRef) -> Authentication {

@@ -1,5 +1,6 @@
 //! Settings: the speaker's own and each peer's.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::num::NonZeroU8;
 use std::sync::Arc;
@@ -145,6 +146,16 @@ impl PeerKey {
         match self.address {
             IpAddr::V4(address) => SocketAddr::new(address.into(), port),
             IpAddr::V6(address) => SocketAddrV6::new(address, port, 0, self.scope).into(),
+        }
+    }
+}
+
+impl fmt::Display for PeerKey {
+    /// `192.0.2.1`, `fe80::1%7`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.scope {
+            0 => self.address.fmt(f),
+            scope => write!(f, "{}%{scope}", self.address),
         }
     }
 }

@@ -96,13 +96,8 @@ pub(crate) fn told(
         rule,
         reason: Some(reason),
     };
-    let candidates: Vec<&Path> = if target.context.add_path_send.contains(&family) {
-        rib.in_order(id).into_iter().collect()
-    } else {
-        rib.best(id).into_iter().collect()
-    };
     let mut answer = silent(None, "no path to it can be used".to_owned());
-    for path in candidates {
+    for path in target.candidates(id, family, rib) {
         match target.admit(prefix, path) {
             Ok(verdict) => {
                 let rule = RuleName::of_export(verdict, family);

@@ -3,6 +3,8 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::config::{Config, NextHopMode, PeerConfig};
 use crate::decision::DEFAULT_LOCAL_PREF;
 use crate::filter::{
@@ -11,7 +13,7 @@ use crate::filter::{
 use crate::import::OwnNextHops;
 use crate::interfaces;
 use crate::leak;
-use crate::rib::{Neighbor, Path, Route};
+use crate::rib::{Neighbor, Path, PrefixId, Rib, Route};
 use crate::wire::{Attributes, Context, NextHop};
 use crate::{Family, Prefix};
 
@@ -49,6 +51,25 @@ pub(crate) enum Denial<'a> {
 }
 
 impl<'a> Target<'a> {
+    /// Whether paths to it carry identifiers, so that it may be told several of one prefix (RFC 7911).
+    pub(crate) fn adds_paths(&self, family: Family) -> bool {
+        self.context.add_path_send.contains(&family)
+    }
+
+    /// The paths of a prefix that it could be told, the best first; without Add-Path only the best.
+    pub(crate) fn candidates<'r>(
+        &self,
+        id: PrefixId,
+        family: Family,
+        rib: &'r Rib,
+    ) -> SmallVec<[&'r Path; 1]> {
+        if self.adds_paths(family) {
+            rib.in_order(id).into()
+        } else {
+            rib.best(id).into_iter().collect()
+        }
+    }
+
     /// Whether the peer may have this path of this prefix, and which rule lets it through.
     ///
     /// # Errors
@@ -155,9 +176,30 @@ impl<'a> Target<'a> {
             NextHopMode::Keep => true,
         };
         let foreign = self.context.extended_next_hop.contains(&family);
+        let learned = learned.and_then(|next_hop| self.beyond_link(next_hop, from));
         match learned.filter(|_| keeps) {
             Some(next_hop) => Some(next_hop).filter(|it| it.family() == family || foreign),
             None => self.own.of(family).or_else(|| self.own.v6.filter(|_| foreign)),
+        }
+    }
+
+    /// What is left of a learned next hop for the peer: a link-local address means something on its own link only
+    /// (RFC 2545 §3). A next hop that has no other is none, and we are the way.
+    fn beyond_link(&self, next_hop: NextHop, from: Option<&Neighbor>) -> Option<NextHop> {
+        let scope = self.peer.key.scope;
+        let shares_link = scope != 0 && from.is_some_and(|from| from.key.scope == scope);
+        match next_hop {
+            NextHop::V6 {
+                global,
+                link_local: Some(_),
+            } if !shares_link => {
+                let alone = NextHop::V6 {
+                    global,
+                    link_local: None,
+                };
+                (!next_hop.is_link_local()).then_some(alone)
+            }
+            NextHop::V4(_) | NextHop::V6 { .. } => Some(next_hop),
         }
     }
 

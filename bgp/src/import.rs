@@ -25,6 +25,8 @@ pub(crate) enum Refusal {
     OwnCluster,
     /// It leads to ourselves.
     OwnNextHop,
+    /// It is link-local, on a link that nobody knows.
+    UnknownLink,
     /// A neighbor below us, or beside us, passed on what it had from above (RFC 9234 §5).
     Leaked,
     /// The import policy.
@@ -39,6 +41,7 @@ impl fmt::Display for Refusal {
             Self::OwnOriginator => "its ORIGINATOR_ID is our own BGP identifier",
             Self::OwnCluster => "our own cluster is in its CLUSTER_LIST",
             Self::OwnNextHop => "its next hop is our own address",
+            Self::UnknownLink => "its next hop is link-local, and the session is not",
             Self::Leaked => "its ONLY_TO_CUSTOMER says that the peer leaks it",
             Self::Policy => "the import policy refuses the prefix",
         })
@@ -90,6 +93,8 @@ pub(crate) fn loops(
         .any(|it| it.address() == next_hop.address())
     {
         Some(Refusal::OwnNextHop)
+    } else if peer.key.scope == 0 && next_hop.is_link_local() {
+        Some(Refusal::UnknownLink)
     } else {
         None
     }

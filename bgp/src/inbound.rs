@@ -14,6 +14,7 @@ use crate::config::{Config, PeerConfig};
 use crate::filter::{NORMAL_PRIORITY, Step, Verdict};
 use crate::import::{self, OwnNextHops, Refusal};
 use crate::leak::Relation;
+use crate::repetition::Repetitions;
 use crate::rib::{Neighbor, Path, PrefixId, Rib, Route, Standing};
 use crate::wire::{Attributes, NextHop, Nlri, Update};
 use crate::{Family, PeerKey, Prefix};
@@ -24,12 +25,13 @@ pub(crate) struct Inbound {
     key: PeerKey,
     /// Where it has paths.
     prefixes: BTreeSet<PrefixId>,
-    /// How many.
     /// How many paths the peer announces, by family.
     received: [u64; Family::ALL.len()],
     accepted: u64,
     /// When stale paths are dropped, if there are any.
     pub(crate) stale_until: Option<Instant>,
+    /// What the peer is repeating.
+    repetitions: Repetitions,
 }
 
 /// Where a path of the peer's is: its prefix, and the identifier that the peer gave it.
@@ -119,6 +121,7 @@ impl Inbound {
             received: [0; Family::ALL.len()],
             accepted: 0,
             stale_until: None,
+            repetitions: Repetitions::default(),
         }
     }
 
@@ -170,6 +173,7 @@ impl Inbound {
     /// The session is over. Paths of `kept` families become stale; those that were so already go, as do all
     /// others (RFC 4724 §4.2). That a refresh was under way is forgotten.
     pub(crate) fn lose(&mut self, kept: &[Family], rib: &mut Rib) {
+        self.repetitions = Repetitions::default();
         for place in self.places(&Family::ALL, rib) {
             let prefix = rib.prefix(place.0);
             let keeps = prefix.is_some_and(|prefix| kept.contains(&prefix.family()));
@@ -188,7 +192,8 @@ impl Inbound {
     }
 
     /// The peer begins to repeat all its routes of a family (RFC 7313 §4); another beginning begins anew.
-    pub(crate) fn begin_refresh(&mut self, family: Family, rib: &mut Rib) {
+    pub(crate) fn begin_refresh(&mut self, family: Family, now: Instant, rib: &mut Rib) {
+        self.repetitions.begin(family, now);
         for place in self.places(&[family], rib) {
             if let Some(path) = self.path_mut(place, rib) {
                 path.standing = Standing::Unrepeated;
@@ -199,7 +204,33 @@ impl Inbound {
     /// The peer has repeated all its routes of a family: what it did not repeat is gone (RFC 7313 §4). An end
     /// without a beginning finds nothing.
     pub(crate) fn end_refresh(&mut self, family: Family, rib: &mut Rib) {
+        self.repetitions.end(family);
         self.drop_paths(&[family], Standing::Unrepeated, rib);
+    }
+
+    /// When [`expire`](Self::expire) is due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.stale_until
+            .into_iter()
+            .chain(self.repetitions.deadline())
+            .min()
+    }
+
+    /// Drops what the peer has taken too long to announce again.
+    pub(crate) fn expire(&mut self, now: Instant, rib: &mut Rib) {
+        if self.stale_until.is_some_and(|until| until <= now) {
+            self.drop_stale(rib);
+        }
+        for family in self.repetitions.take_overdue(now) {
+            tracing::warn!(peer = %self.key.address, %family, "the peer does not end its route refresh");
+            self.drop_paths(&[family], Standing::Unrepeated, rib);
+        }
+    }
+
+    /// Drops all stale paths.
+    pub(crate) fn drop_stale(&mut self, rib: &mut Rib) {
+        self.sweep(&Family::ALL, rib);
+        self.stale_until = None;
     }
 
     fn drop_paths(&mut self, families: &[Family], standing: Standing, rib: &mut Rib) {

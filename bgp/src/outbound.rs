@@ -16,11 +16,16 @@ use crate::export::Target;
 use crate::filter::{Step, Verdict};
 use crate::rib::{Neighbor, Path, PrefixId, Rib, Route};
 use crate::session::Session;
+use crate::speaker::SEND_BUDGET;
+use crate::wire::update::Estimate;
 use crate::wire::{self, Context, Message, Nlri, RouteRefresh, update};
 use crate::{Family, Prefix};
 
 /// Prefixes looked at per step: enough to fill messages, few enough to notice soon that a peer is slow.
 const BATCH: usize = 4096;
+
+/// Octets after which a step says no more, whatever attributes a route has.
+const STEP: usize = SEND_BUDGET;
 
 /// A path that a peer was told: its prefix, and the identifier that we gave it there (RFC 7911 §3), 0 where the
 /// session has none.
@@ -111,6 +116,9 @@ impl Outbound {
     fn next_batch(&mut self, target: &Target<'_>, rib: &mut Rib) -> Batch {
         let mut batch = Batch::default();
         for _ in 0..BATCH {
+            if batch.octets >= STEP {
+                break;
+            }
             let Some((id, repeat)) = self.pending.pop_first() else {
                 break;
             };
@@ -128,14 +136,14 @@ impl Outbound {
                 .filter(|had| !wanted.iter().any(|(label, _)| label == had))
                 .collect();
             for label in gone {
-                batch.withdrawn.push(nlri(prefix, label));
+                batch.withdraw(nlri(prefix, label));
                 self.forget((id, label), rib);
             }
             for (label, route) in wanted {
                 let place = (id, label);
                 let known = self.sent.get(&place).is_some_and(|it| Arc::ptr_eq(it, &route));
                 if repeat || !known {
-                    batch.announce(route.clone(), place, nlri(prefix, label));
+                    batch.announce(route.clone(), place, nlri(prefix, label), target.context);
                     if self.sent.insert(place, route).is_none() {
                         rib.hold(id);
                     }
@@ -155,7 +163,10 @@ impl Outbound {
     fn encode(&mut self, batch: Batch, context: &Context, rib: &mut Rib) -> Vec<Bytes> {
         let mut withdrawn = batch.withdrawn;
         let mut announcements = Vec::with_capacity(batch.announced.len());
-        for Announced { route, places, nlri } in batch.announced {
+        for announced in batch.announced {
+            let Announced {
+                route, places, nlri, ..
+            } = announced;
             let Some(next_hop) = route.next_hop else { continue };
             match update::pack(&route.attributes, next_hop, &nlri, context) {
                 Ok(bytes) => announcements.push(bytes),
@@ -173,26 +184,26 @@ impl Outbound {
     }
 }
 
-/// The paths of a prefix that the peer shall have, by identifier, with what its export policy says: the best one, or with Add-Path the first few of
-/// all that it may have.
+/// The paths of a prefix that the peer shall have, by identifier, with what its export policy says: of the
+/// candidates that it may have, the first few.
 fn wanted<'a>(
     id: PrefixId,
     prefix: Prefix,
     target: &Target<'a>,
     rib: &Rib,
 ) -> SmallVec<[(u32, Path, Verdict<'a>); 1]> {
-    let admitted = |path| Some((path, target.admit(prefix, path).ok()?));
-    if !target.context.add_path_send.contains(&prefix.family()) {
-        let best = rib.best(id).and_then(admitted);
-        return best
-            .map(|(path, verdict)| (0, path.clone(), verdict))
-            .into_iter()
-            .collect();
-    }
-    let limit = target.peer.features.paths_to_send(prefix.family());
-    let paths = rib.in_order(id).into_iter().filter_map(admitted).take(limit);
-    paths
-        .map(|(path, verdict)| (path.label, path.clone(), verdict))
+    let family = prefix.family();
+    let labelled = target.adds_paths(family);
+    let limit = if labelled {
+        target.peer.features.paths_to_send(family)
+    } else {
+        1
+    };
+    let candidates = target.candidates(id, family, rib).into_iter();
+    let admitted = candidates.filter_map(|path| Some((path, target.admit(prefix, path).ok()?)));
+    admitted
+        .take(limit)
+        .map(|(path, verdict)| (if labelled { path.label } else { 0 }, path.clone(), verdict))
         .collect()
 }
 
@@ -223,6 +234,8 @@ fn demarcation(
 /// What a step has to say.
 #[derive(Debug, Default)]
 struct Batch {
+    /// No fewer than what there is to say will take.
+    octets: usize,
     withdrawn: Vec<Nlri>,
     /// Prefixes by route, in order of first use.
     announced: Vec<Announced>,
@@ -242,6 +255,7 @@ type Way = (Learned, Family, Option<*const Step>);
 #[derive(Debug)]
 struct Announced {
     route: Arc<Route>,
+    estimate: Estimate,
     places: Vec<Place>,
     nlri: Vec<Nlri>,
 }
@@ -267,19 +281,29 @@ impl Batch {
             .clone()
     }
 
-    fn announce(&mut self, route: Arc<Route>, place: Place, nlri: Nlri) {
+    fn withdraw(&mut self, nlri: Nlri) {
+        self.octets += Estimate::WITHDRAWN;
+        self.withdrawn.push(nlri);
+    }
+
+    fn announce(&mut self, route: Arc<Route>, place: Place, nlri: Nlri, context: &Context) {
         let index = *self
             .indices
             .entry(Arc::as_ptr(&route))
             .or_insert(self.announced.len());
         if index == self.announced.len() {
+            let estimate = Estimate::of(&route.attributes, context);
+            self.octets += estimate.route;
             self.announced.push(Announced {
                 route,
+                estimate,
                 places: Vec::new(),
                 nlri: Vec::new(),
             });
         }
-        self.announced[index].places.push(place);
-        self.announced[index].nlri.push(nlri);
+        let announced = &mut self.announced[index];
+        self.octets += announced.estimate.prefix;
+        announced.places.push(place);
+        announced.nlri.push(nlri);
     }
 }

@@ -65,6 +65,8 @@ pub(crate) struct Live {
     own: OwnNextHops,
     /// Families whose End-of-RIB has not come.
     awaited: Vec<Family>,
+    /// It has sent a ROUTE-REFRESH that meant nothing.
+    confused: bool,
 }
 
 impl Peer {
@@ -90,7 +92,7 @@ impl Peer {
         self.peering
             .deadline()
             .into_iter()
-            .chain(self.inbound.stale_until)
+            .chain(self.inbound.deadline())
             .min()
     }
 
@@ -130,6 +132,7 @@ impl Peer {
             neighbor: Arc::new(neighbor(local, &self.config, link, &session)),
             own: own_next_hops(&self.config, link),
             awaited: session.families().to_vec(),
+            confused: false,
             link,
             session,
         });
@@ -176,10 +179,14 @@ impl Peer {
     /// Takes a ROUTE-REFRESH. What asks for a family that the session does not carry is ignored (RFC 2918 §4), as is a
     /// subtype that means nothing, and a beginning before the end of a restarter's initial routes, which still
     /// decides what is stale (RFC 7313 §4, §5).
-    pub(crate) fn refresh(&mut self, RouteRefresh { family, subtype }: RouteRefresh, rib: &mut Rib) {
-        let Some(Live { session, awaited, .. }) = &self.live else {
-            return;
-        };
+    pub(crate) fn refresh(
+        &mut self,
+        RouteRefresh { family, subtype }: RouteRefresh,
+        now: Instant,
+        rib: &mut Rib,
+    ) {
+        let Some(live) = &mut self.live else { return };
+        let Live { session, awaited, .. } = live;
         let Some(family) = family.filter(|family| session.families().contains(family)) else {
             return;
         };
@@ -187,26 +194,16 @@ impl Peer {
         match subtype {
             RouteRefresh::REQUEST => self.outbound.repeat(family),
             RouteRefresh::BEGIN if session.demarcates_refresh && !restarting => {
-                self.inbound.begin_refresh(family, rib);
+                self.inbound.begin_refresh(family, now, rib);
             }
             RouteRefresh::END if session.demarcates_refresh => self.inbound.end_refresh(family, rib),
             _ => {
-                tracing::info!(peer = %self.config.key.address, %family, subtype, "a route refresh means nothing here")
+                // RFC 7313 §5 asks for a log; who floods us with them writes one line a session.
+                if !std::mem::replace(&mut live.confused, true) {
+                    tracing::info!(peer = %self.config.key.address, %family, subtype, "a route refresh means nothing here");
+                }
             }
         }
-    }
-
-    /// Drops stale paths whose time is up.
-    pub(crate) fn expire_stale(&mut self, now: Instant, rib: &mut Rib) {
-        if self.inbound.stale_until.is_some_and(|until| until <= now) {
-            self.drop_stale(rib);
-        }
-    }
-
-    /// Drops all stale paths.
-    pub(crate) fn drop_stale(&mut self, rib: &mut Rib) {
-        self.inbound.sweep(&Family::ALL, rib);
-        self.inbound.stale_until = None;
     }
 
     /// Applies changed settings to the session as it stands: paths are judged and announced anew.
@@ -256,20 +253,15 @@ impl Peer {
 
     /// The next messages with routes, if there are any to be sent.
     pub(crate) fn next_messages(&mut self, local: &Config, rib: &mut Rib) -> Option<Vec<Bytes>> {
-        let Live { session, own, .. } = self.live.as_ref()?;
-        let target = Target {
-            local,
-            peer: &self.config,
-            own: *own,
-            context: &session.context,
-        };
-        self.outbound.next_messages(&target, session, rib)
+        let live = self.live.as_ref()?;
+        let target = target(&self.config, live, local);
+        self.outbound.next_messages(&target, &live.session, rib)
     }
 
     /// What the peer is told of a prefix; nothing is known of peers without a session.
     pub(crate) fn told(&self, local: &Config, id: PrefixId, prefix: Prefix, rib: &Rib) -> ExplainedPeer {
         let peer = self.config.key;
-        let Some(Live { session, own, .. }) = &self.live else {
+        let Some(live) = &self.live else {
             return ExplainedPeer {
                 peer,
                 advertised: false,
@@ -277,13 +269,7 @@ impl Peer {
                 reason: Some(format!("the session is {}", self.peering.state())),
             };
         };
-        let target = Target {
-            local,
-            peer: &self.config,
-            own: *own,
-            context: &session.context,
-        };
-        explain::told(peer, &target, id, prefix, rib)
+        explain::told(peer, &target(&self.config, live, local), id, prefix, rib)
     }
 
     /// How far the peer's initial routes are.
@@ -332,6 +318,15 @@ impl Peer {
     }
 }
 
+fn target<'a>(config: &'a PeerConfig, live: &'a Live, local: &'a Config) -> Target<'a> {
+    Target {
+        local,
+        peer: config,
+        own: live.own,
+        context: &live.session.context,
+    }
+}
+
 fn gate<'a>(config: &'a PeerConfig, live: Option<&'a Live>, local: &'a Config) -> Option<Gate<'a>> {
     let Live {
         session,
@@ -362,7 +357,8 @@ fn neighbor(local: &Config, config: &PeerConfig, link: Link, session: &Session) 
     }
 }
 
-/// Our next hops: as configured, else our end of the connection.
+/// Our next hops: as configured, else our end of the connection. Where that is link-local, the peer is on the link, so
+/// it gets the link-local address beside a global one (RFC 2545 §3).
 fn own_next_hops(config: &PeerConfig, link: Link) -> OwnNextHops {
     let ends = [config.local_address, Some(link.local)];
     let mut own = OwnNextHops {
@@ -377,6 +373,11 @@ fn own_next_hops(config: &PeerConfig, link: Link) -> OwnNextHops {
             IpAddr::V4(address) => own.v4.get_or_insert(NextHop::V4(address)),
             IpAddr::V6(address) => own.v6.get_or_insert_with(|| next_hop_v6(address)),
         };
+    }
+    if let (IpAddr::V6(end), Some(NextHop::V6 { link_local, .. })) = (link.local, &mut own.v6)
+        && end.is_unicast_link_local()
+    {
+        link_local.get_or_insert(end);
     }
     own
 }

@@ -15,6 +15,36 @@ use crate::{PeerConfig, PeerKey, Prefix, RangeConfig};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
 
+/// A next hop as packets go to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Gateway {
+    /// The router's address.
+    pub address: IpAddr,
+    /// The interface that it is reached over: its index, for link-local addresses; 0 otherwise.
+    pub scope: u32,
+}
+
+impl Gateway {
+    /// What a next hop from a session over `scope` leads to. There, where one is given, it is the link-local address:
+    /// this neighbour shares the link with us (RFC 2545 §2), and nothing else may tell how to reach the global one.
+    #[must_use]
+    pub fn new(next_hop: NextHop, scope: u32) -> Self {
+        match next_hop {
+            NextHop::V6 {
+                global: _,
+                link_local: Some(link_local),
+            } if scope != 0 => Self {
+                address: link_local.into(),
+                scope,
+            },
+            NextHop::V4(_) | NextHop::V6 { .. } => Self {
+                address: next_hop.address(),
+                scope: 0,
+            },
+        }
+    }
+}
+
 /// What happens to the speaker.
 #[derive(Clone, Debug)]
 pub enum Input {
@@ -80,6 +110,9 @@ pub enum Input {
         /// Which.
         conn: ConnId,
     },
+    /// Whether peers are configured whose address is not known yet: as long as there are any, the start waits for them
+    /// as for peers that do not answer.
+    Unfound(bool),
     /// BFD has seen the path to the peer fail: its session, if there is one, ends at once, and graceful restart
     /// keeps none of its routes (RFC 5882 §4.3, RFC 9384 §3).
     PathDown(PeerKey),
@@ -96,7 +129,7 @@ pub enum Input {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// Through any of these, the best first; through none: nowhere.
-    pub next_hops: Vec<NextHop>,
+    pub next_hops: Vec<Gateway>,
     /// The route's metric in the kernel: [`NORMAL_PRIORITY`](crate::filter::NORMAL_PRIORITY), unless a filter set
     /// another.
     pub priority: u32,

@@ -33,6 +33,11 @@ use crate::{ANY_EXTERNAL_AS, Prefix};
 /// Bytes under way to one peer beyond which its announcements wait for `Drained`.
 pub const SEND_BUDGET: usize = 256 * 1024;
 
+/// Bytes that wait for a peer which takes none, at most, whatever there is to say: what was under way before the last
+/// step of announcements, that step with one message more than [`SEND_BUDGET`], and KEEPALIVEs until the send hold
+/// timer expires.
+pub const SEND_QUEUE: usize = 2 * SEND_BUDGET + 128 * 1024;
+
 /// The machine.
 #[derive(Debug)]
 pub struct Speaker {
@@ -48,6 +53,8 @@ pub struct Speaker {
     ranges: Ranges,
     /// Dynamic neighbours that may have gone.
     leaving: BTreeSet<PeerKey>,
+    /// There are peers whose address is not known yet.
+    unfound: bool,
     convergence: Convergence,
     outputs: VecDeque<Output>,
     /// How many connections have been dialled.
@@ -70,6 +77,7 @@ impl Speaker {
             unsent: BTreeSet::new(),
             ranges: Ranges::default(),
             leaving: BTreeSet::new(),
+            unfound: false,
             convergence: Convergence::new(config.restarted, config.deferral),
             outputs: VecDeque::new(),
             dialled: 0,
@@ -119,6 +127,7 @@ impl Speaker {
             }
             Input::Faulty { conn, faults } => self.faulty(conn, &faults),
             Input::Drained { conn } => self.drained(conn),
+            Input::Unfound(some) => self.unfound = some,
             Input::PathDown(key) => self.path_down(now, key),
             Input::Interfaces(interfaces) => self.set_interfaces(interfaces),
             Input::Tick => {}
@@ -225,7 +234,7 @@ impl Speaker {
     /// What a peer of another AS announced is not this one's.
     fn forget_routes(&mut self, key: PeerKey) {
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.drop_stale(&mut self.rib);
+            peer.inbound.drop_stale(&mut self.rib);
             self.reschedule(key);
         }
     }

@@ -160,6 +160,7 @@ fn protocol(number: usize, ends: Ends, session: Session, more: &str) -> String {
         reflector,
         protection,
         add_path,
+        at_most,
         ..
     } = session;
     let protection = match protection {
@@ -180,7 +181,9 @@ fn protocol(number: usize, ends: Ends, session: Session, more: &str) -> String {
         "source = RTS_STATIC"
     };
     let add_path = if add_path { "on" } else { "off" };
-    let channel = format!("{{ import all; export where {exported}; add paths {add_path}; }}");
+    let limit = at_most.map(|most| format!("import limit {most} action disable;"));
+    let limit = limit.unwrap_or_default();
+    let channel = format!("{{ import all; {limit} export where {exported}; add paths {add_path}; }}");
     format!(
         "protocol bgp manx{number} {{
   debug {{ states, events }};
@@ -262,6 +265,7 @@ impl Router for Bird {
     fn was_told(&self, code: &str) -> bool {
         let known = [
             ("Bad peer AS", "2/2"),
+            ("Maximum number of prefixes reached", "6/1"),
             ("Administrative shutdown", "6/2"),
             ("Peer de-configured", "6/3"),
         ];

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use manx_bgpd::bgp::{Family, LimitAction, PathLimit};
+
 use crate::net::{Cable, Ends, SECOND, SOON, always, becomes, eventually, run};
-use crate::ours::Ours;
+use crate::ours::{self, Ours};
 use crate::router::{Attributes, EXTERNAL, Extras, INTERNAL, Program, Router, Session, Side};
 
 const OUR_PREFIXES: [&str; 4] = [
@@ -269,6 +271,58 @@ pub(crate) fn their_shutdown(program: &Program) {
         )
     });
     eventually("their routes are gone", SOON, || ours.learned().is_empty());
+}
+
+/// RFC 4486 §4 (1): as they read it.
+pub(crate) fn we_limit(program: &Program) {
+    let cable = Cable::new();
+    let (ours, mut router) = meet(&cable, program, EXTERNAL);
+    let limited = |max| {
+        let mut peer = ours::peer(EXTERNAL, cable.ends);
+        peer.handling.limits = vec![PathLimit {
+            family: Family::Ipv4Unicast,
+            max,
+            warn_percent: 75,
+            action: LimitAction::Down,
+        }];
+        ours.configure(peer);
+    };
+    // FRR also sends our own two back.
+    limited(4);
+    assert!(ours.established(), "what they announce by now, they may");
+    for prefix in ["10.2.2.0/24", "10.2.3.0/24", "10.2.4.0/24"] {
+        router.announce(prefix, Extras::default());
+    }
+    eventually("maximum number of prefixes", SOON, || router.was_told("6/1"));
+    eventually("their routes are gone", SOON, || ours.learned().is_empty());
+    let is_away = || !ours.established();
+    always("the session stays away", Duration::from_secs(2), is_away);
+    limited(7);
+    eventually("it comes back with the settings", SOON, || {
+        ours.learned().contains("10.2.4.0/24")
+    });
+}
+
+pub(crate) fn they_limit(program: &Program) {
+    // OpenBGPD counts both families together.
+    let most = 5;
+    let session = Session {
+        at_most: Some(most),
+        ..EXTERNAL
+    };
+    let cable = Cable::new();
+    let (ours, router) = meet(&cable, program, session);
+    for third in 0..=most {
+        ours.announce(&format!("10.3.{third}.0/24"));
+    }
+    eventually("we show why they have gone", SOON, || {
+        last_error_has(
+            &ours,
+            "the peer sent cease: maximum number of prefixes reached (6/1)",
+        )
+    });
+    eventually("their routes are gone", SOON, || ours.learned().is_empty());
+    eventually("and ours", SOON, || router.learned().is_empty());
 }
 
 /// RFC 6793 §4.1: with all of them.

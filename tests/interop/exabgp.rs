@@ -27,6 +27,7 @@ pub(crate) const PROGRAM: Program = Program {
         (Feature::TheyReflect, "passes no routes on"),
         (Feature::TheySendPaths, "passes no routes on"),
         (Feature::WeRestart, "keeps no table"),
+        (Feature::TheyLimit, "takes what comes"),
         (Feature::Bfd, "has none"),
         (Feature::Gtsm, "answers a SYN with TTL 64"),
     ],

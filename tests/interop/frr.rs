@@ -238,7 +238,12 @@ fn address_family(base: &Base, family: &str) -> String {
         } else {
             String::new()
         };
-        format!("  neighbor {ours} activate\n{client}{add_path}")
+        let limit = base
+            .session
+            .at_most
+            .map(|most| format!("  neighbor {ours} maximum-prefix {most}\n"));
+        let limit = limit.unwrap_or_default();
+        format!("  neighbor {ours} activate\n{client}{add_path}{limit}")
     };
     let neighbors: String = base.sessions.iter().map(neighbor).collect();
     let networks = base

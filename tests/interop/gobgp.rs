@@ -127,13 +127,17 @@ fn address_family(family: &str, session: Session) -> String {
     } else {
         ""
     };
+    let limit = session
+        .at_most
+        .map(|most| format!("[neighbors.afi-safis.prefix-limit.config]\nmax-prefixes = {most}\n"));
+    let limit = limit.unwrap_or_default();
     format!(
         "[[neighbors.afi-safis]]
 [neighbors.afi-safis.config]
 afi-safi-name = \"{family}-unicast\"
 [neighbors.afi-safis.mp-graceful-restart.config]
 enabled = {restart}
-{add_path}"
+{add_path}{limit}"
     )
 }
 

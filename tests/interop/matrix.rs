@@ -48,6 +48,8 @@ pub(crate) enum Feature {
     TheyRestart,
     WeRestartUnderTraffic,
     TheyRestartUnderTraffic,
+    WeLimit,
+    TheyLimit,
     Bfd,
     Md5,
     Gtsm,
@@ -56,7 +58,7 @@ pub(crate) enum Feature {
 /// A feature, what the document calls it, the test's name, and the test.
 type Row = (Feature, &'static str, &'static str, fn(&Program));
 
-const ROWS: [Row; 24] = [
+const ROWS: [Row; 26] = [
     (
         Feature::TheyDial,
         "iBGP, they dial: IPv4 and IPv6 routes come and go",
@@ -182,6 +184,18 @@ const ROWS: [Row; 24] = [
         "graceful restart: they crash, and no packet is lost through both kernels",
         "they_restart_under_traffic",
         traffic::they_restart,
+    ),
+    (
+        Feature::WeLimit,
+        "max-prefix: they announce more than we take (RFC 4486)",
+        "we_limit",
+        cases::we_limit,
+    ),
+    (
+        Feature::TheyLimit,
+        "max-prefix: we announce more than they take (RFC 4486)",
+        "they_limit",
+        cases::they_limit,
     ),
     (
         Feature::Bfd,

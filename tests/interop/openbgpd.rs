@@ -144,6 +144,7 @@ fn neighbor(ends: Ends, session: Session) -> String {
         reflector,
         protection,
         add_path,
+        at_most,
         ..
     } = session;
     let protection = match protection {
@@ -164,6 +165,8 @@ fn neighbor(ends: Ends, session: Session) -> String {
     } else {
         ""
     };
+    let limit = at_most.map(|most| format!("  max-prefix {most}\n"));
+    let limit = limit.unwrap_or_default();
     format!(
         "neighbor {ours} {{
   remote-as {our_asn}
@@ -172,7 +175,7 @@ fn neighbor(ends: Ends, session: Session) -> String {
   announce IPv4 unicast
   announce IPv6 unicast
   announce restart {restart}
-{passive}{client}{protection}{add_path}}}
+{passive}{client}{protection}{add_path}{limit}}}
 "
     )
 }
@@ -247,6 +250,7 @@ impl Router for OpenBgpd {
     fn was_told(&self, code: &str) -> bool {
         let known = [
             ("AS unacceptable", "2/2"),
+            ("max-prefix exceeded", "6/1"),
             ("administratively down", "6/2"),
             ("peer unconfigured", "6/3"),
         ];

@@ -74,6 +74,8 @@ pub(crate) struct Session {
     pub(crate) reflector: Option<Side>,
     /// Each side sends all its paths of a prefix and takes the other's (RFC 7911).
     pub(crate) add_path: bool,
+    /// More prefixes than this of a family, they do not take from us, and end the session for good.
+    pub(crate) at_most: Option<u32>,
     /// What they learn, their kernel routes by.
     pub(crate) fib: bool,
     /// What both sides ask of the connection.
@@ -115,6 +117,7 @@ pub(crate) const EXTERNAL: Session = Session {
     bfd: None,
     reflector: None,
     add_path: false,
+    at_most: None,
     fib: false,
     protection: None,
 };

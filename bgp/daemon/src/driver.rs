@@ -242,6 +242,7 @@ impl Driver {
             | Input::Connected { .. }
             | Input::ConnectFailed { .. }
             | Input::Accepted { .. }
+            | Input::Unfound(_)
             | Input::PathDown(_)
             | Input::Interfaces(_)
             | Input::Tick

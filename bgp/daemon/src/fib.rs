@@ -1,10 +1,7 @@
 //! Best paths into the kernel, for `fib: true`.
 
-use std::net::IpAddr;
-
 use manx_bgpd::Event;
-use manx_bgpd::bgp::wire::NextHop;
-use manx_bgpd::bgp::{Choice, Prefix};
+use manx_bgpd::bgp::{Choice, Gateway, Prefix};
 use manx_linux::Result;
 use manx_linux::sync::Syncer;
 use manx_routes::{Hop, Route, Source, Target, Update};
@@ -59,9 +56,9 @@ async fn flush(routes: &mut Syncer) -> Result<()> {
 
 /// What the speaker's choice asks of the kernel; a choice of no next hop removes the route.
 fn update((prefix, choice): &(Prefix, Choice)) -> Update {
-    let hop = |next_hop: &NextHop| Hop {
-        gateway: gateway(next_hop),
-        device: None,
+    let hop = |&Gateway { address, scope }: &Gateway| Hop {
+        gateway: address,
+        device: (scope != 0).then_some(scope),
     };
     let target = Target::Via(choice.next_hops.iter().map(hop).collect());
     Update::Set(Route {
@@ -70,15 +67,4 @@ fn update((prefix, choice): &(Prefix, Choice)) -> Update {
         source: Source::Bgp,
         metric: choice.priority,
     })
-}
-
-/// The global address also where a link-local one came along: that would need an interface.
-fn gateway(next_hop: &NextHop) -> IpAddr {
-    match next_hop {
-        NextHop::V4(address) => IpAddr::V4(*address),
-        NextHop::V6 {
-            global,
-            link_local: _,
-        } => IpAddr::V6(*global),
-    }
 }

@@ -64,10 +64,21 @@ pub struct Running {
 /// # Errors
 /// The file cannot be read, or its first mistake with its place.
 pub fn read(path: &Path) -> Result<Settings, FileError> {
-    let path = || path.to_owned();
-    let text =
-        std::fs::read_to_string(path()).map_err(|error| FileError::Unreadable { path: path(), error })?;
-    Settings::parse(&text).map_err(|error| FileError::Config { path: path(), error })
+    parse(path, &text(path)?)
+}
+
+fn text(path: &Path) -> Result<String, FileError> {
+    std::fs::read_to_string(path).map_err(|error| FileError::Unreadable {
+        path: path.to_owned(),
+        error,
+    })
+}
+
+fn parse(path: &Path, text: &str) -> Result<Settings, FileError> {
+    Settings::parse(text).map_err(|error| FileError::Config {
+        path: path.to_owned(),
+        error,
+    })
 }
 
 impl Running {
@@ -91,10 +102,11 @@ impl Running {
     /// # Errors
     /// As for [`read`], or the file changes what only a start can change; nothing has changed then.
     pub async fn reload(&mut self) -> Result<Reload, FileError> {
-        let settings = read(&self.path)?;
+        let text = text(&self.path)?;
+        let settings = parse(&self.path, &text)?;
         if let Some(field) = self.settings.fixed_difference(&settings) {
             return Err(FileError::Fixed {
-                line: line_of(&self.path, field),
+                line: line_of(&text, field),
                 path: self.path.clone(),
                 field,
             });
@@ -147,8 +159,7 @@ impl Running {
 }
 
 /// Where a file names a field of the speaker itself.
-fn line_of(path: &Path, field: &str) -> usize {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
+fn line_of(text: &str, field: &str) -> usize {
     let mut lines = text.lines();
     let line = lines.position(|line| line.strip_prefix(field).is_some_and(|rest| rest.starts_with(':')));
     line.map_or(1, |index| index + 1)

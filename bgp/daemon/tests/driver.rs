@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use manx_bgp::wire::{self, Capability, Context, Message, NextHop, Notification, Open, RouteRefresh};
-use manx_bgp::{Config, Family, Fault, PeerConfig, PeerKey, Prefix, State};
+use manx_bgp::wire::{self, Capability, Context, Message, Notification, Open, RouteRefresh};
+use manx_bgp::{Config, Family, Fault, Gateway, PeerConfig, PeerKey, Prefix, State};
 use manx_bgpd::{Event, Events, Handle, Options, start};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -44,6 +44,13 @@ fn speaker(address: Ipv4Addr, port: u16) -> (Handle, Events) {
 fn next_hop(address: Ipv4Addr) -> Ipv4Addr {
     let [_, _, network, host] = address.octets();
     Ipv4Addr::new(198, 18, network, host)
+}
+
+fn gateway(address: Ipv4Addr) -> Gateway {
+    Gateway {
+        address: next_hop(address).into(),
+        scope: 0,
+    }
 }
 
 fn peer(local: Ipv4Addr, remote: SocketAddr) -> PeerConfig {
@@ -89,7 +96,7 @@ async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut(
 }
 
 /// Waits for the event that says where `prefix` now goes.
-async fn selected(events: &mut Events, prefix: Prefix) -> Vec<NextHop> {
+async fn selected(events: &mut Events, prefix: Prefix) -> Vec<Gateway> {
     let found = async {
         loop {
             if let Event::Selected(paths) = events.next().await.expect("the speaker runs")
@@ -169,10 +176,7 @@ async fn two_speakers_exchange_routes() {
     theirs.originate(prefix(1, 0)).await;
     ours.set_peer(peer(a, theirs.listening()[0])).await;
     theirs.set_peer(peer(b, ours.listening()[0])).await;
-    assert_eq!(
-        selected(&mut events, prefix(1, 0)).await,
-        [NextHop::V4(next_hop(b))]
-    );
+    assert_eq!(selected(&mut events, prefix(1, 0)).await, [gateway(b)]);
     assert_eq!((established(&ours).await, established(&theirs).await), (1, 1));
 
     theirs.unoriginate(prefix(1, 0)).await;
@@ -212,10 +216,7 @@ async fn a_crash_within_the_restart_time_changes_no_path() {
     theirs.set_peer(graceful(peer(b, our_address))).await;
     let fresh = || async { ours.paths().await.iter().filter(|path| !path.stale).count() == 2 };
     eventually("the paths are fresh again", fresh).await;
-    assert_eq!(
-        selected(&mut events, prefix(2, 1)).await,
-        [NextHop::V4(next_hop(b))]
-    );
+    assert_eq!(selected(&mut events, prefix(2, 1)).await, [gateway(b)]);
     drop(ours);
     while let Some(event) = events.next().await {
         if let Event::Selected(paths) = event {
@@ -351,10 +352,7 @@ async fn a_peer_that_reads_nothing_delays_nobody() {
         sleep(Duration::from_millis(5)).await;
     }
     ours.originate(prefix(99, 0)).await;
-    assert_eq!(
-        selected(&mut their_events, prefix(99, 0)).await,
-        [NextHop::V4(next_hop(a))]
-    );
+    assert_eq!(selected(&mut their_events, prefix(99, 0)).await, [gateway(a)]);
 }
 
 #[tokio::test]

@@ -23,8 +23,7 @@ use crate::filter::NORMAL_PRIORITY;
 use crate::import::Refusal;
 use crate::seam::Choice;
 use crate::status::PathSnapshot;
-use crate::wire::NextHop;
-use crate::{PeerKey, Prefix};
+use crate::{Gateway, PeerKey, Prefix};
 
 /// A prefix's number, while it has paths or is announced to somebody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,6 +120,12 @@ impl Path {
         (self.source(), self.id)
     }
 
+    /// Where its packets go; nowhere for our own prefixes.
+    fn gateway(&self) -> Option<Gateway> {
+        let scope = self.source().map_or(0, |source| source.scope);
+        Some(Gateway::new(self.route.next_hop?, scope))
+    }
+
     /// It carries traffic.
     fn selected(&self, max_paths: usize) -> bool {
         self.rank != LOST && usize::from(self.rank) < max_paths
@@ -144,7 +149,7 @@ impl Path {
 /// Next hops, best first, and the priority that they have in common.
 #[derive(Debug, PartialEq, Eq)]
 struct Chosen {
-    next_hops: SmallVec<[NextHop; 1]>,
+    next_hops: SmallVec<[Gateway; 1]>,
     priority: u32,
 }
 
@@ -444,7 +449,7 @@ impl Entry {
             .collect();
         selected.sort_by_key(|path| path.rank);
         let mut next_hops = SmallVec::new();
-        for next_hop in selected.iter().filter_map(|path| path.route.next_hop) {
+        for next_hop in selected.iter().filter_map(|path| path.gateway()) {
             if !next_hops.contains(&next_hop) {
                 next_hops.push(next_hop);
             }

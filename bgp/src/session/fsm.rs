@@ -211,11 +211,16 @@ impl Fsm {
         cx.out.push(Action::Decode(link.conn, session.context.clone()));
         send_keepalive(link, &session, timers, cx);
         restart_hold(&session, timers, cx);
+        if session.hold_time.is_zero() {
+            // Who has agreed to send no KEEPALIVEs has to send the first one; nobody waits for it for ever.
+            timers.arm(Timer::Hold, cx.now + OPEN_HOLD);
+        }
         Self::OpenConfirm(link, session)
     }
 
     fn establish(link: Link, session: Box<Session>, timers: &mut Timers, cx: &mut Cx<'_>) -> Self {
         cx.out.push(Action::Up(link, session.clone()));
+        timers.stop(Timer::Hold);
         Self::alive(link, session, timers, cx)
     }
 
@@ -615,11 +620,19 @@ mod tests {
             hold_time: Duration::ZERO,
             ..session()
         };
-        let (_, out, timers) = on(Fsm::OpenSent(link()), Event::Open(Box::new(silent)), now);
+        let open = Event::Open(Box::new(silent.clone()));
+        let (_, out, timers) = on(Fsm::OpenSent(link()), open, now);
         assert!(
             out.contains(&Action::Send(CONN, Message::Keepalive)),
             "one confirms the OPEN"
         );
+        assert_eq!(
+            (timers.next(), seconds(&timers, Timer::Hold)),
+            (timers.at(Timer::Hold), Some(240.0)),
+            "without hold time only the peer's own KEEPALIVE is waited for"
+        );
+        let confirmed = Fsm::OpenConfirm(link(), Box::new(silent));
+        let (_, _, timers) = on(confirmed, Event::Keepalive, now);
         assert_eq!(timers.next(), None, "no hold time, no timers");
     }
 }

@@ -126,7 +126,7 @@ impl Speaker {
                 }
                 self.enforce_limits(now, key);
             }
-            Action::Refresh(refresh) => self.refresh(key, refresh),
+            Action::Refresh(refresh) => self.refresh(now, key, refresh),
         }
     }
 
@@ -196,9 +196,9 @@ impl Speaker {
         self.may_be_gone(key);
     }
 
-    fn refresh(&mut self, key: PeerKey, refresh: RouteRefresh) {
+    fn refresh(&mut self, now: Instant, key: PeerKey, refresh: RouteRefresh) {
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.refresh(refresh, &mut self.rib);
+            peer.refresh(refresh, now, &mut self.rib);
             self.unsent.insert(key);
         }
     }
@@ -241,7 +241,7 @@ impl Speaker {
     pub(super) fn expire(&mut self, now: Instant) {
         while let Some((_, key)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
             if let Some(peer) = self.peers.get_mut(&key) {
-                peer.expire_stale(now, &mut self.rib);
+                peer.inbound.expire(now, &mut self.rib);
             }
             self.on_peer(now, key, |peering, cx| peering.expire(cx));
         }

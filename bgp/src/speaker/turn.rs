@@ -38,8 +38,8 @@ impl Speaker {
 
     fn converge(&mut self) {
         let Some(now) = self.now else { return };
-        // Who connects from a range, nobody knows before he does.
-        let unknown = (!self.ranges.is_empty()).then_some(Awaited::Session);
+        // Who connects from a range, or is found on a link, nobody knows before.
+        let unknown = (self.unfound || !self.ranges.is_empty()).then_some(Awaited::Session);
         if self
             .convergence
             .advance(now, self.peers.values().map(Peer::awaited).chain(unknown))

@@ -7,7 +7,7 @@ use manx_bgp::wire::{
     Action, Attributes, Capability, Message, NextHop, Nlri, Open, Reach, Role, RouteRefresh,
     UnknownAttribute, Update,
 };
-use manx_bgp::{ConnId, Family, Fault, Features, Input, PeerConfig, Prefix, RoleConfig, State};
+use manx_bgp::{ConnId, Family, Fault, Features, Gateway, Input, PeerConfig, Prefix, RoleConfig, State};
 
 use crate::rig::{
     ASN, Rig, announcement, config, external, graceful_open, internal, open, path, prefix, withdrawal,
@@ -219,7 +219,7 @@ fn ipv4_prefixes_flow_with_ipv6_next_hops() {
             ..Update::default()
         },
     );
-    assert_eq!(rig.selected[&target], [next_hop]);
+    assert_eq!(rig.selected[&target], [Gateway::new(next_hop, 0)]);
     assert_eq!(next_hops(&mut rig, able, target), [next_hop]);
     assert!(next_hops(&mut rig, unable, target).is_empty());
 }

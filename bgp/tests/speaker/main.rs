@@ -7,14 +7,17 @@
 )]
 
 mod add_path;
+mod bounds;
 mod dynamic;
 mod explain;
 mod features;
 mod filters;
 mod handling;
+mod link_local;
 mod malformed;
 mod policy;
 mod rig;
 mod routes;
 mod session;
 mod start;
+mod wire_cases;

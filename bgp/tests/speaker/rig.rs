@@ -10,8 +10,8 @@ use manx_bgp::wire::{
     Open, Reach, Segment, Update,
 };
 use manx_bgp::{
-    Config, ConnId, Family, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix, Speaker,
-    State,
+    Config, ConnId, Family, Gateway, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix,
+    Speaker, State,
 };
 
 /// Our AS.
@@ -24,10 +24,12 @@ pub(crate) struct Rig {
     pub(crate) now: Instant,
     /// What was sent on each connection and not looked at yet.
     sent: BTreeMap<ConnId, Vec<Message>>,
+    /// The octets of all that was sent on each connection and not taken yet.
+    octets: BTreeMap<ConnId, BytesMut>,
     contexts: BTreeMap<ConnId, Context>,
     pub(crate) closed: Vec<ConnId>,
     pub(crate) dialled: Vec<(Instant, ConnId, SocketAddr)>,
-    pub(crate) selected: BTreeMap<Prefix, Vec<NextHop>>,
+    pub(crate) selected: BTreeMap<Prefix, Vec<Gateway>>,
     /// With which metric it was.
     pub(crate) priorities: BTreeMap<Prefix, u32>,
     /// How often the kernel was told something.
@@ -35,6 +37,8 @@ pub(crate) struct Rig {
     pub(crate) converged: bool,
     /// Ranges that turned a peer away.
     pub(crate) full: Vec<Prefix>,
+    /// Connections that take nothing, and the bytes that wait there.
+    pub(crate) stalled: BTreeMap<ConnId, usize>,
     accepted: u64,
 }
 
@@ -154,6 +158,7 @@ impl Rig {
             speaker: Speaker::new(config),
             now: Instant::now(),
             sent: BTreeMap::new(),
+            octets: BTreeMap::new(),
             contexts: BTreeMap::new(),
             closed: Vec::new(),
             dialled: Vec::new(),
@@ -162,6 +167,7 @@ impl Rig {
             changes: 0,
             converged: false,
             full: Vec::new(),
+            stalled: BTreeMap::new(),
             accepted: 0,
         }
     }
@@ -179,7 +185,11 @@ impl Rig {
                 Output::Decode { conn, context } => {
                     self.contexts.insert(conn, context);
                 }
+                Output::Send { conn, bytes } if self.stalled.contains_key(&conn) => {
+                    *self.stalled.entry(conn).or_default() += bytes.len();
+                }
                 Output::Send { conn, bytes } => {
+                    self.octets.entry(conn).or_default().extend_from_slice(&bytes);
                     self.decode(conn, BytesMut::from(bytes));
                     self.speaker.handle(self.now, Input::Drained { conn });
                 }
@@ -249,6 +259,26 @@ impl Rig {
         let frame = Bytes::copy_from_slice(octets);
         let message = wire::decode(&frame, &context).map_err(Notification::from);
         self.input(Input::Received { conn, message });
+    }
+
+    /// The octets of a stream, read as a driver does: up to the first message that ends the session.
+    pub(crate) fn receive_stream(&mut self, conn: ConnId, octets: &[u8]) {
+        let mut stream = BytesMut::from(octets);
+        while !self.closed.contains(&conn) {
+            let context = self.contexts.get(&conn).cloned().unwrap_or_default();
+            let message = match wire::frame(&mut stream, context.max_message) {
+                Ok(Some(frame)) => wire::decode(&frame, &context),
+                Ok(None) => return,
+                Err(error) => Err(error),
+            };
+            let message = message.map_err(Notification::from);
+            self.input(Input::Received { conn, message });
+        }
+    }
+
+    /// The octets sent on a connection since they were taken last.
+    pub(crate) fn octets(&mut self, conn: ConnId) -> BytesMut {
+        self.octets.remove(&conn).unwrap_or_default()
     }
 
     pub(crate) fn update(&mut self, conn: ConnId, update: Update) {
@@ -336,9 +366,9 @@ impl Rig {
 
     /// The next hops in the kernel, as peer numbers.
     pub(crate) fn selected(&self, prefix: Prefix) -> Vec<u8> {
-        let number = |next_hop: &NextHop| match next_hop {
-            NextHop::V4(address) => address.octets()[3],
-            NextHop::V6 { .. } => panic!("next hops are IPv4 here"),
+        let number = |gateway: &Gateway| match gateway.address {
+            IpAddr::V4(address) => address.octets()[3],
+            IpAddr::V6(_) => panic!("next hops are IPv4 here"),
         };
         self.selected
             .get(&prefix)

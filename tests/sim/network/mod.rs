@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use manx_bgp::wire::{self, Context, NextHop, Notification};
-use manx_bgp::{Config, ConnId, Input, Output, PeerConfig, PeerKey, Prefix, Speaker, State};
+use manx_bgp::{Config, ConnId, Gateway, Input, Output, PeerConfig, PeerKey, Prefix, Speaker, State};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -58,7 +58,7 @@ pub(crate) struct Host {
     /// The speaker; none while the process is down.
     pub(crate) speaker: Option<Speaker>,
     /// What the kernel was told.
-    pub(crate) selected: BTreeMap<Prefix, Vec<NextHop>>,
+    pub(crate) selected: BTreeMap<Prefix, Vec<Gateway>>,
     /// Of what it was told since the speaker started: what else it holds is stale.
     told: BTreeSet<Prefix>,
     /// How often it was told something.
@@ -253,11 +253,11 @@ impl Network {
     }
 
     /// What a full mesh comes to: everybody reaches every other block through its owner.
-    pub(crate) fn model(&self, node: Node) -> BTreeMap<Prefix, Vec<NextHop>> {
+    pub(crate) fn model(&self, node: Node) -> BTreeMap<Prefix, Vec<Gateway>> {
         let running = |other: &Node| self.hosts[*other].speaker.is_some();
         (0..self.hosts.len())
             .filter(|other| *other != node && running(other))
-            .map(|other| (block(other), vec![NextHop::V4(address(other))]))
+            .map(|other| (block(other), vec![Gateway::new(NextHop::V4(address(other)), 0)]))
             .collect()
     }
 

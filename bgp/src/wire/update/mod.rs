@@ -11,6 +11,7 @@ use super::attr::{self, Attributes, Collected, code};
 use super::nlri::{self, NextHop, Nlri};
 use super::{Action, Context, Error, Problem, Step};
 use crate::Family;
+pub(crate) use pack::Estimate;
 pub(super) use pack::encode;
 pub use pack::{Unsendable, end_of_rib, pack, pack_withdrawn};
 

@@ -18,6 +18,35 @@ const FIXED: usize = HEADER + 4;
 /// A multiprotocol attribute's header with the long length, AFI and SAFI.
 const MULTIPROTOCOL: usize = 4 + 3;
 
+/// A next hop's address pair with the octets around it.
+const NEXT_HOP: usize = 1 + 32 + 1;
+/// The longest prefix, with an identifier.
+const PREFIX: usize = 4 + 1 + 16;
+
+/// Octets that announcing a route takes, no fewer than it will.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Estimate {
+    /// Once.
+    pub(crate) route: usize,
+    /// For each of its prefixes, with the part of its message that says the rest again.
+    pub(crate) prefix: usize,
+}
+
+impl Estimate {
+    /// For whatever is withdrawn.
+    pub(crate) const WITHDRAWN: usize = PREFIX;
+
+    /// For a route with these attributes.
+    pub(crate) fn of(attributes: &Attributes, context: &Context) -> Self {
+        let shared = FIXED + MULTIPROTOCOL + NEXT_HOP + attr::most_octets(attributes);
+        let together = limit(context).saturating_sub(shared) / PREFIX;
+        Self {
+            route: shared,
+            prefix: limit(context) / together.max(1),
+        }
+    }
+}
+
 /// Why routes cannot be announced on a session; their prefixes have to be withdrawn there.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Unsendable {

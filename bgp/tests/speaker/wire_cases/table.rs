@@ -1,0 +1,325 @@
+//! What a line of the table says: a session, octets and an outcome.
+
+use std::fmt;
+use std::str::SplitWhitespace;
+use std::time::Duration;
+
+use manx_bgp::wire::Role;
+use manx_bgp::{AddPathConfig, Family, Features, PeerConfig, RoleConfig};
+
+use crate::rig::{external, internal};
+
+/// When the octets of a case come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    OpenSent,
+    OpenConfirm,
+    Established,
+}
+
+/// Between whom a case happens: words of the table's third column.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    words: Vec<String>,
+    pub(super) external: bool,
+}
+
+/// One demand on what becomes of a case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Check {
+    Up,
+    Hold(String),
+    Drop(String),
+    Any(String),
+    Paths(String, usize),
+    /// What the octets to an observer have in them.
+    Tell(u8, Vec<u8>),
+    Hide(u8, Vec<u8>),
+    /// The code, the subcode where it is told, and the data where they are.
+    Reset(u8, Option<u8>, Option<Vec<u8>>),
+    Close,
+    End,
+}
+
+/// A line of the table, on one kind of session.
+#[derive(Clone, Debug)]
+pub(super) struct Case {
+    pub(super) name: String,
+    pub(super) session: Session,
+    /// The messages, one after the other.
+    pub(super) octets: Vec<u8>,
+    /// Any of these is right.
+    pub(super) outcomes: Vec<Vec<Check>>,
+}
+
+impl Check {
+    pub(super) fn ends_the_session(&self) -> bool {
+        matches!(self, Self::Reset(..) | Self::Close | Self::End)
+    }
+
+    /// Whether it says what becomes of a prefix.
+    pub(super) fn is_about(&self, name: &str) -> bool {
+        matches!(self, Self::Hold(said) | Self::Drop(said) | Self::Any(said) if said == name)
+    }
+}
+
+/// The cases of a table.
+pub(super) fn cases(table: &str) -> Vec<Case> {
+    let lines = table.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .flat_map(|line| {
+            let columns: Vec<_> = line.split('|').map(str::trim).collect();
+            let [name, clause, session, octets, outcome] = columns[..] else {
+                panic!("a line of five columns: {line}");
+            };
+            assert!(clause.starts_with("RFC "), "a clause: {line}");
+            let case = move |session: Session| Case {
+                name: name.to_owned(),
+                octets: session.messages(octets),
+                session,
+                outcomes: outcome.split(" or ").map(checks).collect(),
+            };
+            Session::all(session).into_iter().map(case)
+        })
+        .collect()
+}
+
+fn checks(text: &str) -> Vec<Check> {
+    let demands = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+    demands.flat_map(demand).collect()
+}
+
+/// The checks of one demand, as `hold P1 P2`.
+fn demand(text: &str) -> Vec<Check> {
+    let words: Vec<_> = text.split_whitespace().collect();
+    let each = |check: fn(String) -> Check| words[1..].iter().map(|name| check((*name).to_owned())).collect();
+    let octets = || hex(&words[1..].concat());
+    match words[0] {
+        "up" => vec![Check::Up],
+        "hold" => each(Check::Hold),
+        "drop" => each(Check::Drop),
+        "any" => each(Check::Any),
+        "paths" => vec![Check::Paths(words[1].to_owned(), words[2].parse().unwrap())],
+        "tell3" => vec![Check::Tell(3, octets())],
+        "tell4" => vec![Check::Tell(4, octets())],
+        "hide3" => vec![Check::Hide(3, octets())],
+        "hide4" => vec![Check::Hide(4, octets())],
+        "reset" => {
+            let (code, subcode) = words[1].split_once('/').unwrap();
+            let data = (words.len() > 2).then(|| hex(&words[2..].concat()));
+            vec![Check::Reset(code.parse().unwrap(), subcode.parse().ok(), data)]
+        }
+        "close" => vec![Check::Close],
+        "end" => vec![Check::End],
+        word => panic!("no such demand: {word}"),
+    }
+}
+
+fn hex(digits: &str) -> Vec<u8> {
+    assert!(digits.len().is_multiple_of(2), "whole octets: {digits}");
+    let octet = |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap_or_else(|_| panic!("hex: {digits}"));
+    (0..digits.len()).step_by(2).map(octet).collect()
+}
+
+impl fmt::Display for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.either("ebgp", "ibgp"), self.words.join(" "))
+    }
+}
+
+impl Session {
+    /// The sessions that a line is about.
+    fn all(words: &str) -> Vec<Self> {
+        let words: Vec<_> = words.split_whitespace().map(str::to_owned).collect();
+        let kinds: &[bool] = match &*words[0] {
+            "ebgp" => &[true],
+            "ibgp" => &[false],
+            "both" => &[true, false],
+            word => panic!("no such session: {word}"),
+        };
+        let session = |&external| Self {
+            words: words[1..].to_vec(),
+            external,
+        };
+        kinds.iter().map(session).collect()
+    }
+
+    fn has(&self, word: &str) -> bool {
+        self.words.iter().any(|said| said == word)
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        match () {
+            () if self.has("opensent") => Phase::OpenSent,
+            () if self.has("openconfirm") => Phase::OpenConfirm,
+            () => Phase::Established,
+        }
+    }
+
+    pub(super) fn ipv6(&self) -> bool {
+        !self.has("v4")
+    }
+
+    fn role(&self) -> Option<Role> {
+        let role = self.words.iter().find_map(|word| word.strip_prefix("role:"))?;
+        Some(match role {
+            "provider" => Role::Provider,
+            "customer" => Role::Customer,
+            "rs" => Role::RouteServer,
+            "peer" => Role::Peer,
+            _ => panic!("no such role: {role}"),
+        })
+    }
+
+    /// Our settings for peer 2.
+    pub(super) fn config(&self) -> PeerConfig {
+        let families = vec![Family::Ipv4Unicast, Family::Ipv6Unicast];
+        let add_path = |family| AddPathConfig {
+            family,
+            receive: true,
+            send: 0,
+        };
+        let features = Features {
+            extended_messages: self.has("ext"),
+            extended_next_hop: Some(self.has("nh6")),
+            add_path: families
+                .iter()
+                .copied()
+                .map(add_path)
+                .filter(|_| self.has("addpath"))
+                .collect(),
+            role: self.role().map(|role| RoleConfig {
+                role,
+                strict: self.has("strict"),
+            }),
+        };
+        let peer = if self.external { external(2) } else { internal(2) };
+        PeerConfig {
+            families,
+            features,
+            hold_time: Duration::from_secs(90),
+            ..peer
+        }
+    }
+
+    /// The octets of messages, as the fourth column has them.
+    pub(super) fn messages(&self, text: &str) -> Vec<u8> {
+        text.split(" + ")
+            .flat_map(|message| self.message(message.trim()))
+            .collect()
+    }
+
+    fn message(&self, text: &str) -> Vec<u8> {
+        let (kind, rest) = text.split_once(' ').unwrap_or((text, ""));
+        match kind {
+            "raw" => self.assemble(rest),
+            "msg" => {
+                let body = self.assemble(rest);
+                let length = u16::try_from(18 + body.len()).unwrap();
+                [&[0xff; 16][..], &length.to_be_bytes(), &body].concat()
+            }
+            "update" => {
+                let [withdrawn, attributes, nlri] = rest.split(';').collect::<Vec<_>>()[..] else {
+                    panic!("an UPDATE of three fields: {text}");
+                };
+                self.message(&format!("msg 02 [[ {withdrawn} ]] [[ {attributes} ]] {nlri}"))
+            }
+            _ => panic!("no such message: {kind}"),
+        }
+    }
+
+    fn assemble(&self, text: &str) -> Vec<u8> {
+        let mut words = text.split_whitespace();
+        let octets = self.group(&mut words, None);
+        assert_eq!(words.next(), None, "{text}");
+        octets
+    }
+
+    /// The octets up to the word that ends a group, or up to the end.
+    fn group(&self, words: &mut SplitWhitespace<'_>, end: Option<&str>) -> Vec<u8> {
+        let mut out = Vec::new();
+        loop {
+            let Some(word) = words.next() else {
+                assert_eq!(end, None, "a group ends");
+                return out;
+            };
+            match word {
+                _ if Some(word) == end => return out,
+                "[" => {
+                    let inner = self.group(words, Some("]"));
+                    out.push(u8::try_from(inner.len()).unwrap());
+                    out.extend(inner);
+                }
+                "[[" => {
+                    let inner = self.group(words, Some("]]"));
+                    out.extend(u16::try_from(inner.len()).unwrap().to_be_bytes());
+                    out.extend(inner);
+                }
+                _ if let Some(times) = word.strip_suffix("*(") => {
+                    let inner = self.group(words, Some(")"));
+                    out.extend(inner.repeat(times.parse().unwrap()));
+                }
+                _ => match self.named(word) {
+                    Some(text) => out.extend(self.assemble(&text)),
+                    None => out.extend(hex(word)),
+                },
+            }
+        }
+    }
+
+    /// What a name stands for.
+    fn named(&self, name: &str) -> Option<String> {
+        let text = match name {
+            "M" => "16*( ff )",
+            "O" => "40 01 [ 00 ]",
+            "A" => "40 02 [ 02 01 H ]",
+            "N" => "40 03 [ 0a000002 ]",
+            "L" if self.external => "",
+            "L" => "40 05 [ 00000064 ]",
+            "G" => "O A N L",
+            "H" if self.has("old") => self.either("fdea", "fde8"),
+            "H" => self.either("0000fdea", "0000fde8"),
+            "S" => self.either("fdea", "fc00"),
+            "T" => "20010db8 0000000000000000 00000002",
+            "R" => "80 0e [ 0002 01 [ T ] 00 Q1 ]",
+            "W" => "80 0f [ 0002 01 Q1 ]",
+            "I" if self.has("addpath") => "00000009",
+            "I" => "",
+            "K" => return Some(format!("02 [ {} ]", self.capabilities())),
+            _ => return octets_of(name),
+        };
+        Some(text.to_owned())
+    }
+
+    fn either(&self, external: &'static str, internal: &'static str) -> &'static str {
+        if self.external { external } else { internal }
+    }
+
+    /// What peer 2 offers.
+    fn capabilities(&self) -> String {
+        let role = match self.role() {
+            Some(Role::Provider) if !self.has("opensent") => "0901 03",
+            Some(Role::Customer) if !self.has("opensent") => "0901 00",
+            Some(Role::RouteServer) if !self.has("opensent") => "0901 02",
+            Some(Role::Peer) if !self.has("opensent") => "0901 04",
+            _ => "",
+        };
+        let offered = [
+            (true, "0104 0001 0001 0200 4600"),
+            (self.ipv6(), "0104 0002 0001"),
+            (!self.has("old"), "4104 0000 S"),
+            (self.has("addpath"), "4508 0001 0103 0002 0103"),
+            (self.has("ext"), "0600"),
+            (self.has("nh6"), "0506 0001 0001 0002"),
+            (true, role),
+        ];
+        let texts = offered.iter().filter(|(has, _)| *has).map(|(_, text)| *text);
+        texts.collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// The NLRI of a prefix by its name.
+fn octets_of(name: &str) -> Option<String> {
+    let prefix = super::PREFIXES.iter().find(|prefix| prefix.0 == name)?;
+    Some(prefix.2.to_owned())
+}
