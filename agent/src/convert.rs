@@ -54,6 +54,7 @@ pub fn peer_config(
         families: families.into_iter().flatten().collect(),
         route_reflector_client: session.client,
         graceful_restart: session.restart_time,
+        long_lived_graceful_restart: session.stale_time,
         next_hop: match session.next_hop {
             NextHopMode::Auto => manx_bgp::NextHopMode::Auto,
             NextHopMode::SelfAddress => manx_bgp::NextHopMode::SelfAddress,

@@ -201,7 +201,7 @@ pub struct Community(String);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "'{0}' is no community: write 64512:1, 64512:1:2, rt:64512:1, soo:192.0.2.1:1, no-export, no-advertise, \
-     no-export-subconfed or graceful-shutdown"
+     no-export-subconfed, graceful-shutdown, llgr-stale or no-llgr"
 )]
 pub struct NotACommunity(String);
 
@@ -245,7 +245,12 @@ impl TryFrom<String> for Community {
         let right = match parts[..] {
             [name] => matches!(
                 name,
-                "no-export" | "no-advertise" | "no-export-subconfed" | "graceful-shutdown"
+                "no-export"
+                    | "no-advertise"
+                    | "no-export-subconfed"
+                    | "graceful-shutdown"
+                    | "llgr-stale"
+                    | "no-llgr"
             ),
             [a, b] => is(a, short) && is(b, short),
             ["rt" | "soo", administrator, local] => {

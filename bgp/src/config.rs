@@ -76,6 +76,9 @@ pub struct PeerConfig {
     pub route_reflector_client: bool,
     /// Offer graceful restart with this restart time (RFC 4724).
     pub graceful_restart: Option<Duration>,
+    /// Offer long-lived graceful restart with this stale time, beyond the restart time, and keep the peer's routes no
+    /// longer than that (RFC 9494); means nothing without [`graceful_restart`](Self::graceful_restart).
+    pub long_lived_graceful_restart: Option<Duration>,
     /// Which next hop announcements carry.
     pub next_hop: NextHopMode,
     /// What comes in.
@@ -185,6 +188,7 @@ impl PeerConfig {
             families: vec![Family::Ipv4Unicast],
             route_reflector_client: false,
             graceful_restart: None,
+            long_lived_graceful_restart: None,
             next_hop: NextHopMode::Auto,
             import: Policy::Accept,
             export: Policy::Accept,
@@ -234,6 +238,7 @@ impl PeerConfig {
     pub(crate) fn needs_new_session(&self, new: &Self) -> bool {
         let agreed = |it: &Self| (it.asn, it.local_address, it.hold_time, it.graceful_restart);
         agreed(self) != agreed(new)
+            || self.long_lived_graceful_restart != new.long_lived_graceful_restart
             || self.handling.local_as != new.handling.local_as
             || self.families != new.families
             || self.features.offer(self) != new.features.offer(new)

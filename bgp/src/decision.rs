@@ -3,21 +3,22 @@
 //! Paths leave step by step; what is left after a step goes on to the next:
 //!
 //! 1. our own prefixes before anything learned: no peer can take a node's own addresses from it;
-//! 2. lower priority, where filters set any: it is the kernel's metric, and the kernel takes the lowest;
-//! 3. higher LOCAL_PREF (RFC 4271 §9.1.1; 100 where there is none);
-//! 4. shorter AS_PATH, a set counting as one;
-//! 5. lower ORIGIN;
-//! 6. lower MULTI_EXIT_DISC among paths through the same neighbouring AS (0 where there is none);
-//! 7. eBGP before iBGP.
+//! 2. any other before one that is long-lived stale (RFC 9494 §4.4);
+//! 3. lower priority, where filters set any: it is the kernel's metric, and the kernel takes the lowest;
+//! 4. higher LOCAL_PREF (RFC 4271 §9.1.1; 100 where there is none);
+//! 5. shorter AS_PATH, a set counting as one;
+//! 6. lower ORIGIN;
+//! 7. lower MULTI_EXIT_DISC among paths through the same neighbouring AS (0 where there is none);
+//! 8. eBGP before iBGP.
 //!
 //! What is left now is equally good and may share the traffic. Among these, the best path has
 //!
-//! 8. the lower ORIGINATOR_ID, or BGP identifier of its peer;
-//! 9. the shorter CLUSTER_LIST;
-//! 10. the lower peer address;
-//! 11. the lower path identifier (RFC 7911).
+//! 9. the lower ORIGINATOR_ID, or BGP identifier of its peer;
+//! 10. the shorter CLUSTER_LIST;
+//! 11. the lower peer address;
+//! 12. the lower path identifier (RFC 7911).
 //!
-//! The result depends on the set of paths alone, not on their order or age: step 6 removes a path when *any*
+//! The result depends on the set of paths alone, not on their order or age: step 7 removes a path when *any*
 //! path left through its neighbouring AS is better, and every other step is a minimum.
 
 use std::cmp::Reverse;
@@ -27,6 +28,7 @@ use std::net::Ipv4Addr;
 use smallvec::SmallVec;
 
 use crate::PeerKey;
+use crate::long_lived;
 use crate::wire::Attributes;
 
 /// The preference of a path that does not state one.
@@ -67,24 +69,26 @@ pub(crate) enum Reason {
     /// The prefix is our own.
     Own,
     /// Step 2.
-    Priority,
+    LongLivedStale,
     /// Step 3.
-    LocalPref,
+    Priority,
     /// Step 4.
-    AsPathLength,
+    LocalPref,
     /// Step 5.
-    Origin,
+    AsPathLength,
     /// Step 6.
-    Med,
+    Origin,
     /// Step 7.
-    Internal,
+    Med,
     /// Step 8.
-    RouterId,
+    Internal,
     /// Step 9.
-    ClusterListLength,
+    RouterId,
     /// Step 10.
-    PeerAddress,
+    ClusterListLength,
     /// Step 11.
+    PeerAddress,
+    /// Step 12.
     PathId,
 }
 
@@ -92,6 +96,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Own => "the prefix is our own",
+            Self::LongLivedStale => "it is long-lived stale (llgr-stale), and another path is not",
             Self::Priority => "a filter gave another path a lower priority",
             Self::LocalPref => "another path has a higher LOCAL_PREF",
             Self::AsPathLength => "another path has a shorter AS_PATH",
@@ -109,7 +114,7 @@ impl fmt::Display for Reason {
 /// The paths, by their index among the candidates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Decision {
-    /// The best, then those as good up to step 7, in order of the later steps.
+    /// The best, then those as good up to step 8, in order of the later steps.
     pub(crate) ranked: SmallVec<[usize; 2]>,
     /// The others, each with the first step that it lost in.
     pub(crate) lost: SmallVec<[(usize, Reason); 2]>,
@@ -123,6 +128,9 @@ pub(crate) fn decide(candidates: &[Candidate<'_>]) -> Decision {
     };
     if candidates.len() > 1 {
         decision.keep_least(Reason::Own, |i| candidates[i].source != Source::Own);
+        decision.keep_least(Reason::LongLivedStale, |i| {
+            long_lived::is_stale(candidates[i].attributes)
+        });
         decision.keep_least(Reason::Priority, |i| candidates[i].priority);
         decision.keep_least(Reason::LocalPref, |i| Reverse(candidates[i].local_pref()));
         decision.keep_least(Reason::AsPathLength, |i| candidates[i].attributes.as_path.hops());
@@ -188,7 +196,7 @@ impl Candidate<'_> {
         matches!(self.source, Source::Peer { external: true, .. })
     }
 
-    /// In which of steps 8 to 11 this path is better than `other`.
+    /// In which of steps 9 to 12 this path is better than `other`.
     fn beats(&self, other: &Self) -> Reason {
         let (best, other) = (self.tie_break(), other.tie_break());
         if best.0 != other.0 {
@@ -202,7 +210,7 @@ impl Candidate<'_> {
         }
     }
 
-    /// Steps 8 to 11. No two paths of a prefix have peer and identifier in common, so no two are equal.
+    /// Steps 9 to 12. No two paths of a prefix have peer and identifier in common, so no two are equal.
     fn tie_break(&self) -> (Option<Ipv4Addr>, usize, Option<PeerKey>, Option<u32>) {
         let (router_id, key, path_id) = match self.source {
             Source::Own => (None, None, None),
@@ -229,7 +237,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::filter::NORMAL_PRIORITY;
+    use crate::filter::{LLGR_STALE, NORMAL_PRIORITY};
     use crate::testing::{address, peer};
     use crate::wire::{AsPath, Origin, Segment};
 
@@ -269,6 +277,7 @@ mod tests {
             let pref = |it: &Attributes| it.local_pref.unwrap_or(100);
             let med = |it: &Attributes| if with_med { it.med.unwrap_or(0) } else { 0 };
             let own = |it: &Candidate<'_>| it.source == Source::Own;
+            let stale = |it: &Attributes| it.communities.contains(&LLGR_STALE);
             let external = |it: &Candidate<'_>| matches!(it.source, Source::Peer { external: true, .. });
             let id = |it: &Candidate<'_>| match it.source {
                 Source::Own => None,
@@ -280,6 +289,7 @@ mod tests {
             };
             let equal_so_far = own(b)
                 .cmp(&own(a))
+                .then(stale(x).cmp(&stale(y)))
                 .then(pref(y).cmp(&pref(x)))
                 .then(x.as_path.hops().cmp(&y.as_path.hops()))
                 .then(x.origin.cmp(&y.origin))
@@ -325,10 +335,11 @@ mod tests {
         let optional = || proptest::option::of(0..2_u32);
         let path = proptest::collection::vec(1..3_u32, 0..3);
         let origin = prop_oneof![Just(Origin::Igp), Just(Origin::Incomplete)];
-        let reflected = (proptest::option::of(1..4_u8), 0..2_u8);
+        let reflected = (proptest::option::of(1..4_u8), 0..2_u8, any::<bool>());
         (any::<bool>(), optional(), path, origin, optional(), reflected).prop_map(
-            move |(external, pref, path, origin, med, (originator, clusters))| {
+            move |(external, pref, path, origin, med, (originator, clusters, stale))| {
                 let attributes = Attributes {
+                    communities: if stale { vec![LLGR_STALE] } else { Vec::new() },
                     local_pref: pref.map(|it| it + 100),
                     as_path: as_path(&path),
                     origin,
@@ -380,13 +391,27 @@ mod tests {
     /// RFC 4271 §9.1.2.2 (g): the lower address.
     /// RFC 4456 §9 (cluster): the shorter list of clusters.
     /// RFC 4456 §9 (originator): the originator's identifier, where there is one.
+    /// RFC 9494 §4.4: a long-lived stale one loses before anything else is compared.
     #[test]
     fn every_step_decides_and_is_named() {
         let plain = || Attributes {
             as_path: as_path(&[1]),
             ..Attributes::default()
         };
-        let table: [(Case, Case, Reason); 9] = [
+        let table: [(Case, Case, Reason); 10] = [
+            (
+                (1, false, plain()),
+                (
+                    2,
+                    true,
+                    Attributes {
+                        communities: vec![LLGR_STALE],
+                        local_pref: Some(500),
+                        ..plain()
+                    },
+                ),
+                Reason::LongLivedStale,
+            ),
             (
                 (0, false, plain()),
                 (

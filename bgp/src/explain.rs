@@ -142,6 +142,10 @@ fn words(denial: Denial<'_>) -> String {
         Denial::Own => "the peer announced it to us".to_owned(),
         Denial::NotReflected => "it came by iBGP, and neither side is our client".to_owned(),
         Denial::Community(community) => format!("it carries {}", Community::Standard(community)),
+        Denial::LongLivedStale => {
+            "it is long-lived stale, and the peer did not announce long-lived graceful restart (RFC 9494)"
+                .to_owned()
+        }
         Denial::Leak => {
             "it would be a route leak: it came from a provider, a peer or a route server (RFC 9234)"
                 .to_owned()

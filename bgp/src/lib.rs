@@ -20,6 +20,7 @@ mod import;
 mod inbound;
 pub mod interfaces;
 mod leak;
+mod long_lived;
 mod outbound;
 mod peer;
 pub mod prefix;

@@ -245,7 +245,7 @@ impl Speaker {
         self.ranges.forget(key);
         self.leaving.remove(&key);
         if let Some(mut peer) = self.peers.remove(&key) {
-            peer.inbound.lose(&[], &mut self.rib);
+            peer.inbound.clear(&mut self.rib);
             if let Some(at) = peer.scheduled {
                 self.deadlines.remove(&(at, key));
             }

@@ -132,7 +132,7 @@ pub struct PathSnapshot {
     pub best: bool,
     /// It shares traffic with the best path.
     pub multipath: bool,
-    /// The peer is restarting, and the path outlives its session for a while (RFC 4724 §4.2).
+    /// The peer is restarting or lost, and the path outlives its session for a while (RFC 4724 §4.2, RFC 9494 §4.2).
     pub stale: bool,
     /// Why it is not the best.
     pub reason: Option<String>,

@@ -117,6 +117,10 @@ pub struct Neighbor {
     /// restart, `true`, the default, stands for 120.
     #[serde(default = "graceful_restart_default", deserialize_with = "graceful_restart")]
     pub graceful_restart: Option<u16>,
+    /// Seconds that the peer keeps our routes after the restart time, as a last resort, and that we keep the peer's at
+    /// most (RFC 9494): 1 to 16777215; `true` stands for a day. Default `false`: not at all.
+    #[serde(default, deserialize_with = "features::long_lived_graceful_restart")]
+    pub long_lived_graceful_restart: Option<u32>,
     /// Families to offer. Default both.
     #[serde(default = "both_families")]
     pub families: Vec<FamilyName>,
@@ -468,6 +472,9 @@ impl Neighbor {
             route_reflector_client: self.route_reflector_client,
             graceful_restart: self
                 .graceful_restart
+                .map(|seconds| Duration::from_secs(seconds.into())),
+            long_lived_graceful_restart: self
+                .long_lived_graceful_restart
                 .map(|seconds| Duration::from_secs(seconds.into())),
             next_hop: if self.next_hop_self {
                 NextHopMode::SelfAddress
@@ -836,6 +843,7 @@ neighbors:
   holdTime: 9
   minHoldTime: 6
   gracefulRestart: 30
+  longLivedGracefulRestart: 7200
   families: [ipv6]
   nextHopSelf: true
   localAs: 64999
@@ -875,6 +883,7 @@ neighbors:
             families: vec![Family::Ipv6Unicast],
             route_reflector_client: true,
             graceful_restart: Some(Duration::from_secs(30)),
+            long_lived_graceful_restart: Some(Duration::from_secs(7200)),
             next_hop: NextHopMode::SelfAddress,
             import: Policy::Accept,
             export: Policy::Reject,

@@ -18,7 +18,9 @@ use crate::wire::Attributes;
 use crate::{Family, Prefix};
 
 pub use community::{Community, CommunityError};
-pub(crate) use community::{GRACEFUL_SHUTDOWN, NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED};
+pub(crate) use community::{
+    GRACEFUL_SHUTDOWN, LLGR_STALE, NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED, NO_LLGR,
+};
 pub use interface::{InterfacePattern, NotAnInterface};
 pub use rule::{Action, Match, Operation, Operator, PeerType, Range, RangeError, Rule};
 

@@ -73,6 +73,8 @@ pub(crate) enum Standing {
     Unrepeated,
     /// It is restarting, and has not announced it again (RFC 4724 §4.2).
     Stale,
+    /// It is gone for longer, and the path is the last to be taken (RFC 9494 §4.2).
+    LongLived,
 }
 
 /// What tells a prefix's paths apart: from whom they came, and the identifier that they came with.
@@ -490,7 +492,7 @@ impl Entry {
             priority: path.route.priority,
             best: path.rank == 0,
             multipath: path.rank != 0 && path.selected(max_paths),
-            stale: path.standing == Standing::Stale,
+            stale: matches!(path.standing, Standing::Stale | Standing::LongLived),
             reason,
         }
     }
