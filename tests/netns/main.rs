@@ -21,3 +21,4 @@ mod namespaces;
 mod pods;
 mod routes;
 mod security;
+mod units;
