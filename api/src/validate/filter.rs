@@ -39,11 +39,12 @@ pub(super) fn bgp_filter(filter: &BgpFilter, problems: &mut Vec<Problem>) {
 /// `priority` and `setPriority`, which are this node's own: import sets them, and export finds them.
 fn priorities(field: &str, rule: &FilterRule, import: bool, problems: &mut Vec<Problem>) {
     let mut check = |part: String, value: u32, wrong_way: Option<&str>| {
-        let range = format!("is no metric of a route: write 1 to {MAX_PRIORITY}");
-        let in_range = (1..=MAX_PRIORITY).contains(&value);
-        if let Some(message) = wrong_way.or((!in_range).then_some(range.as_str())) {
-            problems.push(Problem::new(format!("{field}.{part}"), value, message));
-        }
+        let message = match wrong_way {
+            Some(message) => message.to_owned(),
+            None if (1..=MAX_PRIORITY).contains(&value) => return,
+            None => format!("is no metric of a route: write 1 to {MAX_PRIORITY}"),
+        };
+        problems.push(Problem::new(format!("{field}.{part}"), value, message));
     };
     if let Some(priority) = rule.priority {
         let message = "is the priority of no route that comes in: import rules set it (setPriority), and export \
