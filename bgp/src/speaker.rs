@@ -159,6 +159,12 @@ impl Speaker {
         self.peers.values().map(Peer::snapshot).collect()
     }
 
+    /// Whether there is such a peer, configured or come from a range.
+    #[must_use]
+    pub fn has_peer(&self, key: PeerKey) -> bool {
+        self.peers.contains_key(&key)
+    }
+
     /// Every path of every prefix, in order of prefix, the best first.
     #[must_use]
     pub fn paths(&self) -> Vec<PathSnapshot> {
