@@ -338,6 +338,7 @@ mod tests {
             farewell: String::new(),
             seed: 1,
             max_paths: 1,
+            interfaces: [].into(),
         });
         speaker.monitor(true);
         let peer = PeerConfig {

@@ -32,6 +32,7 @@ pub(crate) fn speaker(address: Ipv4Addr) -> (Handle, Events) {
         farewell: String::new(),
         seed: 1,
         max_paths: 1,
+        interfaces: [].into(),
     };
     let listen = vec![(address, 0).into()];
     start(Options { config, listen }).expect("the address is on loopback and the port free")
