@@ -5,6 +5,7 @@
 mod dynamic;
 mod features;
 mod handling;
+mod mistakes;
 mod monitoring;
 mod transport;
 
@@ -24,7 +25,6 @@ use manx_bgp::{
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Error as _, IntoDeserializer as _, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _};
 
 pub use self::dynamic::DynamicNeighbor;
 pub use self::features::{AddPathSettings, RoleName, Unusable};
@@ -338,7 +338,7 @@ impl Settings {
     /// # Errors
     /// The first mistake, with its place.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let settings: Self = serde_saphyr::from_str(text).map_err(|error| explain(&error))?;
+        let settings: Self = serde_saphyr::from_str(text).map_err(|error| mistakes::explain(&error))?;
         let mut seen = BTreeSet::new();
         for (name, neighbor) in settings.all_neighbors() {
             transport::check(neighbor).map_err(|contradiction| ConfigError::Contradiction {
@@ -556,44 +556,6 @@ impl PolicyName {
             Self::Accept => Policy::Accept,
             Self::Reject => Policy::Reject,
         }
-    }
-}
-
-/// Serde's error in the user's words: unknown names get the nearest known one.
-fn explain(error: &serde_saphyr::Error) -> ConfigError {
-    let error = error.without_snippet();
-    let (line, column) = error
-        .location()
-        .map_or((1, 1), |place| (place.line(), place.column()));
-    // Any other kind of error says what is wrong by itself.
-    let message = if let serde_saphyr::Error::SerdeUnknownField { field, expected, .. } = error {
-        unknown("field", field, expected)
-    } else if let serde_saphyr::Error::SerdeUnknownVariant {
-        variant, expected, ..
-    } = error
-    {
-        unknown("value", variant, expected)
-    } else {
-        DefaultMessageFormatter.format_message(error).into_owned()
-    };
-    ConfigError::Syntax {
-        line,
-        column,
-        message,
-    }
-}
-
-fn unknown(what: &str, found: &str, expected: &[&str]) -> String {
-    let list = expected.join(", ");
-    let lower = found.to_lowercase();
-    let near = |name: &&&str| strsim::damerau_levenshtein(&name.to_lowercase(), &lower);
-    match expected
-        .iter()
-        .min_by_key(near)
-        .filter(|name| near(name) <= 1 + found.len() / 4)
-    {
-        Some(name) => format!("unknown {what} '{found}'; did you mean '{name}'?"),
-        None => format!("unknown {what} '{found}'; possible here: {list}"),
     }
 }
 
