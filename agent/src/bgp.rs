@@ -27,7 +27,7 @@ use crate::convert::filter::Compiler;
 use crate::identity::Identity;
 use crate::ipam::Owned;
 use crate::leaving::{self, Leaving};
-use crate::metrics::Metrics;
+use crate::metrics::{FaultLabels, Metrics};
 use crate::peering::{self, MESH, Session};
 use crate::ready::Guard;
 use crate::route::Command;
@@ -388,6 +388,12 @@ impl Task {
                     self.watched_up.remove(&peer);
                 }
                 set(&self.metrics.bfd_sessions_up, self.watched_up.len());
+            }
+            Event::Faults(faults) => {
+                for (action, count) in faults {
+                    let counter = self.metrics.update_faults.get_or_create(&FaultLabels::of(action));
+                    counter.inc_by(count);
+                }
             }
         }
     }

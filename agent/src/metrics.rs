@@ -1,6 +1,7 @@
 //! What `/metrics` counts. Labels take few values each, none of them a peer, a pod or a prefix, so that the
 //! number of series does not grow with the cluster.
 
+use manx_bgp::wire::Action;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -31,6 +32,8 @@ pub struct Metrics {
     pub sessions_up: Counter,
     /// Sessions that went down.
     pub sessions_down: Counter,
+    /// UPDATEs that were wrong, short of ending their session, by what that cost at most (RFC 7606 §2).
+    pub update_faults: Family<FaultLabels, Counter>,
     /// Routes wanted in the kernel.
     pub routes_wanted: Gauge,
     /// Routes that the kernel took.
@@ -54,6 +57,23 @@ pub struct CniLabels {
     pub operation: Operation,
     /// How it ended.
     pub outcome: Outcome,
+}
+
+/// The label of `manx_bgp_update_faults_total`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FaultLabels {
+    /// `discard`: an attribute or prefix was dropped; `withdraw`: the routes were.
+    pub action: String,
+}
+
+impl FaultLabels {
+    /// UPDATEs that cost this.
+    #[must_use]
+    pub fn of(action: Action) -> Self {
+        Self {
+            action: action.to_string(),
+        }
+    }
 }
 
 /// A CNI operation.
@@ -94,6 +114,7 @@ impl Metrics {
             bfd_sessions_up: Gauge::default(),
             sessions_up: Counter::default(),
             sessions_down: Counter::default(),
+            update_faults: Family::default(),
             routes_wanted: Gauge::default(),
             routes_installed: Gauge::default(),
             route_errors: Counter::default(),
@@ -102,6 +123,10 @@ impl Metrics {
             store_lists: Counter::default(),
             workload_retries: Counter::default(),
         };
+        for action in [Action::Discard, Action::Withdraw] {
+            // A rate needs a beginning.
+            drop(metrics.update_faults.get_or_create(&FaultLabels::of(action)));
+        }
         let registry = metrics.register();
         (metrics, registry)
     }
@@ -135,6 +160,11 @@ impl Metrics {
         );
         registry.register("bgp_sessions_up", "Sessions that came up", m.sessions_up);
         registry.register("bgp_sessions_down", "Sessions that went down", m.sessions_down);
+        registry.register(
+            "bgp_update_faults",
+            "UPDATEs that were wrong, short of ending their session, by what that cost at most (RFC 7606)",
+            m.update_faults,
+        );
         registry.register("routes_wanted", "Routes wanted in the kernel", m.routes_wanted);
         registry.register(
             "routes_installed",
@@ -193,7 +223,7 @@ mod tests {
             .flat_map(|(labels, _)| labels.split(','))
             .filter_map(|label| label.split('=').next())
             .collect();
-        assert_eq!(labels, BTreeSet::from(["le", "operation", "outcome"]));
+        assert_eq!(labels, BTreeSet::from(["action", "le", "operation", "outcome"]));
         assert!(series.count() < 200);
     }
 }

@@ -43,6 +43,23 @@ pub struct PeerStatus {
     /// How BFD sees the path, where it watches it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd: Option<BfdStatus>,
+    /// The range that a dynamic neighbour has connected from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<RangeStatus>,
+}
+
+/// A range of dynamic neighbours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RangeStatus {
+    /// Its addresses.
+    pub prefix: IpNetwork,
+    /// How many neighbours there are.
+    pub peers: usize,
+    /// How many there may be.
+    pub limit: usize,
+    /// How many connections the limit has turned away.
+    pub refused: u64,
 }
 
 /// A kind of error in UPDATEs.

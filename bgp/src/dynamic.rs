@@ -18,14 +18,14 @@ pub struct RangeConfig {
 }
 
 /// A range as it stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeSnapshot {
     /// Which.
     pub range: Prefix,
     /// How many peers there may be.
     pub limit: usize,
-    /// How many there are.
-    pub peers: usize,
+    /// Those that there are, in order.
+    pub peers: Vec<PeerKey>,
     /// How many connections the limit has turned away.
     pub refused: u64,
 }
@@ -128,7 +128,7 @@ impl Ranges {
         let snapshot = |(range, entry): (&Prefix, &Range)| RangeSnapshot {
             range: *range,
             limit: entry.config.limit,
-            peers: entry.members.len(),
+            peers: entry.members.iter().copied().collect(),
             refused: entry.refused,
         };
         self.0.iter().map(snapshot).collect()

@@ -296,7 +296,7 @@ pub(crate) async fn ipam(target: &Target, command: &IpamCommand) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use manx_api::status::BfdStatus;
+    use manx_api::status::{BfdStatus, RangeStatus};
 
     use super::*;
 
@@ -316,6 +316,7 @@ mod tests {
             last_error: last_error.map(str::to_owned),
             faults: Vec::new(),
             bfd: None,
+            range: None,
         }
     }
 
@@ -437,6 +438,32 @@ mod tests {
         node1  192.168.1.12  64512  Established  1m15s   1         1         2           Up
         node1  192.168.1.13  64512  Active       -       1         1         2           -
         ");
+    }
+
+    #[test]
+    fn wide_shows_how_full_the_range_of_a_dynamic_neighbour_is() {
+        let range = |refused| RangeStatus {
+            prefix: "192.0.2.0/24".parse().unwrap(),
+            peers: 3,
+            limit: 100,
+            refused,
+        };
+        for (refused, shown) in [
+            (0, "192.0.2.0/24: 3 of 100"),
+            (2, "192.0.2.0/24: 3 of 100, 2 refused"),
+        ] {
+            let dynamic = PeerStatus {
+                range: Some(range(refused)),
+                ..peer("192.0.2.7", "Established", None)
+            };
+            let cells = dynamic.cells();
+            let place = PeerStatus::COLUMNS
+                .0
+                .iter()
+                .position(|it| *it == "RANGE")
+                .unwrap();
+            assert_eq!(cells[place], shown);
+        }
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use manx_api::bgp::{BGP_PORT, BgpConfigurationSpec, BgpPeerSpec};
-use manx_api::status::{BgpRoute, BlockStatus, KernelRoute, LimitStatus, NodeStatus, PeerStatus, Reload};
+use manx_api::status::{
+    BgpRoute, BlockStatus, KernelRoute, LimitStatus, NodeStatus, PeerStatus, RangeStatus, Reload,
+};
 use manx_api::{Kind, Resource};
 use manx_lab::{LabStatus, NodeView, Pod, RouterView};
 use serde::Serialize;
@@ -44,6 +46,20 @@ fn limit(limit: &LimitStatus) -> String {
     }
 }
 
+/// `192.0.2.0/24: 3 of 100, 2 refused`.
+fn range(range: &RangeStatus) -> String {
+    let RangeStatus {
+        prefix,
+        peers,
+        limit,
+        refused,
+    } = range;
+    match refused {
+        0 => format!("{prefix}: {peers} of {limit}"),
+        _ => format!("{prefix}: {peers} of {limit}, {refused} refused"),
+    }
+}
+
 impl Row for PeerStatus {
     const COLUMNS: (&'static [&'static str], usize) = (
         &[
@@ -59,6 +75,7 @@ impl Row for PeerStatus {
             "ORIGIN",
             "HOLD TIME",
             "LIMITS",
+            "RANGE",
             "LAST ERROR",
         ],
         9,
@@ -82,6 +99,7 @@ impl Row for PeerStatus {
             self.origin.clone(),
             self.hold_time.to_string(),
             self.limits.iter().map(limit).collect::<Vec<_>>().join(", "),
+            self.range.as_ref().map(range).unwrap_or_default(),
             optional(self.last_error.as_ref()),
         ]
     }

@@ -266,6 +266,7 @@ mod tests {
             last_error: None,
             faults: Vec::new(),
             bfd: None,
+            range: None,
         }
     }
 

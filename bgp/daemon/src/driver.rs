@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use manx_bgp::bfd::{SessionConfig, SessionSnapshot};
 use manx_bgp::explain::Explanation;
+use manx_bgp::wire::Action;
 use manx_bgp::{
-    BfdConfig, Choice, Config, ConnId, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot,
+    BfdConfig, Choice, Config, ConnId, Fault, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot,
     Prefix, RangeConfig, RangeSnapshot, SessionEnd, Speaker, Transport,
 };
 use socket2::{SockRef, Socket};
@@ -241,9 +242,11 @@ impl Driver {
     fn input(&mut self, input: Input) {
         let wanted = match &input {
             Input::Closed { conn } => self.connections.remove(conn).is_some(),
-            Input::Received { conn, .. } | Input::Faulty { conn, .. } | Input::Drained { conn } => {
+            Input::Faulty { conn, faults } => {
+                self.pending.faulty(faults);
                 self.connections.contains_key(conn)
             }
+            Input::Received { conn, .. } | Input::Drained { conn } => self.connections.contains_key(conn),
             Input::SetPeer(config) => {
                 self.watch_path(config.key, config.bfd_session());
                 self.guard_peer(config);
@@ -550,12 +553,15 @@ struct Pending {
     sessions: BTreeMap<PeerKey, (bool, Option<String>)>,
     /// What BFD sees.
     paths: BTreeMap<PeerKey, bool>,
+    /// How many UPDATEs cost what.
+    faults: BTreeMap<Action, u64>,
     converged: bool,
 }
 
 impl Pending {
     fn is_empty(&self) -> bool {
-        self.selected.is_empty() && self.sessions.is_empty() && self.paths.is_empty() && !self.converged
+        let nothing = self.selected.is_empty() && self.sessions.is_empty() && self.paths.is_empty();
+        nothing && self.faults.is_empty() && !self.converged
     }
 
     fn selected(&mut self, prefix: Prefix, choice: Choice) {
@@ -564,6 +570,13 @@ impl Pending {
 
     fn session(&mut self, peer: PeerKey, up: bool, reason: Option<String>) {
         self.sessions.insert(peer, (up, reason));
+    }
+
+    /// An UPDATE was wrong: what that cost.
+    fn faulty(&mut self, faults: &[Fault]) {
+        if let Some(action) = faults.iter().map(|fault| fault.action).max() {
+            *self.faults.entry(action).or_default() += 1;
+        }
     }
 
     /// The next event. Paths come first: whoever hears of convergence has heard of every path.
@@ -576,6 +589,8 @@ impl Pending {
             to.send(Event::Session { peer, up, reason });
         } else if let Some((peer, up)) = self.paths.pop_first() {
             to.send(Event::Bfd { peer, up });
+        } else if !self.faults.is_empty() {
+            to.send(Event::Faults(std::mem::take(&mut self.faults)));
         } else if std::mem::take(&mut self.converged) {
             to.send(Event::Converged);
         }

@@ -30,7 +30,7 @@ impl Fib {
         match event {
             Event::Selected(paths) => paths.iter().for_each(|path| routes.apply(update(path))),
             Event::Converged => routes.settle(Source::Bgp),
-            Event::Session { .. } | Event::Bfd { .. } => {}
+            Event::Session { .. } | Event::Bfd { .. } | Event::Faults(_) => {}
         }
         flush(routes).await
     }

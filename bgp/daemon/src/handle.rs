@@ -1,10 +1,12 @@
 //! What users of a running speaker hold: a way in and a way out.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use manx_bgp::bfd::SessionSnapshot;
 use manx_bgp::explain::Explanation;
+use manx_bgp::wire::Action;
 use manx_bgp::{
     Choice, Input, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix, RangeConfig, RangeSnapshot,
 };
@@ -136,6 +138,9 @@ pub enum Event {
         /// Up or not.
         up: bool,
     },
+    /// So many UPDATEs were wrong, short of ending their session, since this was told last, by the dearest that it cost
+    /// (RFC 7606 §2).
+    Faults(BTreeMap<Action, u64>),
 }
 
 /// The way out of a running speaker.

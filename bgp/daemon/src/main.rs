@@ -155,8 +155,8 @@ fn log(event: &Event) {
             tracing::warn!(peer = %peer.address, reason, "session down");
         }
         Event::Converged => tracing::info!("converged"),
-        // BFD has said so itself.
-        Event::Bfd { .. } => {}
+        // BFD and the connections have said so themselves.
+        Event::Bfd { .. } | Event::Faults(_) => {}
         Event::Selected(paths) => tracing::debug!(prefixes = paths.len(), "best paths changed"),
     }
 }

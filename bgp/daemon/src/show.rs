@@ -7,22 +7,30 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use manx_api::status::{
     BfdStatus, BgpExplanation, BgpRoute, ExplainedPath, ExplainedPeer, FaultStatus, LimitStatus, PeerStatus,
-    TableDump,
+    RangeStatus, TableDump,
 };
 use manx_bgp::bfd::SessionSnapshot;
 use manx_bgp::wire::mrt::{self, Viewpoint};
 use manx_bgp::wire::{AsPath, Attributes, NextHop, Origin, Segment};
-use manx_bgp::{Fault, LimitSnapshot, LimitState, PathSnapshot, PeerSnapshot, Prefix};
+use manx_bgp::{Fault, LimitSnapshot, LimitState, PathSnapshot, PeerSnapshot, Prefix, RangeSnapshot};
 
 use crate::Handle;
 
 /// Every peer as `bgp.peers` shows it; `origin` says where the session with a peer comes from.
 pub async fn peers<'a>(handle: &Handle, node: &str, origin: impl Fn(IpAddr) -> &'a str) -> Vec<PeerStatus> {
     let (peers, sessions) = (handle.peers().await, handle.bfd_sessions().await);
+    let ranges = handle.ranges().await;
     let now = Instant::now();
     let shown = peers.iter().map(|snapshot| {
         let bfd = sessions.iter().find(|session| session.key.peer == snapshot.key);
-        peer(node, snapshot, bfd, origin(snapshot.key.address), now)
+        let range = ranges
+            .iter()
+            .find(|range| range.peers.binary_search(&snapshot.key).is_ok());
+        PeerStatus {
+            bfd: bfd.map(watched),
+            range: range.map(of_range),
+            ..peer(node, snapshot, origin(snapshot.key.address), now)
+        }
     });
     shown.collect()
 }
@@ -69,14 +77,8 @@ pub async fn dump(handle: &Handle, router_id: Ipv4Addr, asn: u32) -> TableDump {
     }
 }
 
-/// A session as `bgp.peers` shows it.
-fn peer(
-    node: &str,
-    snapshot: &PeerSnapshot,
-    bfd: Option<&SessionSnapshot>,
-    origin: &str,
-    now: Instant,
-) -> PeerStatus {
+/// A session as `bgp.peers` shows it, by itself.
+fn peer(node: &str, snapshot: &PeerSnapshot, origin: &str, now: Instant) -> PeerStatus {
     let since = snapshot
         .established_since
         .map(|since| now.saturating_duration_since(since).as_secs());
@@ -94,7 +96,18 @@ fn peer(
         limits: snapshot.limits.iter().map(limit).collect(),
         last_error: snapshot.last_error.clone(),
         faults: snapshot.faults.iter().map(fault).collect(),
-        bfd: bfd.map(watched),
+        bfd: None,
+        range: None,
+    }
+}
+
+/// A range as `bgp.peers` shows it.
+fn of_range(snapshot: &RangeSnapshot) -> RangeStatus {
+    RangeStatus {
+        prefix: snapshot.range.network(),
+        peers: snapshot.peers.len(),
+        limit: snapshot.limit,
+        refused: snapshot.refused,
     }
 }
 

@@ -232,7 +232,7 @@ async fn garbage_ends_its_connection_with_the_right_notification() {
 #[tokio::test]
 async fn what_is_wrong_with_updates_is_counted() {
     let (us, them) = (Ipv4Addr::new(127, 0, 14, 1), Ipv4Addr::new(127, 0, 14, 2));
-    let (handle, _events) = speaker(us, 0);
+    let (handle, mut events) = speaker(us, 0);
     handle.set_peer(played(us, them)).await;
     let mut stream = play(them, handle.listening()[0]).await;
     // ORIGIN 9 for 10.1.0.0/24, AS_PATH and NEXT_HOP as they should be.
@@ -253,6 +253,16 @@ async fn what_is_wrong_with_updates_is_counted() {
     })
     .await;
     assert_eq!(established(&handle).await, 1);
+    let mut told = 0;
+    while told < 3 {
+        let event = timeout(SOON, events.next()).await.expect("an event");
+        if let Event::Faults(faults) = event.expect("the speaker runs") {
+            let actions: Vec<_> = faults.keys().copied().collect();
+            assert_eq!(actions, [wire::Action::Withdraw]);
+            told += faults[&wire::Action::Withdraw];
+        }
+    }
+    assert_eq!(told, 3, "none twice");
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ fn come(rig: &mut Rig, id: u8, asn: u32) -> ConnId {
 
 fn members(rig: &Rig) -> (usize, u64) {
     let range = &rig.speaker.ranges()[0];
-    (range.peers, range.refused)
+    (range.peers.len(), range.refused)
 }
 
 /// nasty case 38

@@ -360,6 +360,25 @@ fn monitoring_stations_come_and_go_with_the_file() {
     assert_eq!(hub.unbroken(), [true, true]);
 }
 
+/// A range's limit is there to be seen: who has come, and who was turned away.
+#[test]
+fn a_dynamic_neighbor_shows_how_full_its_range_is() {
+    let port = Port(1796);
+    let range = format!("{}/24", address(0));
+    let template = format!("{{range: {range}, asn: 64512, limit: 1, nextHopV4: 198.18.0.1}}");
+    let hub = Bgpd::start(port, 1, &format!("dynamicNeighbors: [{template}]\n"));
+    let _both = [2, 3].map(|host| {
+        let neighbor = port.neighbor(host, 1, "");
+        Bgpd::start(port, host, &format!("neighbors:\n{neighbor}"))
+    });
+    let range = || hub.peers().pop().and_then(|peer| peer.range);
+    eventually("one is in, the other out", &hub, || {
+        range().is_some_and(|range| (range.peers, range.limit) == (1, 1) && range.refused > 0)
+    });
+    let shown = range().expect("as before").prefix;
+    assert_eq!(shown.to_string(), format!("{}/24", address(0)));
+}
+
 #[test]
 fn what_is_no_matter_of_bgp_is_refused_with_a_hint() {
     let speaker = Bgpd::start(Port(1790), 9, "");
