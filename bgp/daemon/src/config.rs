@@ -5,9 +5,11 @@
 mod dynamic;
 mod features;
 mod handling;
+mod sense;
 mod transport;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU8;
 use std::path::PathBuf;
@@ -28,6 +30,7 @@ use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _};
 pub use self::dynamic::DynamicNeighbor;
 pub use self::features::{AddPathSettings, RoleName, Unusable};
 pub use self::handling::{ActionName, MaxPrefix, Misfit};
+pub use self::sense::Nonsense;
 pub use self::transport::{AlgorithmName, Contradiction, TcpAoKey};
 use crate::Options;
 use crate::filters::FilterSettings;
@@ -241,7 +244,7 @@ impl Default for BfdSettings {
 }
 
 /// A family, as the file names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FamilyName {
     /// IPv4 unicast.
@@ -314,6 +317,14 @@ pub enum ConfigError {
         /// What.
         unusable: Unusable,
     },
+    /// Settings cannot be meant as they are written.
+    #[error("{}{nonsense}", neighbor.as_ref().map(|it| format!("neighbor {it}: ")).unwrap_or_default())]
+    Nonsense {
+        /// Whose, unless it is the file's.
+        neighbor: Option<String>,
+        /// What.
+        nonsense: Nonsense,
+    },
     /// A neighbour's settings contradict each other.
     #[error("neighbor {neighbor}: {contradiction}")]
     Contradiction {
@@ -350,10 +361,11 @@ impl Settings {
             }
         }
         settings.check_filters()?;
+        sense::check(&settings)
+            .map_err(|(neighbor, nonsense)| ConfigError::Nonsense { neighbor, nonsense })?;
         Ok(settings)
     }
 
-    /// Every filter has a name of its own, and every name a filter.
     /// Settings of neighbours and of ranges, with what each is called.
     fn all_neighbors(&self) -> impl Iterator<Item = (String, &Neighbor)> {
         let single = self
@@ -367,6 +379,7 @@ impl Settings {
         single.chain(ranges)
     }
 
+    /// Every filter has a name of its own, and every name a filter.
     fn check_filters(&self) -> Result<(), ConfigError> {
         let mut known = BTreeSet::new();
         if let Some(again) = self
@@ -501,6 +514,15 @@ impl BfdSettings {
     }
 }
 
+impl fmt::Display for FamilyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        })
+    }
+}
+
 impl FamilyName {
     fn family(self) -> Family {
         match self {
@@ -610,9 +632,10 @@ fn graceful_restart_default() -> Option<u16> {
 
 fn asn<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     match u32::deserialize(deserializer)? {
-        0 => Err(D::Error::custom(
-            "AS 0 is reserved (RFC 7607): write 1 to 4294967295",
-        )),
+        reserved @ (0 | 23_456 | 65_535 | u32::MAX) => Err(D::Error::custom(format!(
+            "AS {reserved} is reserved (RFC 6793, RFC 7300, RFC 7607): private ones are 64512 to 65534 and 4200000000 to \
+             4294967294"
+        ))),
         asn => Ok(asn),
     }
 }
@@ -623,7 +646,7 @@ fn peer_asn<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PeerAs, D::Err
     impl Visitor<'_> for As {
         type Value = PeerAs;
 
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an AS from 1 to 4294967295, internal or external")
         }
 
@@ -684,7 +707,7 @@ fn policy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PolicySet
     impl<'de> Visitor<'de> for Setting {
         type Value = PolicySetting;
 
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("accept, reject, or a list of names of filters")
         }
 
@@ -740,7 +763,7 @@ fn graceful_restart<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
     impl Visitor<'_> for Time {
         type Value = Option<u16>;
 
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "true, false, or seconds from 0 to {MAX_RESTART_TIME}")
         }
 
@@ -774,7 +797,7 @@ fn bfd<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BfdSettings>
     impl<'de> Visitor<'de> for Settings {
         type Value = Option<BfdSettings>;
 
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("true, false, or multihop, minTx, minRx and multiplier")
         }
 
@@ -833,17 +856,16 @@ shutdownCommunication: back at noon
 routes: [10.0.0.0/24, \"fd00::/64\"]
 neighbors:
 - address: 192.0.2.2:1179
-  asn: 64512
+  asn: 65001
   localAddress: 192.0.2.1
   nextHopV4: 192.0.2.1
   nextHopV6: 2001:db8::1
   passive: true
-  routeReflectorClient: true
   holdTime: 9
   minHoldTime: 6
   gracefulRestart: 30
   longLivedGracefulRestart: 7200
-  families: [ipv6]
+  families: [ipv6, ipv4]
   nextHopSelf: true
   localAs: 64999
   allowOwnAs: 2
@@ -854,6 +876,7 @@ neighbors:
   asOverride: true
   removePrivateAs: true
   maxPrefix: {{ipv4: 1000, warnPercent: 90, action: restart, restartAfter: 30}}
+  import: accept
   export: reject
   bfd: {{multihop: true, minTx: 50, multiplier: 5}}
   ttlSecurity: 2
@@ -872,15 +895,15 @@ neighbors:
                 scope: 0,
             },
             port: 1179,
-            asn: 64512,
+            asn: 65001,
             local_address: Some("192.0.2.1".parse().unwrap()),
             next_hop_v4: Some("192.0.2.1".parse().unwrap()),
             next_hop_v6: Some("2001:db8::1".parse().unwrap()),
             passive: true,
             hold_time: Duration::from_secs(9),
             min_hold_time: Duration::from_secs(6),
-            families: vec![Family::Ipv6Unicast],
-            route_reflector_client: true,
+            families: vec![Family::Ipv6Unicast, Family::Ipv4Unicast],
+            route_reflector_client: false,
             graceful_restart: Some(Duration::from_secs(30)),
             long_lived_graceful_restart: Some(Duration::from_secs(7200)),
             next_hop: NextHopMode::SelfAddress,
@@ -899,11 +922,13 @@ neighbors:
             features: Features {
                 extended_messages: false,
                 extended_next_hop: Some(true),
-                add_path: vec![AddPathConfig {
-                    family: Family::Ipv6Unicast,
-                    receive: true,
-                    send: 4,
-                }],
+                add_path: [Family::Ipv6Unicast, Family::Ipv4Unicast]
+                    .map(|family| AddPathConfig {
+                        family,
+                        receive: true,
+                        send: 4,
+                    })
+                    .to_vec(),
                 role: None,
             },
             handling: Handling {
