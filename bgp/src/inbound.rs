@@ -12,7 +12,7 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use crate::config::{Config, PeerConfig};
-use crate::filter::{Step, Verdict};
+use crate::filter::{NORMAL_PRIORITY, Step, Verdict};
 use crate::import::{self, OwnNextHops, Refusal};
 use crate::leak::Relation;
 use crate::long_lived;
@@ -81,7 +81,7 @@ impl<'a> Gate<'a> {
         changed: &mut Changed<'a>,
         rib: &mut Rib,
     ) -> Path {
-        let verdict = import::judge(&self.peer.import, self.from, prefix, &received.attributes);
+        let verdict = import::judge(self.local, &self.peer.import, self.from, prefix, received);
         let refusal = looped.or_else(|| (!verdict.accepted).then_some(Refusal::Policy));
         let mut path = Path::new(Some(self.from.clone()), received.clone(), refusal);
         if refusal.is_none() {
@@ -108,6 +108,7 @@ impl<'a> Gate<'a> {
             Some(attributes) => rib.intern(Route {
                 next_hop: received.next_hop,
                 attributes: Arc::new(attributes),
+                priority: verdict.priority(),
             }),
             None => received.clone(),
         }
@@ -159,6 +160,7 @@ impl Inbound {
             let route = Route {
                 next_hop: Some(reach.next_hop),
                 attributes: attributes.clone(),
+                priority: NORMAL_PRIORITY,
             };
             let received = rib.intern(route);
             let mut changed = Changed::default();

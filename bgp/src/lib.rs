@@ -18,6 +18,7 @@ pub mod filter;
 pub mod handling;
 mod import;
 mod inbound;
+pub mod interfaces;
 mod leak;
 mod long_lived;
 mod outbound;
@@ -38,8 +39,9 @@ pub use config::{ANY_EXTERNAL_AS, BfdConfig, Config, NextHopMode, PeerConfig, Pe
 pub use dynamic::{RangeConfig, RangeSnapshot};
 pub use features::{AddPathConfig, Features, RoleConfig};
 pub use handling::{Handling, LimitAction, LimitState, PathLimit};
+pub use interfaces::Interface;
 pub use prefix::{Family, Prefix};
-pub use seam::{ConnId, Gateway, Input, Output};
+pub use seam::{Choice, ConnId, Gateway, Input, Output};
 pub use speaker::Speaker;
 pub use status::{Fault, LimitSnapshot, PathSnapshot, PeerSnapshot, State};
 pub use transport::Transport;

@@ -62,6 +62,7 @@ impl Speaker {
                 restarted,
                 deferral: Duration::from_secs(10),
                 farewell: String::new(),
+                interfaces: [].into(),
                 seed: 1,
                 max_paths: 1,
             },

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use manx_bgp::{PeerConfig, PeerKey, Prefix};
+use manx_linux::Netns;
 use manx_tests::binaries::program;
 
 use crate::harness::{TestNetns, eventually};
@@ -25,25 +26,26 @@ impl Drop for Running {
     }
 }
 
-/// The capabilities that a unit leaves to its program, as setpriv(1) wants them.
-fn capabilities(unit: &str) -> String {
+/// A command that runs a program of ours in a namespace with the capabilities that its unit in `deploy/systemd`
+/// leaves it.
+pub(crate) fn command(netns: &Netns, name: &str) -> Command {
+    let unit = match name {
+        "manxd" => include_str!("../../deploy/systemd/manxd.service"),
+        "manx-bgpd" => include_str!("../../deploy/systemd/manx-bgpd.service"),
+        other => panic!("{other} has no unit"),
+    };
     let line = unit
         .lines()
         .find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
-    let names = line.unwrap().split_whitespace();
-    let kept: String = names
+    let kept = line.unwrap().split_whitespace();
+    let kept: String = kept
         .map(|name| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase()))
         .collect();
-    format!("-all{kept}")
-}
-
-/// Starts a program in a namespace as its unit would.
-fn start(netns: &TestNetns, unit: &str, arguments: &[&str]) -> Running {
-    let mut command: Command = netns.command("setpriv");
+    let mut command = netns.command("setpriv");
     command
-        .args(["--no-new-privs", "--bounding-set", &capabilities(unit)])
-        .args(arguments);
-    Running(command.spawn().unwrap())
+        .arg(format!("--bounding-set=-all{kept}"))
+        .arg(program(name));
+    command
 }
 
 #[test]
@@ -57,13 +59,8 @@ fn a_speaker_with_its_units_capabilities_signs_sessions_and_writes_routes() {
          asn: {ASN}\n  password: quiet\n"
     );
     fs::write(&file, settings).unwrap();
-    let unit = include_str!("../../deploy/systemd/manx-bgpd.service");
-    let binary = program("manx-bgpd");
-    let _speaker = start(
-        &ours,
-        unit,
-        &[binary.to_str().unwrap(), "--config", file.to_str().unwrap()],
-    );
+    let speaker = command(&ours, "manx-bgpd").arg("--config").arg(file).spawn();
+    let _speaker = Running(speaker.unwrap());
     let peer = Speaker::start(&theirs, "10.9.0.2".parse().unwrap(), false);
     peer.set(PeerConfig {
         local_address: Some(ip("10.9.0.2")),

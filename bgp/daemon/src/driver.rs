@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use manx_bgp::bfd::{SessionConfig, SessionSnapshot};
 use manx_bgp::explain::Explanation;
 use manx_bgp::{
-    BfdConfig, Config, ConnId, Gateway, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot,
+    BfdConfig, Choice, Config, ConnId, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot,
     Prefix, RangeConfig, RangeSnapshot, Speaker, Transport,
 };
 use socket2::{SockRef, Socket};
@@ -25,6 +25,7 @@ use crate::connection::{self, Link};
 use crate::guard::Guard;
 use crate::handle::{Event, Events, Handle};
 use crate::inbox::{Inbox, JOBS, Room};
+use crate::interfaces::Interfaces;
 use crate::places::{Places, Whose};
 use crate::sockets;
 
@@ -86,6 +87,7 @@ pub(crate) fn spawn(
         watch: Watch::default(),
         guard,
         ranges: BTreeMap::new(),
+        interfaces: Interfaces::default(),
         pending: Pending::default(),
     };
     tokio::spawn(stop.clone().run_until_cancelled_owned(driver.run(jobs, events)));
@@ -147,6 +149,7 @@ struct Driver {
     guard: Guard,
     /// How the peers of a range are watched.
     ranges: BTreeMap<Prefix, Option<BfdConfig>>,
+    interfaces: Interfaces,
     pending: Pending,
 }
 
@@ -162,6 +165,7 @@ impl Driver {
                 Some(ended) = self.links.join_next() => self.ended(ended),
                 () = sleep(GUARD_PAUSE), if self.guard.has_problems() => self.guard.update_listeners(true),
                 change = self.watch.changed() => self.path_changed(change),
+                interfaces = self.interfaces.changed() => self.handle(Input::Interfaces(interfaces)),
             }
             let mut done = self.perform_all(&mut batch);
             if done.is_none() && self.speaker.deadline().is_some_and(|at| at <= Instant::now()) {
@@ -220,6 +224,7 @@ impl Driver {
             Input::SetPeer(config) => {
                 self.watch_path(config.key, config.bfd_session());
                 self.guard_peer(config);
+                self.show_interfaces(config);
                 true
             }
             Input::RemovePeer(key) => {
@@ -229,6 +234,7 @@ impl Driver {
             }
             Input::SetRange(config) => {
                 self.guard_range(config);
+                self.show_interfaces(&config.template);
                 true
             }
             Input::RemoveRange(range) => {
@@ -243,11 +249,21 @@ impl Driver {
             | Input::Accepted { .. }
             | Input::Unfound(_)
             | Input::PathDown(_)
+            | Input::Interfaces(_)
             | Input::Tick
             | Input::Shutdown => true,
         };
         if wanted {
             self.handle(input);
+        }
+    }
+
+    /// The first policy that asks for interfaces gets to know them.
+    fn show_interfaces(&mut self, config: &PeerConfig) {
+        if config.asks_for_interfaces()
+            && let Some(interfaces) = self.interfaces.start()
+        {
+            self.handle(Input::Interfaces(interfaces));
         }
     }
 
@@ -424,7 +440,7 @@ impl Driver {
                     }
                 }
                 Output::Close { conn } => drop(self.connections.remove(&conn)),
-                Output::Selected { prefix, next_hops } => self.pending.selected(prefix, next_hops),
+                Output::Selected { prefix, choice } => self.pending.selected(prefix, choice),
                 Output::RangeFull(range) => {
                     tracing::warn!(%range, "a peer was turned away: raise the range's limit if it is welcome");
                 }
@@ -479,7 +495,7 @@ fn report_gone<T>(sent: Result<(), T>) {
 /// What the consumer has not taken yet, merged.
 #[derive(Debug, Default)]
 struct Pending {
-    selected: BTreeMap<Prefix, Vec<Gateway>>,
+    selected: BTreeMap<Prefix, Choice>,
     sessions: BTreeMap<PeerKey, (bool, Option<String>)>,
     /// What BFD sees.
     paths: BTreeMap<PeerKey, bool>,
@@ -491,8 +507,8 @@ impl Pending {
         self.selected.is_empty() && self.sessions.is_empty() && self.paths.is_empty() && !self.converged
     }
 
-    fn selected(&mut self, prefix: Prefix, next_hops: Vec<Gateway>) {
-        self.selected.insert(prefix, next_hops);
+    fn selected(&mut self, prefix: Prefix, choice: Choice) {
+        self.selected.insert(prefix, choice);
     }
 
     fn session(&mut self, peer: PeerKey, up: bool, reason: Option<String>) {

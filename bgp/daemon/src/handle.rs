@@ -6,7 +6,7 @@ use std::sync::Arc;
 use manx_bgp::bfd::SessionSnapshot;
 use manx_bgp::explain::Explanation;
 use manx_bgp::{
-    Gateway, Input, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix, RangeConfig, RangeSnapshot,
+    Choice, Input, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix, RangeConfig, RangeSnapshot,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::DropGuard;
@@ -108,9 +108,9 @@ impl Handle {
 /// What the speaker tells its users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The best paths of these prefixes changed, each to the given next hops; none means unreachable. In
-    /// order of prefix; of several changes to one prefix only the last.
-    Selected(Vec<(Prefix, Vec<Gateway>)>),
+    /// The best paths of these prefixes changed, each to the given choice. In order of prefix; of several changes
+    /// to one prefix only the last.
+    Selected(Vec<(Prefix, Choice)>),
     /// The initial routes are in: what was not `Selected` by now is stale. Once.
     Converged,
     /// A peer's session came up or went down; of several changes at one peer only the last.

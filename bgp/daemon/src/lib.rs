@@ -56,6 +56,7 @@ pub mod filters;
 mod guard;
 mod handle;
 mod inbox;
+mod interfaces;
 mod places;
 mod ranges;
 pub mod reload;

@@ -23,6 +23,7 @@ fn config(address: Ipv4Addr) -> Config {
         restarted: false,
         deferral: Duration::from_secs(5),
         farewell: String::new(),
+        interfaces: [].into(),
         seed: u64::from(address.to_bits()),
         max_paths: 1,
     }
@@ -97,9 +98,9 @@ async fn selected(events: &mut Events, prefix: Prefix) -> Vec<Gateway> {
     let found = async {
         loop {
             if let Event::Selected(paths) = events.next().await.expect("the speaker runs")
-                && let Some((_, next_hops)) = paths.into_iter().find(|(other, _)| *other == prefix)
+                && let Some((_, choice)) = paths.into_iter().find(|(other, _)| *other == prefix)
             {
-                return next_hops;
+                return choice.next_hops;
             }
         }
     };
@@ -324,7 +325,7 @@ async fn a_consumer_that_comes_late_gets_the_last_word_on_every_prefix() {
             table.extend(paths);
         }
     }
-    table.retain(|_, next_hops| !next_hops.is_empty());
+    table.retain(|_, choice| !choice.next_hops.is_empty());
     assert_eq!(
         table.into_keys().collect::<Vec<_>>(),
         [prefix(7, 0), prefix(8, 0)]
