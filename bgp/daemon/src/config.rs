@@ -2,6 +2,7 @@
 //!
 //! A mistake is reported once, with its place and with what would be right, and nothing is started.
 
+mod bfd;
 mod dynamic;
 mod features;
 mod handling;
@@ -20,13 +21,14 @@ use ipnetwork::IpNetwork;
 use manx_bgp::filter::{Chain, Filter};
 use manx_bgp::transport::Secret;
 use manx_bgp::{
-    ANY_EXTERNAL_AS, BfdConfig, Config, Family, NextHopMode, PeerConfig, PeerKey, Policy, Prefix, RangeConfig,
+    ANY_EXTERNAL_AS, Config, Family, NextHopMode, PeerConfig, PeerKey, Policy, Prefix, RangeConfig,
 };
-use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{Error as _, IntoDeserializer as _, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Error as _, IntoDeserializer as _, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _};
 
+pub use self::bfd::BfdSettings;
 pub use self::dynamic::DynamicNeighbor;
 pub use self::features::{AddPathSettings, RoleName, Unusable};
 pub use self::handling::{ActionName, MaxPrefix, Misfit};
@@ -138,7 +140,7 @@ pub struct Neighbor {
     #[serde(default, deserialize_with = "policy")]
     pub export: Option<PolicySetting>,
     /// Watch the path by BFD (RFC 5880): how, or `true` for the defaults. Default `false`.
-    #[serde(default, deserialize_with = "bfd")]
+    #[serde(default, deserialize_with = "bfd::bfd")]
     pub bfd: Option<BfdSettings>,
     /// Sign all segments with this (TCP MD5, RFC 2385): 1 to 80 octets.
     #[serde(default, deserialize_with = "transport::password")]
@@ -214,33 +216,6 @@ pub enum PeerAs {
     Internal,
     /// Any but ours.
     External,
-}
-
-/// How BFD watches the path to a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct BfdSettings {
-    /// The peer is several hops away (RFC 5883). Default false: it is on our link.
-    pub multihop: bool,
-    /// Milliseconds between our packets at least, 10 to 60000. Default 300.
-    #[serde(deserialize_with = "interval")]
-    pub min_tx: u16,
-    /// Milliseconds between the peer's at least, 10 to 60000. Default 300.
-    #[serde(deserialize_with = "interval")]
-    pub min_rx: u16,
-    /// The path is down after this many intervals of silence, 1 to 255. Default 3.
-    pub multiplier: NonZeroU8,
-}
-
-impl Default for BfdSettings {
-    fn default() -> Self {
-        Self {
-            multihop: false,
-            min_tx: 300,
-            min_rx: 300,
-            multiplier: NonZeroU8::MIN.saturating_add(2),
-        }
-    }
 }
 
 /// A family, as the file names it.
@@ -500,17 +475,6 @@ impl Neighbor {
             transport: transport::transport(self),
             features: features::features(self),
             handling: handling::handling(self),
-        }
-    }
-}
-
-impl BfdSettings {
-    fn config(self) -> BfdConfig {
-        BfdConfig {
-            multihop: self.multihop,
-            min_tx: Duration::from_millis(self.min_tx.into()),
-            min_rx: Duration::from_millis(self.min_rx.into()),
-            multiplier: self.multiplier,
         }
     }
 }
@@ -783,44 +747,13 @@ fn graceful_restart<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
     deserializer.deserialize_any(Time)
 }
 
-fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
-    match u16::deserialize(deserializer)? {
-        milliseconds @ 10..=60_000 => Ok(milliseconds),
-        other => Err(D::Error::custom(format!(
-            "an interval of {other} ms is not possible: write 10 to 60000"
-        ))),
-    }
-}
-
-fn bfd<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BfdSettings>, D::Error> {
-    struct Settings;
-
-    impl<'de> Visitor<'de> for Settings {
-        type Value = Option<BfdSettings>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("true, false, or multihop, minTx, minRx and multiplier")
-        }
-
-        fn visit_bool<E>(self, watched: bool) -> Result<Self::Value, E> {
-            Ok(watched.then(BfdSettings::default))
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-            BfdSettings::deserialize(MapAccessDeserializer::new(map)).map(Some)
-        }
-    }
-
-    deserializer.deserialize_any(Settings)
-}
-
 #[cfg(test)]
 mod tests {
     use manx_bgp::Transport;
     use manx_bgp::filter::{Action, Match, Operation, Operator, PeerType, Range, Rule};
     use manx_bgp::transport::Distance;
 
-    use manx_bgp::{AddPathConfig, Features, Handling, LimitAction, PathLimit};
+    use manx_bgp::{AddPathConfig, BfdConfig, Features, Handling, LimitAction, PathLimit};
 
     use super::*;
 
