@@ -1,5 +1,6 @@
 //! Monitoring stations (RFC 7854), as the file lists them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -26,6 +27,12 @@ impl Collector {
         let interval = Duration::from_secs(self.statistics_interval.into());
         (!interval.is_zero()).then_some(interval)
     }
+}
+
+/// The first that has the address of an earlier one.
+pub(super) fn listed_twice(collectors: &[Collector]) -> Option<&Collector> {
+    let mut seen = BTreeSet::new();
+    collectors.iter().find(|it| !seen.insert(&it.address))
 }
 
 fn statistics_interval_default() -> u16 {
