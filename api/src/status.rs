@@ -196,6 +196,10 @@ pub struct Reload {
     pub routes_added: Vec<IpNetwork>,
     /// Prefixes that are no longer originated.
     pub routes_removed: Vec<IpNetwork>,
+    /// Monitoring stations that are new, or whose settings differ.
+    pub collectors_added: Vec<String>,
+    /// Monitoring stations that are gone, or whose settings differed.
+    pub collectors_removed: Vec<String>,
 }
 
 /// A route that Manx wants in the kernel, as `manxctl route show` shows it.

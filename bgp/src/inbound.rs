@@ -101,10 +101,18 @@ impl<'a> Gate<'a> {
         path
     }
 
-    /// A received route as the peer's settings and the rule that let it in change it.
+    /// A received route as our role, the peer's settings and the rule that let it in change it.
     fn changed(&self, received: &Arc<Route>, verdict: Verdict<'_>, rib: &mut Rib) -> Arc<Route> {
         let (handling, external) = (&self.peer.handling, self.from.external);
-        match handling.received(&received.attributes, external, verdict.operations()) {
+        let mut changed = handling.received(&received.attributes, external, verdict.operations());
+        let mark = self
+            .relation
+            .and_then(|relation| relation.incoming_mark(&received.attributes));
+        if mark.is_some() {
+            let attributes = changed.get_or_insert_with(|| (*received.attributes).clone());
+            attributes.only_to_customer = mark;
+        }
+        match changed {
             Some(attributes) => rib.intern(Route {
                 next_hop: received.next_hop,
                 attributes: Arc::new(attributes),
@@ -150,11 +158,7 @@ impl Inbound {
                 self.remove((id, nlri.path_id), rib);
             }
         }
-        let mut attributes = update.attributes;
-        if let Some(relation) = gate.relation {
-            relation.mark_incoming(&mut attributes);
-        }
-        let attributes = Arc::new(attributes);
+        let attributes = Arc::new(update.attributes);
         for reach in update.reach {
             let looped = gate.refusal(&attributes, reach.next_hop);
             let route = Route {
@@ -180,7 +184,7 @@ impl Inbound {
         for family in Family::ALL {
             let (before, times) = (self.retention[family as usize], times(family));
             self.retention[family as usize] = before.lost(now, times);
-            self.settle(family, |standing| before.fate(standing, times), rib);
+            rib.unmonitored(|rib| self.settle(family, |standing| before.fate(standing, times), rib));
             if self.received_of(family) == 0 {
                 self.retention[family as usize] = Retention::Idle;
             }

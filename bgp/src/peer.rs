@@ -21,8 +21,9 @@ use crate::session::negotiate::Restarted;
 use crate::session::peering::Peering;
 use crate::session::retention::Times;
 use crate::session::{Link, Loss, Session};
+use crate::speaker::monitor::Statistics;
 use crate::status::{Fault, LimitSnapshot, PeerSnapshot, State};
-use crate::wire::{NextHop, RouteRefresh, Update};
+use crate::wire::{Action, NextHop, RouteRefresh, Update};
 use crate::{ANY_EXTERNAL_AS, Family, Prefix};
 
 /// A configured peer.
@@ -46,6 +47,8 @@ pub(crate) struct Peer {
     /// How what it announces stood to each limit when it was last looked at.
     limits: Vec<LimitState>,
     faults: BTreeMap<Fault, u64>,
+    /// UPDATEs whose routes were treated as withdrawn.
+    treated_as_withdraw: u64,
     /// Its place in the speaker's table of deadlines.
     pub(crate) scheduled: Option<Instant>,
 }
@@ -81,6 +84,7 @@ impl Peer {
             last_error: None,
             limits: Vec::new(),
             faults: BTreeMap::new(),
+            treated_as_withdraw: 0,
             scheduled: None,
         }
     }
@@ -152,6 +156,16 @@ impl Peer {
     pub(crate) fn count(&mut self, faults: &[Fault]) {
         for &fault in faults.iter().collect::<BTreeSet<_>>() {
             *self.faults.entry(fault).or_default() += 1;
+        }
+        let withdrawn = faults.iter().any(|fault| fault.action == Action::Withdraw);
+        self.treated_as_withdraw += u64::from(withdrawn);
+    }
+
+    /// What monitoring counts.
+    pub(crate) fn statistics(&self) -> Statistics {
+        Statistics {
+            received: Family::ALL.map(|family| self.inbound.received_of(family)),
+            treated_as_withdraw: self.treated_as_withdraw,
         }
     }
 

@@ -5,6 +5,7 @@
 //! outputs, once per changed prefix and peer however many inputs there were: [`Speaker::poll`].
 
 mod dynamic;
+pub mod monitor;
 mod session;
 mod turn;
 

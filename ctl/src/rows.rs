@@ -204,7 +204,7 @@ impl Row for NodeStatus {
 /// What reading a configuration again has done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Change {
-    /// `neighbor` or `route`.
+    /// `neighbor`, `route` or `collector`.
     kind: &'static str,
     /// Which.
     name: String,
@@ -221,6 +221,8 @@ impl Change {
             peers_removed,
             routes_added,
             routes_removed,
+            collectors_added,
+            collectors_removed,
         } = done;
         let of = |kind, change| move |name: String| Self { kind, name, change };
         let peers = |peers: &[IpAddr], change| {
@@ -237,12 +239,18 @@ impl Change {
                 .map(of("route", change))
                 .collect()
         };
+        let collectors = |names: &[String], change| {
+            let names = names.iter().cloned();
+            names.map(of("collector", change)).collect()
+        };
         [
             peers(peers_added, "added"),
             peers(peers_changed, "changed"),
             peers(peers_removed, "removed"),
             routes(routes_added, "added"),
             routes(routes_removed, "removed"),
+            collectors(collectors_removed, "removed"),
+            collectors(collectors_added, "added"),
         ]
         .concat()
     }

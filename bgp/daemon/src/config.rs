@@ -6,6 +6,8 @@ mod bfd;
 mod dynamic;
 mod features;
 mod handling;
+mod mistakes;
+mod monitoring;
 mod sense;
 mod transport;
 
@@ -26,12 +28,12 @@ use manx_bgp::{
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Error as _, IntoDeserializer as _, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _};
 
 pub use self::bfd::BfdSettings;
 pub use self::dynamic::DynamicNeighbor;
 pub use self::features::{AddPathSettings, RoleName, Unusable};
 pub use self::handling::{ActionName, MaxPrefix, Misfit};
+pub use self::monitoring::Collector;
 pub use self::sense::Nonsense;
 pub use self::transport::{AlgorithmName, Contradiction, TcpAoKey};
 use crate::Options;
@@ -85,6 +87,9 @@ pub struct Settings {
     /// Filters that neighbours' `import` and `export` name.
     #[serde(default)]
     pub filters: Vec<FilterSettings>,
+    /// Monitoring stations (RFC 7854).
+    #[serde(default)]
+    pub bmp: Vec<Collector>,
 }
 
 /// A peer.
@@ -263,6 +268,9 @@ pub enum ConfigError {
     /// Two neighbours have one address.
     #[error("the neighbor {0} is listed twice: keep one of the two")]
     Twice(String),
+    /// Two collectors have one address.
+    #[error("the collector {0} is listed twice: keep one of the two")]
+    CollectorTwice(String),
     /// Two filters have one name.
     #[error("the filter '{0}' is listed twice: give one of the two another name")]
     FilterTwice(String),
@@ -316,7 +324,7 @@ impl Settings {
     /// # Errors
     /// The first mistake, with its place.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let settings: Self = serde_saphyr::from_str(text).map_err(|error| explain(&error))?;
+        let settings: Self = serde_saphyr::from_str(text).map_err(|error| mistakes::explain(&error))?;
         let mut seen = BTreeSet::new();
         for (name, neighbor) in settings.all_neighbors() {
             transport::check(neighbor).map_err(|contradiction| ConfigError::Contradiction {
@@ -338,7 +346,11 @@ impl Settings {
         settings.check_filters()?;
         sense::check(&settings)
             .map_err(|(neighbor, nonsense)| ConfigError::Nonsense { neighbor, nonsense })?;
-        Ok(settings)
+        let mut collectors = BTreeSet::new();
+        match settings.bmp.iter().find(|it| !collectors.insert(&it.address)) {
+            Some(again) => Err(ConfigError::CollectorTwice(again.address.clone())),
+            None => Ok(settings),
+        }
     }
 
     /// Settings of neighbours and of ranges, with what each is called.
@@ -530,44 +542,6 @@ impl PolicyName {
             Self::Accept => Policy::Accept,
             Self::Reject => Policy::Reject,
         }
-    }
-}
-
-/// Serde's error in the user's words: unknown names get the nearest known one.
-fn explain(error: &serde_saphyr::Error) -> ConfigError {
-    let error = error.without_snippet();
-    let (line, column) = error
-        .location()
-        .map_or((1, 1), |place| (place.line(), place.column()));
-    // Any other kind of error says what is wrong by itself.
-    let message = if let serde_saphyr::Error::SerdeUnknownField { field, expected, .. } = error {
-        unknown("field", field, expected)
-    } else if let serde_saphyr::Error::SerdeUnknownVariant {
-        variant, expected, ..
-    } = error
-    {
-        unknown("value", variant, expected)
-    } else {
-        DefaultMessageFormatter.format_message(error).into_owned()
-    };
-    ConfigError::Syntax {
-        line,
-        column,
-        message,
-    }
-}
-
-fn unknown(what: &str, found: &str, expected: &[&str]) -> String {
-    let list = expected.join(", ");
-    let lower = found.to_lowercase();
-    let near = |name: &&&str| strsim::damerau_levenshtein(&name.to_lowercase(), &lower);
-    match expected
-        .iter()
-        .min_by_key(near)
-        .filter(|name| near(name) <= 1 + found.len() / 4)
-    {
-        Some(name) => format!("unknown {what} '{found}'; did you mean '{name}'?"),
-        None => format!("unknown {what} '{found}'; possible here: {list}"),
     }
 }
 
@@ -1094,6 +1068,22 @@ neighbors:
             (
                 "asn: 1\nrouterID: 1.1.1.1".to_owned(),
                 "2:1: unknown field 'routerID'; did you mean 'routerId'?",
+            ),
+            (
+                format!("{MINIMAL}bmp: [{{address: 192.0.2.9}}]"),
+                "3:17: '192.0.2.9' is not where a collector listens: write 192.0.2.9:11019",
+            ),
+            (
+                format!("{MINIMAL}bmp: [{{address: '[::1]:0'}}]"),
+                "is not where a collector listens",
+            ),
+            (
+                format!("{MINIMAL}bmp: [{{address: 'a:1', name: ''}}]"),
+                "a name of 0 octets is not possible: write 1 to 255",
+            ),
+            (
+                format!("{MINIMAL}bmp: [{{address: 'a.b:1'}}, {{address: 'a.b:1', name: c}}]"),
+                "the collector a.b:1 is listed twice",
             ),
             (
                 neighbor("import: [none]"),

@@ -11,6 +11,7 @@ use manx_bgp::{
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::DropGuard;
 
+use crate::config::Collector;
 use crate::driver::Job;
 use crate::inbox::Inbox;
 
@@ -64,6 +65,11 @@ impl Handle {
     /// No longer announces it.
     pub async fn unoriginate(&self, prefix: Prefix) {
         self.input(Input::Unoriginate(prefix)).await;
+    }
+
+    /// Has these monitoring stations told, and no others; those that were told before notice nothing.
+    pub async fn monitor(&self, collectors: Vec<Collector>) {
+        self.inbox.send(Job::Collectors(collectors)).await;
     }
 
     /// Every configured peer, as it is now.

@@ -12,7 +12,7 @@ use manx_api::status::Reload;
 use manx_bgp::{PeerConfig, PeerKey, Prefix, RangeConfig};
 
 use crate::Handle;
-use crate::config::{ConfigError, Settings};
+use crate::config::{Collector, ConfigError, Settings};
 
 /// What is wrong with a file.
 #[derive(Debug, thiserror::Error)]
@@ -139,8 +139,20 @@ impl Running {
             self.handle.originate(new).await;
             done.routes_added.push(new.network());
         }
+        self.apply_collectors(&settings, &mut done).await;
         (self.settings, self.peers, self.routes) = (settings, peers, routes);
         done
+    }
+
+    async fn apply_collectors(&self, settings: &Settings, done: &mut Reload) {
+        let (before, after) = (&self.settings.bmp, &settings.bmp);
+        let names = |these: &[Collector], others: &[Collector]| {
+            let differing = these.iter().filter(|it| !others.contains(it));
+            differing.map(|it| it.address.clone()).collect()
+        };
+        done.collectors_removed = names(before, after);
+        done.collectors_added = names(after, before);
+        self.handle.monitor(after.clone()).await;
     }
 
     /// Ranges come after single peers, which may have been a range's before.

@@ -175,6 +175,7 @@ impl Speaker {
                 peer: key,
                 up: true,
                 reason: None,
+                end: None,
             });
         }
     }
@@ -191,6 +192,7 @@ impl Speaker {
                 peer: key,
                 up: false,
                 reason,
+                end: Some(loss.end(session)),
             });
         }
         self.may_be_gone(key);

@@ -11,7 +11,7 @@ use manx_bgp::wire::{
 };
 use manx_bgp::{
     Config, ConnId, Family, Gateway, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix,
-    Speaker, State,
+    SessionEnd, Speaker, State,
 };
 
 /// Our AS.
@@ -35,6 +35,8 @@ pub(crate) struct Rig {
     /// How often the kernel was told something.
     pub(crate) changes: usize,
     pub(crate) converged: bool,
+    /// How sessions ended.
+    pub(crate) ends: Vec<SessionEnd>,
     /// Ranges that turned a peer away.
     pub(crate) full: Vec<Prefix>,
     /// Connections that take nothing, and the bytes that wait there.
@@ -166,6 +168,7 @@ impl Rig {
             priorities: BTreeMap::new(),
             changes: 0,
             converged: false,
+            ends: Vec::new(),
             full: Vec::new(),
             stalled: BTreeMap::new(),
             accepted: 0,
@@ -201,7 +204,7 @@ impl Rig {
                 }
                 Output::Converged => self.converged = true,
                 Output::RangeFull(range) => self.full.push(range),
-                Output::Session { .. } => {}
+                Output::Session { end, .. } => self.ends.extend(end),
             }
         }
     }
