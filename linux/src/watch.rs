@@ -41,6 +41,9 @@ const GROUPS: [u32; 5] = [
     libc::RTNLGRP_IPV6_ROUTE,
 ];
 
+/// That of links alone.
+const LINKS: [u32; 1] = [libc::RTNLGRP_LINK];
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -73,7 +76,16 @@ impl Watcher {
     /// # Errors
     /// [`Error::Os`] where the process may not have sockets or no more files.
     pub fn open(except: Option<u32>) -> Result<Self> {
-        Self::over(subscribe(except)?)
+        Self::over(subscribe(except, &GROUPS)?)
+    }
+
+    /// Watches the links of the calling thread's namespace, and nothing else: whatever happens to routes, no news of
+    /// links is lost in it. Wants a tokio runtime.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn of_links() -> Result<Self> {
+        Self::over(subscribe(None, &LINKS)?)
     }
 
     /// Watches another namespace.
@@ -81,7 +93,7 @@ impl Watcher {
     /// # Errors
     /// As [`Self::open`], or if the namespace cannot be entered.
     pub fn open_in(netns: &Netns, except: Option<u32>) -> Result<Self> {
-        Self::over(netns.run(|| subscribe(except))??)
+        Self::over(netns.run(|| subscribe(except, &GROUPS))??)
     }
 
     fn over(socket: sys::Socket) -> Result<Self> {
@@ -149,14 +161,14 @@ impl Watcher {
     }
 }
 
-fn subscribe(except: Option<u32>) -> Result<sys::Socket> {
+fn subscribe(except: Option<u32>, groups: &[u32]) -> Result<sys::Socket> {
     let subscribed = || -> io::Result<sys::Socket> {
         let (socket, _) = nl::open(RECEIVE_QUEUE)?;
         if let Some(port) = except {
             SockRef::from(&socket).attach_filter(&all_but_from(port))?;
         }
-        for group in GROUPS {
-            socket.add_membership(group)?;
+        for group in groups {
+            socket.add_membership(*group)?;
         }
         socket.set_non_blocking(true)?;
         Ok(socket)

@@ -20,3 +20,4 @@ mod namespaces;
 mod pods;
 mod routes;
 mod security;
+mod unnumbered;

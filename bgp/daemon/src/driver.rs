@@ -22,8 +22,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::bfd::{Change, Watch};
 use crate::connection::{self, Link};
+use crate::discovery::Discovery;
 use crate::guard::Guard;
 use crate::handle::{Event, Events, Handle};
+use crate::links::{LinkKey, LinkPeer, LinkSnapshot, Links, News};
 use crate::sockets;
 
 /// Jobs that wait for the driver, at most; whoever brings more waits.
@@ -53,6 +55,10 @@ pub(crate) enum Job {
     Input(Box<Input>),
     Accepted(TcpStream),
     Dialled(ConnId, io::Result<TcpStream>),
+    Link(News),
+    SetLinkPeer(Box<LinkPeer>),
+    RemoveLinkPeer(LinkKey),
+    LinkPeers(oneshot::Sender<Vec<LinkSnapshot>>),
     Peers(oneshot::Sender<Vec<PeerSnapshot>>),
     Paths(oneshot::Sender<Vec<PathSnapshot>>),
     Ranges(oneshot::Sender<Vec<RangeSnapshot>>),
@@ -85,6 +91,8 @@ pub(crate) fn spawn(
         watch: Watch::default(),
         guard,
         ranges: BTreeMap::new(),
+        peers_on_links: Links::default(),
+        discovery: Discovery::new(inbox.clone()),
         pending: Pending::default(),
     };
     tokio::spawn(stop.clone().run_until_cancelled_owned(driver.run(jobs, events)));
@@ -145,6 +153,9 @@ struct Driver {
     guard: Guard,
     /// How the peers of a range are watched.
     ranges: BTreeMap<Prefix, Option<BfdConfig>>,
+    /// Neighbours that are known by interface.
+    peers_on_links: Links,
+    discovery: Discovery,
     pending: Pending,
 }
 
@@ -195,6 +206,19 @@ impl Driver {
             Job::Input(input) => self.input(*input),
             Job::Accepted(stream) => self.accepted(stream),
             Job::Dialled(conn, stream) => self.dialled(conn, stream),
+            Job::Link(news) => {
+                let inputs = self.peers_on_links.take(news, Instant::now());
+                self.on_links(inputs);
+            }
+            Job::SetLinkPeer(peer) => {
+                let inputs = self.peers_on_links.set(*peer);
+                self.on_links(inputs);
+            }
+            Job::RemoveLinkPeer(key) => {
+                let inputs = self.peers_on_links.remove(&key);
+                self.on_links(inputs);
+            }
+            Job::LinkPeers(reply) => report_gone(reply.send(self.peers_on_links.snapshot())),
             Job::Peers(reply) => report_gone(reply.send(self.peers())),
             Job::Explain(prefix, reply) => report_gone(reply.send(self.speaker.explain(prefix))),
             Job::Paths(reply) => report_gone(reply.send(self.speaker.paths())),
@@ -246,7 +270,16 @@ impl Driver {
         }
     }
 
-    /// The same for whoever connects from a range.
+    /// Neighbours on links have come or gone.
+    fn on_links(&mut self, inputs: Vec<Input>) {
+        for input in inputs {
+            self.input(input);
+        }
+        self.input(Input::Unfound(self.peers_on_links.lacks_some()));
+        self.discovery.want(self.peers_on_links.wanted());
+    }
+
+    /// Whoever connects from a range is guarded like a peer.
     fn guard_range(&mut self, config: &RangeConfig) {
         let transport = config.template.transport.clone();
         self.ranges.insert(config.range, config.template.bfd);
@@ -300,6 +333,10 @@ impl Driver {
         };
         let scope = sockets::scope(remote);
         let peer = PeerKey::of(remote.ip(), scope);
+        let found = self.peers_on_links.connected(peer, Instant::now());
+        if !found.is_empty() {
+            self.on_links(found);
+        }
         if let Err(problem) = self.guard.admit(peer, &stream) {
             tracing::debug!(%remote, %problem, "connection refused");
             return;
@@ -392,6 +429,7 @@ impl Driver {
                 Output::Converged => self.pending.converged = true,
                 Output::Session { peer, up, reason } => {
                     self.watch_dynamic(peer, up);
+                    self.peers_on_links.session(peer, up);
                     self.pending.session(peer, up, reason);
                 }
             }

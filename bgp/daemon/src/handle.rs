@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::DropGuard;
 
 use crate::driver::Job;
+use crate::links::{LinkKey, LinkPeer, LinkSnapshot};
 
 /// The way into a running speaker. Clones share it; when the last one goes, so does the speaker, at once.
 #[derive(Clone, Debug)]
@@ -45,6 +46,17 @@ impl Handle {
         self.input(Input::RemovePeer(peer)).await;
     }
 
+    /// Adds a neighbour on a link, or changes its settings: the speaker has it while its interface is up and its address
+    /// known.
+    pub async fn set_link_peer(&self, peer: LinkPeer) {
+        self.send(Job::SetLinkPeer(Box::new(peer))).await;
+    }
+
+    /// Ends a session with a neighbour on a link and forgets it.
+    pub async fn remove_link_peer(&self, peer: LinkKey) {
+        self.send(Job::RemoveLinkPeer(peer)).await;
+    }
+
     /// Lets peers connect from a range, or changes their settings.
     pub async fn set_range(&self, range: RangeConfig) {
         self.input(Input::SetRange(Box::new(range))).await;
@@ -73,6 +85,11 @@ impl Handle {
     /// Every range of dynamic neighbours, as it is now.
     pub async fn ranges(&self) -> Vec<RangeSnapshot> {
         self.ask(Job::Ranges).await.unwrap_or_default()
+    }
+
+    /// Every neighbour on a link, as it is now.
+    pub async fn link_peers(&self) -> Vec<LinkSnapshot> {
+        self.ask(Job::LinkPeers).await.unwrap_or_default()
     }
 
     /// Every path known, as it is now.
