@@ -41,8 +41,12 @@ const GROUPS: [u32; 5] = [
     libc::RTNLGRP_IPV6_ROUTE,
 ];
 
-/// That of links alone.
-const LINKS: [u32; 1] = [libc::RTNLGRP_LINK];
+/// Those of links and addresses alone.
+const LINK_GROUPS: [u32; 3] = [
+    libc::RTNLGRP_LINK,
+    libc::RTNLGRP_IPV4_IFADDR,
+    libc::RTNLGRP_IPV6_IFADDR,
+];
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,13 +83,12 @@ impl Watcher {
         Self::over(subscribe(except, &GROUPS)?)
     }
 
-    /// Watches the links of the calling thread's namespace, and nothing else: whatever happens to routes, no news of
-    /// links is lost in it. Wants a tokio runtime.
+    /// Watches the interfaces of the calling thread's namespace and their addresses, and no routes.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn of_links() -> Result<Self> {
-        Self::over(subscribe(None, &LINKS)?)
+    pub fn links() -> Result<Self> {
+        Self::over(subscribe(None, &LINK_GROUPS)?)
     }
 
     /// Watches another namespace.

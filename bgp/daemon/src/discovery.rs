@@ -7,11 +7,12 @@ use std::time::Duration;
 use manx_linux::LinkSocket;
 use manx_linux::link::Link;
 use manx_linux::watch::{Event, Watcher};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::driver::Job;
+use crate::inbox::Inbox;
 use crate::links::{News, Wanted};
 use crate::radv;
 
@@ -23,12 +24,12 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct Discovery {
     wanted: watch::Sender<Wanted>,
     task: Option<AbortOnDropHandle<()>>,
-    inbox: mpsc::Sender<Job>,
+    inbox: Inbox,
 }
 
 impl Discovery {
     /// Looks at nothing yet.
-    pub(crate) fn new(inbox: mpsc::Sender<Job>) -> Self {
+    pub(crate) fn new(inbox: Inbox) -> Self {
         Self {
             wanted: watch::Sender::new(Wanted::new()),
             task: None,
@@ -50,7 +51,7 @@ impl Discovery {
     }
 }
 
-async fn run(mut wanted: watch::Receiver<Wanted>, inbox: mpsc::Sender<Job>) {
+async fn run(mut wanted: watch::Receiver<Wanted>, inbox: Inbox) {
     let mut looks = Looks {
         links: BTreeMap::new(),
         looked_at: BTreeMap::new(),
@@ -65,7 +66,7 @@ async fn run(mut wanted: watch::Receiver<Wanted>, inbox: mpsc::Sender<Job>) {
 /// Until nobody wants anything any more, or a failure.
 async fn look(wanted: &mut watch::Receiver<Wanted>, looks: &mut Looks) -> manx_linux::Result<()> {
     // Watching comes first: what happens during the reading is not lost.
-    let mut watcher = Watcher::of_links()?;
+    let mut watcher = Watcher::links()?;
     looks.read()?;
     loop {
         let current = wanted.borrow_and_update().clone();
@@ -89,7 +90,7 @@ struct Looks {
     /// All there are, by index.
     links: BTreeMap<u32, Link>,
     looked_at: BTreeMap<Arc<str>, Look>,
-    inbox: mpsc::Sender<Job>,
+    inbox: Inbox,
 }
 
 /// An interface that is looked at.
@@ -126,7 +127,7 @@ impl Looks {
                     Err(reason) => News::Down { interface, reason },
                 };
                 self.looked_at.insert(name.clone(), Look { state, search: None });
-                if self.inbox.send(Job::Link(news)).await.is_err() {
+                if !self.inbox.send(Job::Link(news)).await {
                     return;
                 }
             }

@@ -17,10 +17,10 @@ use rand::RngExt as _;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::driver::Job;
+use crate::inbox::Inbox;
 use crate::links::News;
 use crate::sockopt;
 
@@ -60,7 +60,7 @@ enum Heard {
 }
 
 /// Advertises us on an interface, and tells who else does, until dropped.
-pub(crate) async fn serve(interface: Arc<str>, index: u32, inbox: mpsc::Sender<Job>) {
+pub(crate) async fn serve(interface: Arc<str>, index: u32, inbox: Inbox) {
     let mut problem = None;
     loop {
         let Err(error) = exchange(&interface, index, &inbox, &mut problem).await else {
@@ -80,7 +80,7 @@ pub(crate) async fn serve(interface: Arc<str>, index: u32, inbox: mpsc::Sender<J
 async fn exchange(
     interface: &Arc<str>,
     index: u32,
-    inbox: &mpsc::Sender<Job>,
+    inbox: &Inbox,
     problem: &mut Option<Arc<str>>,
 ) -> io::Result<()> {
     let socket = open(interface, index)?;
@@ -98,7 +98,7 @@ async fn exchange(
             ready = socket.readable() => match ready.and_then(|()| receive(&socket, index)) {
                 Ok(Some(Heard::Advertisement(address))) => {
                     let interface = interface.clone();
-                    if inbox.send(Job::Link(News::Heard { interface, address })).await.is_err() {
+                    if !inbox.send(Job::Link(News::Heard { interface, address })).await {
                         return Ok(());
                     }
                 }
@@ -129,12 +129,9 @@ fn interval(sent: u32) -> Duration {
     }
 }
 
-async fn tell_problem(interface: &Arc<str>, problem: Option<Arc<str>>, inbox: &mpsc::Sender<Job>) {
+async fn tell_problem(interface: &Arc<str>, problem: Option<Arc<str>>, inbox: &Inbox) {
     let interface = interface.clone();
-    let told = inbox.send(Job::Link(News::Problem { interface, problem })).await;
-    if told.is_err() {
-        tracing::debug!("the speaker has stopped");
-    }
+    inbox.send(Job::Link(News::Problem { interface, problem })).await;
 }
 
 /// What is to be done about a failure.

@@ -14,6 +14,7 @@ mod features;
 mod filters;
 mod handling;
 mod link_local;
+mod long_lived;
 mod malformed;
 mod policy;
 mod rig;
