@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use ipnetwork::IpNetwork;
 use manx_api::status::{BgpExplanation, BgpRoute, PeerStatus, TableDump};
 use manx_bgp::{PeerConfig, PeerKey, Prefix};
-use manx_bgpd::{Event, Events, Handle, Options, show};
+use manx_bgpd::{Event, Events, Handle, LinkKey, Options, show};
 use manx_routes::{Source, Update};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -413,7 +413,7 @@ impl Task {
     }
 
     async fn peers(&self, life: &Life) -> Vec<PeerStatus> {
-        let origin = |address| life.origins.get(&address).map_or("", String::as_str);
+        let origin = |address, _: Option<&LinkKey>| life.origins.get(&address).map_or("", String::as_str);
         show::peers(&life.handle, &self.identity.name, origin).await
     }
 

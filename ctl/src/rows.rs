@@ -67,7 +67,7 @@ impl Row for PeerStatus {
     fn cells(&self) -> Vec<String> {
         vec![
             self.node.clone(),
-            self.address.to_string(),
+            self.peer(),
             self.asn.to_string(),
             self.state.clone(),
             if self.state == ESTABLISHED {
@@ -87,7 +87,7 @@ impl Row for PeerStatus {
     }
 
     fn name(&self) -> String {
-        format!("{}/{}", self.node, self.address)
+        format!("{}/{}", self.node, self.peer())
     }
 
     fn is_well(&self) -> bool {
@@ -225,10 +225,10 @@ impl Change {
             collectors_removed,
         } = done;
         let of = |kind, change| move |name: String| Self { kind, name, change };
-        let peers = |peers: &[IpAddr], change| {
+        let peers = |peers: &[String], change| {
             peers
                 .iter()
-                .map(IpAddr::to_string)
+                .cloned()
                 .map(of("neighbor", change))
                 .collect::<Vec<_>>()
         };
@@ -290,7 +290,7 @@ impl Row for PeerLine {
             Some(_) | None => peer.state.clone(),
         };
         vec![
-            peer.address.to_string(),
+            peer.peer(),
             kind,
             if up { "up" } else { "down" }.to_owned(),
             if up {

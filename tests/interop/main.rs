@@ -24,6 +24,7 @@ mod ours;
 mod router;
 mod security;
 mod traffic;
+mod unnumbered;
 
 use std::process::ExitCode;
 

@@ -23,3 +23,4 @@ mod pods;
 mod routes;
 mod security;
 mod units;
+mod unnumbered;

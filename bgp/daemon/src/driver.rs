@@ -25,10 +25,12 @@ use crate::bfd::{Change, Watch};
 use crate::bmp::{self, Monitor, Opening};
 use crate::config::Collector;
 use crate::connection::{self, Link};
+use crate::discovery::Discovery;
 use crate::guard::Guard;
 use crate::handle::{Event, Events, Handle};
 use crate::inbox::{Inbox, JOBS, Room};
 use crate::interfaces::Interfaces;
+use crate::links::{LinkKey, LinkPeer, LinkSnapshot, Links, News};
 use crate::places::{Places, Whose};
 use crate::sockets;
 
@@ -57,6 +59,10 @@ pub(crate) enum Job {
     Input(Box<Input>, Option<Room>),
     Accepted(TcpStream),
     Dialled(ConnId, io::Result<TcpStream>),
+    Link(News),
+    SetLinkPeer(Box<LinkPeer>),
+    RemoveLinkPeer(LinkKey),
+    LinkPeers(oneshot::Sender<Vec<LinkSnapshot>>),
     Peers(oneshot::Sender<Vec<PeerSnapshot>>),
     Paths(oneshot::Sender<Vec<PathSnapshot>>),
     Ranges(oneshot::Sender<Vec<RangeSnapshot>>),
@@ -95,6 +101,8 @@ pub(crate) fn spawn(
         monitor: Monitor::default(),
         guard,
         ranges: BTreeMap::new(),
+        peers_on_links: Links::default(),
+        discovery: Discovery::new(inbox.clone()),
         interfaces: Interfaces::default(),
         pending: Pending::default(),
     };
@@ -159,6 +167,9 @@ struct Driver {
     guard: Guard,
     /// How the peers of a range are watched.
     ranges: BTreeMap<Prefix, Option<BfdConfig>>,
+    /// Neighbours that are known by interface.
+    peers_on_links: Links,
+    discovery: Discovery,
     interfaces: Interfaces,
     pending: Pending,
 }
@@ -220,6 +231,19 @@ impl Driver {
             Job::Input(input, _room) => self.input(*input),
             Job::Accepted(stream) => self.accepted(stream),
             Job::Dialled(conn, stream) => self.dialled(conn, stream),
+            Job::Link(news) => {
+                let inputs = self.peers_on_links.take(news, Instant::now());
+                self.on_links(inputs);
+            }
+            Job::SetLinkPeer(peer) => {
+                let inputs = self.peers_on_links.set(*peer);
+                self.on_links(inputs);
+            }
+            Job::RemoveLinkPeer(key) => {
+                let inputs = self.peers_on_links.remove(&key);
+                self.on_links(inputs);
+            }
+            Job::LinkPeers(reply) => report_gone(reply.send(self.peers_on_links.snapshot())),
             Job::Peers(reply) => report_gone(reply.send(self.peers())),
             Job::Explain(prefix, reply) => report_gone(reply.send(self.speaker.explain(prefix))),
             Job::Paths(reply) => report_gone(reply.send(self.speaker.paths())),
@@ -281,6 +305,15 @@ impl Driver {
         }
     }
 
+    /// Neighbours on links have come or gone.
+    fn on_links(&mut self, inputs: Vec<Input>) {
+        for input in inputs {
+            self.input(input);
+        }
+        self.input(Input::Unfound(self.peers_on_links.lacks_some()));
+        self.discovery.want(self.peers_on_links.wanted());
+    }
+
     /// The first policy that asks for interfaces gets to know them.
     fn show_interfaces(&mut self, config: &PeerConfig) {
         if config.asks_for_interfaces()
@@ -290,7 +323,7 @@ impl Driver {
         }
     }
 
-    /// The same for whoever connects from a range.
+    /// Whoever connects from a range is guarded like a peer.
     fn guard_range(&mut self, config: &RangeConfig) {
         let transport = config.template.transport.clone();
         self.ranges.insert(config.range, config.template.bfd);
@@ -349,6 +382,10 @@ impl Driver {
             // Even its end would take the kernel's room for a while.
             let reset = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
             return reset.unwrap_or_else(|error| tracing::debug!(%error, "closing without a reset"));
+        }
+        let found = self.peers_on_links.connected(peer, Instant::now());
+        if !found.is_empty() {
+            self.on_links(found);
         }
         if let Err(problem) = self.guard.admit(peer, &stream) {
             tracing::debug!(%remote, %problem, "connection refused");
@@ -483,6 +520,7 @@ impl Driver {
                 } => {
                     self.watch_dynamic(peer, up);
                     self.monitor_session(peer, end.as_ref());
+                    self.peers_on_links.session(peer, up);
                     self.pending.session(peer, up, reason);
                 }
             }

@@ -14,6 +14,7 @@ use tokio_util::sync::DropGuard;
 use crate::config::Collector;
 use crate::driver::Job;
 use crate::inbox::Inbox;
+use crate::links::{LinkKey, LinkPeer, LinkSnapshot};
 
 /// The way into a running speaker. Clones share it; when the last one goes, so does the speaker, at once.
 #[derive(Clone, Debug)]
@@ -45,6 +46,17 @@ impl Handle {
     /// Ends a peer's session and forgets it.
     pub async fn remove_peer(&self, peer: PeerKey) {
         self.input(Input::RemovePeer(peer)).await;
+    }
+
+    /// Adds a neighbour on a link, or changes its settings: the speaker has it while its interface is up and its address
+    /// known.
+    pub async fn set_link_peer(&self, peer: LinkPeer) {
+        self.inbox.send(Job::SetLinkPeer(Box::new(peer))).await;
+    }
+
+    /// Ends a session with a neighbour on a link and forgets it.
+    pub async fn remove_link_peer(&self, peer: LinkKey) {
+        self.inbox.send(Job::RemoveLinkPeer(peer)).await;
     }
 
     /// Lets peers connect from a range, or changes their settings.
@@ -80,6 +92,11 @@ impl Handle {
     /// Every range of dynamic neighbours, as it is now.
     pub async fn ranges(&self) -> Vec<RangeSnapshot> {
         self.ask(Job::Ranges).await.unwrap_or_default()
+    }
+
+    /// Every neighbour on a link, as it is now.
+    pub async fn link_peers(&self) -> Vec<LinkSnapshot> {
+        self.ask(Job::LinkPeers).await.unwrap_or_default()
     }
 
     /// Every path known, as it is now.

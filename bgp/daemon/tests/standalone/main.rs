@@ -216,7 +216,7 @@ fn a_change_of_one_neighbor_touches_that_neighbor_only() {
         &format!("{ROUTES}neighbors:\n{}", port.clients(", export: reject", "")),
     );
     let done = hub.reload().expect("a right file");
-    assert_eq!(done.peers_changed, [address(2)]);
+    assert_eq!(done.peers_changed, [address(2).to_string()]);
     assert_eq!((done.peers_added.len(), done.peers_removed.len()), (0, 0));
     eventually("what was announced is withdrawn", &second, || {
         second.routes() == ["10.2.0.0/24"]
@@ -257,7 +257,7 @@ fn routes_and_neighbors_come_and_go_with_the_file() {
     // Back before the neighbour dials the next time: it is let in at its first attempt.
     hub.write(1, &format!("{ROUTES}neighbors:\n{}", port.clients("", "")));
     let done = hub.reload().expect("a right file");
-    assert_eq!(done.peers_added, [address(2)]);
+    assert_eq!(done.peers_added, [address(2).to_string()]);
     assert_eq!(done.routes_removed.len() + done.routes_added.len(), 2);
     eventually("the neighbor is back", &hub, || hub.established() == 2);
     eventually("and has its routes", &second, || {
