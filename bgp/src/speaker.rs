@@ -5,6 +5,7 @@
 //! outputs, once per changed prefix and peer however many inputs there were: [`Speaker::poll`].
 
 mod dynamic;
+mod operator;
 mod session;
 mod turn;
 
@@ -27,6 +28,7 @@ use crate::session::{Link, Loss};
 pub use crate::status::{PathSnapshot, PeerSnapshot, State};
 use crate::wire::{self, Attributes, Cease, Context, Message, Notification};
 use crate::{ANY_EXTERNAL_AS, Prefix};
+use operator::Everyone;
 
 /// Bytes under way to one peer beyond which its announcements wait for `Drained`.
 pub const SEND_BUDGET: usize = 256 * 1024;
@@ -54,6 +56,8 @@ pub struct Speaker {
     /// There are peers whose address is not known yet.
     unfound: bool,
     convergence: Convergence,
+    /// Whether all peers are drained.
+    everyone: Everyone,
     outputs: VecDeque<Output>,
     /// How many connections have been dialled.
     dialled: u64,
@@ -77,6 +81,7 @@ impl Speaker {
             leaving: BTreeSet::new(),
             unfound: false,
             convergence: Convergence::new(config.restarted, config.deferral),
+            everyone: Everyone::default(),
             outputs: VecDeque::new(),
             dialled: 0,
             rng: StdRng::seed_from_u64(config.seed),
@@ -127,6 +132,10 @@ impl Speaker {
             Input::Drained { conn } => self.drained(conn),
             Input::Unfound(some) => self.unfound = some,
             Input::PathDown(key) => self.path_down(now, key),
+            Input::Drain { peer, time, words } => self.drain(now, peer, time, &words),
+            Input::Undrain(peer) => self.undrain(now, peer),
+            Input::Reset { peer, words } => self.reset(now, peer, &words),
+            Input::Refresh(peer) => self.refresh_both_ways(peer),
             Input::Tick => {}
             Input::Shutdown => return self.shutdown(now),
         }
@@ -195,7 +204,9 @@ impl Speaker {
         if self.peers.contains_key(&config.key) {
             self.change_peer(now, config);
         } else {
+            let key = config.key;
             self.add_peer(now, config);
+            self.drain_with_all(now, key);
         }
     }
 
@@ -208,7 +219,7 @@ impl Speaker {
         dynamic::keep_learned_asn(&peer.config, peer.any_external, &mut config);
         peer.any_external = any_external;
         let old = std::mem::replace(&mut peer.config, config);
-        if old == peer.config {
+        if old == peer.config || peer.is_drained() {
             return;
         }
         if old.needs_new_session(&peer.config) {

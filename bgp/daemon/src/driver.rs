@@ -58,6 +58,7 @@ pub(crate) enum Job {
     Ranges(oneshot::Sender<Vec<RangeSnapshot>>),
     Explain(Prefix, oneshot::Sender<Option<Explanation>>),
     Bfd(oneshot::Sender<Vec<SessionSnapshot>>),
+    DrainAll(Duration, String, oneshot::Sender<()>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -85,6 +86,7 @@ pub(crate) fn spawn(
         watch: Watch::default(),
         guard,
         ranges: BTreeMap::new(),
+        drained: Vec::new(),
         pending: Pending::default(),
     };
     tokio::spawn(stop.clone().run_until_cancelled_owned(driver.run(jobs, events)));
@@ -145,6 +147,8 @@ struct Driver {
     guard: Guard,
     /// How the peers of a range are watched.
     ranges: BTreeMap<Prefix, Option<BfdConfig>>,
+    /// Who waits for all peers to be drained.
+    drained: Vec<oneshot::Sender<()>>,
     pending: Pending,
 }
 
@@ -200,6 +204,14 @@ impl Driver {
             Job::Paths(reply) => report_gone(reply.send(self.speaker.paths())),
             Job::Ranges(reply) => report_gone(reply.send(self.speaker.ranges())),
             Job::Bfd(reply) => self.watch.sessions(reply),
+            Job::DrainAll(time, words, done) => {
+                self.drained.push(done);
+                self.handle(Input::Drain {
+                    peer: None,
+                    time,
+                    words,
+                });
+            }
             Job::Shutdown(done) => return Some(done),
         }
         None
@@ -238,6 +250,10 @@ impl Driver {
             | Input::Accepted { .. }
             | Input::Unfound(_)
             | Input::PathDown(_)
+            | Input::Drain { .. }
+            | Input::Undrain(_)
+            | Input::Reset { .. }
+            | Input::Refresh(_)
             | Input::Tick
             | Input::Shutdown => true,
         };
@@ -388,6 +404,10 @@ impl Driver {
                 Output::Selected { prefix, next_hops } => self.pending.selected(prefix, next_hops),
                 Output::RangeFull(range) => {
                     tracing::warn!(%range, "a peer was turned away: raise the range's limit if it is welcome");
+                }
+                Output::Drained => {
+                    tracing::info!("all sessions are drained");
+                    self.drained.drain(..).for_each(|done| report_gone(done.send(())));
                 }
                 Output::Converged => self.pending.converged = true,
                 Output::Session { peer, up, reason } => {

@@ -31,6 +31,7 @@ mod driver;
 pub mod filters;
 mod guard;
 mod handle;
+pub mod operate;
 mod ranges;
 pub mod reload;
 pub mod show;

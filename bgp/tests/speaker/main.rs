@@ -16,6 +16,7 @@ mod handling;
 mod link_local;
 mod long_lived;
 mod malformed;
+mod operator;
 mod policy;
 mod rig;
 mod routes;

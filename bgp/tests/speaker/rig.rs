@@ -33,6 +33,8 @@ pub(crate) struct Rig {
     /// How often the kernel was told something.
     pub(crate) changes: usize,
     pub(crate) converged: bool,
+    /// How often all peers were said to be drained.
+    pub(crate) drained: usize,
     /// Ranges that turned a peer away.
     pub(crate) full: Vec<Prefix>,
     /// Connections that take nothing, and the bytes that wait there.
@@ -162,6 +164,7 @@ impl Rig {
             selected: BTreeMap::new(),
             changes: 0,
             converged: false,
+            drained: 0,
             full: Vec::new(),
             stalled: BTreeMap::new(),
             accepted: 0,
@@ -195,6 +198,7 @@ impl Rig {
                     self.selected.insert(prefix, next_hops);
                 }
                 Output::Converged => self.converged = true,
+                Output::Drained => self.drained += 1,
                 Output::RangeFull(range) => self.full.push(range),
                 Output::Session { .. } => {}
             }
