@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::filter::{Chain, Subject, Verdict};
 use crate::handling::Handling;
+use crate::interfaces::Interface;
 use crate::wire::Role;
 use crate::{Family, Features, Prefix, Transport, bfd};
 
@@ -40,6 +41,8 @@ pub struct Config {
     pub deferral: Duration,
     /// What an operator wants peers to read when we shut down (RFC 9003); 255 octets are sent at most.
     pub farewell: String,
+    /// Our interfaces, for filters that ask for them; [`Input::Interfaces`](crate::Input::Interfaces) changes them.
+    pub interfaces: Arc<[Interface]>,
     /// Seed of all jitter.
     pub seed: u64,
     /// Next hops per prefix towards the kernel, at most.
@@ -244,7 +247,23 @@ impl PeerConfig {
     }
 }
 
+impl PeerConfig {
+    /// Whether a policy asks over which interface routes lead.
+    #[must_use]
+    pub fn asks_for_interfaces(&self) -> bool {
+        self.import.asks_for_interfaces() || self.export.asks_for_interfaces()
+    }
+}
+
 impl Policy {
+    /// Whether a rule asks over which interface a route leads.
+    pub(crate) fn asks_for_interfaces(&self) -> bool {
+        match self {
+            Self::Accept | Self::Reject | Self::Within(_) => false,
+            Self::Filtered(chain) => chain.asks_for_interfaces(),
+        }
+    }
+
     /// What becomes of a route.
     pub(crate) fn judge(&self, route: &Subject<'_>) -> Verdict<'_> {
         match self {

@@ -4,20 +4,21 @@
 //!
 //! 1. our own prefixes before anything learned: no peer can take a node's own addresses from it;
 //! 2. any other before one that is long-lived stale (RFC 9494 §4.4);
-//! 3. higher LOCAL_PREF (RFC 4271 §9.1.1; 100 where there is none);
-//! 4. shorter AS_PATH, a set counting as one;
-//! 5. lower ORIGIN;
-//! 6. lower MULTI_EXIT_DISC among paths through the same neighbouring AS (0 where there is none);
-//! 7. eBGP before iBGP.
+//! 3. lower priority, where filters set any: it is the kernel's metric, and the kernel takes the lowest;
+//! 4. higher LOCAL_PREF (RFC 4271 §9.1.1; 100 where there is none);
+//! 5. shorter AS_PATH, a set counting as one;
+//! 6. lower ORIGIN;
+//! 7. lower MULTI_EXIT_DISC among paths through the same neighbouring AS (0 where there is none);
+//! 8. eBGP before iBGP.
 //!
 //! What is left now is equally good and may share the traffic. Among these, the best path has
 //!
-//! 8. the lower ORIGINATOR_ID, or BGP identifier of its peer;
-//! 9. the shorter CLUSTER_LIST;
-//! 10. the lower peer address;
-//! 11. the lower path identifier (RFC 7911).
+//! 9. the lower ORIGINATOR_ID, or BGP identifier of its peer;
+//! 10. the shorter CLUSTER_LIST;
+//! 11. the lower peer address;
+//! 12. the lower path identifier (RFC 7911).
 //!
-//! The result depends on the set of paths alone, not on their order or age: step 6 removes a path when *any*
+//! The result depends on the set of paths alone, not on their order or age: step 7 removes a path when *any*
 //! path left through its neighbouring AS is better, and every other step is a minimum.
 
 use std::cmp::Reverse;
@@ -38,6 +39,8 @@ pub(crate) const DEFAULT_LOCAL_PREF: u32 = 100;
 pub(crate) struct Candidate<'a> {
     /// The path's attributes.
     pub(crate) attributes: &'a Attributes,
+    /// Its rank in the kernel.
+    pub(crate) priority: u32,
     /// From whom it came.
     pub(crate) source: Source,
 }
@@ -68,22 +71,24 @@ pub(crate) enum Reason {
     /// Step 2.
     LongLivedStale,
     /// Step 3.
-    LocalPref,
+    Priority,
     /// Step 4.
-    AsPathLength,
+    LocalPref,
     /// Step 5.
-    Origin,
+    AsPathLength,
     /// Step 6.
-    Med,
+    Origin,
     /// Step 7.
-    Internal,
+    Med,
     /// Step 8.
-    RouterId,
+    Internal,
     /// Step 9.
-    ClusterListLength,
+    RouterId,
     /// Step 10.
-    PeerAddress,
+    ClusterListLength,
     /// Step 11.
+    PeerAddress,
+    /// Step 12.
     PathId,
 }
 
@@ -92,6 +97,7 @@ impl fmt::Display for Reason {
         f.write_str(match self {
             Self::Own => "the prefix is our own",
             Self::LongLivedStale => "it is long-lived stale (llgr-stale), and another path is not",
+            Self::Priority => "a filter gave another path a lower priority",
             Self::LocalPref => "another path has a higher LOCAL_PREF",
             Self::AsPathLength => "another path has a shorter AS_PATH",
             Self::Origin => "another path has a lower ORIGIN",
@@ -108,7 +114,7 @@ impl fmt::Display for Reason {
 /// The paths, by their index among the candidates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Decision {
-    /// The best, then those as good up to step 7, in order of the later steps.
+    /// The best, then those as good up to step 8, in order of the later steps.
     pub(crate) ranked: SmallVec<[usize; 2]>,
     /// The others, each with the first step that it lost in.
     pub(crate) lost: SmallVec<[(usize, Reason); 2]>,
@@ -125,6 +131,7 @@ pub(crate) fn decide(candidates: &[Candidate<'_>]) -> Decision {
         decision.keep_least(Reason::LongLivedStale, |i| {
             long_lived::is_stale(candidates[i].attributes)
         });
+        decision.keep_least(Reason::Priority, |i| candidates[i].priority);
         decision.keep_least(Reason::LocalPref, |i| Reverse(candidates[i].local_pref()));
         decision.keep_least(Reason::AsPathLength, |i| candidates[i].attributes.as_path.hops());
         decision.keep_least(Reason::Origin, |i| candidates[i].attributes.origin);
@@ -189,7 +196,7 @@ impl Candidate<'_> {
         matches!(self.source, Source::Peer { external: true, .. })
     }
 
-    /// In which of steps 8 to 11 this path is better than `other`.
+    /// In which of steps 9 to 12 this path is better than `other`.
     fn beats(&self, other: &Self) -> Reason {
         let (best, other) = (self.tie_break(), other.tie_break());
         if best.0 != other.0 {
@@ -203,7 +210,7 @@ impl Candidate<'_> {
         }
     }
 
-    /// Steps 8 to 11. No two paths of a prefix have peer and identifier in common, so no two are equal.
+    /// Steps 9 to 12. No two paths of a prefix have peer and identifier in common, so no two are equal.
     fn tie_break(&self) -> (Option<Ipv4Addr>, usize, Option<PeerKey>, Option<u32>) {
         let (router_id, key, path_id) = match self.source {
             Source::Own => (None, None, None),
@@ -230,7 +237,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::filter::LLGR_STALE;
+    use crate::filter::{LLGR_STALE, NORMAL_PRIORITY};
     use crate::testing::{address, peer};
     use crate::wire::{AsPath, Origin, Segment};
 
@@ -247,7 +254,11 @@ mod tests {
                 path_id: None,
             },
         };
-        Candidate { attributes, source }
+        Candidate {
+            attributes,
+            priority: NORMAL_PRIORITY,
+            source,
+        }
     }
 
     fn as_path(asns: &[u32]) -> AsPath {
@@ -550,12 +561,32 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_filters_priority_comes_before_preferences_and_ends_sharing() {
+        let preferred = Attributes {
+            local_pref: Some(500),
+            ..Attributes::default()
+        };
+        let (chosen, other) = ((2, false, Attributes::default()), (1, true, preferred));
+        let first = Candidate {
+            priority: 512,
+            ..candidate(&chosen)
+        };
+        assert_eq!(
+            explain(&[candidate(&other), first]),
+            [Some(Reason::Priority), None]
+        );
+        let equal = (3, false, Attributes::default());
+        assert_eq!(decide(&[first, candidate(&equal)]).ranked.as_slice(), [0]);
+    }
+
     /// RFC 7911 §3: paths of one peer are told apart by identifier, of which 0 is one.
     #[test]
     fn of_a_peers_equal_paths_the_lower_identifier_wins() {
         let attributes = Attributes::default();
         let of = |path_id| Candidate {
             attributes: &attributes,
+            priority: NORMAL_PRIORITY,
             source: Source::Peer {
                 key: peer(1).key,
                 router_id: address(1),

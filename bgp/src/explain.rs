@@ -126,9 +126,14 @@ pub(crate) fn told(
 }
 
 /// What import makes of a path as it came.
-pub(crate) fn imported<'a>(policy: &'a crate::Policy, prefix: Prefix, path: &Path) -> Option<Verdict<'a>> {
+pub(crate) fn imported<'a>(
+    local: &crate::Config,
+    policy: &'a crate::Policy,
+    prefix: Prefix,
+    path: &Path,
+) -> Option<Verdict<'a>> {
     let from = path.from.as_deref()?;
-    Some(import::judge(policy, from, prefix, &path.received.attributes))
+    Some(import::judge(local, policy, from, prefix, &path.received))
 }
 
 fn words(denial: Denial<'_>) -> String {

@@ -8,8 +8,11 @@ use smallvec::SmallVec;
 use crate::config::{Config, NextHopMode, PeerConfig};
 use crate::decision::DEFAULT_LOCAL_PREF;
 use crate::drain::{self, Phase};
-use crate::filter::{NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED, Operation, Subject, Verdict};
+use crate::filter::{
+    NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED, NORMAL_PRIORITY, Operation, Subject, Verdict,
+};
 use crate::import::OwnNextHops;
+use crate::interfaces;
 use crate::leak;
 use crate::long_lived;
 use crate::rib::{Neighbor, Path, PrefixId, Rib, Route};
@@ -105,11 +108,17 @@ impl<'a> Target<'a> {
         {
             return Err(Denial::Leak);
         }
+        let over = || {
+            let from = path.from.as_deref()?;
+            interfaces::towards(&self.local.interfaces, path.route.next_hop, from)
+        };
         let verdict = self.peer.export.judge(&Subject {
             prefix,
             attributes,
             learned: path.from.is_some(),
             external: self.external(),
+            priority: path.route.priority,
+            interface: self.peer.export.asks_for_interfaces().then(over).flatten(),
         });
         if verdict.accepted {
             Ok(verdict)
@@ -147,6 +156,7 @@ impl<'a> Target<'a> {
         Some(Route {
             next_hop: Some(next_hop),
             attributes: Arc::new(attributes),
+            priority: NORMAL_PRIORITY,
         })
     }
 
@@ -283,6 +293,7 @@ mod tests {
             router_id: address(id),
             external: peer.asn == EXTERNAL,
             client: peer.route_reflector_client,
+            local: address(1).into(),
         }
     }
 
@@ -294,6 +305,7 @@ mod tests {
         Route {
             next_hop: Some(NextHop::V4(address(77))),
             attributes: Arc::new(attributes),
+            priority: NORMAL_PRIORITY,
         }
     }
 
@@ -443,6 +455,7 @@ mod tests {
             let route = Route {
                 next_hop,
                 attributes: Arc::default(),
+                priority: NORMAL_PRIORITY,
             };
             let source = source.map(|peer| from(&peer, 3));
             let sent = target(&local, &to)
@@ -454,6 +467,7 @@ mod tests {
         let route = Route {
             next_hop: None,
             attributes: Arc::default(),
+            priority: NORMAL_PRIORITY,
         };
         assert_eq!(
             target(&local, &to).route(Family::Ipv6Unicast, None, &route, &[]),
@@ -499,6 +513,7 @@ mod tests {
             let route = Route {
                 next_hop,
                 attributes: Arc::default(),
+                priority: NORMAL_PRIORITY,
             };
             let source = next_hop.map(|_| from(&client, 3));
             let sent = target.route(Family::Ipv4Unicast, source.as_ref(), &route, &[]);

@@ -6,8 +6,9 @@
 use std::fmt;
 
 use crate::config::{Config, PeerConfig, Policy};
-use crate::filter::{Subject, Verdict};
-use crate::rib::Neighbor;
+use crate::filter::{NORMAL_PRIORITY, Subject, Verdict};
+use crate::interfaces;
+use crate::rib::{Neighbor, Route};
 use crate::wire::{Attributes, NextHop};
 use crate::{Family, Prefix};
 
@@ -101,15 +102,19 @@ pub(crate) fn loops(
 
 /// What the import policy makes of a route that `from` announced.
 pub(crate) fn judge<'a>(
+    local: &Config,
     policy: &'a Policy,
     from: &Neighbor,
     prefix: Prefix,
-    attributes: &Attributes,
+    route: &Route,
 ) -> Verdict<'a> {
+    let over = || interfaces::towards(&local.interfaces, route.next_hop, from);
     policy.judge(&Subject {
         prefix,
-        attributes,
+        attributes: &route.attributes,
         learned: true,
         external: from.external,
+        priority: NORMAL_PRIORITY,
+        interface: policy.asks_for_interfaces().then(over).flatten(),
     })
 }

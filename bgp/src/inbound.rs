@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use crate::config::{Config, PeerConfig};
 use crate::drain;
-use crate::filter::{Step, Verdict};
+use crate::filter::{NORMAL_PRIORITY, Step, Verdict};
 use crate::import::{self, OwnNextHops, Refusal};
 use crate::leak::Relation;
 use crate::long_lived;
@@ -84,7 +84,7 @@ impl<'a> Gate<'a> {
         changed: &mut Changed<'a>,
         rib: &mut Rib,
     ) -> Path {
-        let verdict = import::judge(&self.peer.import, self.from, prefix, &received.attributes);
+        let verdict = import::judge(self.local, &self.peer.import, self.from, prefix, received);
         let refusal = looped.or_else(|| (!verdict.accepted).then_some(Refusal::Policy));
         let mut path = Path::new(Some(self.from.clone()), received.clone(), refusal);
         if refusal.is_none() {
@@ -118,6 +118,7 @@ impl<'a> Gate<'a> {
         rib.intern(Route {
             next_hop: received.next_hop,
             attributes: Arc::new(attributes),
+            priority: verdict.priority(),
         })
     }
 }
@@ -167,6 +168,7 @@ impl Inbound {
             let route = Route {
                 next_hop: Some(reach.next_hop),
                 attributes: attributes.clone(),
+                priority: NORMAL_PRIORITY,
             };
             let received = rib.intern(route);
             let mut changed = Changed::default();

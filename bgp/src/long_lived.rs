@@ -25,6 +25,7 @@ pub(crate) fn marked(route: &Route) -> Route {
     Route {
         next_hop: route.next_hop,
         attributes: Arc::new(attributes),
+        priority: route.priority,
     }
 }
 

@@ -132,7 +132,7 @@ impl Peer {
         self.met = true;
         self.last_error = None;
         self.live = Some(Live {
-            neighbor: Arc::new(neighbor(local, &self.config, &session)),
+            neighbor: Arc::new(neighbor(local, &self.config, link, &session)),
             own: own_next_hops(&self.config, link),
             awaited: session.families().to_vec(),
             confused: false,
@@ -211,7 +211,7 @@ impl Peer {
     /// Applies changed settings to the session as it stands: paths are judged and announced anew.
     pub(crate) fn reapply(&mut self, local: &Config, rib: &mut Rib) {
         let Some(live) = &mut self.live else { return };
-        live.neighbor = Arc::new(neighbor(local, &self.config, &live.session));
+        live.neighbor = Arc::new(neighbor(local, &self.config, live.link, &live.session));
         live.own = own_next_hops(&self.config, live.link);
         if let Some(gate) = gate(&self.config, self.live.as_ref(), self.drain.is_some(), local) {
             self.inbound.judge_again(gate, rib);
@@ -370,12 +370,13 @@ fn gate<'a>(
     })
 }
 
-fn neighbor(local: &Config, config: &PeerConfig, session: &Session) -> Neighbor {
+fn neighbor(local: &Config, config: &PeerConfig, link: Link, session: &Session) -> Neighbor {
     Neighbor {
         key: config.key,
         router_id: session.router_id,
         external: config.is_external(local),
         client: config.route_reflector_client,
+        local: link.local,
     }
 }
 

@@ -1,10 +1,12 @@
 //! The seam between the speaker and its driver: what happens to it, and what it asks for.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::interfaces::Interface;
 use crate::status::Fault;
 use crate::wire::{Context, Message, NextHop, Notification};
 use crate::{PeerConfig, PeerKey, Prefix, RangeConfig};
@@ -137,11 +139,23 @@ pub enum Input {
     },
     /// Asks a peer for all its routes again, where it takes such requests, and sends it all of ours again (RFC 2918).
     Refresh(PeerKey),
+    /// Over which interfaces we reach others now: filters that ask for them judge anew.
+    Interfaces(Arc<[Interface]>),
     /// Nothing but time has passed.
     Tick,
     /// The process ends: with graceful restart offered, leave without a NOTIFICATION so that peers keep
     /// our routes; otherwise cease.
     Shutdown,
+}
+
+/// Where packets of a prefix go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Through any of these, the best first; through none: nowhere.
+    pub next_hops: Vec<Gateway>,
+    /// The route's metric in the kernel: [`NORMAL_PRIORITY`](crate::filter::NORMAL_PRIORITY), unless a filter set
+    /// another.
+    pub priority: u32,
 }
 
 /// What the speaker asks of its driver.
@@ -176,12 +190,12 @@ pub enum Output {
         /// Which.
         conn: ConnId,
     },
-    /// The best paths of a prefix changed; an empty list means unreachable. Own prefixes do not appear.
+    /// The best paths of a prefix changed. Own prefixes do not appear.
     Selected {
         /// Which prefix.
         prefix: Prefix,
-        /// The next hops, best first.
-        next_hops: Vec<Gateway>,
+        /// Where it leads now.
+        choice: Choice,
     },
     /// Every configured peer has told all its routes (End-of-RIB), two seconds after the start at the earliest,
     /// or [`deferral`](crate::Config::deferral) is up: what the kernel holds and the speaker has not selected is

@@ -21,6 +21,8 @@ pub use crate::config::{Config, NextHopMode, PeerConfig, PeerKey, Policy};
 use crate::convergence::Convergence;
 use crate::dynamic::Ranges;
 use crate::explain::{self, ExplainedPath, Explanation, RuleName};
+use crate::filter::NORMAL_PRIORITY;
+use crate::interfaces::Interface;
 use crate::peer::Peer;
 use crate::rib::{Path, Rib, Route};
 pub use crate::seam::{ConnId, Input, Output};
@@ -136,6 +138,7 @@ impl Speaker {
             Input::Undrain(peer) => self.undrain(now, peer),
             Input::Reset { peer, words } => self.reset(now, peer, &words),
             Input::Refresh(peer) => self.refresh_both_ways(peer),
+            Input::Interfaces(interfaces) => self.set_interfaces(interfaces),
             Input::Tick => {}
             Input::Shutdown => return self.shutdown(now),
         }
@@ -168,6 +171,12 @@ impl Speaker {
         self.peers.values().map(Peer::snapshot).collect()
     }
 
+    /// Whether there is such a peer, configured or come from a range.
+    #[must_use]
+    pub fn has_peer(&self, key: PeerKey) -> bool {
+        self.peers.contains_key(&key)
+    }
+
     /// Every path of every prefix, in order of prefix, the best first.
     #[must_use]
     pub fn paths(&self) -> Vec<PathSnapshot> {
@@ -180,7 +189,7 @@ impl Speaker {
         let id = self.rib.id(prefix)?;
         let rule = |path: &Path| {
             let from = self.peers.get(&path.from.as_ref()?.key)?;
-            let verdict = explain::imported(&from.config.import, prefix, path)?;
+            let verdict = explain::imported(&self.config, &from.config.import, prefix, path)?;
             RuleName::of_import(verdict, prefix.family())
         };
         let paths = self.rib.explain(id).into_iter();
@@ -261,10 +270,23 @@ impl Speaker {
         }
     }
 
+    fn set_interfaces(&mut self, interfaces: Arc<[Interface]>) {
+        self.config.interfaces = interfaces;
+        let asking = self
+            .peers
+            .iter_mut()
+            .filter(|(_, it)| it.config.asks_for_interfaces());
+        for (key, peer) in asking {
+            peer.reapply(&self.config, &mut self.rib);
+            self.unsent.insert(*key);
+        }
+    }
+
     fn originate(&mut self, prefix: Prefix) {
         let route = Route {
             next_hop: None,
             attributes: Arc::new(Attributes::default()),
+            priority: NORMAL_PRIORITY,
         };
         let route = self.rib.intern(route);
         self.rib.insert(prefix, Path::new(None, route, None));

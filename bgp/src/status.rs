@@ -128,6 +128,8 @@ pub struct PathSnapshot {
     pub path_id: Option<u32>,
     /// With which attributes.
     pub attributes: Arc<Attributes>,
+    /// Its rank in the kernel, the lowest first.
+    pub priority: u32,
     /// It is the best path.
     pub best: bool,
     /// It shares traffic with the best path.

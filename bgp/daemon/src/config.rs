@@ -407,6 +407,7 @@ impl Settings {
                 restarted,
                 deferral: DEFERRAL,
                 farewell: self.shutdown_communication.clone(),
+                interfaces: [].into(),
                 seed: rand::random(),
                 max_paths: MAX_PATHS,
             },
@@ -980,9 +981,9 @@ neighbors:
   importV4:
   - {{cidr: 10.0.0.0/8, matchOperator: In, prefixLength: {{min: 24, max: 28}}, action: Accept,
      operations: [{{addCommunity: {{value: '1:2'}}}}, {{prependASPath: {{prefix: [7]}}}}, {{setMED: {{value: 5}}}},
-                  {{setLocalPreference: {{value: 50}}}}, {{setCommunities: {{values: ['1:2:3', no-export]}}}}]}}
+                  {{setLocalPreference: {{value: 50}}}}, {{setPriority: {{value: 512}}}}, {{setCommunities: {{values: ['1:2:3', no-export]}}}}]}}
   exportV6:
-  - {{source: RemotePeers, peerType: eBGP, communities: {{values: ['rt:1:2']}}, asPathPrefix: [1, 2], action: Reject}}
+  - {{source: RemotePeers, peerType: eBGP, interface: 'eth*', priority: 512, communities: {{values: ['rt:1:2']}}, asPathPrefix: [1, 2], action: Reject}}
 neighbors:
 - {{address: 192.0.2.2, asn: 64512, import: [pods]}}
 - {{address: 192.0.2.3, asn: 65001, export: [pods]}}
@@ -995,6 +996,7 @@ neighbors:
             Operation::PrependAsPath(vec![7]),
             Operation::SetMed(5),
             Operation::SetLocalPreference(50),
+            Operation::SetPriority(512),
             Operation::SetCommunities(vec![community("1:2:3"), community("no-export")]),
         ];
         let range = Range::new(Operator::In, "10.0.0.0/8".parse().unwrap(), Some(24), Some(28));
@@ -1012,6 +1014,8 @@ neighbors:
                 peer: Some(PeerType::External),
                 communities: vec![community("rt:1:2")],
                 as_path_prefix: vec![1, 2],
+                interface: "eth*".parse().ok(),
+                priority: Some(512),
             },
             then: Action::Reject,
         };
@@ -1060,6 +1064,12 @@ neighbors:
             (
                 "{action: Accept, operations: [{addCommunity: {value: '1'}}]}",
                 "'1' is no community",
+            ),
+            ("{priority: 512, action: Accept}", "export rules find"),
+            ("{interface: 'eth 0', action: Accept}", "is no interface"),
+            (
+                "{action: Accept, operations: [{setPriority: {value: 0}}]}",
+                "write 1 to 2147483646",
             ),
             ("{action: Deny}", "unknown value 'Deny'"),
             ("{action: Accept, sauce: RemotePeers}", "did you mean 'source'?"),

@@ -22,8 +22,8 @@ impl Speaker {
     fn select(&mut self) {
         let mut changed = Vec::new();
         while let Some(change) = self.rib.next_change() {
-            if let Some((prefix, next_hops)) = change.selected {
-                self.outputs.push_back(Output::Selected { prefix, next_hops });
+            if let Some((prefix, choice)) = change.selected {
+                self.outputs.push_back(Output::Selected { prefix, choice });
             }
             changed.push(change.id);
         }

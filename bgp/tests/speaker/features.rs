@@ -267,6 +267,28 @@ fn related(id: u8, role: Role) -> PeerConfig {
     }
 }
 
+/// RFC 9234 §4.2: whose OPEN has no parameter at all has no role either: that is refused where ours is strict only.
+/// nasty case 33
+#[test]
+fn an_open_without_parameters_is_one_without_a_role() {
+    for (strict, told) in [(false, None), (true, Some((2, 11)))] {
+        let mut rig = Rig::new(config());
+        let mut peer = related(2, Role::Provider);
+        peer.features.role = Some(RoleConfig {
+            role: Role::Provider,
+            strict,
+        });
+        rig.input(Input::SetPeer(Box::new(peer)));
+        let conn = rig.accept(2);
+        let mut silent = open(2, 65_002);
+        silent.capabilities.clear();
+        rig.receive(conn, Message::Open(silent));
+        rig.receive(conn, Message::Keepalive);
+        assert_eq!(rig.notified(conn), told, "strict: {strict}");
+        assert_eq!(rig.peer(2).state == State::Established, !strict);
+    }
+}
+
 /// RFC 9234 §4.2 and §6: a role that does not pair with ours is answered with Role Mismatch; within an AS there are no
 /// roles.
 #[test]

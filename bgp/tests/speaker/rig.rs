@@ -30,6 +30,8 @@ pub(crate) struct Rig {
     pub(crate) closed: Vec<ConnId>,
     pub(crate) dialled: Vec<(Instant, ConnId, SocketAddr)>,
     pub(crate) selected: BTreeMap<Prefix, Vec<Gateway>>,
+    /// With which metric it was.
+    pub(crate) priorities: BTreeMap<Prefix, u32>,
     /// How often the kernel was told something.
     pub(crate) changes: usize,
     pub(crate) converged: bool,
@@ -66,6 +68,7 @@ pub(crate) fn config() -> Config {
         restarted: false,
         deferral: Duration::from_secs(10),
         farewell: String::new(),
+        interfaces: [].into(),
         seed: 1,
         max_paths: 4,
     }
@@ -162,6 +165,7 @@ impl Rig {
             closed: Vec::new(),
             dialled: Vec::new(),
             selected: BTreeMap::new(),
+            priorities: BTreeMap::new(),
             changes: 0,
             converged: false,
             drained: 0,
@@ -193,9 +197,10 @@ impl Rig {
                     self.speaker.handle(self.now, Input::Drained { conn });
                 }
                 Output::Close { conn } => self.closed.push(conn),
-                Output::Selected { prefix, next_hops } => {
+                Output::Selected { prefix, choice } => {
                     self.changes += 1;
-                    self.selected.insert(prefix, next_hops);
+                    self.selected.insert(prefix, choice.next_hops);
+                    self.priorities.insert(prefix, choice.priority);
                 }
                 Output::Converged => self.converged = true,
                 Output::Drained => self.drained += 1,

@@ -151,6 +151,7 @@ pub(crate) fn config(node: Node, seed: u64) -> Config {
         restarted: false,
         deferral: Duration::from_secs(10),
         farewell: String::new(),
+        interfaces: [].into(),
         seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(node as u64),
         max_paths: 4,
     }
@@ -542,13 +543,13 @@ impl Network {
                 }
                 Output::Send { conn, bytes } => self.send((node, conn), bytes),
                 Output::Close { conn } => self.close(node, conn),
-                Output::Selected { prefix, next_hops } => {
+                Output::Selected { prefix, choice } => {
                     host.changes += 1;
                     host.told.insert(prefix);
-                    if next_hops.is_empty() {
+                    if choice.next_hops.is_empty() {
                         host.selected.remove(&prefix);
                     } else {
-                        host.selected.insert(prefix, next_hops);
+                        host.selected.insert(prefix, choice.next_hops);
                     }
                 }
                 Output::Converged => {
