@@ -15,7 +15,7 @@ mod transport;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroU8;
+use std::num::{NonZeroU8, NonZeroU16};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,6 +75,10 @@ pub struct Settings {
     /// What peers are told when we shut down (RFC 9003), 255 octets at most. Default: nothing.
     #[serde(default, deserialize_with = "communication")]
     pub shutdown_communication: String,
+    /// Seconds for which SIGTERM marks all routes with GRACEFUL_SHUTDOWN before they are withdrawn and the process ends
+    /// (RFC 8326), 1 to 65535: for a speaker whose end is no restart. Default: peers keep our routes over the end.
+    #[serde(default)]
+    pub drain_time: Option<NonZeroU16>,
     /// The control socket, for `manxctl bgp … --socket`. Default: none.
     #[serde(default)]
     pub socket: Option<PathBuf>,

@@ -72,6 +72,7 @@ pub(crate) enum Job {
     Opened(ConnId, Bytes),
     Collectors(Vec<Collector>),
     Monitoring(bmp::Request),
+    DrainAll(Duration, String, oneshot::Sender<()>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -103,6 +104,7 @@ pub(crate) fn spawn(
         ranges: BTreeMap::new(),
         peers_on_links: Links::default(),
         discovery: Discovery::new(inbox.clone()),
+        drained: Vec::new(),
         interfaces: Interfaces::default(),
         pending: Pending::default(),
     };
@@ -170,6 +172,8 @@ struct Driver {
     /// Neighbours that are known by interface.
     peers_on_links: Links,
     discovery: Discovery,
+    /// Who waits for all peers to be drained.
+    drained: Vec<oneshot::Sender<()>>,
     interfaces: Interfaces,
     pending: Pending,
 }
@@ -256,6 +260,14 @@ impl Driver {
             }
             Job::Collectors(wanted) => self.monitor.configure(wanted, &self.inbox),
             Job::Monitoring(request) => self.monitor.perform(request, &mut self.speaker),
+            Job::DrainAll(time, words, done) => {
+                self.drained.push(done);
+                self.handle(Input::Drain {
+                    peer: None,
+                    time,
+                    words,
+                });
+            }
             Job::Shutdown(done) => return Some(done),
         }
         None
@@ -296,6 +308,10 @@ impl Driver {
             | Input::Accepted { .. }
             | Input::Unfound(_)
             | Input::PathDown(_)
+            | Input::Drain { .. }
+            | Input::Undrain(_)
+            | Input::Reset { .. }
+            | Input::Refresh(_)
             | Input::Interfaces(_)
             | Input::Tick
             | Input::Shutdown => true,
@@ -510,6 +526,10 @@ impl Driver {
                 Output::Selected { prefix, choice } => self.pending.selected(prefix, choice),
                 Output::RangeFull(range) => {
                     tracing::warn!(%range, "a peer was turned away: raise the range's limit if it is welcome");
+                }
+                Output::Drained => {
+                    tracing::info!("all sessions are drained");
+                    self.drained.drain(..).for_each(|done| report_gone(done.send(())));
                 }
                 Output::Converged => self.pending.converged = true,
                 Output::Session {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use manx_bgp::bfd::SessionSnapshot;
 use manx_bgp::explain::Explanation;
@@ -112,6 +113,14 @@ impl Handle {
     /// Every BFD session, as it is now.
     pub async fn bfd_sessions(&self) -> Vec<SessionSnapshot> {
         self.ask(Job::Bfd).await.unwrap_or_default()
+    }
+
+    /// Drains all peers ([`Input::Drain`]) and returns when their sessions have ended. The peers read `words`.
+    pub async fn drain_all(&self, time: Duration, words: String) {
+        // As for a shutdown.
+        self.ask(|done| Job::DrainAll(time, words, done))
+            .await
+            .unwrap_or_default();
     }
 
     /// Ends all sessions ([`Input::Shutdown`]) and returns when what they had to say has left, within two

@@ -62,6 +62,7 @@ mod handle;
 mod inbox;
 mod interfaces;
 mod links;
+pub mod operate;
 mod places;
 mod radv;
 mod ranges;

@@ -116,6 +116,12 @@ impl Running {
         Ok(self.apply(settings).await)
     }
 
+    /// What the file says by now.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     async fn apply(&mut self, settings: Settings) -> Reload {
         let peers: BTreeMap<_, _> = settings.peers().map(|peer| (peer.key, peer)).collect();
         let routes: BTreeSet<_> = settings.routes.iter().copied().collect();

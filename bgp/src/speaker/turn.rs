@@ -12,8 +12,10 @@ impl Speaker {
         if self.convergence.announces() {
             for key in std::mem::take(&mut self.unsent) {
                 self.announce(key);
+                self.finish_drain(key);
             }
         }
+        self.note_drained();
     }
 
     /// Decides on every prefix that has changed.
