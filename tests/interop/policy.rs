@@ -111,29 +111,35 @@ impl Meeting {
     }
 }
 
+/// No route with certain communities or of certain lengths; and one that is changed in every way.
+fn import_rules() -> Policy {
+    let their_asn = EXTERNAL.their_asn;
+    filtered(
+        vec![
+            reject(with_community(&format!("{their_asn}:666"))),
+            reject(with_community(&format!("{their_asn}:4000000000:6"))),
+            reject(inside("10.2.0.0/16", Some([25, 32]))),
+            accept(
+                inside("10.2.3.0/24", None),
+                &[
+                    add("65001:10"),
+                    add("65001:1:2"),
+                    Operation::PrependAsPath(vec![65077, 65078]),
+                    Operation::SetLocalPreference(300),
+                    Operation::SetMed(5),
+                ],
+            ),
+        ],
+        vec![reject(inside("2001:db8:2::/48", Some([64, 64])))],
+    )
+}
+
 /// Their routes by standard and large community, by prefix and length, of both families.
 pub(crate) fn import(program: &Program) {
     let cable = Cable::new();
     let their_asn = EXTERNAL.their_asn;
     let settings = PeerConfig {
-        import: filtered(
-            vec![
-                reject(with_community(&format!("{their_asn}:666"))),
-                reject(with_community(&format!("{their_asn}:4000000000:6"))),
-                reject(inside("10.2.0.0/16", Some([25, 32]))),
-                accept(
-                    inside("10.2.3.0/24", None),
-                    &[
-                        add("65001:10"),
-                        add("65001:1:2"),
-                        Operation::PrependAsPath(vec![65077, 65078]),
-                        Operation::SetLocalPreference(300),
-                        Operation::SetMed(5),
-                    ],
-                ),
-            ],
-            vec![reject(inside("2001:db8:2::/48", Some([64, 64])))],
-        ),
+        import: import_rules(),
         ..ours::peer(EXTERNAL, FIRST)
     };
     let mut meeting = Meeting::new(&cable, program, EXTERNAL, &[], settings);
@@ -221,28 +227,33 @@ pub(crate) fn import_by_path(program: &Program) {
     );
 }
 
+/// One route stays, and one is changed in every way.
+fn export_rules() -> Policy {
+    filtered(
+        vec![
+            reject(inside("10.1.1.0/24", None)),
+            accept(
+                inside("10.1.0.0/16", Some([25, 32])),
+                &[
+                    add("65001:1"),
+                    add("65001:2:4000000000"),
+                    Operation::PrependAsPath(vec![65077]),
+                    Operation::SetMed(77),
+                    Operation::SetLocalPreference(300),
+                ],
+            ),
+        ],
+        Vec::new(),
+    )
+}
+
 /// They see what the rules leave, and hear of nothing else when these change.
 pub(crate) fn export(program: &Program) {
     let cable = Cable::new();
     let own = ["10.1.0.0/24", "10.1.1.0/24", "10.1.2.0/25", "2001:db8:1::/64"];
     let asn = EXTERNAL.our_asn;
     let settings = PeerConfig {
-        export: filtered(
-            vec![
-                reject(inside("10.1.1.0/24", None)),
-                accept(
-                    inside("10.1.0.0/16", Some([25, 32])),
-                    &[
-                        add("65001:1"),
-                        add("65001:2:4000000000"),
-                        Operation::PrependAsPath(vec![65077]),
-                        Operation::SetMed(77),
-                        Operation::SetLocalPreference(300),
-                    ],
-                ),
-            ],
-            Vec::new(),
-        ),
+        export: export_rules(),
         ..ours::peer(EXTERNAL, FIRST)
     };
     let mut meeting = Meeting::new(&cable, program, EXTERNAL, &own, settings);
