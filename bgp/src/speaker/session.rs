@@ -177,6 +177,7 @@ impl Speaker {
                 reason: None,
             });
         }
+        self.note_listener(key);
     }
 
     fn ended(&mut self, now: Instant, key: PeerKey, session: Option<&Session>, loss: &Loss) {
@@ -193,6 +194,7 @@ impl Speaker {
                 reason,
             });
         }
+        self.note_listener(key);
         self.may_be_gone(key);
     }
 
