@@ -132,7 +132,8 @@ impl Peer {
         rib: &mut Rib,
     ) {
         self.inbound.resume(now, |family| session.forwarding(family), rib);
-        self.outbound.start(session.families(), rib);
+        let hears_inside = hears_inside(&self.config, &session, local);
+        self.outbound.start(session.families(), hears_inside, rib);
         self.met = true;
         self.last_error = None;
         self.live = Some(Live {
@@ -143,6 +144,12 @@ impl Peer {
             link,
             session,
         });
+    }
+
+    /// Whether a session is up, and the peer may be told what came from inside the AS.
+    pub(crate) fn hears_inside(&self, local: &Config) -> bool {
+        let live = self.live.as_ref();
+        live.is_some_and(|live| hears_inside(&self.config, &live.session, local))
     }
 
     /// The Established session is over.
@@ -345,6 +352,12 @@ impl Peer {
         };
         self.config.handling.limits.iter().map(shown).collect()
     }
+}
+
+/// Whether a peer may be told of more than what any peer may be ([`Rib::open`]): what came by iBGP from others than
+/// clients, and with Add-Path what is not the best path.
+fn hears_inside(config: &PeerConfig, session: &Session, local: &Config) -> bool {
+    config.is_external(local) || config.route_reflector_client || !session.context.add_path_send.is_empty()
 }
 
 fn target<'a>(peer: &'a PeerConfig, live: &'a Live, drain: Option<Phase>, local: &'a Config) -> Target<'a> {

@@ -22,6 +22,7 @@ mod matrix;
 mod net;
 mod openbgpd;
 mod ours;
+mod policy;
 mod router;
 mod security;
 mod traffic;
@@ -37,7 +38,11 @@ use crate::matrix::Matrix;
 const AT_ONCE: usize = 8;
 
 /// What only one program, or our own binary, can show.
-const SINGLE: [(&str, fn()); 3] = [
+const SINGLE: [(&str, fn()); 4] = [
+    (
+        "policy::a_leak_of_birds_is_not_used",
+        policy::a_leak_of_birds_is_not_used,
+    ),
     (
         "frr::a_bfd_session_that_their_operator_takes_down_leaves_bgp_alone",
         bfd::a_session_that_their_operator_takes_down_leaves_bgp_alone,

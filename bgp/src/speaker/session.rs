@@ -178,6 +178,7 @@ impl Speaker {
                 end: None,
             });
         }
+        self.note_listener(key);
     }
 
     fn ended(&mut self, now: Instant, key: PeerKey, session: Option<&Session>, loss: &Loss) {
@@ -197,6 +198,7 @@ impl Speaker {
             // A drain ends with its session, whoever ended that.
             self.end_drain(now, key);
         }
+        self.note_listener(key);
         self.may_be_gone(key);
     }
 
