@@ -1,14 +1,15 @@
 //! The table of `data/wire-cases.txt`: what a peer may send, right and wrong, and what must become of it.
 //!
-//! Peer 2 sends; peer 3, of another AS, and peer 4, of ours, watch what is passed on.
+//! Peer 2 sends; peer 3, of another AS, peer 4, of ours, and peer 5, of another AS and without capabilities, watch what
+//! is passed on.
 
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use manx_bgp::wire::{Attributes, Capability};
-use manx_bgp::{ConnId, Family, PathSnapshot, PeerConfig, State};
+use manx_bgp::wire::{Attributes, Capability, Nlri, Open};
+use manx_bgp::{ConnId, Family, PathSnapshot, PeerConfig, Prefix, State};
 
 use self::table::{Case, Check, Phase, Session};
 use crate::rig::{Rig, config, external, internal, key, open, prefix};
@@ -34,7 +35,7 @@ const BEFORE: &str = "c0 08 [ fdea0063 ]";
 struct Bench {
     rig: Rig,
     peer: ConnId,
-    watchers: [(u8, ConnId); 2],
+    watchers: [(u8, ConnId); 3],
     /// The attributes of what was announced before the case.
     before: BTreeMap<&'static str, Arc<Attributes>>,
 }
@@ -56,6 +57,15 @@ impl Bench {
             ..internal(4)
         };
         let watchers = [watch(3, external(3)), watch(4, client)];
+        let bare = Open {
+            capabilities: Vec::new(),
+            ..open(5, 65_005)
+        };
+        let watchers = [
+            watchers[0],
+            watchers[1],
+            (5, rig.establish_with(external(5), 5, bare)),
+        ];
         rig.input(manx_bgp::Input::SetPeer(Box::new(session.config())));
         let peer = rig.accept(2);
         let mut bench = Self {
@@ -94,6 +104,19 @@ impl Bench {
         }
     }
 
+    /// The prefixes that peer `watcher` has from us when it has heard everything.
+    fn known(&mut self, watcher: ConnId) -> BTreeSet<Prefix> {
+        let mut known = BTreeSet::new();
+        for update in self.rig.updates(watcher) {
+            for Nlri { prefix, .. } in update.withdrawn {
+                known.remove(&prefix);
+            }
+            let announced = update.reach.iter().flat_map(|reach| &reach.nlri);
+            known.extend(announced.map(|nlri| nlri.prefix));
+        }
+        known
+    }
+
     fn send(&mut self, session: &Session, messages: &str) {
         self.rig.receive_stream(self.peer, &session.messages(messages));
     }
@@ -106,6 +129,18 @@ impl Bench {
 
     fn best(&self, name: &str) -> Option<PathSnapshot> {
         self.paths(name).into_iter().find(|path| path.best)
+    }
+
+    fn held(&self, name: &str, prefix: Prefix, known: &[(u8, BTreeSet<Prefix>)]) -> Held {
+        let looked_at = |id| id != 3 || prefix.family() == Family::Ipv4Unicast;
+        let knows =
+            |(id, known): &(u8, BTreeSet<Prefix>)| (looked_at(*id) && known.contains(&prefix)).then_some(*id);
+        let changed = |path: PathSnapshot| self.before.get(name) != Some(&path.attributes);
+        Held {
+            new: self.best(name).map(changed),
+            paths: self.paths(name).len(),
+            known: known.iter().filter_map(knows).collect(),
+        }
     }
 
     /// The NOTIFICATION that was the last thing said to the peer: code, subcode, data.
@@ -121,6 +156,16 @@ impl Bench {
     }
 }
 
+/// What became of a prefix.
+#[derive(Debug)]
+struct Held {
+    /// It is in use, with other attributes than before; none where it is not.
+    new: Option<bool>,
+    paths: usize,
+    /// Who was told of it. What peer 3 hears of IPv6 is not looked at: it has no IPv6 address of ours.
+    known: Vec<u8>,
+}
+
 /// What became of a case.
 #[derive(Debug)]
 struct Observed {
@@ -128,8 +173,7 @@ struct Observed {
     last_words: Option<(u8, u8, Vec<u8>)>,
     /// What was announced before the case.
     before: Vec<&'static str>,
-    /// Of each prefix: whether it is in use, and with new attributes; and how many paths there are.
-    held: BTreeMap<&'static str, (Option<bool>, usize)>,
+    held: BTreeMap<&'static str, Held>,
     told: BTreeMap<u8, Vec<u8>>,
     /// An UPDATE after the case was taken.
     goes_on: bool,
@@ -141,16 +185,8 @@ impl Observed {
         let silent = bench.rig.octets(bench.peer);
         assert_eq!(Bench::last_words(&silent), None);
         bench.rig.receive_stream(bench.peer, &case.octets);
-        let held = |bench: &Bench, name| {
-            let new = bench
-                .best(name)
-                .map(|path| bench.before.get(name) != Some(&path.attributes));
-            (new, bench.paths(name).len())
-        };
-        let held = PREFIXES
-            .iter()
-            .map(|named| (named.0, held(&bench, named.0)))
-            .collect();
+        let known = bench.watchers.map(|(id, conn)| (id, bench.known(conn)));
+        let held = PREFIXES.map(|(name, text, _)| (name, bench.held(name, prefix(text), &known)));
         let told = bench
             .watchers
             .map(|(id, conn)| (id, bench.rig.octets(conn).to_vec()));
@@ -162,8 +198,8 @@ impl Observed {
             closed: bench.rig.closed.contains(&bench.peer),
             last_words: Bench::last_words(&said),
             before: bench.before.into_keys().collect(),
-            held,
-            told: told.into_iter().collect(),
+            held: held.into(),
+            told: told.into(),
             goes_on,
         }
     }
@@ -172,24 +208,39 @@ impl Observed {
     fn is(&self, outcome: &[Check]) -> bool {
         let ends = outcome.iter().any(Check::ends_the_session);
         let rest = PREFIXES.iter().all(|(name, ..)| {
-            let (held, _) = self.held[name];
-            match () {
-                () if ends => held.is_none(),
+            let held = &self.held[name];
+            let unsaid = self.before.contains(name).then_some(false);
+            let in_use = match () {
+                () if ends => held.new.is_none(),
                 () if outcome.iter().any(|check| check.is_about(name)) => true,
-                () => held == self.before.contains(name).then_some(false),
-            }
+                () => held.new == unsaid,
+            };
+            in_use && self.is_told_as_used(name, outcome)
         });
         self.closed == ends && self.goes_on != ends && rest && outcome.iter().all(|check| self.meets(check))
+    }
+
+    /// Whether those have heard of a prefix who are to hear of it: all, if it is in use and may leave.
+    fn is_told_as_used(&self, name: &str, outcome: &[Check]) -> bool {
+        let held = &self.held[name];
+        let watchers: &[u8] = match held.new {
+            None => &[],
+            Some(_) if name.starts_with('P') => &[3, 4, 5],
+            Some(_) => &[4],
+        };
+        let lacks = |id| outcome.contains(&Check::Lack(id, name.to_owned()));
+        let wanted = watchers.iter().copied().filter(|id| !lacks(*id));
+        outcome.contains(&Check::Any(name.to_owned())) || held.known.iter().copied().eq(wanted)
     }
 
     fn meets(&self, check: &Check) -> bool {
         let has = |id, octets: &[u8]| self.told[id].windows(octets.len()).any(|window| window == octets);
         match check {
             Check::Up => self.goes_on,
-            Check::Hold(name) => self.held[&**name].0 == Some(true),
-            Check::Drop(name) => self.held[&**name].0.is_none(),
-            Check::Any(_) | Check::End => true,
-            Check::Paths(name, count) => self.held[&**name].1 == *count,
+            Check::Hold(name) => self.held[&**name].new == Some(true),
+            Check::Drop(name) => self.held[&**name].new.is_none(),
+            Check::Any(_) | Check::Lack(..) | Check::End => true,
+            Check::Paths(name, count) => self.held[&**name].paths == *count,
             Check::Tell(id, octets) => has(id, octets),
             Check::Hide(id, octets) => !has(id, octets),
             Check::Reset(code, subcode, data) => self.last_words.as_ref().is_some_and(|last| {

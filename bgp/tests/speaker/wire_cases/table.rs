@@ -32,6 +32,8 @@ pub(super) enum Check {
     Drop(String),
     Any(String),
     Paths(String, usize),
+    /// This observer is not told of it though it is in use.
+    Lack(u8, String),
     /// What the octets to an observer have in them.
     Tell(u8, Vec<u8>),
     Hide(u8, Vec<u8>),
@@ -93,17 +95,15 @@ fn checks(text: &str) -> Vec<Check> {
 fn demand(text: &str) -> Vec<Check> {
     let words: Vec<_> = text.split_whitespace().collect();
     let each = |check: fn(String) -> Check| words[1..].iter().map(|name| check((*name).to_owned())).collect();
-    let octets = || hex(&words[1..].concat());
     match words[0] {
         "up" => vec![Check::Up],
         "hold" => each(Check::Hold),
         "drop" => each(Check::Drop),
         "any" => each(Check::Any),
         "paths" => vec![Check::Paths(words[1].to_owned(), words[2].parse().unwrap())],
-        "tell3" => vec![Check::Tell(3, octets())],
-        "tell4" => vec![Check::Tell(4, octets())],
-        "hide3" => vec![Check::Hide(3, octets())],
-        "hide4" => vec![Check::Hide(4, octets())],
+        "tell" => vec![Check::Tell(words[1].parse().unwrap(), hex(&words[2..].concat()))],
+        "hide" => vec![Check::Hide(words[1].parse().unwrap(), hex(&words[2..].concat()))],
+        "lack" => vec![Check::Lack(words[1].parse().unwrap(), words[2].to_owned())],
         "reset" => {
             let (code, subcode) = words[1].split_once('/').unwrap();
             let data = (words.len() > 2).then(|| hex(&words[2..].concat()));
