@@ -2,16 +2,28 @@
 
 use std::fmt;
 use std::str::SplitWhitespace;
-use std::time::Duration;
 
 use manx_bgp::wire::Role;
-use manx_bgp::{AddPathConfig, Family, Features, PeerConfig, RoleConfig};
+use manx_bgp::{AddPathConfig, Family, Features, PeerConfig, PeerKey, RoleConfig};
 
-use crate::rig::{external, internal};
+/// The names of prefixes, the prefixes and their NLRI; the last of each family is not announced before the case.
+pub(crate) const PREFIXES: [(&str, &str, &str); 8] = [
+    ("P1", "198.51.100.0/24", "18c63364"),
+    ("P2", "203.0.113.0/24", "18cb0071"),
+    ("P3", "192.0.2.0/24", "18c00002"),
+    ("P9", "203.0.114.0/24", "18cb0072"),
+    ("Q1", "2001:db8:1::/48", "3020010db80001"),
+    ("Q2", "2001:db8:2::/48", "3020010db80002"),
+    ("Q3", "2001:db8:3::/48", "3020010db80003"),
+    ("Q9", "2001:db8:9::/48", "3020010db80009"),
+];
+
+/// The community by which what was announced before the case is told.
+pub(super) const BEFORE: u32 = 0xfdea_0063;
 
 /// When the octets of a case come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+enum Phase {
     OpenSent,
     OpenConfirm,
     Established,
@@ -19,9 +31,9 @@ pub(super) enum Phase {
 
 /// Between whom a case happens: words of the table's third column.
 #[derive(Clone, Debug)]
-pub(super) struct Session {
+pub(crate) struct Session {
     words: Vec<String>,
-    pub(super) external: bool,
+    external: bool,
 }
 
 /// One demand on what becomes of a case.
@@ -45,11 +57,11 @@ pub(super) enum Check {
 
 /// A line of the table, on one kind of session.
 #[derive(Clone, Debug)]
-pub(super) struct Case {
-    pub(super) name: String,
-    pub(super) session: Session,
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) session: Session,
     /// The messages, one after the other.
-    pub(super) octets: Vec<u8>,
+    pub(crate) octets: Vec<u8>,
     /// Any of these is right.
     pub(super) outcomes: Vec<Vec<Check>>,
 }
@@ -65,8 +77,9 @@ impl Check {
     }
 }
 
-/// The cases of a table.
-pub(super) fn cases(table: &str) -> Vec<Case> {
+/// The cases of the table.
+pub(crate) fn cases() -> Vec<Case> {
+    let table = include_str!("../data/wire-cases.txt");
     let lines = table.lines().filter(|line| !line.starts_with('#'));
     lines
         .flat_map(|line| {
@@ -148,7 +161,7 @@ impl Session {
         self.words.iter().any(|said| said == word)
     }
 
-    pub(super) fn phase(&self) -> Phase {
+    fn phase(&self) -> Phase {
         match () {
             () if self.has("opensent") => Phase::OpenSent,
             () if self.has("openconfirm") => Phase::OpenConfirm,
@@ -156,7 +169,7 @@ impl Session {
         }
     }
 
-    pub(super) fn ipv6(&self) -> bool {
+    fn ipv6(&self) -> bool {
         !self.has("v4")
     }
 
@@ -171,9 +184,9 @@ impl Session {
         })
     }
 
-    /// Our settings for peer 2.
-    pub(super) fn config(&self) -> PeerConfig {
-        let families = vec![Family::Ipv4Unicast, Family::Ipv6Unicast];
+    /// Our settings for the peer.
+    pub(crate) fn config(&self, key: PeerKey, ours: u32) -> PeerConfig {
+        let families = Family::ALL.to_vec();
         let add_path = |family| AddPathConfig {
             family,
             receive: true,
@@ -193,17 +206,51 @@ impl Session {
                 strict: self.has("strict"),
             }),
         };
-        let peer = if self.external { external(2) } else { internal(2) };
         PeerConfig {
+            passive: true,
             families,
             features,
-            hold_time: Duration::from_secs(90),
-            ..peer
+            ..PeerConfig::new(key, if self.external { 65_002 } else { ours })
         }
     }
 
+    /// What brings the session into the state that the case is about, and announces what is to be there.
+    pub(crate) fn prelude(&self) -> Vec<u8> {
+        let open = "msg 01 04 S 005a 0a000002 [ K ]";
+        let classic = format!("update ; G c0 08 [ {BEFORE:08x} ] ; I P1 I P2 I P3");
+        let multiprotocol =
+            format!("update ; 80 0e [ 0002 01 [ T ] 00 I Q1 I Q2 I Q3 ] O A L c0 08 [ {BEFORE:08x} ] ;");
+        let messages: &[&str] = match self.phase() {
+            Phase::OpenSent => &[],
+            Phase::OpenConfirm => &[open],
+            Phase::Established if !self.ipv6() => &[open, "msg 04", &classic],
+            Phase::Established => &[open, "msg 04", &classic, &multiprotocol],
+        };
+        messages
+            .iter()
+            .flat_map(|message| self.message(message))
+            .collect()
+    }
+
+    /// An UPDATE to see that the session goes on: it announces 10.10.10.0/24.
+    pub(crate) fn sequel(&self) -> Vec<u8> {
+        self.message("update ; G ; I 18 0a0a0a")
+    }
+
+    /// The prefix that is announced last before the case.
+    pub(crate) fn last_before(&self) -> Option<&'static str> {
+        let mut before = PREFIXES.iter().filter(|(name, ..)| self.has_before(name));
+        before.next_back().map(|(_, prefix, _)| *prefix)
+    }
+
+    /// Whether a prefix is announced before the case.
+    pub(super) fn has_before(&self, name: &str) -> bool {
+        let announced = !name.ends_with('9') && (self.ipv6() || name.starts_with('P'));
+        self.phase() == Phase::Established && announced
+    }
+
     /// The octets of messages, as the fourth column has them.
-    pub(super) fn messages(&self, text: &str) -> Vec<u8> {
+    fn messages(&self, text: &str) -> Vec<u8> {
         text.split(" + ")
             .flat_map(|message| self.message(message.trim()))
             .collect()
@@ -320,6 +367,6 @@ impl Session {
 
 /// The NLRI of a prefix by its name.
 fn octets_of(name: &str) -> Option<String> {
-    let prefix = super::PREFIXES.iter().find(|prefix| prefix.0 == name)?;
+    let prefix = PREFIXES.iter().find(|prefix| prefix.0 == name)?;
     Some(prefix.2.to_owned())
 }
