@@ -251,10 +251,14 @@ impl Bench {
 
     /// The session is where the case begins; what the observers were told of it.
     async fn begin(&mut self, case: &Case) -> Vec<Vec<u8>> {
-        let prelude = case.session.prelude();
-        self.peer.say_torn(&prelude).await;
-        if let Some(last) = case.session.last_before() {
-            self.eventually_has(last).await;
+        for (number, octets) in case.session.preludes().iter().enumerate() {
+            if number > 0 {
+                self.peer = Player::connect(address(self.network, 2), self.handle.listening()[0]).await;
+            }
+            self.peer.say_torn(octets).await;
+            if let Some(last) = case.session.last_before() {
+                self.eventually_has(last).await;
+            }
         }
         self.told("10.98.0.0/16").await
     }
@@ -277,9 +281,8 @@ async fn observe(case: &Case, arrival: Arrival, network: u8) -> Observed {
             before
         }
         Arrival::AtOnce => {
-            let all = [&case.session.prelude(), &case.octets, &sequel]
-                .map(Vec::as_slice)
-                .concat();
+            let before = case.session.preludes().concat();
+            let all = [&before, &case.octets, &sequel].map(Vec::as_slice).concat();
             bench.peer.say(&all).await;
             vec![Vec::new(); WATCHERS.len()]
         }

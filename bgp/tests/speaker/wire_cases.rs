@@ -25,8 +25,14 @@ fn observe(case: &Case) -> Observed {
     let mut rig = Rig::new(config());
     let watchers = WATCHERS.map(|id| (id, watch(&mut rig, id)));
     rig.input(Input::SetPeer(Box::new(case.session.config(key(2), ASN))));
-    let peer = rig.accept(2);
-    rig.receive_stream(peer, &case.session.prelude());
+    let mut peer = rig.accept(2);
+    for (number, octets) in case.session.preludes().iter().enumerate() {
+        if number > 0 {
+            rig.input(Input::Closed { conn: peer });
+            peer = rig.accept(2);
+        }
+        rig.receive_stream(peer, octets);
+    }
     rig.octets(peer);
     let there = |text| !rig.paths(prefix(text)).is_empty();
     assert!(case.session.last_before().is_none_or(there), "{case:?}");

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::SplitWhitespace;
+use std::time::Duration;
 
 use manx_bgp::wire::Role;
 use manx_bgp::{AddPathConfig, Family, Features, PeerConfig, PeerKey, RoleConfig};
@@ -208,28 +209,37 @@ impl Session {
         };
         PeerConfig {
             passive: true,
+            graceful_restart: self.has("restarted").then_some(Duration::from_secs(60)),
             families,
             features,
             ..PeerConfig::new(key, if self.external { 65_002 } else { ours })
         }
     }
 
-    /// What brings the session into the state that the case is about, and announces what is to be there.
-    pub(crate) fn prelude(&self) -> Vec<u8> {
+    /// What brings the session into the state that the case is about, and announces what is to be there: what is sent
+    /// on one connection, and where the peer restarts, on the next one.
+    pub(crate) fn preludes(&self) -> Vec<Vec<u8>> {
         let open = "msg 01 04 S 005a 0a000002 [ K ]";
         let classic = format!("update ; G c0 08 [ {BEFORE:08x} ] ; I P1 I P2 I P3");
         let multiprotocol =
             format!("update ; 80 0e [ 0002 01 [ T ] 00 I Q1 I Q2 I Q3 ] O A L c0 08 [ {BEFORE:08x} ] ;");
-        let messages: &[&str] = match self.phase() {
-            Phase::OpenSent => &[],
-            Phase::OpenConfirm => &[open],
-            Phase::Established if !self.ipv6() => &[open, "msg 04", &classic],
-            Phase::Established => &[open, "msg 04", &classic, &multiprotocol],
+        let octets = |messages: &[&str]| {
+            messages
+                .iter()
+                .flat_map(|message| self.message(message))
+                .collect()
         };
-        messages
-            .iter()
-            .flat_map(|message| self.message(message))
-            .collect()
+        let established = ["msg 04", &classic, &multiprotocol];
+        match self.phase() {
+            Phase::OpenSent => vec![Vec::new()],
+            Phase::OpenConfirm => vec![octets(&[open])],
+            Phase::Established => {
+                let announced = &established[..if self.ipv6() { 3 } else { 2 }];
+                let mut preludes = vec![octets(&[&[open], announced].concat())];
+                preludes.extend(self.has("restarted").then(|| octets(&[open, "msg 04"])));
+                preludes
+            }
+        }
     }
 
     /// An UPDATE to see that the session goes on: it announces 10.10.10.0/24.
@@ -358,6 +368,7 @@ impl Session {
             (self.has("addpath"), "4508 0001 0103 0002 0103"),
             (self.has("ext"), "0600"),
             (self.has("nh6"), "0506 0001 0001 0002"),
+            (self.has("restarted"), "400a 8078 0001 0180 0002 0180"),
             (true, role),
         ];
         let texts = offered.iter().filter(|(has, _)| *has).map(|(_, text)| *text);
