@@ -16,7 +16,7 @@ use ipnetwork::IpNetwork;
 use manx_api::status::{BgpExplanation, BgpRoute, PeerStatus, TableDump};
 use manx_bgp::{PeerConfig, PeerKey, Prefix};
 use manx_bgpd::{Event, Events, Handle, Options, show};
-use manx_routes::Source;
+use manx_routes::{Source, Update};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -223,6 +223,7 @@ impl Task {
             restarted,
             deferral: DEFERRAL,
             farewell: format!("manxd on {} stops", self.identity.name),
+            interfaces: [].into(),
             seed: rand::random(),
             max_paths: MAX_PATHS,
         }
@@ -354,8 +355,8 @@ impl Task {
     async fn event(&mut self, life: &mut Life, event: Event) {
         match event {
             Event::Selected(changes) => {
-                for (prefix, next_hops) in &changes {
-                    if next_hops.is_empty() {
+                for (prefix, choice) in &changes {
+                    if choice.next_hops.is_empty() {
                         life.selected.remove(&prefix.network());
                     } else {
                         life.selected.insert(prefix.network());
@@ -363,15 +364,16 @@ impl Task {
                 }
                 let updates = changes
                     .iter()
-                    .map(|(prefix, next_hops)| convert::learned(*prefix, next_hops));
+                    .map(|(prefix, choice)| convert::learned(*prefix, choice));
                 self.send(Command::Learned(updates.collect())).await;
             }
             Event::Converged => {
                 tracing::info!(routes = life.selected.len(), "initial routes are in");
                 let gone = std::mem::take(&mut self.unconfirmed);
-                let gone = gone
-                    .difference(&life.selected)
-                    .map(|prefix| convert::learned(Prefix::new(*prefix), &[]));
+                let gone = gone.difference(&life.selected).map(|&prefix| Update::Remove {
+                    prefix,
+                    source: Source::Bgp,
+                });
                 self.send(Command::Learned(gone.collect())).await;
                 self.send(Command::Settle(Source::Bgp)).await;
                 if let Some(guard) = self.converged.take() {

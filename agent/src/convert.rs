@@ -12,12 +12,11 @@ use manx_api::status::KernelRoute;
 use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
 use manx_api::{Key, Kind, Metadata};
 use manx_bgp::transport::{Authentication, Distance};
-use manx_bgp::wire::NextHop;
-use manx_bgp::{BfdConfig, Family, Features, PeerConfig, PeerKey, Prefix, Transport};
+use manx_bgp::{BfdConfig, Choice, Family, Features, Gateway, PeerConfig, PeerKey, Prefix, Transport};
 use manx_cni::{Code, Dns, Interface, IpConfig, Success};
 use manx_linux::pod::{GATEWAY_V4, GATEWAY_V6};
 use manx_linux::{Attached, PodLink};
-use manx_routes::{Hop, Route, Source, State, Target, Update};
+use manx_routes::{Hop, METRIC, Route, Source, State, Target, Update};
 
 use self::filter::Policies;
 use crate::identity::Identity;
@@ -55,6 +54,7 @@ pub fn peer_config(
         families: families.into_iter().flatten().collect(),
         route_reflector_client: session.client,
         graceful_restart: session.restart_time,
+        long_lived_graceful_restart: session.stale_time,
         next_hop: match session.next_hop {
             NextHopMode::Auto => manx_bgp::NextHopMode::Auto,
             NextHopMode::SelfAddress => manx_bgp::NextHopMode::SelfAddress,
@@ -85,20 +85,21 @@ fn bfd_config(spec: BfdSpec) -> BfdConfig {
 
 /// What the route table shall do about a prefix whose best paths changed.
 #[must_use]
-pub fn learned(prefix: Prefix, next_hops: &[NextHop]) -> Update {
+pub fn learned(prefix: Prefix, choice: &Choice) -> Update {
     let (prefix, source) = (prefix.network(), Source::Bgp);
-    if next_hops.is_empty() {
+    if choice.next_hops.is_empty() {
         return Update::Remove { prefix, source };
     }
-    let hops = next_hops.iter().map(|next_hop| Hop {
+    let hops = choice.next_hops.iter().map(|&Gateway { address, scope }| Hop {
+        gateway: address,
         // A global address is enough for the kernel to find the interface.
-        gateway: next_hop.address(),
-        device: None,
+        device: (scope != 0).then_some(scope),
     });
     Update::Set(Route {
         prefix,
         target: Target::Via(hops.collect()),
         source,
+        metric: choice.priority,
     })
 }
 
@@ -109,6 +110,7 @@ pub fn block_route(cidr: IpNetwork) -> Route {
         prefix: cidr,
         target: Target::Unreachable,
         source: Source::Block,
+        metric: METRIC,
     }
 }
 
@@ -119,6 +121,7 @@ pub fn pod_route(address: IpAddr, ifindex: u32) -> Route {
         prefix: address.into(),
         target: Target::Device(ifindex),
         source: Source::Pod,
+        metric: METRIC,
     }
 }
 
@@ -140,14 +143,18 @@ pub fn kernel_route(
         State::Pending => ("pending", None),
         State::Failed(refusal) => ("failed", Some(refusal)),
     };
+    let mut target = match &route.target {
+        Target::Via(hops) => hops.iter().map(hop).collect::<Vec<_>>().join(" "),
+        Target::Device(device) => format!("dev {}", name(*device)),
+        Target::Unreachable => "unreachable".to_owned(),
+    };
+    if route.metric != METRIC {
+        target.push_str(&format!(" metric {}", route.metric));
+    }
     KernelRoute {
         node: node.to_owned(),
         prefix: route.prefix,
-        target: match &route.target {
-            Target::Via(hops) => hops.iter().map(hop).collect::<Vec<_>>().join(" "),
-            Target::Device(device) => format!("dev {}", name(*device)),
-            Target::Unreachable => "unreachable".to_owned(),
-        },
+        target,
         source: match route.source {
             Source::Pod => "pod",
             Source::Block => "block",
@@ -261,32 +268,38 @@ mod tests {
 
     #[test]
     fn a_next_hop_becomes_a_gateway_and_none_a_withdrawal() {
-        let v4 = NextHop::V4(Ipv4Addr::new(192, 0, 2, 2));
-        let global = NextHop::V6 {
-            global: "2001:db8::2".parse().unwrap(),
-            link_local: "fe80::2".parse().ok(),
-        };
-        let local = NextHop::V6 {
-            global: Ipv6Addr::UNSPECIFIED,
-            link_local: "fe80::2".parse().ok(),
-        };
-        for (hop, expected) in [(v4, "192.0.2.2"), (global, "2001:db8::2"), (local, "fe80::2")] {
+        for (address, scope, device) in [
+            ("192.0.2.2", 0, None),
+            ("2001:db8::2", 0, None),
+            ("fe80::2", 7, Some(7)),
+        ] {
+            let address = address.parse().unwrap();
             let hops = vec![Hop {
-                gateway: expected.parse().unwrap(),
-                device: None,
+                gateway: address,
+                device,
             }];
             let route = Route {
                 prefix: "10.0.0.0/26".parse().unwrap(),
                 target: Target::Via(hops),
                 source: Source::Bgp,
+                metric: 512,
             };
-            assert_eq!(learned(prefix("10.0.0.0/26"), &[hop]), Update::Set(route));
+            let choice = Choice {
+                next_hops: vec![Gateway { address, scope }],
+                priority: 512,
+            };
+            assert_eq!(learned(prefix("10.0.0.0/26"), &choice), Update::Set(route));
         }
         let gone = Update::Remove {
             prefix: "10.0.0.0/26".parse().unwrap(),
             source: Source::Bgp,
         };
-        assert_eq!(learned(prefix("10.0.0.0/26"), &[]), gone);
+        let nowhere = Choice {
+            next_hops: Vec::new(),
+            priority: METRIC,
+        };
+        assert_eq!(learned(prefix("10.0.0.0/26"), &nowhere), gone);
+        assert_eq!(METRIC, manx_bgp::filter::NORMAL_PRIORITY);
     }
 
     #[test]
@@ -296,19 +309,21 @@ mod tests {
             device,
         };
         let names = |index| (index == 7).then(|| "mx0".to_owned());
-        for (target, expected) in [
-            (Target::Unreachable, "unreachable"),
-            (Target::Device(7), "dev mx0"),
-            (Target::Device(8), "dev 8"),
+        for (target, metric, expected) in [
+            (Target::Unreachable, METRIC, "unreachable"),
+            (Target::Device(7), METRIC, "dev mx0"),
+            (Target::Device(8), METRIC, "dev 8"),
             (
                 Target::Via(vec![hop("192.0.2.1", None), hop("192.0.2.2", Some(7))]),
-                "via 192.0.2.1 via 192.0.2.2 dev mx0",
+                512,
+                "via 192.0.2.1 via 192.0.2.2 dev mx0 metric 512",
             ),
         ] {
             let route = Route {
                 prefix: "10.0.0.0/26".parse().unwrap(),
                 target,
                 source: Source::Block,
+                metric,
             };
             assert_eq!(
                 kernel_route("n1", &route, State::Installed, names).target,

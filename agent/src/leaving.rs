@@ -110,6 +110,7 @@ mod tests {
             next_hop: None,
             peer: from.map(key),
             attributes: Arc::new(Attributes::default()),
+            priority: 1025,
             best: true,
             multipath: false,
             stale: false,

@@ -33,6 +33,8 @@ pub struct Session {
     pub hold_time: Duration,
     /// How long the peer shall keep our routes while we restart; none: graceful restart is not offered.
     pub restart_time: Option<Duration>,
+    /// How long routes are kept beyond that, as a last resort; none: not at all.
+    pub stale_time: Option<Duration>,
     /// Which next hop our announcements carry.
     pub next_hop: NextHopMode,
     /// The BGPFilters that decide, in order.
@@ -113,7 +115,8 @@ fn mesh_session(view: &View, me: &NodeBgp, other: &Node) -> Option<Session> {
         local: Some(local),
         passive: false,
         hold_time: Duration::from_secs(settings.hold_time.into()),
-        restart_time: restart_time(settings.node_mesh_max_restart_time),
+        restart_time: positive(settings.node_mesh_max_restart_time),
+        stale_time: positive(settings.node_mesh_long_lived_stale_time),
         next_hop: NextHopMode::Auto,
         filters: settings.node_mesh_filters.clone(),
         handling: Handling::default(),
@@ -162,7 +165,8 @@ fn session(peer: &BgpPeer, remote: SocketAddr, asn: u32) -> Session {
         local: None,
         passive: spec.passive,
         hold_time: Duration::from_secs(spec.hold_time.into()),
-        restart_time: restart_time(spec.max_restart_time),
+        restart_time: positive(spec.max_restart_time),
+        stale_time: positive(spec.long_lived_stale_time),
         next_hop: spec.next_hop_mode,
         filters: spec.filters.clone(),
         handling: convert::filter::handling(spec),
@@ -223,9 +227,10 @@ fn address_of_family(me: &NodeBgp, peer: IpAddr) -> Option<IpAddr> {
     }
 }
 
-/// RFC 4724: zero seconds keep nothing, so they offer nothing.
-fn restart_time(seconds: u16) -> Option<Duration> {
-    (seconds > 0).then(|| Duration::from_secs(seconds.into()))
+/// RFC 4724, RFC 9494: zero seconds keep nothing, so they offer nothing.
+fn positive(seconds: impl Into<u64>) -> Option<Duration> {
+    let time = Duration::from_secs(seconds.into());
+    (!time.is_zero()).then_some(time)
 }
 
 #[cfg(test)]
@@ -481,5 +486,8 @@ mod tests {
         let mut view = view(&three(), &[]);
         view.configuration.node_mesh_max_restart_time = 0;
         assert!(sessions(&view, "n1").values().all(|s| s.restart_time.is_none()));
+        view.configuration.node_mesh_long_lived_stale_time = 60;
+        let minute = Some(Duration::from_secs(60));
+        assert!(sessions(&view, "n1").values().all(|s| s.stale_time == minute));
     }
 }

@@ -37,6 +37,10 @@ pub struct BgpConfigurationSpec {
     pub hold_time: u16,
     /// Seconds that mesh peers keep our routes while we restart (RFC 4724): 0 to 4095. Default 120.
     pub node_mesh_max_restart_time: u16,
+    /// Seconds that routes in the mesh are kept after the restart time, as a last resort (RFC 9494): 0 to 16777215.
+    /// Default 0: not at all.
+    #[serde(skip_serializing_if = "is_none")]
+    pub node_mesh_long_lived_stale_time: u32,
     /// BGPFilters for the sessions of the mesh, whose rules decide in order. Default none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub node_mesh_filters: Vec<String>,
@@ -56,6 +60,7 @@ impl Default for BgpConfigurationSpec {
             listen_port: 179,
             hold_time: 9,
             node_mesh_max_restart_time: 120,
+            node_mesh_long_lived_stale_time: 0,
             node_mesh_filters: Vec::new(),
             node_mesh_bfd: None,
             node_mesh_password: None,
@@ -113,6 +118,10 @@ pub struct BgpPeerSpec {
     /// Seconds that the peer keeps our routes while we restart (RFC 4724): 0 to 4095. Default 120.
     #[serde(default = "default_restart_time")]
     pub max_restart_time: u16,
+    /// Seconds that the peer keeps our routes after the restart time, as a last resort, and that we keep the peer's at
+    /// most (RFC 9494): 0 to 16777215. Default 0: not at all.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub long_lived_stale_time: u32,
     /// BGPFilters, whose rules decide in order. Default none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<String>,
@@ -265,6 +274,11 @@ pub enum NextHopMode {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_zero(number: &u8) -> bool {
     *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_none(seconds: &u32) -> bool {
+    *seconds == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

@@ -70,6 +70,12 @@ pub struct FilterRule {
     /// Only routes whose AS_PATH begins with these, nearest first.
     #[serde(default, rename = "asPathPrefix", skip_serializing_if = "Vec::is_empty")]
     pub as_path_prefix: Vec<u32>,
+    /// Only routes that lead over this interface; `*` stands for any characters. The node's own lead over none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// Only routes with this metric in the node's kernel; on the way out alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
     /// What becomes of them.
     pub action: FilterAction,
     /// What is changed of an accepted route, in order.
@@ -156,6 +162,9 @@ pub struct FilterOperation {
     /// Sets MULTI_EXIT_DISC.
     #[serde(rename = "setMED", skip_serializing_if = "Option::is_none")]
     pub set_med: Option<NumberValue>,
+    /// Sets the route's metric in the node's kernel; of a prefix's routes the lowest is taken. On the way in alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set_priority: Option<NumberValue>,
 }
 
 /// A community.
@@ -192,7 +201,7 @@ pub struct Community(String);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "'{0}' is no community: write 64512:1, 64512:1:2, rt:64512:1, soo:192.0.2.1:1, no-export, no-advertise, \
-     no-export-subconfed or graceful-shutdown"
+     no-export-subconfed, graceful-shutdown, llgr-stale or no-llgr"
 )]
 pub struct NotACommunity(String);
 
@@ -236,7 +245,12 @@ impl TryFrom<String> for Community {
         let right = match parts[..] {
             [name] => matches!(
                 name,
-                "no-export" | "no-advertise" | "no-export-subconfed" | "graceful-shutdown"
+                "no-export"
+                    | "no-advertise"
+                    | "no-export-subconfed"
+                    | "graceful-shutdown"
+                    | "llgr-stale"
+                    | "no-llgr"
             ),
             [a, b] => is(a, short) && is(b, short),
             ["rt" | "soo", administrator, local] => {

@@ -340,6 +340,12 @@ fn bgp_configuration(configuration: &BgpConfiguration, problems: &mut Vec<Proble
         spec.node_mesh_max_restart_time,
         problems,
     );
+    stale_time(
+        "spec.nodeMeshLongLivedStaleTime",
+        spec.node_mesh_long_lived_stale_time,
+        ("spec.nodeMeshMaxRestartTime", spec.node_mesh_max_restart_time),
+        problems,
+    );
     filter::named("spec.nodeMeshFilters", &spec.node_mesh_filters, problems);
     bfd("spec.nodeMeshBfd", spec.node_mesh_bfd, problems);
     password(
@@ -361,6 +367,12 @@ fn bgp_peer(peer: &BgpPeer, problems: &mut Vec<Problem>) {
     who(spec, problems);
     hold_time(spec.hold_time, problems);
     restart_time("spec.maxRestartTime", spec.max_restart_time, problems);
+    stale_time(
+        "spec.longLivedStaleTime",
+        spec.long_lived_stale_time,
+        ("spec.maxRestartTime", spec.max_restart_time),
+        problems,
+    );
     bfd("spec.bfd", spec.bfd, problems);
     filter::named("spec.filters", &spec.filters, problems);
     if let Some(asn) = spec.local_as_number {
@@ -464,6 +476,18 @@ fn restart_time(field: &str, seconds: u16, problems: &mut Vec<Problem>) {
             seconds,
             "is no restart time: choose 0 to 4095 seconds",
         ));
+    }
+}
+
+/// RFC 9494 §3.1: the stale time has 24 bits; §4.1: it is not without a restart time.
+fn stale_time(field: &str, seconds: u32, restart: (&str, u16), problems: &mut Vec<Problem>) {
+    let (restart_field, restart_time) = restart;
+    if seconds > 0x00ff_ffff {
+        let message = "is no stale time: choose 0 (none) to 16777215 seconds";
+        problems.push(Problem::new(field, seconds, message));
+    } else if seconds > 0 && restart_time == 0 {
+        let message = format!("needs graceful restart (RFC 9494): choose a {restart_field}, or 0 here");
+        problems.push(Problem::new(field, seconds, message));
     }
 }
 

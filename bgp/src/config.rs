@@ -1,5 +1,6 @@
 //! Settings: the speaker's own and each peer's.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::num::NonZeroU8;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use crate::filter::{Chain, Subject, Verdict};
 use crate::handling::Handling;
+use crate::interfaces::Interface;
 use crate::wire::Role;
 use crate::{Family, Features, Prefix, Transport, bfd};
 
@@ -39,6 +41,8 @@ pub struct Config {
     pub deferral: Duration,
     /// What an operator wants peers to read when we shut down (RFC 9003); 255 octets are sent at most.
     pub farewell: String,
+    /// Our interfaces, for filters that ask for them; [`Input::Interfaces`](crate::Input::Interfaces) changes them.
+    pub interfaces: Arc<[Interface]>,
     /// Seed of all jitter.
     pub seed: u64,
     /// Next hops per prefix towards the kernel, at most.
@@ -72,6 +76,9 @@ pub struct PeerConfig {
     pub route_reflector_client: bool,
     /// Offer graceful restart with this restart time (RFC 4724).
     pub graceful_restart: Option<Duration>,
+    /// Offer long-lived graceful restart with this stale time, beyond the restart time, and keep the peer's routes no
+    /// longer than that (RFC 9494); means nothing without [`graceful_restart`](Self::graceful_restart).
+    pub long_lived_graceful_restart: Option<Duration>,
     /// Which next hop announcements carry.
     pub next_hop: NextHopMode,
     /// What comes in.
@@ -146,6 +153,16 @@ impl PeerKey {
     }
 }
 
+impl fmt::Display for PeerKey {
+    /// `192.0.2.1`, `fe80::1%7`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.scope {
+            0 => self.address.fmt(f),
+            scope => write!(f, "{}%{scope}", self.address),
+        }
+    }
+}
+
 impl Config {
     /// The cluster that we reflect for (RFC 4456 §7).
     pub(crate) fn cluster(&self) -> Ipv4Addr {
@@ -171,6 +188,7 @@ impl PeerConfig {
             families: vec![Family::Ipv4Unicast],
             route_reflector_client: false,
             graceful_restart: None,
+            long_lived_graceful_restart: None,
             next_hop: NextHopMode::Auto,
             import: Policy::Accept,
             export: Policy::Accept,
@@ -220,6 +238,7 @@ impl PeerConfig {
     pub(crate) fn needs_new_session(&self, new: &Self) -> bool {
         let agreed = |it: &Self| (it.asn, it.local_address, it.hold_time, it.graceful_restart);
         agreed(self) != agreed(new)
+            || self.long_lived_graceful_restart != new.long_lived_graceful_restart
             || self.handling.local_as != new.handling.local_as
             || self.families != new.families
             || self.features.offer(self) != new.features.offer(new)
@@ -228,7 +247,23 @@ impl PeerConfig {
     }
 }
 
+impl PeerConfig {
+    /// Whether a policy asks over which interface routes lead.
+    #[must_use]
+    pub fn asks_for_interfaces(&self) -> bool {
+        self.import.asks_for_interfaces() || self.export.asks_for_interfaces()
+    }
+}
+
 impl Policy {
+    /// Whether a rule asks over which interface a route leads.
+    pub(crate) fn asks_for_interfaces(&self) -> bool {
+        match self {
+            Self::Accept | Self::Reject | Self::Within(_) => false,
+            Self::Filtered(chain) => chain.asks_for_interfaces(),
+        }
+    }
+
     /// What becomes of a route.
     pub(crate) fn judge(&self, route: &Subject<'_>) -> Verdict<'_> {
         match self {

@@ -3,20 +3,22 @@
 //! Paths leave step by step; what is left after a step goes on to the next:
 //!
 //! 1. our own prefixes before anything learned: no peer can take a node's own addresses from it;
-//! 2. higher LOCAL_PREF (RFC 4271 §9.1.1; 100 where there is none);
-//! 3. shorter AS_PATH, a set counting as one;
-//! 4. lower ORIGIN;
-//! 5. lower MULTI_EXIT_DISC among paths through the same neighbouring AS (0 where there is none);
-//! 6. eBGP before iBGP.
+//! 2. any other before one that is long-lived stale (RFC 9494 §4.4);
+//! 3. lower priority, where filters set any: it is the kernel's metric, and the kernel takes the lowest;
+//! 4. higher LOCAL_PREF (RFC 4271 §9.1.1; 100 where there is none);
+//! 5. shorter AS_PATH, a set counting as one;
+//! 6. lower ORIGIN;
+//! 7. lower MULTI_EXIT_DISC among paths through the same neighbouring AS (0 where there is none);
+//! 8. eBGP before iBGP.
 //!
 //! What is left now is equally good and may share the traffic. Among these, the best path has
 //!
-//! 7. the lower ORIGINATOR_ID, or BGP identifier of its peer;
-//! 8. the shorter CLUSTER_LIST;
-//! 9. the lower peer address;
-//! 10. the lower path identifier (RFC 7911).
+//! 9. the lower ORIGINATOR_ID, or BGP identifier of its peer;
+//! 10. the shorter CLUSTER_LIST;
+//! 11. the lower peer address;
+//! 12. the lower path identifier (RFC 7911).
 //!
-//! The result depends on the set of paths alone, not on their order or age: step 5 removes a path when *any*
+//! The result depends on the set of paths alone, not on their order or age: step 7 removes a path when *any*
 //! path left through its neighbouring AS is better, and every other step is a minimum.
 
 use std::cmp::Reverse;
@@ -26,6 +28,7 @@ use std::net::Ipv4Addr;
 use smallvec::SmallVec;
 
 use crate::PeerKey;
+use crate::long_lived;
 use crate::wire::Attributes;
 
 /// The preference of a path that does not state one.
@@ -36,6 +39,8 @@ pub(crate) const DEFAULT_LOCAL_PREF: u32 = 100;
 pub(crate) struct Candidate<'a> {
     /// The path's attributes.
     pub(crate) attributes: &'a Attributes,
+    /// Its rank in the kernel.
+    pub(crate) priority: u32,
     /// From whom it came.
     pub(crate) source: Source,
 }
@@ -64,22 +69,26 @@ pub(crate) enum Reason {
     /// The prefix is our own.
     Own,
     /// Step 2.
-    LocalPref,
+    LongLivedStale,
     /// Step 3.
-    AsPathLength,
+    Priority,
     /// Step 4.
-    Origin,
+    LocalPref,
     /// Step 5.
-    Med,
+    AsPathLength,
     /// Step 6.
-    Internal,
+    Origin,
     /// Step 7.
-    RouterId,
+    Med,
     /// Step 8.
-    ClusterListLength,
+    Internal,
     /// Step 9.
-    PeerAddress,
+    RouterId,
     /// Step 10.
+    ClusterListLength,
+    /// Step 11.
+    PeerAddress,
+    /// Step 12.
     PathId,
 }
 
@@ -87,6 +96,8 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Own => "the prefix is our own",
+            Self::LongLivedStale => "it is long-lived stale (llgr-stale), and another path is not",
+            Self::Priority => "a filter gave another path a lower priority",
             Self::LocalPref => "another path has a higher LOCAL_PREF",
             Self::AsPathLength => "another path has a shorter AS_PATH",
             Self::Origin => "another path has a lower ORIGIN",
@@ -103,7 +114,7 @@ impl fmt::Display for Reason {
 /// The paths, by their index among the candidates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Decision {
-    /// The best, then those as good up to step 6, in order of the later steps.
+    /// The best, then those as good up to step 8, in order of the later steps.
     pub(crate) ranked: SmallVec<[usize; 2]>,
     /// The others, each with the first step that it lost in.
     pub(crate) lost: SmallVec<[(usize, Reason); 2]>,
@@ -117,6 +128,10 @@ pub(crate) fn decide(candidates: &[Candidate<'_>]) -> Decision {
     };
     if candidates.len() > 1 {
         decision.keep_least(Reason::Own, |i| candidates[i].source != Source::Own);
+        decision.keep_least(Reason::LongLivedStale, |i| {
+            long_lived::is_stale(candidates[i].attributes)
+        });
+        decision.keep_least(Reason::Priority, |i| candidates[i].priority);
         decision.keep_least(Reason::LocalPref, |i| Reverse(candidates[i].local_pref()));
         decision.keep_least(Reason::AsPathLength, |i| candidates[i].attributes.as_path.hops());
         decision.keep_least(Reason::Origin, |i| candidates[i].attributes.origin);
@@ -181,7 +196,7 @@ impl Candidate<'_> {
         matches!(self.source, Source::Peer { external: true, .. })
     }
 
-    /// In which of steps 7 to 10 this path is better than `other`.
+    /// In which of steps 9 to 12 this path is better than `other`.
     fn beats(&self, other: &Self) -> Reason {
         let (best, other) = (self.tie_break(), other.tie_break());
         if best.0 != other.0 {
@@ -195,7 +210,7 @@ impl Candidate<'_> {
         }
     }
 
-    /// Steps 7 to 10. No two paths of a prefix have peer and identifier in common, so no two are equal.
+    /// Steps 9 to 12. No two paths of a prefix have peer and identifier in common, so no two are equal.
     fn tie_break(&self) -> (Option<Ipv4Addr>, usize, Option<PeerKey>, Option<u32>) {
         let (router_id, key, path_id) = match self.source {
             Source::Own => (None, None, None),
@@ -222,6 +237,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::filter::{LLGR_STALE, NORMAL_PRIORITY};
     use crate::testing::{address, peer};
     use crate::wire::{AsPath, Origin, Segment};
 
@@ -238,7 +254,11 @@ mod tests {
                 path_id: None,
             },
         };
-        Candidate { attributes, source }
+        Candidate {
+            attributes,
+            priority: NORMAL_PRIORITY,
+            source,
+        }
     }
 
     fn as_path(asns: &[u32]) -> AsPath {
@@ -257,6 +277,7 @@ mod tests {
             let pref = |it: &Attributes| it.local_pref.unwrap_or(100);
             let med = |it: &Attributes| if with_med { it.med.unwrap_or(0) } else { 0 };
             let own = |it: &Candidate<'_>| it.source == Source::Own;
+            let stale = |it: &Attributes| it.communities.contains(&LLGR_STALE);
             let external = |it: &Candidate<'_>| matches!(it.source, Source::Peer { external: true, .. });
             let id = |it: &Candidate<'_>| match it.source {
                 Source::Own => None,
@@ -268,6 +289,7 @@ mod tests {
             };
             let equal_so_far = own(b)
                 .cmp(&own(a))
+                .then(stale(x).cmp(&stale(y)))
                 .then(pref(y).cmp(&pref(x)))
                 .then(x.as_path.hops().cmp(&y.as_path.hops()))
                 .then(x.origin.cmp(&y.origin))
@@ -313,10 +335,11 @@ mod tests {
         let optional = || proptest::option::of(0..2_u32);
         let path = proptest::collection::vec(1..3_u32, 0..3);
         let origin = prop_oneof![Just(Origin::Igp), Just(Origin::Incomplete)];
-        let reflected = (proptest::option::of(1..4_u8), 0..2_u8);
+        let reflected = (proptest::option::of(1..4_u8), 0..2_u8, any::<bool>());
         (any::<bool>(), optional(), path, origin, optional(), reflected).prop_map(
-            move |(external, pref, path, origin, med, (originator, clusters))| {
+            move |(external, pref, path, origin, med, (originator, clusters, stale))| {
                 let attributes = Attributes {
+                    communities: if stale { vec![LLGR_STALE] } else { Vec::new() },
                     local_pref: pref.map(|it| it + 100),
                     as_path: as_path(&path),
                     origin,
@@ -368,13 +391,27 @@ mod tests {
     /// RFC 4271 §9.1.2.2 (g): the lower address.
     /// RFC 4456 §9 (cluster): the shorter list of clusters.
     /// RFC 4456 §9 (originator): the originator's identifier, where there is one.
+    /// RFC 9494 §4.4: a long-lived stale one loses before anything else is compared.
     #[test]
     fn every_step_decides_and_is_named() {
         let plain = || Attributes {
             as_path: as_path(&[1]),
             ..Attributes::default()
         };
-        let table: [(Case, Case, Reason); 9] = [
+        let table: [(Case, Case, Reason); 10] = [
+            (
+                (1, false, plain()),
+                (
+                    2,
+                    true,
+                    Attributes {
+                        communities: vec![LLGR_STALE],
+                        local_pref: Some(500),
+                        ..plain()
+                    },
+                ),
+                Reason::LongLivedStale,
+            ),
             (
                 (0, false, plain()),
                 (
@@ -524,12 +561,32 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_filters_priority_comes_before_preferences_and_ends_sharing() {
+        let preferred = Attributes {
+            local_pref: Some(500),
+            ..Attributes::default()
+        };
+        let (chosen, other) = ((2, false, Attributes::default()), (1, true, preferred));
+        let first = Candidate {
+            priority: 512,
+            ..candidate(&chosen)
+        };
+        assert_eq!(
+            explain(&[candidate(&other), first]),
+            [Some(Reason::Priority), None]
+        );
+        let equal = (3, false, Attributes::default());
+        assert_eq!(decide(&[first, candidate(&equal)]).ranked.as_slice(), [0]);
+    }
+
     /// RFC 7911 §3: paths of one peer are told apart by identifier, of which 0 is one.
     #[test]
     fn of_a_peers_equal_paths_the_lower_identifier_wins() {
         let attributes = Attributes::default();
         let of = |path_id| Candidate {
             attributes: &attributes,
+            priority: NORMAL_PRIORITY,
             source: Source::Peer {
                 key: peer(1).key,
                 router_id: address(1),

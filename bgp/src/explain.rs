@@ -126,9 +126,14 @@ pub(crate) fn told(
 }
 
 /// What import makes of a path as it came.
-pub(crate) fn imported<'a>(policy: &'a crate::Policy, prefix: Prefix, path: &Path) -> Option<Verdict<'a>> {
+pub(crate) fn imported<'a>(
+    local: &crate::Config,
+    policy: &'a crate::Policy,
+    prefix: Prefix,
+    path: &Path,
+) -> Option<Verdict<'a>> {
     let from = path.from.as_deref()?;
-    Some(import::judge(policy, from, prefix, &path.received.attributes))
+    Some(import::judge(local, policy, from, prefix, &path.received))
 }
 
 fn words(denial: Denial<'_>) -> String {
@@ -137,6 +142,10 @@ fn words(denial: Denial<'_>) -> String {
         Denial::Own => "the peer announced it to us".to_owned(),
         Denial::NotReflected => "it came by iBGP, and neither side is our client".to_owned(),
         Denial::Community(community) => format!("it carries {}", Community::Standard(community)),
+        Denial::LongLivedStale => {
+            "it is long-lived stale, and the peer did not announce long-lived graceful restart (RFC 9494)"
+                .to_owned()
+        }
         Denial::Leak => {
             "it would be a route leak: it came from a provider, a peer or a route server (RFC 9234)"
                 .to_owned()

@@ -7,9 +7,13 @@ use smallvec::SmallVec;
 
 use crate::config::{Config, NextHopMode, PeerConfig};
 use crate::decision::DEFAULT_LOCAL_PREF;
-use crate::filter::{NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED, Operation, Subject, Verdict};
+use crate::filter::{
+    NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED, NORMAL_PRIORITY, Operation, Subject, Verdict,
+};
 use crate::import::OwnNextHops;
+use crate::interfaces;
 use crate::leak;
+use crate::long_lived;
 use crate::rib::{Neighbor, Path, PrefixId, Rib, Route};
 use crate::wire::{Attributes, Context, NextHop};
 use crate::{Family, Prefix};
@@ -28,6 +32,8 @@ pub(crate) struct Target<'a> {
     pub(crate) own: OwnNextHops,
     /// How messages to it are coded, among it the families that it takes.
     pub(crate) context: &'a Context,
+    /// It knows what a long-lived stale route is.
+    pub(crate) takes_stale: bool,
 }
 
 /// Why a peer may not have a path.
@@ -41,6 +47,8 @@ pub(crate) enum Denial<'a> {
     NotReflected,
     /// It carries this well-known community (RFC 1997).
     Community(u32),
+    /// It is long-lived stale, which the peer does not know of (RFC 9494 §4.3).
+    LongLivedStale,
     /// It has come from above, and the peer is not below us (RFC 9234 §5).
     Leak,
     /// The export policy refuses it.
@@ -82,6 +90,9 @@ impl<'a> Target<'a> {
         if let Some(community) = self.forbidding_community(attributes) {
             return Err(Denial::Community(community));
         }
+        if long_lived::is_stale(attributes) && !self.takes_stale {
+            return Err(Denial::LongLivedStale);
+        }
         if self
             .peer
             .role(self.local)
@@ -89,11 +100,17 @@ impl<'a> Target<'a> {
         {
             return Err(Denial::Leak);
         }
+        let over = || {
+            let from = path.from.as_deref()?;
+            interfaces::towards(&self.local.interfaces, path.route.next_hop, from)
+        };
         let verdict = self.peer.export.judge(&Subject {
             prefix,
             attributes,
             learned: path.from.is_some(),
             external: self.external(),
+            priority: path.route.priority,
+            interface: self.peer.export.asks_for_interfaces().then(over).flatten(),
         });
         if verdict.accepted {
             Ok(verdict)
@@ -119,6 +136,7 @@ impl<'a> Target<'a> {
         for operation in operations {
             operation.apply(&mut attributes);
         }
+        long_lived::keep_mark(&route.attributes, &mut attributes);
         let attributes = if self.external() {
             self.external_attributes(attributes)
         } else {
@@ -127,6 +145,7 @@ impl<'a> Target<'a> {
         Some(Route {
             next_hop: Some(next_hop),
             attributes: Arc::new(attributes),
+            priority: NORMAL_PRIORITY,
         })
     }
 
@@ -166,9 +185,30 @@ impl<'a> Target<'a> {
             NextHopMode::Keep => true,
         };
         let foreign = self.context.extended_next_hop.contains(&family);
+        let learned = learned.and_then(|next_hop| self.beyond_link(next_hop, from));
         match learned.filter(|_| keeps) {
             Some(next_hop) => Some(next_hop).filter(|it| it.family() == family || foreign),
             None => self.own.of(family).or_else(|| self.own.v6.filter(|_| foreign)),
+        }
+    }
+
+    /// What is left of a learned next hop for the peer: a link-local address means something on its own link only
+    /// (RFC 2545 §3). A next hop that has no other is none, and we are the way.
+    fn beyond_link(&self, next_hop: NextHop, from: Option<&Neighbor>) -> Option<NextHop> {
+        let scope = self.peer.key.scope;
+        let shares_link = scope != 0 && from.is_some_and(|from| from.key.scope == scope);
+        match next_hop {
+            NextHop::V6 {
+                global,
+                link_local: Some(_),
+            } if !shares_link => {
+                let alone = NextHop::V6 {
+                    global,
+                    link_local: None,
+                };
+                (!next_hop.is_link_local()).then_some(alone)
+            }
+            NextHop::V4(_) | NextHop::V6 { .. } => Some(next_hop),
         }
     }
 
@@ -210,6 +250,7 @@ mod tests {
     use std::sync::LazyLock;
 
     use super::*;
+    use crate::filter::LLGR_STALE;
     use crate::testing::{address, config, peer};
     use crate::wire::{AsPath, Segment};
 
@@ -241,6 +282,7 @@ mod tests {
             router_id: address(id),
             external: peer.asn == EXTERNAL,
             client: peer.route_reflector_client,
+            local: address(1).into(),
         }
     }
 
@@ -252,6 +294,7 @@ mod tests {
         Route {
             next_hop: Some(NextHop::V4(address(77))),
             attributes: Arc::new(attributes),
+            priority: NORMAL_PRIORITY,
         }
     }
 
@@ -265,6 +308,7 @@ mod tests {
             peer,
             own,
             context: &PLAIN,
+            takes_stale: false,
         }
     }
 
@@ -299,6 +343,30 @@ mod tests {
                 hears,
                 "{source:?} to {to:?}"
             );
+        }
+    }
+
+    /// RFC 9494 §4.3 (advertisement): a long-lived stale route goes to those only that know of such, and keeps its mark
+    /// whatever a filter does.
+    #[test]
+    fn stale_routes_leave_with_their_mark_to_who_knows_it() {
+        let attributes = Attributes {
+            communities: vec![LLGR_STALE, 7],
+            ..Attributes::default()
+        };
+        let (local, to) = (config(1), external(2));
+        let route = learned(attributes);
+        let path = Path::new(None, Arc::new(route.clone()), None);
+        for takes_stale in [true, false] {
+            let target = Target {
+                takes_stale,
+                ..target(&local, &to)
+            };
+            let denial = (!takes_stale).then_some(Denial::LongLivedStale);
+            assert_eq!(target.admit(prefix(), &path).err(), denial);
+            let strip = [Operation::SetCommunities(Vec::new())];
+            let sent = target.route(Family::Ipv4Unicast, None, &route, &strip).unwrap();
+            assert_eq!(sent.attributes.communities, [LLGR_STALE]);
         }
     }
 
@@ -375,6 +443,7 @@ mod tests {
             let route = Route {
                 next_hop,
                 attributes: Arc::default(),
+                priority: NORMAL_PRIORITY,
             };
             let source = source.map(|peer| from(&peer, 3));
             let sent = target(&local, &to)
@@ -386,6 +455,7 @@ mod tests {
         let route = Route {
             next_hop: None,
             attributes: Arc::default(),
+            priority: NORMAL_PRIORITY,
         };
         assert_eq!(
             target(&local, &to).route(Family::Ipv6Unicast, None, &route, &[]),
@@ -425,10 +495,12 @@ mod tests {
                 peer: &to,
                 own,
                 context,
+                takes_stale: false,
             };
             let route = Route {
                 next_hop,
                 attributes: Arc::default(),
+                priority: NORMAL_PRIORITY,
             };
             let source = next_hop.map(|_| from(&client, 3));
             let sent = target.route(Family::Ipv4Unicast, source.as_ref(), &route, &[]);

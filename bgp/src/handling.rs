@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::filter::{GRACEFUL_SHUTDOWN, Operation};
+use crate::long_lived;
 use crate::wire::{AsPath, Attributes};
 use crate::{Config, Family, PeerConfig};
 
@@ -114,6 +115,7 @@ impl Handling {
         for operation in operations {
             operation.apply(&mut changed);
         }
+        long_lived::keep_mark(attributes, &mut changed);
         if leaving(&changed) {
             changed.local_pref = Some(0);
         }

@@ -6,8 +6,9 @@
 use std::fmt;
 
 use crate::config::{Config, PeerConfig, Policy};
-use crate::filter::{Subject, Verdict};
-use crate::rib::Neighbor;
+use crate::filter::{NORMAL_PRIORITY, Subject, Verdict};
+use crate::interfaces;
+use crate::rib::{Neighbor, Route};
 use crate::wire::{Attributes, NextHop};
 use crate::{Family, Prefix};
 
@@ -24,6 +25,8 @@ pub(crate) enum Refusal {
     OwnCluster,
     /// It leads to ourselves.
     OwnNextHop,
+    /// It is link-local, on a link that nobody knows.
+    UnknownLink,
     /// A neighbor below us, or beside us, passed on what it had from above (RFC 9234 §5).
     Leaked,
     /// The import policy.
@@ -38,6 +41,7 @@ impl fmt::Display for Refusal {
             Self::OwnOriginator => "its ORIGINATOR_ID is our own BGP identifier",
             Self::OwnCluster => "our own cluster is in its CLUSTER_LIST",
             Self::OwnNextHop => "its next hop is our own address",
+            Self::UnknownLink => "its next hop is link-local, and the session is not",
             Self::Leaked => "its ONLY_TO_CUSTOMER says that the peer leaks it",
             Self::Policy => "the import policy refuses the prefix",
         })
@@ -89,6 +93,8 @@ pub(crate) fn loops(
         .any(|it| it.address() == next_hop.address())
     {
         Some(Refusal::OwnNextHop)
+    } else if peer.key.scope == 0 && next_hop.is_link_local() {
+        Some(Refusal::UnknownLink)
     } else {
         None
     }
@@ -96,15 +102,19 @@ pub(crate) fn loops(
 
 /// What the import policy makes of a route that `from` announced.
 pub(crate) fn judge<'a>(
+    local: &Config,
     policy: &'a Policy,
     from: &Neighbor,
     prefix: Prefix,
-    attributes: &Attributes,
+    route: &Route,
 ) -> Verdict<'a> {
+    let over = || interfaces::towards(&local.interfaces, route.next_hop, from);
     policy.judge(&Subject {
         prefix,
-        attributes,
+        attributes: &route.attributes,
         learned: true,
         external: from.external,
+        priority: NORMAL_PRIORITY,
+        interface: policy.asks_for_interfaces().then(over).flatten(),
     })
 }

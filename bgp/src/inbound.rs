@@ -2,7 +2,8 @@
 //!
 //! The paths themselves are in the [`Rib`]; here is the book that finds them again. A peer that restarts
 //! gracefully leaves its paths behind as *stale* (RFC 4724 §4.2): they are used like any other until it has
-//! announced them again, has said that it announced all (End-of-RIB), or its time is up.
+//! announced them again, has said that it announced all (End-of-RIB), or its time is up. Where both sides want it,
+//! they stay for a long time after that, as the last to be taken (RFC 9494 §4.2).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,11 +12,13 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use crate::config::{Config, PeerConfig};
-use crate::filter::{Step, Verdict};
+use crate::filter::{NORMAL_PRIORITY, Step, Verdict};
 use crate::import::{self, OwnNextHops, Refusal};
 use crate::leak::Relation;
+use crate::long_lived;
 use crate::repetition::Repetitions;
 use crate::rib::{Neighbor, Path, PrefixId, Rib, Route, Standing};
+use crate::session::retention::{Fate, Forwarding, Retention, Times};
 use crate::wire::{Attributes, NextHop, Nlri, Update};
 use crate::{Family, PeerKey, Prefix};
 
@@ -28,8 +31,8 @@ pub(crate) struct Inbound {
     /// How many paths the peer announces, by family.
     received: [u64; Family::ALL.len()],
     accepted: u64,
-    /// When stale paths are dropped, if there are any.
-    pub(crate) stale_until: Option<Instant>,
+    /// How long stale paths stay, by family.
+    retention: [Retention; Family::ALL.len()],
     /// What the peer is repeating.
     repetitions: Repetitions,
 }
@@ -78,7 +81,7 @@ impl<'a> Gate<'a> {
         changed: &mut Changed<'a>,
         rib: &mut Rib,
     ) -> Path {
-        let verdict = import::judge(&self.peer.import, self.from, prefix, &received.attributes);
+        let verdict = import::judge(self.local, &self.peer.import, self.from, prefix, received);
         let refusal = looped.or_else(|| (!verdict.accepted).then_some(Refusal::Policy));
         let mut path = Path::new(Some(self.from.clone()), received.clone(), refusal);
         if refusal.is_none() {
@@ -105,6 +108,7 @@ impl<'a> Gate<'a> {
             Some(attributes) => rib.intern(Route {
                 next_hop: received.next_hop,
                 attributes: Arc::new(attributes),
+                priority: verdict.priority(),
             }),
             None => received.clone(),
         }
@@ -119,7 +123,7 @@ impl Inbound {
             prefixes: BTreeSet::new(),
             received: [0; Family::ALL.len()],
             accepted: 0,
-            stale_until: None,
+            retention: [Retention::Idle; Family::ALL.len()],
             repetitions: Repetitions::default(),
         }
     }
@@ -156,6 +160,7 @@ impl Inbound {
             let route = Route {
                 next_hop: Some(reach.next_hop),
                 attributes: attributes.clone(),
+                priority: NORMAL_PRIORITY,
             };
             let received = rib.intern(route);
             let mut changed = Changed::default();
@@ -168,25 +173,109 @@ impl Inbound {
         }
     }
 
-    /// The session is over. Paths of `kept` families become stale; those that were so already go, as do all
-    /// others (RFC 4724 §4.2). That a refresh was under way is forgotten.
-    pub(crate) fn lose(&mut self, kept: &[Family], rib: &mut Rib) {
+    /// The session is over, and the paths of each family stay for the times that `times` says. That a refresh was under
+    /// way is forgotten.
+    pub(crate) fn lose(&mut self, now: Instant, times: impl Fn(Family) -> Times, rib: &mut Rib) {
         self.repetitions = Repetitions::default();
-        for place in self.places(&Family::ALL, rib) {
-            let prefix = rib.prefix(place.0);
-            let keeps = prefix.is_some_and(|prefix| kept.contains(&prefix.family()));
-            match self.path_mut(place, rib) {
-                Some(path) if keeps && path.standing != Standing::Stale => path.standing = Standing::Stale,
-                Some(_) | None => self.remove(place, rib),
+        for family in Family::ALL {
+            let (before, times) = (self.retention[family as usize], times(family));
+            self.retention[family as usize] = before.lost(now, times);
+            self.settle(family, |standing| before.fate(standing, times), rib);
+            if self.received_of(family) == 0 {
+                self.retention[family as usize] = Retention::Idle;
             }
         }
     }
 
-    /// Drops the stale paths of some families.
-    pub(crate) fn sweep(&mut self, families: &[Family], rib: &mut Rib) {
-        if self.stale_until.is_some() {
-            self.drop_paths(families, Standing::Stale, rib);
+    /// All of the peer's paths go.
+    pub(crate) fn clear(&mut self, rib: &mut Rib) {
+        self.repetitions = Repetitions::default();
+        for family in Family::ALL {
+            self.retention[family as usize] = Retention::Idle;
+            self.settle(family, |_| Fate::Goes, rib);
         }
+    }
+
+    /// The session is up again: stale paths of families whose forwarding state the peer has lost go.
+    pub(crate) fn resume(&mut self, now: Instant, kept: impl Fn(Family) -> Forwarding, rib: &mut Rib) {
+        for family in Family::ALL {
+            let kept = kept(family);
+            let before = self.retention[family as usize];
+            self.retention[family as usize] = before.back(now, kept);
+            self.outdate(family, [!kept.restart, !kept.long_lived].map(goes), before, rib);
+        }
+    }
+
+    /// Drops the stale paths of a family: the peer has announced all that it has, or stands for another one.
+    pub(crate) fn sweep(&mut self, family: Family, rib: &mut Rib) {
+        let before = std::mem::take(&mut self.retention[family as usize]);
+        self.outdate(family, [Fate::Goes; 2], before, rib);
+    }
+
+    /// Drops all stale paths.
+    pub(crate) fn drop_stale(&mut self, rib: &mut Rib) {
+        for family in Family::ALL {
+            self.sweep(family, rib);
+        }
+    }
+
+    /// Lets time pass for stale paths, and for what the peer takes too long to announce again.
+    pub(crate) fn expire(&mut self, now: Instant, rib: &mut Rib) {
+        for family in self.repetitions.take_overdue(now) {
+            tracing::warn!(peer = %self.key.address, %family, "the peer does not end its route refresh");
+            self.end_refresh(family, rib);
+        }
+        for family in Family::ALL {
+            let before = self.retention[family as usize];
+            let (after, stale, long_lived) = before.expire(now);
+            self.retention[family as usize] = after;
+            self.outdate(family, [stale, long_lived], before, rib);
+        }
+    }
+
+    /// When [`expire`](Self::expire) is due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let retained = self.retention.iter().filter_map(|it| it.deadline());
+        retained.chain(self.repetitions.deadline()).min()
+    }
+
+    /// What becomes of stale paths, and of long-lived stale ones, of a family that may have some.
+    fn outdate(&mut self, family: Family, [stale, long_lived]: [Fate; 2], before: Retention, rib: &mut Rib) {
+        if before == Retention::Idle || [stale, long_lived] == [Fate::Stays; 2] {
+            return;
+        }
+        let fate = |standing| match standing {
+            Standing::Stale => stale,
+            Standing::LongLived => long_lived,
+            Standing::Firm | Standing::Unrepeated => Fate::Stays,
+        };
+        self.settle(family, fate, rib);
+    }
+
+    /// Does to a family's paths what becomes of them.
+    fn settle(&mut self, family: Family, fate: impl Fn(Standing) -> Fate, rib: &mut Rib) {
+        for place in self.places(&[family], rib) {
+            let Some(path) = self.path_mut(place, rib) else {
+                continue;
+            };
+            match fate(path.standing) {
+                Fate::Stays => {}
+                Fate::Stale => path.standing = Standing::Stale,
+                Fate::LongLived if !long_lived::is_unwilling(path) => {
+                    let path = path.clone();
+                    self.outlive(place, path, rib);
+                }
+                Fate::LongLived | Fate::Goes => self.remove(place, rib),
+            }
+        }
+    }
+
+    /// Makes a path a long-lived stale one.
+    fn outlive(&mut self, (id, _): Place, mut path: Path, rib: &mut Rib) {
+        let Some(prefix) = rib.prefix(id) else { return };
+        path.route = rib.intern(long_lived::marked(&path.route));
+        path.standing = Standing::LongLived;
+        self.insert(prefix, path, rib);
     }
 
     /// The peer begins to repeat all its routes of a family (RFC 7313 §4); another beginning begins anew.
@@ -203,43 +292,7 @@ impl Inbound {
     /// without a beginning finds nothing.
     pub(crate) fn end_refresh(&mut self, family: Family, rib: &mut Rib) {
         self.repetitions.end(family);
-        self.drop_paths(&[family], Standing::Unrepeated, rib);
-    }
-
-    /// When [`expire`](Self::expire) is due.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.stale_until
-            .into_iter()
-            .chain(self.repetitions.deadline())
-            .min()
-    }
-
-    /// Drops what the peer has taken too long to announce again.
-    pub(crate) fn expire(&mut self, now: Instant, rib: &mut Rib) {
-        if self.stale_until.is_some_and(|until| until <= now) {
-            self.drop_stale(rib);
-        }
-        for family in self.repetitions.take_overdue(now) {
-            tracing::warn!(peer = %self.key.address, %family, "the peer does not end its route refresh");
-            self.drop_paths(&[family], Standing::Unrepeated, rib);
-        }
-    }
-
-    /// Drops all stale paths.
-    pub(crate) fn drop_stale(&mut self, rib: &mut Rib) {
-        self.sweep(&Family::ALL, rib);
-        self.stale_until = None;
-    }
-
-    fn drop_paths(&mut self, families: &[Family], standing: Standing, rib: &mut Rib) {
-        for place in self.places(families, rib) {
-            if self
-                .path(place, rib)
-                .is_some_and(|path| path.standing == standing)
-            {
-                self.remove(place, rib);
-            }
-        }
+        self.settle(family, |standing| goes(standing == Standing::Unrepeated), rib);
     }
 
     /// The peer's paths of these families.
@@ -276,6 +329,9 @@ impl Inbound {
             let judged = gate.judge(prefix, &received, looped, &mut Changed::default(), rib);
             let mut judged = judged.with_id(path_id);
             judged.standing = standing;
+            if standing == Standing::LongLived {
+                judged.route = rib.intern(long_lived::marked(&judged.route));
+            }
             if self.path(place, rib).is_some_and(|path| !path.is_as(&judged)) {
                 self.insert(prefix, judged, rib);
             }
@@ -300,4 +356,9 @@ impl Inbound {
             }
         }
     }
+}
+
+/// The fate of what goes or stays.
+fn goes(it: bool) -> Fate {
+    if it { Fate::Goes } else { Fate::Stays }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -19,13 +19,11 @@ use crate::outbound::Outbound;
 use crate::rib::{Neighbor, PrefixId, Rib};
 use crate::session::negotiate::Restarted;
 use crate::session::peering::Peering;
+use crate::session::retention::Times;
 use crate::session::{Link, Loss, Session};
 use crate::status::{Fault, LimitSnapshot, PeerSnapshot, State};
 use crate::wire::{NextHop, RouteRefresh, Update};
 use crate::{ANY_EXTERNAL_AS, Family, Prefix};
-
-/// How long stale paths wait for a peer that is back but does not say End-of-RIB.
-const STALE_LIMIT: Duration = Duration::from_secs(360);
 
 /// A configured peer.
 #[derive(Debug)]
@@ -114,22 +112,12 @@ impl Peer {
         local: &Config,
         rib: &mut Rib,
     ) {
-        let kept = session.restart.iter().flat_map(|it| &it.families);
-        let kept: Vec<Family> = kept
-            .filter(|(_, forwarding)| *forwarding)
-            .map(|(family, _)| *family)
-            .collect();
-        let dropped: Vec<Family> = Family::ALL
-            .into_iter()
-            .filter(|family| !kept.contains(family))
-            .collect();
-        self.inbound.sweep(&dropped, rib);
-        self.inbound.stale_until = self.inbound.stale_until.map(|_| now + STALE_LIMIT);
+        self.inbound.resume(now, |family| session.forwarding(family), rib);
         self.outbound.start(session.families(), rib);
         self.met = true;
         self.last_error = None;
         self.live = Some(Live {
-            neighbor: Arc::new(neighbor(local, &self.config, &session)),
+            neighbor: Arc::new(neighbor(local, &self.config, link, &session)),
             own: own_next_hops(&self.config, link),
             awaited: session.families().to_vec(),
             confused: false,
@@ -142,14 +130,15 @@ impl Peer {
     pub(crate) fn down(&mut self, session: &Session, loss: &Loss, now: Instant, rib: &mut Rib) {
         self.live = None;
         self.outbound.clear(rib);
-        let restart = session.restart.as_ref().filter(|_| loss.keeps_routes(session));
-        let kept: Vec<Family> = restart
-            .iter()
-            .flat_map(|it| &it.families)
-            .map(|(family, _)| *family)
-            .collect();
-        self.inbound.lose(&kept, rib);
-        self.inbound.stale_until = restart.map(|it| now + Duration::from_secs(it.restart_time.into()));
+        let keeps = loss.keeps_routes(session);
+        let times = |family| {
+            if keeps {
+                session.times(family)
+            } else {
+                Times::default()
+            }
+        };
+        self.inbound.lose(now, times, rib);
     }
 
     /// Notes why an attempt or a session ended. That one of two connections won is nobody's error.
@@ -168,11 +157,9 @@ impl Peer {
 
     /// All initial routes of a family have come: what the peer did not announce again is gone.
     pub(crate) fn end_of_rib(&mut self, family: Family, rib: &mut Rib) {
-        self.inbound.sweep(&[family], rib);
-        let Some(live) = &mut self.live else { return };
-        live.awaited.retain(|awaited| *awaited != family);
-        if live.awaited.is_empty() {
-            self.inbound.stale_until = None;
+        self.inbound.sweep(family, rib);
+        if let Some(live) = &mut self.live {
+            live.awaited.retain(|awaited| *awaited != family);
         }
     }
 
@@ -209,7 +196,7 @@ impl Peer {
     /// Applies changed settings to the session as it stands: paths are judged and announced anew.
     pub(crate) fn reapply(&mut self, local: &Config, rib: &mut Rib) {
         let Some(live) = &mut self.live else { return };
-        live.neighbor = Arc::new(neighbor(local, &self.config, &live.session));
+        live.neighbor = Arc::new(neighbor(local, &self.config, live.link, &live.session));
         live.own = own_next_hops(&self.config, live.link);
         if let Some(gate) = gate(&self.config, self.live.as_ref(), local) {
             self.inbound.judge_again(gate, rib);
@@ -324,6 +311,7 @@ fn target<'a>(config: &'a PeerConfig, live: &'a Live, local: &'a Config) -> Targ
         peer: config,
         own: live.own,
         context: &live.session.context,
+        takes_stale: live.session.takes_stale,
     }
 }
 
@@ -347,16 +335,18 @@ fn gate<'a>(config: &'a PeerConfig, live: Option<&'a Live>, local: &'a Config) -
     })
 }
 
-fn neighbor(local: &Config, config: &PeerConfig, session: &Session) -> Neighbor {
+fn neighbor(local: &Config, config: &PeerConfig, link: Link, session: &Session) -> Neighbor {
     Neighbor {
         key: config.key,
         router_id: session.router_id,
         external: config.is_external(local),
         client: config.route_reflector_client,
+        local: link.local,
     }
 }
 
-/// Our next hops: as configured, else our end of the connection.
+/// Our next hops: as configured, else our end of the connection. Where that is link-local, the peer is on the link, so
+/// it gets the link-local address beside a global one (RFC 2545 §3).
 fn own_next_hops(config: &PeerConfig, link: Link) -> OwnNextHops {
     let ends = [config.local_address, Some(link.local)];
     let mut own = OwnNextHops {
@@ -371,6 +361,11 @@ fn own_next_hops(config: &PeerConfig, link: Link) -> OwnNextHops {
             IpAddr::V4(address) => own.v4.get_or_insert(NextHop::V4(address)),
             IpAddr::V6(address) => own.v6.get_or_insert_with(|| next_hop_v6(address)),
         };
+    }
+    if let (IpAddr::V6(end), Some(NextHop::V6 { link_local, .. })) = (link.local, &mut own.v6)
+        && end.is_unicast_link_local()
+    {
+        link_local.get_or_insert(end);
     }
     own
 }

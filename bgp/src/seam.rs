@@ -1,9 +1,11 @@
 //! The seam between the speaker and its driver: what happens to it, and what it asks for.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::interfaces::Interface;
 use crate::status::Fault;
 use crate::wire::{Context, Message, NextHop, Notification};
 use crate::{PeerConfig, PeerKey, Prefix, RangeConfig};
@@ -12,6 +14,36 @@ use crate::{PeerConfig, PeerKey, Prefix, RangeConfig};
 /// the driver's numbers have the highest bit set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
+
+/// A next hop as packets go to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Gateway {
+    /// The router's address.
+    pub address: IpAddr,
+    /// The interface that it is reached over: its index, for link-local addresses; 0 otherwise.
+    pub scope: u32,
+}
+
+impl Gateway {
+    /// What a next hop from a session over `scope` leads to. There, where one is given, it is the link-local address:
+    /// this neighbour shares the link with us (RFC 2545 §2), and nothing else may tell how to reach the global one.
+    #[must_use]
+    pub fn new(next_hop: NextHop, scope: u32) -> Self {
+        match next_hop {
+            NextHop::V6 {
+                global: _,
+                link_local: Some(link_local),
+            } if scope != 0 => Self {
+                address: link_local.into(),
+                scope,
+            },
+            NextHop::V4(_) | NextHop::V6 { .. } => Self {
+                address: next_hop.address(),
+                scope: 0,
+            },
+        }
+    }
+}
 
 /// What happens to the speaker.
 #[derive(Clone, Debug)]
@@ -78,14 +110,29 @@ pub enum Input {
         /// Which.
         conn: ConnId,
     },
+    /// Whether peers are configured whose address is not known yet: as long as there are any, the start waits for them
+    /// as for peers that do not answer.
+    Unfound(bool),
     /// BFD has seen the path to the peer fail: its session, if there is one, ends at once, and graceful restart
     /// keeps none of its routes (RFC 5882 §4.3, RFC 9384 §3).
     PathDown(PeerKey),
+    /// Over which interfaces we reach others now: filters that ask for them judge anew.
+    Interfaces(Arc<[Interface]>),
     /// Nothing but time has passed.
     Tick,
     /// The process ends: with graceful restart offered, leave without a NOTIFICATION so that peers keep
     /// our routes; otherwise cease.
     Shutdown,
+}
+
+/// Where packets of a prefix go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Through any of these, the best first; through none: nowhere.
+    pub next_hops: Vec<Gateway>,
+    /// The route's metric in the kernel: [`NORMAL_PRIORITY`](crate::filter::NORMAL_PRIORITY), unless a filter set
+    /// another.
+    pub priority: u32,
 }
 
 /// What the speaker asks of its driver.
@@ -120,12 +167,12 @@ pub enum Output {
         /// Which.
         conn: ConnId,
     },
-    /// The best paths of a prefix changed; an empty list means unreachable. Own prefixes do not appear.
+    /// The best paths of a prefix changed. Own prefixes do not appear.
     Selected {
         /// Which prefix.
         prefix: Prefix,
-        /// The next hops, best first.
-        next_hops: Vec<NextHop>,
+        /// Where it leads now.
+        choice: Choice,
     },
     /// Every configured peer has told all its routes (End-of-RIB), two seconds after the start at the earliest,
     /// or [`deferral`](crate::Config::deferral) is up: what the kernel holds and the speaker has not selected is

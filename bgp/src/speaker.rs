@@ -20,6 +20,8 @@ pub use crate::config::{Config, NextHopMode, PeerConfig, PeerKey, Policy};
 use crate::convergence::Convergence;
 use crate::dynamic::Ranges;
 use crate::explain::{self, ExplainedPath, Explanation, RuleName};
+use crate::filter::NORMAL_PRIORITY;
+use crate::interfaces::Interface;
 use crate::peer::Peer;
 use crate::rib::{Path, Rib, Route};
 pub use crate::seam::{ConnId, Input, Output};
@@ -51,6 +53,8 @@ pub struct Speaker {
     ranges: Ranges,
     /// Dynamic neighbours that may have gone.
     leaving: BTreeSet<PeerKey>,
+    /// There are peers whose address is not known yet.
+    unfound: bool,
     convergence: Convergence,
     outputs: VecDeque<Output>,
     /// How many connections have been dialled.
@@ -73,6 +77,7 @@ impl Speaker {
             unsent: BTreeSet::new(),
             ranges: Ranges::default(),
             leaving: BTreeSet::new(),
+            unfound: false,
             convergence: Convergence::new(config.restarted, config.deferral),
             outputs: VecDeque::new(),
             dialled: 0,
@@ -122,7 +127,9 @@ impl Speaker {
             }
             Input::Faulty { conn, faults } => self.faulty(conn, &faults),
             Input::Drained { conn } => self.drained(conn),
+            Input::Unfound(some) => self.unfound = some,
             Input::PathDown(key) => self.path_down(now, key),
+            Input::Interfaces(interfaces) => self.set_interfaces(interfaces),
             Input::Tick => {}
             Input::Shutdown => return self.shutdown(now),
         }
@@ -155,6 +162,12 @@ impl Speaker {
         self.peers.values().map(Peer::snapshot).collect()
     }
 
+    /// Whether there is such a peer, configured or come from a range.
+    #[must_use]
+    pub fn has_peer(&self, key: PeerKey) -> bool {
+        self.peers.contains_key(&key)
+    }
+
     /// Every path of every prefix, in order of prefix, the best first.
     #[must_use]
     pub fn paths(&self) -> Vec<PathSnapshot> {
@@ -167,7 +180,7 @@ impl Speaker {
         let id = self.rib.id(prefix)?;
         let rule = |path: &Path| {
             let from = self.peers.get(&path.from.as_ref()?.key)?;
-            let verdict = explain::imported(&from.config.import, prefix, path)?;
+            let verdict = explain::imported(&self.config, &from.config.import, prefix, path)?;
             RuleName::of_import(verdict, prefix.family())
         };
         let paths = self.rib.explain(id).into_iter();
@@ -238,7 +251,7 @@ impl Speaker {
         self.ranges.forget(key);
         self.leaving.remove(&key);
         if let Some(mut peer) = self.peers.remove(&key) {
-            peer.inbound.lose(&[], &mut self.rib);
+            peer.inbound.clear(&mut self.rib);
             if let Some(at) = peer.scheduled {
                 self.deadlines.remove(&(at, key));
             }
@@ -246,10 +259,23 @@ impl Speaker {
         }
     }
 
+    fn set_interfaces(&mut self, interfaces: Arc<[Interface]>) {
+        self.config.interfaces = interfaces;
+        let asking = self
+            .peers
+            .iter_mut()
+            .filter(|(_, it)| it.config.asks_for_interfaces());
+        for (key, peer) in asking {
+            peer.reapply(&self.config, &mut self.rib);
+            self.unsent.insert(*key);
+        }
+    }
+
     fn originate(&mut self, prefix: Prefix) {
         let route = Route {
             next_hop: None,
             attributes: Arc::new(Attributes::default()),
+            priority: NORMAL_PRIORITY,
         };
         let route = self.rib.intern(route);
         self.rib.insert(prefix, Path::new(None, route, None));

@@ -126,11 +126,13 @@ pub struct PathSnapshot {
     pub path_id: Option<u32>,
     /// With which attributes.
     pub attributes: Arc<Attributes>,
+    /// Its rank in the kernel, the lowest first.
+    pub priority: u32,
     /// It is the best path.
     pub best: bool,
     /// It shares traffic with the best path.
     pub multipath: bool,
-    /// The peer is restarting, and the path outlives its session for a while (RFC 4724 §4.2).
+    /// The peer is restarting or lost, and the path outlives its session for a while (RFC 4724 §4.2, RFC 9494 §4.2).
     pub stale: bool,
     /// Why it is not the best.
     pub reason: Option<String>,

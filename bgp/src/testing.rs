@@ -30,6 +30,7 @@ pub(crate) fn config(id: u8) -> Config {
         restarted: false,
         deferral: Duration::from_secs(10),
         farewell: String::new(),
+        interfaces: [].into(),
         seed: id.into(),
         max_paths: 8,
     }

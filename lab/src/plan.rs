@@ -460,6 +460,7 @@ impl Plan {
             passive: false,
             hold_time: BgpConfigurationSpec::default().hold_time,
             max_restart_time: BgpConfigurationSpec::default().node_mesh_max_restart_time,
+            long_lived_stale_time: 0,
             filters: Vec::new(),
             local_as_number: None,
             allowed_local_as_numbers: 0,

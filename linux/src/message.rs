@@ -8,7 +8,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
-use manx_routes::{Actual, Hop, METRIC, Route, Target};
+use manx_routes::{Actual, Hop, Route, Target};
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth};
@@ -166,7 +166,7 @@ pub(crate) fn replace_table_route(route: &Route) -> Request {
 fn table_route(wanted: &Route, flags: u16) -> Request {
     let route = route(wanted.prefix, &wanted.target)
         .protocol(wanted.source.protocol().into())
-        .priority(METRIC);
+        .priority(wanted.metric);
     Request {
         message: RouteNetlinkMessage::NewRoute(route.build()),
         flags,

@@ -113,15 +113,18 @@ impl Netns {
     }
 
     /// Runs `work` in a thread of its own inside the namespace, and waits for it. Sockets that it returns
-    /// stay in the namespace; a panic goes on in the caller.
+    /// stay in the namespace; a panic goes on in the caller. Work in the calling thread's own namespace needs no
+    /// right to enter any.
     ///
     /// # Errors
     /// [`Error::Os`] if the process may not enter the namespace.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         in_thread(|| {
-            setns(&*self.0, CloneFlags::CLONE_NEWNET)
-                .map_err(io::Error::from)
-                .map_err(Error::os("enter a network namespace"))?;
+            if Self::current()?.inode()? != self.inode()? {
+                setns(&*self.0, CloneFlags::CLONE_NEWNET)
+                    .map_err(io::Error::from)
+                    .map_err(Error::os("enter a network namespace"))?;
+            }
             Ok(work())
         })
     }

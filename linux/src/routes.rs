@@ -13,12 +13,9 @@ use crate::{message, nl};
 /// Why the kernel did not make a change.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
-    /// A route with this prefix and our metric is there already, and not known to be ours.
-    #[error(
-        "a route of another owner has this prefix and metric {}: it stays, and ours waits",
-        manx_routes::METRIC
-    )]
-    Occupied,
+    /// A route with this prefix and metric is there already, and not known to be ours.
+    #[error("a route of another owner has this prefix and metric {0}: it stays, and ours waits")]
+    Occupied(u32),
     /// The gateway is not on any network of ours, or its interface is down.
     #[error("the gateway is not reachable over any interface that is up: {0}")]
     Unreachable(Refusal),
@@ -121,7 +118,7 @@ fn meaning(change: &Change, outcome: Result<(), Refusal>) -> Result<(), CommitEr
     let Err(refusal) = outcome else { return Ok(()) };
     match (change, refusal.errno) {
         (Change::Delete { .. }, Errno::ESRCH) => Ok(()),
-        (Change::Add(_), Errno::EEXIST) => Err(CommitError::Occupied),
+        (Change::Add(route), Errno::EEXIST) => Err(CommitError::Occupied(route.metric)),
         (_, Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENETDOWN) => {
             Err(CommitError::Unreachable(refusal))
         }

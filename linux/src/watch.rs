@@ -41,6 +41,13 @@ const GROUPS: [u32; 5] = [
     libc::RTNLGRP_IPV6_ROUTE,
 ];
 
+/// Those of links and addresses alone.
+const LINK_GROUPS: [u32; 3] = [
+    libc::RTNLGRP_LINK,
+    libc::RTNLGRP_IPV4_IFADDR,
+    libc::RTNLGRP_IPV6_IFADDR,
+];
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -73,7 +80,15 @@ impl Watcher {
     /// # Errors
     /// [`Error::Os`] where the process may not have sockets or no more files.
     pub fn open(except: Option<u32>) -> Result<Self> {
-        Self::over(subscribe(except)?)
+        Self::over(subscribe(except, &GROUPS)?)
+    }
+
+    /// Watches the interfaces of the calling thread's namespace and their addresses, and no routes.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn links() -> Result<Self> {
+        Self::over(subscribe(None, &LINK_GROUPS)?)
     }
 
     /// Watches another namespace.
@@ -81,7 +96,7 @@ impl Watcher {
     /// # Errors
     /// As [`Self::open`], or if the namespace cannot be entered.
     pub fn open_in(netns: &Netns, except: Option<u32>) -> Result<Self> {
-        Self::over(netns.run(|| subscribe(except))??)
+        Self::over(netns.run(|| subscribe(except, &GROUPS))??)
     }
 
     fn over(socket: sys::Socket) -> Result<Self> {
@@ -149,14 +164,14 @@ impl Watcher {
     }
 }
 
-fn subscribe(except: Option<u32>) -> Result<sys::Socket> {
+fn subscribe(except: Option<u32>, groups: &[u32]) -> Result<sys::Socket> {
     let subscribed = || -> io::Result<sys::Socket> {
         let (socket, _) = nl::open(RECEIVE_QUEUE)?;
         if let Some(port) = except {
             SockRef::from(&socket).attach_filter(&all_but_from(port))?;
         }
-        for group in GROUPS {
-            socket.add_membership(group)?;
+        for group in groups {
+            socket.add_membership(*group)?;
         }
         socket.set_non_blocking(true)?;
         Ok(socket)

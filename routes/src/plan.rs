@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use ipnetwork::IpNetwork;
 
-use crate::route::{Actual, METRIC, Route};
+use crate::route::{Actual, Route};
 use crate::table::Full;
 
 /// One change of the kernel's main table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Adds a route where no route of that prefix and [`METRIC`] is; the kernel refuses if there is one.
+    /// Adds a route where no route of that prefix and metric is; the kernel refuses if there is one.
     Add(Route),
     /// Puts the route in the place of ours with the same prefix and metric, hops and all, in one step.
     Replace(Route),
@@ -39,14 +39,15 @@ impl Change {
 /// The changes that make our part of `actual` equal to `wanted`, in the order to make them: what is missing
 /// or different first, what is too much last, so that a prefix split or joined is never without a route.
 ///
-/// Foreign routes are never touched. Where one holds a wanted prefix with our metric, the plan says `Add`,
+/// Foreign routes are never touched. Where one holds a wanted prefix with the wanted metric, the plan says `Add`,
 /// the kernel refuses it, and the owner tries again until the foreign route has gone.
 #[must_use]
 pub fn plan(wanted: &Full, actual: &[Actual]) -> Vec<Change> {
     let mut found: BTreeMap<IpNetwork, Found<'_>> = BTreeMap::new();
     for route in actual {
         let at = found.entry(route.prefix).or_default();
-        match (route.is_ours(), route.metric == METRIC) {
+        let metric = wanted.get(&route.prefix).map(|wanted| wanted.metric);
+        match (route.is_ours(), metric == Some(route.metric)) {
             (true, true) => at.ours.push(route),
             (true, false) => at.misplaced.push(route),
             (false, true) => at.foreign = true,
@@ -60,9 +61,8 @@ pub fn plan(wanted: &Full, actual: &[Actual]) -> Vec<Change> {
             None => changes.push(Change::Add(route.clone())),
         }
     }
-    for (prefix, found) in &found {
-        let ours = found.ours.iter().filter(|_| !wanted.contains_key(prefix));
-        changes.extend(ours.chain(&found.misplaced).copied().map(delete));
+    for found in found.values() {
+        changes.extend(found.misplaced.iter().copied().map(delete));
     }
     changes
 }
@@ -70,11 +70,11 @@ pub fn plan(wanted: &Full, actual: &[Actual]) -> Vec<Change> {
 /// What the kernel holds for one prefix.
 #[derive(Default)]
 struct Found<'a> {
-    /// Ours, with our metric. More than one only if somebody appended by hand.
+    /// Ours, with the wanted metric. More than one only if somebody appended by hand.
     ours: Vec<&'a Actual>,
-    /// Ours, with a metric that we do not use (any more).
+    /// Ours, with a metric that is not wanted (any more).
     misplaced: Vec<&'a Actual>,
-    /// Somebody else's has our metric.
+    /// Somebody else's has the wanted metric.
     foreign: bool,
 }
 
@@ -93,7 +93,7 @@ impl Found<'_> {
     }
 }
 
-fn delete(route: &Actual) -> Change {
+pub(crate) fn delete(route: &Actual) -> Change {
     Change::Delete {
         prefix: route.prefix,
         protocol: route.protocol,
@@ -108,7 +108,7 @@ mod tests {
 
     use super::*;
     use crate::testing::{Kernel, actual, as_actual, hop, net, proptest_config, update};
-    use crate::{PROTOCOL_BGP, Source, Table, Target};
+    use crate::{METRIC, PROTOCOL_BGP, Source, Table, Target};
 
     fn wanted(prefix: &str, target: Target) -> Full {
         let prefix = net(prefix);
@@ -118,6 +118,7 @@ mod tests {
                 prefix,
                 target,
                 source: Source::Bgp,
+                metric: METRIC,
             },
         )])
     }
@@ -169,6 +170,10 @@ mod tests {
         assert!(matches!(changes[..], [Change::Add(_), Change::Delete { .. }]));
     }
 
+    fn wanted_metric(full: &Full, prefix: IpNetwork) -> Option<u32> {
+        full.get(&prefix).map(|route| route.metric)
+    }
+
     #[test]
     fn routes_of_ours_with_another_metric_are_moved() {
         let full = wanted("10.0.0.0/26", Target::Unreachable);
@@ -198,11 +203,11 @@ mod tests {
             let mut kernel = Kernel::holding(found);
             let foreign = kernel.foreign();
             for change in plan(&full, &kernel.dump()) {
-                let blocked = foreign.iter().any(|f| f.prefix == change.prefix() && f.metric == METRIC);
+                let blocked = foreign.iter().any(|f| f.prefix == change.prefix() && wanted_metric(&full, f.prefix) == Some(f.metric));
                 prop_assert_eq!(kernel.make(&change).is_err(), blocked && matches!(change, Change::Add(_)));
             }
             prop_assert_eq!(kernel.foreign(), foreign.clone());
-            let free = |r: &&Route| !foreign.iter().any(|f| f.prefix == r.prefix && f.metric == METRIC);
+            let free = |r: &&Route| !foreign.iter().any(|f| f.prefix == r.prefix && f.metric == r.metric);
             let expected: Vec<Actual> = full.values().filter(free).map(as_actual).collect();
             prop_assert_eq!(kernel.ours(), expected);
             for change in plan(&full, &kernel.dump()) {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnetwork::IpNetwork;
 
-use crate::plan::{Change, plan};
-use crate::route::{Actual, METRIC, PROTOCOL_BGP, PROTOCOL_OWN, Route, Source, Target};
+use crate::plan::{Change, delete, plan};
+use crate::route::{Actual, PROTOCOL_BGP, PROTOCOL_OWN, Route, Source, Target};
 use crate::table::{Delta, Table, Update};
 
 /// What the kernel says happened to a route, not by our own hand.
@@ -33,9 +33,9 @@ pub enum State {
 #[derive(Debug, Default)]
 pub struct Reconciler {
     table: Table,
-    /// What the kernel holds of ours at [`METRIC`], as far as we were told. Without a target: something of
-    /// ours may be there, but not surely all of what we put there.
-    held: BTreeMap<IpNetwork, Actual>,
+    /// What the kernel holds of ours, by prefix and metric, as far as we were told. Without a target: something
+    /// of ours may be there, but not surely all of what we put there.
+    held: BTreeMap<(IpNetwork, u32), Actual>,
     /// Prefixes to compare; behind those of pods and blocks (`false`) come the learned ones (`true`), so that
     /// a table of many thousands on its way in keeps no pod waiting.
     dirty: BTreeSet<(bool, IpNetwork)>,
@@ -77,14 +77,14 @@ impl Reconciler {
         &self.table
     }
 
-    /// The next changes to make, at most `limit`; none when there is nothing left to do.
+    /// The next changes to make, `limit` or hardly more; none when there is nothing left to do.
     pub fn changes(&mut self, limit: usize) -> Vec<Change> {
         let mut changes = Vec::new();
         while changes.len() < limit {
             let Some((_, prefix)) = self.dirty.pop_first() else {
                 break;
             };
-            changes.extend(self.towards(prefix));
+            self.towards(prefix, &mut changes);
         }
         changes
     }
@@ -96,21 +96,22 @@ impl Reconciler {
             self.failed.insert(prefix, refusal);
             return;
         }
-        self.failed.remove(&prefix);
         match change {
             Change::Add(route) | Change::Replace(route) => {
-                self.held.insert(
-                    prefix,
-                    Actual {
-                        target: Some(route.target.clone()),
-                        ..unsure(route)
-                    },
-                );
+                self.failed.remove(&prefix);
+                let held = Actual {
+                    target: Some(route.target.clone()),
+                    ..unsure(route)
+                };
+                self.held.insert((prefix, route.metric), held);
             }
-            Change::Delete { metric: METRIC, .. } => {
-                self.held.remove(&prefix);
+            Change::Delete { metric, .. } => {
+                // What is wanted in its place may have been refused.
+                if self.table.get(prefix).is_none() {
+                    self.failed.remove(&prefix);
+                }
+                self.held.remove(&(prefix, *metric));
             }
-            Change::Delete { .. } => {}
         }
     }
 
@@ -120,26 +121,28 @@ impl Reconciler {
             Observed::Present(actual) => (true, actual),
             Observed::Absent(actual) => (false, actual),
         };
-        if actual.metric != METRIC {
+        let at = (actual.prefix, actual.metric);
+        let wanted = |route: Route| route.metric == actual.metric;
+        if !actual.is_ours() && !self.held.contains_key(&at) && !self.table.get(at.0).is_some_and(wanted) {
             return;
         }
         self.mark(actual.prefix, actual.protocol);
         let several = matches!(
-            self.held.get(&actual.prefix),
+            self.held.get(&at),
             Some(Actual { target: Some(Target::Via(hops)), .. }) if hops.len() > 1
         );
         match (actual.is_ours(), present) {
-            (true, true) => self.held.insert(actual.prefix, actual),
+            (true, true) => self.held.insert(at, actual),
             // IPv6 tells of one hop gone in the same words as of the whole route.
             (true, false) if several => self.held.insert(
-                actual.prefix,
+                at,
                 Actual {
                     target: None,
                     ..actual
                 },
             ),
             // Ours is gone, or a foreign route took its place or left it.
-            (true | false, _) => self.held.remove(&actual.prefix),
+            (true | false, _) => self.held.remove(&at),
         };
     }
 
@@ -154,7 +157,7 @@ impl Reconciler {
                 .get(*prefix)
                 .filter(|route| route.target == Target::Device(index));
             if let Some(route) = &wanted {
-                self.held.insert(*prefix, unsure(route));
+                self.held.insert((*prefix, route.metric), unsure(route));
                 self.dirty.insert(urgency(*prefix, route.source.protocol()));
             }
             wanted.is_some()
@@ -169,10 +172,10 @@ impl Reconciler {
     pub fn resync(&mut self, found: &[Actual]) -> Vec<Change> {
         self.dirty.clear();
         self.failed.clear();
-        let ours = found
-            .iter()
-            .filter(|actual| actual.is_ours() && actual.metric == METRIC);
-        self.held = ours.map(|actual| (actual.prefix, actual.clone())).collect();
+        let ours = found.iter().filter(|actual| actual.is_ours());
+        self.held = ours
+            .map(|actual| ((actual.prefix, actual.metric), actual.clone()))
+            .collect();
         plan(&self.table.snapshot(), found)
     }
 
@@ -197,7 +200,8 @@ impl Reconciler {
     }
 
     fn state_of(&self, route: &Route) -> State {
-        match (self.failed.get(&route.prefix), self.held.get(&route.prefix)) {
+        let held = self.held.get(&(route.prefix, route.metric));
+        match (self.failed.get(&route.prefix), held) {
             (Some(refusal), _) => State::Failed(refusal.clone()),
             (None, Some(held)) if held.meets(route) => State::Installed,
             (None, _) => State::Pending,
@@ -215,7 +219,10 @@ impl Reconciler {
                     self.mark(route.prefix, route.source.protocol());
                 }
                 Delta::Unset(prefix) => {
-                    let protocol = self.held.get(&prefix).map_or(PROTOCOL_BGP, |held| held.protocol);
+                    let protocol = self
+                        .held_at(prefix)
+                        .next()
+                        .map_or(PROTOCOL_BGP, |held| held.protocol);
                     self.mark(prefix, protocol);
                 }
             }
@@ -227,21 +234,29 @@ impl Reconciler {
         self.dirty.insert(urgency(prefix, protocol));
     }
 
-    /// The change that brings one prefix where it should be.
-    fn towards(&mut self, prefix: IpNetwork) -> Option<Change> {
-        match (self.table.get(prefix), self.held.get(&prefix)) {
-            (Some(route), None) => Some(Change::Add(route)),
-            (Some(route), Some(held)) if !held.meets(&route) => Some(Change::Replace(route)),
-            (None, Some(held)) => Some(Change::Delete {
-                prefix,
-                protocol: held.protocol,
-                metric: held.metric,
-            }),
-            (Some(_), Some(_)) | (None, None) => {
-                self.failed.remove(&prefix);
-                None
+    /// Pushes the changes that bring one prefix where it should be: what is wanted comes before what is not goes.
+    fn towards(&mut self, prefix: IpNetwork, changes: &mut Vec<Change>) {
+        let (before, wanted) = (changes.len(), self.table.get(prefix));
+        let metric = wanted.as_ref().map(|route| route.metric);
+        if let Some(route) = wanted {
+            match self.held.get(&(prefix, route.metric)) {
+                None => changes.push(Change::Add(route)),
+                Some(held) if !held.meets(&route) => changes.push(Change::Replace(route)),
+                Some(_) => {}
             }
         }
+        let elsewhere = self.held_at(prefix).filter(|held| Some(held.metric) != metric);
+        changes.extend(elsewhere.map(delete));
+        if changes.len() == before {
+            self.failed.remove(&prefix);
+        }
+    }
+
+    /// What the kernel holds of ours for a prefix: one route, but for the moment of a change of metric.
+    fn held_at(&self, prefix: IpNetwork) -> impl Iterator<Item = &Actual> {
+        self.held
+            .range((prefix, 0)..=(prefix, u32::MAX))
+            .map(|(_, held)| held)
     }
 }
 
@@ -256,7 +271,7 @@ fn unsure(route: &Route) -> Actual {
         prefix: route.prefix,
         target: None,
         protocol: route.source.protocol(),
-        metric: METRIC,
+        metric: route.metric,
     }
 }
 
@@ -266,6 +281,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::METRIC;
     use crate::testing::{Kernel, actual, hop, net, proptest_config, update};
 
     fn run(reconciler: &mut Reconciler, kernel: &mut Kernel, changes: &[Change]) {
@@ -291,6 +307,7 @@ mod tests {
             prefix: net(prefix),
             target,
             source: Source::Bgp,
+            metric: METRIC,
         })
     }
 
@@ -346,6 +363,35 @@ mod tests {
     }
 
     #[test]
+    fn a_route_that_gets_another_metric_is_there_before_the_old_one_goes() {
+        let (mut reconciler, mut kernel) = (Reconciler::new(), Kernel::default());
+        let with_metric = |metric| {
+            let Update::Set(route) = wants("10.0.0.0/26", Target::Via(vec![hop("192.0.2.1")])) else {
+                unreachable!("it wants a route")
+            };
+            Update::Set(Route { metric, ..route })
+        };
+        reconciler.apply(with_metric(METRIC));
+        drain(&mut reconciler, &mut kernel);
+        reconciler.apply(with_metric(512));
+        let changes = reconciler.changes(9);
+        assert!(
+            matches!(&changes[..], [Change::Add(new), Change::Delete { metric: METRIC, .. }] if new.metric == 512),
+            "{changes:?}"
+        );
+        run(&mut reconciler, &mut kernel, &changes);
+        assert_eq!(kernel.dump().len(), 1);
+
+        let mut second = Reconciler::new();
+        second.adopt(&kernel.dump());
+        assert_eq!(second.resync(&kernel.dump()), [], "a restart adopts it as it is");
+        second.apply(with_metric(METRIC));
+        drain(&mut second, &mut kernel);
+        assert_eq!(kernel.dump().len(), 1);
+        assert_eq!(kernel.dump()[0].metric, METRIC);
+    }
+
+    #[test]
     fn an_interface_that_went_away_takes_its_routes_with_it() {
         let (mut reconciler, mut kernel) = (Reconciler::new(), Kernel::default());
         reconciler.apply(wants("10.0.0.1/32", Target::Device(7)));
@@ -373,6 +419,7 @@ mod tests {
             prefix,
             target,
             source: Source::Pod,
+            metric: METRIC,
         }));
         assert_eq!(reconciler.changes(1)[0].prefix(), prefix);
     }
@@ -422,10 +469,11 @@ mod tests {
             let foreign = kernel.foreign();
             let due = plan(&reconciler.table().snapshot(), &kernel.dump());
             for change in due {
-                let blocked = foreign.iter().any(|f| f.prefix == change.prefix() && f.metric == METRIC);
-                // Routes of ours with a foreign metric are not events of ours: the next resync moves them.
-                let elsewhere = matches!(change, Change::Delete { metric, .. } if metric != METRIC);
-                prop_assert!(blocked || elsewhere, "{:?} is still due", change);
+                let Change::Add(route) = &change else {
+                    return Err(TestCaseError::fail(format!("{change:?} is still due")));
+                };
+                let blocks = |f: &Actual| f.prefix == route.prefix && f.metric == route.metric;
+                prop_assert!(foreign.iter().any(blocks), "{:?} is still due", change);
             }
         }
     }

@@ -11,7 +11,7 @@ pub const PROTOCOL_BGP: u8 = 179;
 /// The kernel's route protocol number of the node's own routes: pods and blocks. `ip route` prints `manx`.
 pub const PROTOCOL_OWN: u8 = 180;
 
-/// The metric of every route of ours (docs/adr/0003).
+/// The metric of every route of ours (docs/adr/0003), but for learned ones that a filter gives another.
 ///
 /// The kernel tells routes of one prefix apart by metric alone. 1024 is what an IPv6 route made by hand or
 /// by a router advertisement gets, and what Calico uses; IPv4 routes made by hand get 0. With one more than
@@ -129,6 +129,8 @@ pub struct Route {
     pub target: Target,
     /// Who wants it.
     pub source: Source,
+    /// The kernel's preference among routes of one prefix, the lowest first: [`METRIC`] as a rule.
+    pub metric: u32,
 }
 
 /// A route in the kernel's main table, ours or not.
@@ -155,7 +157,7 @@ impl Actual {
     #[must_use]
     pub fn meets(&self, route: &Route) -> bool {
         self.prefix == route.prefix
-            && self.metric == METRIC
+            && self.metric == route.metric
             && self.protocol == route.source.protocol()
             && self
                 .target

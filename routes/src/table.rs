@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnetwork::IpNetwork;
 
-use crate::route::{Actual, METRIC, Route, Source, Target, canonical};
+use crate::route::{Actual, Route, Source, Target, canonical};
 
 /// A source's word on one prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +46,7 @@ struct Slot([Option<Entry>; Source::ALL.len()]);
 #[derive(Debug)]
 struct Entry {
     target: Target,
+    metric: u32,
     /// Adopted from the kernel, and not confirmed by its source since.
     stale: bool,
 }
@@ -58,6 +59,7 @@ impl Slot {
                 prefix,
                 target: entry.target.clone(),
                 source,
+                metric: entry.metric,
             })
         })
     }
@@ -75,22 +77,23 @@ impl Table {
         match update {
             Update::Set(Route {
                 prefix,
-                target: Target::Via(mut hops),
+                mut target,
                 source,
+                metric,
             }) => {
-                hops.sort_unstable();
-                hops.dedup();
-                let entry = (!hops.is_empty()).then_some(Entry {
-                    target: Target::Via(hops),
+                let mut leads_somewhere = true;
+                if let Target::Via(hops) = &mut target {
+                    hops.sort_unstable();
+                    hops.dedup();
+                    leads_somewhere = !hops.is_empty();
+                }
+                let entry = leads_somewhere.then_some(Entry {
+                    target,
+                    metric,
                     stale: false,
                 });
                 self.put(canonical(prefix), source, entry)
             }
-            Update::Set(Route {
-                prefix,
-                target,
-                source,
-            }) => self.put(canonical(prefix), source, Some(Entry { target, stale: false })),
             Update::Remove { prefix, source } => self.put(canonical(prefix), source, None),
         }
     }
@@ -99,7 +102,7 @@ impl Table {
     /// source, unless the source has spoken of the prefix already or has settled. Others' are ignored.
     pub fn adopt(&mut self, found: &[Actual]) -> Vec<Delta> {
         let mut deltas = Vec::new();
-        for actual in found.iter().filter(|actual| actual.metric == METRIC) {
+        for actual in found {
             let (Some(source), Some(target)) = (Source::of(actual), &actual.target) else {
                 continue;
             };
@@ -111,6 +114,7 @@ impl Table {
             if !spoken && !self.settled[source as usize] {
                 let entry = Entry {
                     target: target.clone(),
+                    metric: actual.metric,
                     stale: true,
                 };
                 deltas.extend(self.put(prefix, source, Some(entry)));
@@ -198,6 +202,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::METRIC;
     use crate::testing::{actual, hop, net, proptest_config, update};
 
     fn set(prefix: &str, target: Target, source: Source) -> Update {
@@ -205,6 +210,7 @@ mod tests {
             prefix: net(prefix),
             target,
             source,
+            metric: METRIC,
         })
     }
 

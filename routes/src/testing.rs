@@ -39,7 +39,7 @@ impl Kernel {
     pub(crate) fn make(&mut self, change: &Change) -> Result<(), String> {
         match change {
             Change::Add(route) | Change::Replace(route) => {
-                let key = (route.prefix, METRIC);
+                let key = (route.prefix, route.metric);
                 if matches!(change, Change::Add(_)) && self.0.contains_key(&key) {
                     return Err("file exists".into());
                 }
@@ -100,7 +100,7 @@ pub(crate) fn as_actual(route: &Route) -> Actual {
         prefix: route.prefix,
         target: Some(route.target.clone()),
         protocol: route.source.protocol(),
-        metric: METRIC,
+        metric: route.metric,
     }
 }
 
@@ -128,27 +128,34 @@ fn target() -> impl Strategy<Value = Target> {
     ]
 }
 
+fn metric() -> impl Strategy<Value = u32> {
+    prop::sample::select(&[METRIC, 512][..])
+}
+
 /// A source's word.
 pub(crate) fn update() -> impl Strategy<Value = Update> {
     prop_oneof![
-        3 => (prefix(), target(), source())
-            .prop_map(|(prefix, target, source)| Update::Set(Route { prefix, target, source })),
+        3 => (prefix(), target(), source(), metric())
+            .prop_map(|(prefix, target, source, metric)| Update::Set(Route { prefix, target, source, metric })),
         1 => (prefix(), source()).prop_map(|(prefix, source)| Update::Remove { prefix, source }),
     ]
 }
 
-/// A route in the kernel, of ours or not, with our metric or not.
+/// A route in the kernel, of ours or not.
 pub(crate) fn actual() -> impl Strategy<Value = Actual> {
     let protocol = prop::sample::select(&[crate::PROTOCOL_BGP, crate::PROTOCOL_OWN, 4][..]);
-    let metric = prop::sample::select(&[METRIC, 0][..]);
-    (prefix(), prop::option::weighted(0.9, target()), protocol, metric).prop_map(
-        |(prefix, target, protocol, metric)| Actual {
+    (
+        prefix(),
+        prop::option::weighted(0.9, target()),
+        protocol,
+        metric(),
+    )
+        .prop_map(|(prefix, target, protocol, metric)| Actual {
             prefix,
             target,
             protocol,
             metric,
-        },
-    )
+        })
 }
 
 /// Modest counts and a fixed seed: the whole suite stays quick, and a failure comes again.

@@ -142,6 +142,7 @@ fn changes() -> (Vec<Change>, Vec<Change>) {
         prefix: IpNetwork::new(prefix(number).into(), 26).expect("26 bits"),
         target: target.clone(),
         source: Source::Bgp,
+        metric: METRIC,
     };
     let adds: Vec<Change> = (0..ROUTES).map(|number| Change::Add(route(number))).collect();
     let deletes: Vec<Change> = adds

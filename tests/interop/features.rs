@@ -18,12 +18,12 @@ use crate::ours::{self, Ours};
 use crate::router::{Base, EXTERNAL, Process};
 use crate::{bird, frr, gobgp};
 
-const OUR_V4: Ipv4Addr = FIRST.ours;
+pub(crate) const OUR_V4: Ipv4Addr = FIRST.ours;
 const OUR_V6: Ipv6Addr = FIRST.ours_v6;
-const THEIR_V4: Ipv4Addr = FIRST.theirs;
+pub(crate) const THEIR_V4: Ipv4Addr = FIRST.theirs;
 const THEIR_V6: Ipv6Addr = FIRST.theirs_v6;
-const OUR_ASN: u32 = EXTERNAL.our_asn;
-const THEIR_ASN: u32 = EXTERNAL.their_asn;
+pub(crate) const OUR_ASN: u32 = EXTERNAL.our_asn;
+pub(crate) const THEIR_ASN: u32 = EXTERNAL.their_asn;
 
 /// Speakers beside the two in question, with their ASes.
 const SOURCES: [(Ipv4Addr, u32); 2] = [
@@ -52,14 +52,15 @@ pub(crate) const TESTS: [(&str, fn()); 10] = [
 ];
 
 /// A running program.
-struct Other {
-    base: Base,
-    _processes: Vec<Process>,
+pub(crate) struct Other {
+    pub(crate) base: Base,
+    /// The last is the one that speaks BGP.
+    pub(crate) processes: Vec<Process>,
 }
 
 impl Other {
     /// BIRD with these protocols.
-    fn bird(cable: &Cable, protocols: &str) -> Self {
+    pub(crate) fn bird(cable: &Cable, protocols: &str) -> Self {
         let base = Base::new(&cable.theirs, EXTERNAL, &[FIRST]);
         let log = base.path("log");
         let text = format!(
@@ -70,39 +71,36 @@ impl Other {
         let process = bird::execute(&base, false);
         Self {
             base,
-            _processes: vec![process],
+            processes: vec![process],
         }
     }
 
     /// bgpd and zebra with this configuration of bgpd's.
-    fn frr(cable: &Cable, text: &str) -> Self {
+    pub(crate) fn frr(cable: &Cable, text: &str) -> Self {
         let base = Base::new(&cable.theirs, EXTERNAL, &[FIRST]);
         let mut processes = vec![frr::zebra(&base)];
         base.write("bgpd.conf", text);
         processes.push(frr::execute(&base));
-        Self {
-            base,
-            _processes: processes,
-        }
+        Self { base, processes }
     }
 
     /// GoBGP with this configuration.
-    fn gobgp(cable: &Cable, text: &str) -> Self {
+    pub(crate) fn gobgp(cable: &Cable, text: &str) -> Self {
         let base = Base::new(&cable.theirs, EXTERNAL, &[FIRST]);
         base.write("gobgp.toml", text);
         let process = gobgp::launch(&base, false);
         Self {
             base,
-            _processes: vec![process],
+            processes: vec![process],
         }
     }
 
-    fn birdc(&self, command: &str) -> String {
+    pub(crate) fn birdc(&self, command: &str) -> String {
         let words: Vec<&str> = command.split(' ').collect();
         bird::birdc(&self.base, &words)
     }
 
-    fn vtysh(&self, commands: &[&str]) -> String {
+    pub(crate) fn vtysh(&self, commands: &[&str]) -> String {
         frr::vtysh(&self.base, commands)
     }
 
@@ -117,7 +115,7 @@ impl Other {
 }
 
 /// Our settings for a peer, with features.
-fn peer(address: impl Into<IpAddr>, asn: u32, features: Features) -> PeerConfig {
+pub(crate) fn peer(address: impl Into<IpAddr>, asn: u32, features: Features) -> PeerConfig {
     PeerConfig {
         key: PeerKey {
             address: address.into(),
@@ -130,7 +128,7 @@ fn peer(address: impl Into<IpAddr>, asn: u32, features: Features) -> PeerConfig 
 }
 
 /// A speaker of ours among these peers.
-fn speaker(cable: &Cable, peers: Vec<PeerConfig>, prefixes: &[&str]) -> Ours {
+pub(crate) fn speaker(cable: &Cable, peers: Vec<PeerConfig>, prefixes: &[&str]) -> Ours {
     let ours = Ours::launch(&cable.ours, ours::EVERYWHERE, FIRST, OUR_ASN, false);
     for prefix in prefixes {
         ours.announce(prefix);

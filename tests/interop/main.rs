@@ -16,6 +16,7 @@ mod exabgp;
 mod features;
 mod frr;
 mod gobgp;
+mod long_lived;
 mod matrix;
 mod net;
 mod openbgpd;
@@ -61,12 +62,16 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = arguments.test_threads.or(Some(AT_ONCE));
     let matrix = Matrix::default();
-    let single = SINGLE.into_iter().chain(features::TESTS).map(|(name, test)| {
-        Trial::test(name, move || {
-            test();
-            Ok(())
-        })
-    });
+    let single = SINGLE
+        .into_iter()
+        .chain(features::TESTS)
+        .chain(long_lived::TESTS)
+        .map(|(name, test)| {
+            Trial::test(name, move || {
+                test();
+                Ok(())
+            })
+        });
     let trials = single
         .chain(matrix.trials())
         .map(left_out_without_users)

@@ -65,6 +65,7 @@ impl Ours {
             restarted,
             deferral: Duration::from_secs(10),
             farewell: String::new(),
+            interfaces: [].into(),
             seed: 1,
             max_paths: 1,
         };

@@ -18,6 +18,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::harness::{TestNetns, eventually};
+use crate::units;
 
 /// How long an agent may take to become ready, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -144,7 +145,7 @@ pub(crate) struct Node {
 
 impl Node {
     fn command(&self) -> Command {
-        let mut command = self.netns.command(program("manxd"));
+        let mut command = units::command(&self.netns, "manxd");
         command.arg("--config").arg(self.directory.join("manxd.yaml"));
         command
     }

@@ -10,6 +10,7 @@
 mod agent_harness;
 mod agent_node;
 mod agent_nodes;
+mod filters;
 mod harness;
 mod lab_harness;
 mod lab_outage;
@@ -20,3 +21,4 @@ mod namespaces;
 mod pods;
 mod routes;
 mod security;
+mod units;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use manx_linux::pod::{self, Attached, PodLink};
 use manx_linux::{Error, LinkSocket, Result, RouteSocket, sysctl};
-use manx_routes::{Change, Route, Source, Target};
+use manx_routes::{Change, METRIC, Route, Source, Target};
 
 use crate::harness::{TestNetns, exchange, exchange_as};
 
@@ -43,6 +43,7 @@ impl Node {
                 prefix: (*address).into(),
                 target: target.clone(),
                 source: Source::Pod,
+                metric: METRIC,
             })
         };
         let changes: Vec<Change> = link.addresses.iter().map(add).collect();

@@ -41,6 +41,7 @@ fn learned(prefix: IpNetwork, target: Target) -> Route {
         prefix,
         target,
         source: Source::Bgp,
+        metric: METRIC,
     }
 }
 
@@ -113,7 +114,7 @@ fn a_refused_route_harms_none_of_its_batch_and_is_told_apart() {
         "{:?}",
         outcomes[1_000]
     );
-    assert_eq!(outcomes[1_500], Err(CommitError::Occupied));
+    assert_eq!(outcomes[1_500], Err(CommitError::Occupied(METRIC)));
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_err()).count(), 2);
     assert_eq!(socket.dump().unwrap().len(), 2_000);
 }
@@ -245,7 +246,7 @@ fn foreign_routes_are_never_touched() {
     let errors = commit(&mut socket, &changes);
     assert_eq!(
         errors,
-        [CommitError::Occupied, CommitError::Occupied],
+        [CommitError::Occupied(METRIC), CommitError::Occupied(METRIC)],
         "of our metric: theirs stays"
     );
     assert_eq!(socket.dump().unwrap().len(), 6, "of any other metric: both stand");
@@ -285,6 +286,7 @@ fn wants(prefix: &str, target: Target, source: Source) -> Update {
         prefix: net(prefix),
         target,
         source,
+        metric: METRIC,
     })
 }
 

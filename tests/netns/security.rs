@@ -14,7 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::harness::{TestNetns, eventually};
 
-const ASN: u32 = 64_512;
+pub(crate) const ASN: u32 = 64_512;
 const SOON: Duration = Duration::from_secs(30);
 
 /// How long a SYN goes unanswered until it counts as dropped: less than its first repetition takes.
@@ -46,14 +46,14 @@ fn runtime(netns: &Netns) -> Runtime {
 }
 
 /// A running speaker.
-struct Speaker {
+pub(crate) struct Speaker {
     runtime: Runtime,
     handle: Handle,
     _events: Events,
 }
 
 impl Speaker {
-    fn start(netns: &Netns, router_id: Ipv4Addr, restarted: bool) -> Self {
+    pub(crate) fn start(netns: &Netns, router_id: Ipv4Addr, restarted: bool) -> Self {
         let options = Options {
             config: Config {
                 asn: ASN,
@@ -62,6 +62,7 @@ impl Speaker {
                 restarted,
                 deferral: Duration::from_secs(10),
                 farewell: String::new(),
+                interfaces: [].into(),
                 seed: 1,
                 max_paths: 1,
             },
@@ -78,7 +79,7 @@ impl Speaker {
         }
     }
 
-    fn set(&self, peer: PeerConfig) {
+    pub(crate) fn set(&self, peer: PeerConfig) {
         self.runtime.block_on(self.handle.set_peer(peer));
     }
 
@@ -114,6 +115,10 @@ impl Speaker {
             .any(|peer| peer.key.address == address && peer.state == State::Established)
     }
 
+    pub(crate) fn originate(&self, prefix: Prefix) {
+        self.runtime.block_on(self.handle.originate(prefix));
+    }
+
     fn learned(&self) -> usize {
         self.runtime.block_on(self.handle.paths()).len()
     }
@@ -125,7 +130,7 @@ impl Speaker {
     }
 }
 
-fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
@@ -152,7 +157,7 @@ fn played(address: &str, transport: Transport) -> PeerConfig {
     }
 }
 
-fn md5(password: &str) -> Transport {
+pub(crate) fn md5(password: &str) -> Transport {
     Transport {
         authentication: Some(Authentication::Md5(secret(password))),
         ..Transport::default()
@@ -373,8 +378,7 @@ fn rotate(session: &Session, transports: &[Transport]) {
         announced += 200;
         for n in announced - 200..announced {
             let prefix = Prefix::v4(Ipv4Addr::from(0x1400_0000 + (n << 8)), 24).unwrap();
-            let originate = session.theirs.handle.originate(prefix);
-            session.theirs.runtime.block_on(originate);
+            session.theirs.originate(prefix);
         }
         session.set_theirs(transport);
         assert!(

@@ -247,7 +247,7 @@ pub(crate) fn difference(plan: &Plan, network: &Network) -> Option<String> {
         let kernel: BTreeMap<Prefix, Vec<IpAddr>> = host
             .selected
             .iter()
-            .map(|(&prefix, next_hops)| (prefix, next_hops.iter().map(|&it| destination(it)).collect()))
+            .map(|(&prefix, next_hops)| (prefix, next_hops.iter().map(|it| it.address).collect()))
             .collect();
         let programmed = programmed(wanted);
         let prefixes: BTreeSet<&Prefix> = wanted.keys().chain(held.keys()).chain(kernel.keys()).collect();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use manx_bgp::wire::{self, AsPath, Attributes, Context, Message, NextHop, Nlri, Reach, Segment, Update};
-use manx_bgp::{Family, Input, Prefix, State};
+use manx_bgp::{Family, Gateway, Input, Prefix, State};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
@@ -264,7 +264,7 @@ fn metrics_decide_the_same_in_any_order() {
             }
             network.run(Duration::from_secs(1));
             let next_hops = network.hosts[0].selected.get(&block(900)).cloned();
-            let wanted = [NextHop::V4(address(2)), NextHop::V4(address(3))];
+            let wanted = [2, 3].map(|id| Gateway::new(NextHop::V4(address(id)), 0));
             network.check(
                 next_hops.as_deref() == Some(&wanted),
                 &format!("the better of one AS, and the other AS's: {next_hops:?}"),

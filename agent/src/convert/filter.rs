@@ -34,6 +34,8 @@ enum Misfit {
     #[error(transparent)]
     Range(#[from] filter::RangeError),
     #[error(transparent)]
+    Interface(#[from] filter::NotAnInterface),
+    #[error(transparent)]
     Community(#[from] filter::CommunityError),
     #[error("an operation of none or several kinds")]
     Operation,
@@ -152,6 +154,8 @@ fn rule(rule: &FilterRule) -> Result<Rule, Misfit> {
         }),
         communities: communities(rule.communities.iter().flat_map(|it| &it.values))?,
         as_path_prefix: rule.as_path_prefix.clone(),
+        interface: rule.interface.as_deref().map(str::parse).transpose()?,
+        priority: rule.priority,
     };
     let then = match rule.action {
         FilterAction::Accept => {
@@ -183,6 +187,10 @@ fn operation(written: &FilterOperation) -> Result<Operation, Misfit> {
         FilterOperation {
             set_med: Some(it), ..
         } => Operation::SetMed(it.value),
+        FilterOperation {
+            set_priority: Some(it),
+            ..
+        } => Operation::SetPriority(it.value),
         FilterOperation { .. } => return Err(Misfit::Operation),
     })
 }
@@ -227,10 +235,11 @@ mod tests {
         let filters = filters(
             r#"{"importV4": [{"cidr": "10.0.0.0/8", "matchOperator": "NotIn", "prefixLength": {"min": 8, "max": 24},
                 "source": "RemotePeers", "peerType": "iBGP", "communities": {"values": ["1:2", "rt:1:2", "1:2:3"]},
-                "asPathPrefix": [1, 2], "action": "Accept", "operations": [
+                "asPathPrefix": [1, 2], "interface": "eth*", "action": "Accept", "operations": [
                     {"addCommunity": {"value": "no-export"}}, {"setCommunities": {"values": ["soo:192.0.2.1:1"]}},
-                    {"prependASPath": {"prefix": [7, 8]}}, {"setLocalPreference": {"value": 9}}, {"setMED": {"value": 5}}]}],
-                "exportV6": [{"action": "Reject"}]}"#,
+                    {"prependASPath": {"prefix": [7, 8]}}, {"setLocalPreference": {"value": 9}}, {"setMED": {"value": 5}},
+                    {"setPriority": {"value": 512}}]}],
+                "exportV6": [{"priority": 512, "action": "Reject"}]}"#,
         );
         let Policies { import, export } = Compiler::new(&filters, within()).policies(&["f".to_owned()]);
         let parse = |text: &str| text.parse::<filter::Community>().unwrap();
@@ -242,6 +251,8 @@ mod tests {
                 peer: Some(filter::PeerType::Internal),
                 communities: ["1:2", "rt:1:2", "1:2:3"].map(parse).to_vec(),
                 as_path_prefix: vec![1, 2],
+                interface: "eth*".parse().ok(),
+                priority: None,
             },
             then: Action::Accept(vec![
                 Operation::AddCommunity(parse("no-export")),
@@ -249,10 +260,14 @@ mod tests {
                 Operation::PrependAsPath(vec![7, 8]),
                 Operation::SetLocalPreference(9),
                 Operation::SetMed(5),
+                Operation::SetPriority(512),
             ]),
         };
         let reject = Rule {
-            when: Match::default(),
+            when: Match {
+                priority: Some(512),
+                ..Match::default()
+            },
             then: Action::Reject,
         };
         let chain = |v4, v6| {

@@ -11,19 +11,55 @@ use crate::names;
 /// AS numbers that one operation puts in front of a path, at most.
 const MAX_PREPENDED: usize = 10;
 
+/// The greatest priority, as in Calico.
+const MAX_PRIORITY: u32 = 2_147_483_646;
+
+/// The longest name of an interface in Linux, in octets.
+const MAX_INTERFACE: usize = 15;
+
 /// Operations of one rule, at most.
 const MAX_OPERATIONS: usize = 10;
 
 pub(super) fn bgp_filter(filter: &BgpFilter, problems: &mut Vec<Problem>) {
     let spec = &filter.spec;
-    for (list, rules, v4) in [
-        ("exportV4", &spec.export_v4, true),
-        ("importV4", &spec.import_v4, true),
-        ("exportV6", &spec.export_v6, false),
-        ("importV6", &spec.import_v6, false),
+    for (list, rules, v4, import) in [
+        ("exportV4", &spec.export_v4, true, false),
+        ("importV4", &spec.import_v4, true, true),
+        ("exportV6", &spec.export_v6, false, false),
+        ("importV6", &spec.import_v6, false, true),
     ] {
         for (i, it) in rules.iter().enumerate() {
-            rule(&format!("spec.{list}[{i}]"), it, v4, problems);
+            let field = format!("spec.{list}[{i}]");
+            rule(&field, it, v4, problems);
+            priorities(&field, it, import, problems);
+        }
+    }
+}
+
+/// `priority` and `setPriority`, which are this node's own: import sets them, and export finds them.
+fn priorities(field: &str, rule: &FilterRule, import: bool, problems: &mut Vec<Problem>) {
+    let mut check = |part: String, value: u32, wrong_way: Option<&str>| {
+        let message = match wrong_way {
+            Some(message) => message.to_owned(),
+            None if (1..=MAX_PRIORITY).contains(&value) => return,
+            None => format!("is no metric of a route: write 1 to {MAX_PRIORITY}"),
+        };
+        problems.push(Problem::new(format!("{field}.{part}"), value, message));
+    };
+    if let Some(priority) = rule.priority {
+        let message = "is the priority of no route that comes in: import rules set it (setPriority), and export \
+                       rules find it; match communities here";
+        check("priority".to_owned(), priority, import.then_some(message));
+    }
+    for (i, operation) in rule.operations.iter().enumerate() {
+        if let Some(set) = operation.set_priority {
+            let message = "would be heard by no peer, as a priority is the node's own: write setPriority in an \
+                           import rule, or setLocalPreference here";
+            check(
+                format!("operations[{i}].setPriority.value"),
+                set.value,
+                (!import).then_some(message),
+            );
         }
     }
 }
@@ -54,6 +90,13 @@ fn rule(field: &str, rule: &FilterRule, v4: bool, problems: &mut Vec<Problem>) {
             "is empty: write a community, as in 64512:1",
         );
     }
+    if let Some(interface) = rule.interface.as_ref().filter(|it| !is_interface(it)) {
+        let message = format!(
+            "is no interface: write up to {MAX_INTERFACE} letters, digits, '.', '_' and '-', with '*' for any of \
+             them, as in eth0 or eth*"
+        );
+        refuse("interface", interface, &message);
+    }
     if rule.action == FilterAction::Reject && !rule.operations.is_empty() {
         let message = "changes what is rejected: leave it out, or write action Accept";
         refuse("operations", &"", message);
@@ -65,6 +108,11 @@ fn rule(field: &str, rule: &FilterRule, v4: bool, problems: &mut Vec<Problem>) {
     for (i, it) in rule.operations.iter().enumerate() {
         operation(&format!("{field}.operations[{i}]"), it, problems);
     }
+}
+
+fn is_interface(pattern: &str) -> bool {
+    let known = |octet: u8| octet.is_ascii_alphanumeric() || b"._-*".contains(&octet);
+    (1..=MAX_INTERFACE).contains(&pattern.len()) && pattern.bytes().all(known)
 }
 
 /// `cidr`, `matchOperator` and `prefixLength`, which need each other.
@@ -120,6 +168,7 @@ fn operation(field: &str, operation: &FilterOperation, problems: &mut Vec<Proble
         prepend_as_path,
         set_local_preference,
         set_med,
+        set_priority,
     } = operation;
     let given = [
         add_community.is_some(),
@@ -127,11 +176,12 @@ fn operation(field: &str, operation: &FilterOperation, problems: &mut Vec<Proble
         prepend_as_path.is_some(),
         set_local_preference.is_some(),
         set_med.is_some(),
+        set_priority.is_some(),
     ];
     let count = given.into_iter().filter(|it| *it).count();
     if count != 1 {
         let message = "operations in one entry: write exactly one of addCommunity, setCommunities, \
-                       prependASPath, setLocalPreference and setMED, and another entry for another";
+                       prependASPath, setLocalPreference, setMED and setPriority, and another entry for another";
         problems.push(Problem::new(field, count, message));
     }
     if let Some(path) = prepend_as_path

@@ -3,7 +3,7 @@
 //! The thread sleeps in `poll(2)`, so that neither routes nor whatever else the runtime does delay a packet.
 //! Ports are taken when the first session needs them: hosts without BFD leave them to others.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, IoSliceMut, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -12,6 +12,7 @@ use std::sync::mpsc as channel;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ipnetwork::IpNetwork;
 use manx_bgp::PeerKey;
 use manx_bgp::bfd::{self, Bfd, Input, Key, Output, SOURCE_PORTS, SessionConfig, SessionSnapshot, TTL};
 use nix::cmsg_space;
@@ -19,9 +20,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
 use rand::RngExt as _;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{oneshot, watch};
 
-use crate::sockets;
+use crate::{sockets, ttl_filter};
 
 /// Internetwork control: what must get through when all else is queued (RFC 2474 §4.2.2.2).
 const TRAFFIC_CLASS: u32 = 0xc0;
@@ -43,7 +44,22 @@ const PORT_ATTEMPTS: usize = 64;
 pub(crate) struct Watch {
     sessions: BTreeMap<PeerKey, SessionConfig>,
     service: Option<Service>,
+    /// The paths as they were when the thread's word was last looked at.
+    seen: Paths,
+    /// What has changed since, and was not told yet: one change per path.
+    news: VecDeque<Change>,
 }
+
+/// How the path of a session is. A neighbour that flaps as fast as it can changes this and adds nothing to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Health {
+    up: bool,
+    /// The serial number of its last failure, 0 before there is one.
+    failure: u64,
+}
+
+/// Every path that was ever up, while it is watched.
+type Paths = BTreeMap<Key, Health>;
 
 /// What BFD says of the path to a peer.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +74,7 @@ pub(crate) struct Change {
 #[derive(Debug)]
 struct Service {
     commands: channel::Sender<Command>,
-    reports: mpsc::UnboundedReceiver<Output>,
+    paths: watch::Receiver<Paths>,
     wake: UnixStream,
 }
 
@@ -93,16 +109,33 @@ impl Watch {
     /// What next happens to the path of a peer that is watched. Cancel safe.
     pub(crate) async fn changed(&mut self) -> Change {
         loop {
-            match &mut self.service {
-                Some(service) => match service.reports.recv().await {
-                    Some(report) => {
-                        if let Some(change) = self.judge(&report) {
-                            return change;
-                        }
-                    }
-                    None => self.service = None,
-                },
-                None => return std::future::pending().await,
+            if let Some(change) = self.news.pop_front() {
+                return change;
+            }
+            let Some(service) = &mut self.service else {
+                return std::future::pending().await;
+            };
+            if service.paths.changed().await.is_err() {
+                self.service = None;
+            } else {
+                let paths = service.paths.borrow_and_update().clone();
+                self.compare(&paths);
+                self.seen = paths;
+            }
+        }
+    }
+
+    /// Notes what has changed at the paths that are still watched.
+    fn compare(&mut self, paths: &Paths) {
+        for (key, health) in paths {
+            let before = self.seen.get(key).copied().unwrap_or_default();
+            let current = self.sessions.get(&key.peer).is_some_and(|it| it.key == *key);
+            if current && before != *health {
+                self.news.push_back(Change {
+                    peer: key.peer,
+                    up: health.up,
+                    failed: before.failure != health.failure,
+                });
             }
         }
     }
@@ -133,41 +166,20 @@ impl Watch {
         }
         self.service.as_ref()
     }
-
-    /// What a report means; nothing if its session has been replaced meanwhile.
-    fn judge(&self, report: &Output) -> Option<Change> {
-        let (key, up, failed) = match report {
-            Output::Up(key) => {
-                tracing::info!(peer = %key.peer.address, "BFD: the path is up");
-                (key, true, false)
-            }
-            Output::NeighborAdminDown(key) => {
-                tracing::info!(peer = %key.peer.address, "BFD: the peer no longer watches the path");
-                (key, false, false)
-            }
-            Output::Down(key, diagnostic) => {
-                tracing::warn!(peer = %key.peer.address, %diagnostic, "BFD: the path has failed");
-                (key, false, true)
-            }
-            Output::Send { .. } | Output::Gone(_) => return None,
-        };
-        let current = self.sessions.get(&key.peer)?.key == *key;
-        let peer = key.peer;
-        current.then_some(Change { peer, up, failed })
-    }
 }
 
 impl Service {
     fn start() -> io::Result<Self> {
         let (commands, inbox) = channel::channel();
-        let (reporter, reports) = mpsc::unbounded_channel();
+        let (report, paths) = watch::channel(Paths::new());
         let (wake, bell) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         bell.set_nonblocking(true)?;
         let thread = Thread {
             bfd: Bfd::new(rand::random()),
             commands: inbox,
-            reports: reporter,
+            report,
+            failures: 0,
             bell,
             wanted: BTreeSet::new(),
             listeners: BTreeMap::new(),
@@ -179,7 +191,7 @@ impl Service {
             .spawn(|| thread.run())?;
         Ok(Self {
             commands,
-            reports,
+            paths,
             wake,
         })
     }
@@ -209,7 +221,9 @@ struct Sender {
 struct Thread {
     bfd: Bfd,
     commands: channel::Receiver<Command>,
-    reports: mpsc::UnboundedSender<Output>,
+    report: watch::Sender<Paths>,
+    /// How many paths have failed so far.
+    failures: u64,
     bell: UnixStream,
     wanted: BTreeSet<Port>,
     listeners: BTreeMap<Port, UdpSocket>,
@@ -343,13 +357,32 @@ impl Thread {
                         tracing::debug!(peer = %key.peer.address, %error, "sending a BFD packet");
                     }
                 }
-                Output::Gone(key) => drop(self.senders.remove(&key)),
-                report @ (Output::Up(_) | Output::Down(..) | Output::NeighborAdminDown(_)) => {
-                    // Nobody listens only while everything ends.
-                    self.reports.send(report).unwrap_or_default();
+                Output::Gone(key) => {
+                    self.senders.remove(&key);
+                    self.report.send_if_modified(|paths| paths.remove(&key).is_some());
+                }
+                Output::Up(key) => {
+                    tracing::debug!(peer = %key.peer.address, "BFD: the path is up");
+                    self.tell(key, |health| health.up = true);
+                }
+                Output::NeighborAdminDown(key) => {
+                    tracing::debug!(peer = %key.peer.address, "BFD: the peer no longer watches the path");
+                    self.tell(key, |health| health.up = false);
+                }
+                Output::Down(key, diagnostic) => {
+                    tracing::debug!(peer = %key.peer.address, %diagnostic, "BFD: the path has failed");
+                    self.failures += 1;
+                    let failure = self.failures;
+                    self.tell(key, |health| *health = Health { up: false, failure });
                 }
             }
         }
+    }
+
+    /// Tells the driver how a path is.
+    fn tell(&self, key: Key, change: impl FnOnce(&mut Health)) {
+        self.report
+            .send_modify(|paths| change(paths.entry(key).or_default()));
     }
 
     fn send(&mut self, key: Key, from: Option<IpAddr>, bytes: &[u8]) -> io::Result<()> {
@@ -382,9 +415,15 @@ fn unspecified(v6: bool) -> IpAddr {
     }
 }
 
-/// A socket that listens at one of the ports and tells how far each packet has come.
+/// A socket that listens at one of the ports and tells how far each packet has come. Over one hop the kernel lets in what
+/// was not forwarded only (RFC 5881 §5): what strangers send from afar takes no room that neighbours' packets need.
 fn listener(port: Port) -> io::Result<UdpSocket> {
     let socket = open(port.v6)?;
+    if !port.multihop {
+        let everybody = IpNetwork::new(unspecified(port.v6), 0).map_err(io::Error::other)?;
+        let filter = ttl_filter::program(port.v6, &BTreeMap::from([(everybody, TTL)]));
+        socket.attach_filter(&filter)?;
+    }
     if port.v6 {
         socket.set_recv_hoplimit_v6(true)?;
     } else {
@@ -454,4 +493,67 @@ fn receive(socket: &UdpSocket, multihop: bool) -> io::Result<Option<Input>> {
 fn sender_of(address: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = address.as_sockaddr_in().map(|it| SocketAddr::V4((*it).into()));
     v4.or_else(|| address.as_sockaddr_in6().map(|it| SocketAddr::V6((*it).into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU8;
+
+    use super::*;
+
+    fn session(host: u8) -> SessionConfig {
+        SessionConfig {
+            key: Key {
+                peer: PeerKey::of([192, 0, 2, host].into(), 0),
+                multihop: false,
+            },
+            local: None,
+            min_tx: Duration::from_secs(1),
+            min_rx: Duration::from_secs(1),
+            multiplier: NonZeroU8::MIN,
+        }
+    }
+
+    /// A neighbour that takes its session up and down as fast as it can adds nothing to what waits for the driver, which
+    /// hears that the path failed and how it is now.
+    #[tokio::test]
+    async fn a_path_that_flaps_is_one_change() {
+        let (commands, _inbox) = channel::channel();
+        let (report, paths) = watch::channel(Paths::new());
+        let (wake, _bell) = UnixStream::pair().unwrap();
+        let watched = session(1);
+        let mut watch = Watch {
+            sessions: BTreeMap::from([(watched.key.peer, watched)]),
+            service: Some(Service {
+                commands,
+                paths,
+                wake,
+            }),
+            ..Watch::default()
+        };
+        for failure in 1..=10_000 {
+            for health in [Health { up: false, failure }, Health { up: true, failure }] {
+                report.send_modify(|paths| paths.extend([(watched.key, health)]));
+            }
+        }
+        let other = Health { up: true, failure: 0 };
+        report.send_modify(|paths| paths.extend([(session(2).key, other)]));
+        let Change { peer, up, failed } = watch.changed().await;
+        assert_eq!((peer, up, failed), (watched.key.peer, true, true));
+        report.send_modify(|paths| {
+            for health in paths.values_mut() {
+                health.up = false;
+            }
+        });
+        let Change { peer, up, failed } = watch.changed().await;
+        assert_eq!(
+            (peer, up, failed),
+            (watched.key.peer, false, false),
+            "nobody asked about the other one"
+        );
+        drop(report);
+        tokio::time::timeout(Duration::from_millis(20), watch.changed())
+            .await
+            .expect_err("a thread that is gone has no more to tell");
+    }
 }

@@ -117,6 +117,10 @@ pub struct Neighbor {
     /// restart, `true`, the default, stands for 120.
     #[serde(default = "graceful_restart_default", deserialize_with = "graceful_restart")]
     pub graceful_restart: Option<u16>,
+    /// Seconds that the peer keeps our routes after the restart time, as a last resort, and that we keep the peer's at
+    /// most (RFC 9494): 1 to 16777215; `true` stands for a day. Default `false`: not at all.
+    #[serde(default, deserialize_with = "features::long_lived_graceful_restart")]
+    pub long_lived_graceful_restart: Option<u32>,
     /// Families to offer. Default both.
     #[serde(default = "both_families")]
     pub families: Vec<FamilyName>,
@@ -399,6 +403,7 @@ impl Settings {
                 restarted,
                 deferral: DEFERRAL,
                 farewell: self.shutdown_communication.clone(),
+                interfaces: [].into(),
                 seed: rand::random(),
                 max_paths: MAX_PATHS,
             },
@@ -467,6 +472,9 @@ impl Neighbor {
             route_reflector_client: self.route_reflector_client,
             graceful_restart: self
                 .graceful_restart
+                .map(|seconds| Duration::from_secs(seconds.into())),
+            long_lived_graceful_restart: self
+                .long_lived_graceful_restart
                 .map(|seconds| Duration::from_secs(seconds.into())),
             next_hop: if self.next_hop_self {
                 NextHopMode::SelfAddress
@@ -835,6 +843,7 @@ neighbors:
   holdTime: 9
   minHoldTime: 6
   gracefulRestart: 30
+  longLivedGracefulRestart: 7200
   families: [ipv6]
   nextHopSelf: true
   localAs: 64999
@@ -874,6 +883,7 @@ neighbors:
             families: vec![Family::Ipv6Unicast],
             route_reflector_client: true,
             graceful_restart: Some(Duration::from_secs(30)),
+            long_lived_graceful_restart: Some(Duration::from_secs(7200)),
             next_hop: NextHopMode::SelfAddress,
             import: Policy::Accept,
             export: Policy::Reject,
@@ -967,9 +977,9 @@ neighbors:
   importV4:
   - {{cidr: 10.0.0.0/8, matchOperator: In, prefixLength: {{min: 24, max: 28}}, action: Accept,
      operations: [{{addCommunity: {{value: '1:2'}}}}, {{prependASPath: {{prefix: [7]}}}}, {{setMED: {{value: 5}}}},
-                  {{setLocalPreference: {{value: 50}}}}, {{setCommunities: {{values: ['1:2:3', no-export]}}}}]}}
+                  {{setLocalPreference: {{value: 50}}}}, {{setPriority: {{value: 512}}}}, {{setCommunities: {{values: ['1:2:3', no-export]}}}}]}}
   exportV6:
-  - {{source: RemotePeers, peerType: eBGP, communities: {{values: ['rt:1:2']}}, asPathPrefix: [1, 2], action: Reject}}
+  - {{source: RemotePeers, peerType: eBGP, interface: 'eth*', priority: 512, communities: {{values: ['rt:1:2']}}, asPathPrefix: [1, 2], action: Reject}}
 neighbors:
 - {{address: 192.0.2.2, asn: 64512, import: [pods]}}
 - {{address: 192.0.2.3, asn: 65001, export: [pods]}}
@@ -982,6 +992,7 @@ neighbors:
             Operation::PrependAsPath(vec![7]),
             Operation::SetMed(5),
             Operation::SetLocalPreference(50),
+            Operation::SetPriority(512),
             Operation::SetCommunities(vec![community("1:2:3"), community("no-export")]),
         ];
         let range = Range::new(Operator::In, "10.0.0.0/8".parse().unwrap(), Some(24), Some(28));
@@ -999,6 +1010,8 @@ neighbors:
                 peer: Some(PeerType::External),
                 communities: vec![community("rt:1:2")],
                 as_path_prefix: vec![1, 2],
+                interface: "eth*".parse().ok(),
+                priority: Some(512),
             },
             then: Action::Reject,
         };
@@ -1047,6 +1060,12 @@ neighbors:
             (
                 "{action: Accept, operations: [{addCommunity: {value: '1'}}]}",
                 "'1' is no community",
+            ),
+            ("{priority: 512, action: Accept}", "export rules find"),
+            ("{interface: 'eth 0', action: Accept}", "is no interface"),
+            (
+                "{action: Accept, operations: [{setPriority: {value: 0}}]}",
+                "write 1 to 2147483646",
             ),
             ("{action: Deny}", "unknown value 'Deny'"),
             ("{action: Accept, sauce: RemotePeers}", "did you mean 'source'?"),

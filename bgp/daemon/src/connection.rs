@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::driver::Job;
+use crate::inbox::{Inbox, Share};
 
 /// How many chunks leave in one write.
 const WRITE_BATCH: usize = 64;
@@ -70,7 +70,7 @@ pub(crate) fn open(
     conn: ConnId,
     stream: TcpStream,
     decode: Decode,
-    inbox: mpsc::Sender<Job>,
+    inbox: Inbox,
 ) -> (Link, impl Future<Output = ()> + Send + 'static) {
     let (outbox, queue) = mpsc::unbounded_channel();
     let (context, current) = watch::channel(Arc::<Context>::default());
@@ -85,7 +85,7 @@ async fn serve(
     conn: ConnId,
     stream: TcpStream,
     decode: Decode,
-    inbox: mpsc::Sender<Job>,
+    inbox: Inbox,
     queue: mpsc::UnboundedReceiver<Bytes>,
     context: watch::Receiver<Arc<Context>>,
 ) {
@@ -97,6 +97,7 @@ async fn serve(
         buffer: BytesMut::new(),
         context: context.clone(),
         inbox: inbox.clone(),
+        share: Share::default(),
         decode,
         complaints: Complaints::default(),
     };
@@ -121,7 +122,7 @@ async fn serve(
     };
     if lost {
         halves.shutdown().await;
-        tell(&inbox, Input::Closed { conn }).await;
+        inbox.tell(Input::Closed { conn }).await;
         return;
     }
     let over = async { while halves.join_next().await.is_some() {} };
@@ -143,7 +144,7 @@ async fn write(
     conn: ConnId,
     mut stream: OwnedWriteHalf,
     queue: mpsc::UnboundedReceiver<Bytes>,
-    inbox: mpsc::Sender<Job>,
+    inbox: Inbox,
 ) -> io::Result<()> {
     let written = write_queue(conn, &mut stream, queue, inbox).await;
     if written.is_err() {
@@ -157,7 +158,7 @@ async fn write_queue(
     conn: ConnId,
     stream: &mut OwnedWriteHalf,
     mut queue: mpsc::UnboundedReceiver<Bytes>,
-    inbox: mpsc::Sender<Job>,
+    inbox: Inbox,
 ) -> io::Result<()> {
     let mut chunks = Vec::with_capacity(WRITE_BATCH);
     while queue.recv_many(&mut chunks, WRITE_BATCH).await > 0 {
@@ -165,17 +166,10 @@ async fn write_queue(
         chunks.clear();
         stream.write_all(&bytes).await?;
         if queue.is_empty() && !queue.is_closed() {
-            tell(&inbox, Input::Drained { conn }).await;
+            inbox.tell(Input::Drained { conn }).await;
         }
     }
     stream.shutdown().await
-}
-
-/// Hands the driver an input; waits while the inbox is full.
-async fn tell(inbox: &mpsc::Sender<Job>, input: Input) {
-    if inbox.send(Job::Input(Box::new(input))).await.is_err() {
-        tracing::debug!("the speaker has stopped");
-    }
 }
 
 struct Reader {
@@ -183,7 +177,8 @@ struct Reader {
     stream: OwnedReadHalf,
     buffer: BytesMut,
     context: watch::Receiver<Arc<Context>>,
-    inbox: mpsc::Sender<Job>,
+    inbox: Inbox,
+    share: Share,
     decode: Decode,
     complaints: Complaints,
 }
@@ -231,9 +226,10 @@ impl Reader {
         }
         loop {
             let context = self.context.borrow().clone();
-            let mut faults = Vec::new();
+            let (mut faults, mut room) = (Vec::new(), None);
             let message = match wire::frame(&mut self.buffer, context.max_message) {
                 Ok(Some(frame)) => {
+                    room = self.inbox.room(&self.share, frame.len()).await;
                     let (stream, complaints) = (&self.stream, &mut self.complaints);
                     let mut report = |problem, action| {
                         complaints.log(stream, &problem, action);
@@ -255,13 +251,13 @@ impl Reader {
             });
             if !faults.is_empty() {
                 let conn = self.conn;
-                tell(&self.inbox, Input::Faulty { conn, faults }).await;
+                self.inbox.tell(Input::Faulty { conn, faults }).await;
             }
             let received = Input::Received {
                 conn: self.conn,
                 message,
             };
-            tell(&self.inbox, received).await;
+            self.inbox.hand(received, room).await;
             if last || (opens && self.context.changed().await.is_err()) {
                 return Ok(());
             }
@@ -283,13 +279,14 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::driver::Job;
 
     /// A connection served with `decode`, the peer's end, and what reaches the driver.
     async fn served(decode: Decode) -> (Link, TcpStream, mpsc::Receiver<Job>) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        let (inbox, jobs) = mpsc::channel(16);
+        let (inbox, jobs) = Inbox::new();
         let (link, service) = open(ConnId(7), stream, decode, inbox);
         tokio::spawn(service);
         (link, peer, jobs)
@@ -297,7 +294,7 @@ mod tests {
 
     async fn next_input(jobs: &mut mpsc::Receiver<Job>) -> Input {
         match timeout(Duration::from_secs(30), jobs.recv()).await.unwrap() {
-            Some(Job::Input(input)) => *input,
+            Some(Job::Input(input, _)) => *input,
             other => panic!("not an input: {other:?}"),
         }
     }

@@ -7,6 +7,7 @@ use std::fs::{File, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use manx_api::rpc::{self, MAX_LINE, Method, Request, Response, RpcError};
@@ -16,6 +17,8 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 /// JSON-RPC: the line is no JSON.
@@ -29,6 +32,12 @@ pub const INTERNAL_ERROR: i64 = -32603;
 
 /// How long a failing listener rests: it fails for want of file descriptors, which come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Callers at a time, at most; who comes later waits in the kernel's queue. A node's pods may all start at once.
+const CALLERS: usize = 256;
+
+/// How long a caller may take to ask, or to take what he asked for: after that his place is another's.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why the socket cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -114,10 +123,20 @@ pub trait Answer: Clone + Send + 'static {
 
 /// Serves until the process ends; calls under way are in `calls`.
 pub async fn serve<A: Answer + Sync>(listener: &UnixListener, answers: &A, calls: &TaskTracker) {
+    let places = Arc::new(Semaphore::new(CALLERS));
     loop {
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
-            // Not among the calls: a connection that is idle holds nothing up.
-            Ok((stream, _)) => drop(tokio::spawn(converse(stream, answers.clone(), calls.clone()))),
+            Ok((stream, _)) => {
+                let conversation = converse(stream, answers.clone(), calls.clone());
+                // Not among the calls: a connection that is idle holds nothing up.
+                tokio::spawn(async move {
+                    conversation.await;
+                    drop(place);
+                });
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept on the control socket");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -130,7 +149,8 @@ async fn converse<A: Answer + Sync>(stream: UnixStream, answers: A, calls: TaskT
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     loop {
-        let (response, last) = match line(&mut read).await {
+        let line = timeout(PATIENCE, line(&mut read)).await;
+        let (response, last) = match line.unwrap_or_else(|late| Err(late.into())) {
             Ok(None) => return,
             Ok(Some(line)) => {
                 let answers = answers.clone();
@@ -144,8 +164,9 @@ async fn converse<A: Answer + Sync>(stream: UnixStream, answers: A, calls: TaskT
             Err(error) => return tracing::debug!(%error, "a control connection broke"),
         };
         let text = rpc::encode(&response).unwrap_or_default();
-        if write.write_all(&text).await.is_err() {
-            return tracing::debug!("a caller hung up before its answer");
+        match timeout(PATIENCE, write.write_all(&text)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return tracing::debug!("a caller did not take its answer"),
         }
         if last {
             return;
@@ -265,6 +286,49 @@ mod tests {
         let response: Response = rpc::decode(&line(&mut read).await.unwrap().unwrap()).unwrap();
         assert_eq!(response.error.unwrap().code, PARSE_ERROR);
         assert_eq!(line(&mut read).await.unwrap_or_default(), None, "closed");
+    }
+
+    /// A caller that neither asks nor reads, and one that asks and does not read, lose their places to others.
+    #[tokio::test(start_paused = true)]
+    async fn callers_that_stall_give_way_to_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let listener = Claim::new(&path).unwrap().listen().unwrap();
+        tokio::spawn(async move { serve(&listener, &Echo, &TaskTracker::new()).await });
+        // Longer than what the kernel keeps for a caller.
+        let long = rpc::encode(&Request::new(
+            1,
+            Method::BgpPeers,
+            Value::from("x".repeat(MAX_LINE / 2)),
+        ));
+        let long = long.unwrap();
+        let mut stalled = Vec::new();
+        for caller in 0..CALLERS {
+            let mut stream = UnixStream::connect(&path).await.unwrap();
+            if caller % 16 == 0 {
+                stream.write_all(&long).await.unwrap();
+            }
+            stalled.push(stream);
+        }
+        let started = tokio::time::Instant::now();
+        let (read, mut write) = UnixStream::connect(&path).await.unwrap().into_split();
+        let request = Request::new(2, Method::BgpPeers, Value::Null);
+        write.write_all(&rpc::encode(&request).unwrap()).await.unwrap();
+        let answer = line(&mut BufReader::new(read)).await.unwrap().unwrap();
+        assert_eq!(rpc::decode::<Response>(&answer).unwrap().id, 2);
+        assert_eq!(
+            started.elapsed().as_secs(),
+            PATIENCE.as_secs(),
+            "all places were taken until then"
+        );
+        for mut stream in stalled {
+            let mut rest = Vec::new();
+            timeout(PATIENCE, stream.read_to_end(&mut rest))
+                .await
+                .unwrap()
+                .unwrap();
+            assert!(rest.len() < long.len(), "who stalls is hung up on");
+        }
     }
 
     #[test]

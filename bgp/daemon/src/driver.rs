@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use manx_bgp::bfd::{SessionConfig, SessionSnapshot};
 use manx_bgp::explain::Explanation;
-use manx_bgp::wire::NextHop;
 use manx_bgp::{
-    BfdConfig, Config, ConnId, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix,
-    RangeConfig, RangeSnapshot, Speaker, Transport,
+    BfdConfig, Choice, Config, ConnId, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot,
+    Prefix, RangeConfig, RangeSnapshot, Speaker, Transport,
 };
 use socket2::{SockRef, Socket};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,10 +24,10 @@ use crate::bfd::{Change, Watch};
 use crate::connection::{self, Link};
 use crate::guard::Guard;
 use crate::handle::{Event, Events, Handle};
+use crate::inbox::{Inbox, JOBS, Room};
+use crate::interfaces::Interfaces;
+use crate::places::{Places, Whose};
 use crate::sockets;
-
-/// Jobs that wait for the driver, at most; whoever brings more waits.
-const INBOX: usize = 256;
 
 /// Jobs done before outputs are carried out: enough for the speaker to pack its updates well.
 const BATCH: usize = 64;
@@ -51,7 +50,8 @@ const ACCEPTED: u64 = 1 << 63;
 /// What reaches the driver.
 #[derive(Debug)]
 pub(crate) enum Job {
-    Input(Box<Input>),
+    /// With the room that it takes until it is done.
+    Input(Box<Input>, Option<Room>),
     Accepted(TcpStream),
     Dialled(ConnId, io::Result<TcpStream>),
     Peers(oneshot::Sender<Vec<PeerSnapshot>>),
@@ -68,7 +68,7 @@ pub(crate) fn spawn(
     listeners: Vec<TcpListener>,
     listening: Arc<[SocketAddr]>,
 ) -> io::Result<(Handle, Events)> {
-    let (inbox, jobs) = mpsc::channel(INBOX);
+    let (inbox, jobs) = Inbox::new();
     let (events, consumer) = mpsc::channel(EVENTS);
     let stop = CancellationToken::new();
     let guard = Guard::new(&listeners)?;
@@ -82,10 +82,12 @@ pub(crate) fn spawn(
         accepted: 0,
         acceptors,
         links: JoinSet::new(),
+        places: Places::default(),
         inbox: inbox.clone(),
         watch: Watch::default(),
         guard,
         ranges: BTreeMap::new(),
+        interfaces: Interfaces::default(),
         pending: Pending::default(),
     };
     tokio::spawn(stop.clone().run_until_cancelled_owned(driver.run(jobs, events)));
@@ -97,11 +99,11 @@ pub(crate) fn spawn(
     Ok((handle, Events(consumer)))
 }
 
-async fn accept(listener: TcpListener, inbox: mpsc::Sender<Job>) {
+async fn accept(listener: TcpListener, inbox: Inbox) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                if inbox.send(Job::Accepted(stream)).await.is_err() {
+                if !inbox.send(Job::Accepted(stream)).await {
                     return;
                 }
             }
@@ -140,12 +142,14 @@ struct Driver {
     accepted: u64,
     acceptors: JoinSet<()>,
     /// Open connections, and closed ones whose last bytes are still leaving.
-    links: JoinSet<()>,
-    inbox: mpsc::Sender<Job>,
+    links: JoinSet<Whose>,
+    places: Places,
+    inbox: Inbox,
     watch: Watch,
     guard: Guard,
     /// How the peers of a range are watched.
     ranges: BTreeMap<Prefix, Option<BfdConfig>>,
+    interfaces: Interfaces,
     pending: Pending,
 }
 
@@ -158,30 +162,29 @@ impl Driver {
                 _ = jobs.recv_many(&mut batch, BATCH) => {}
                 () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => {}
                 Ok(permit) = events.reserve(), if !self.pending.is_empty() => self.pending.deliver(permit),
-                Some(ended) = self.links.join_next() => report(ended),
+                Some(ended) = self.links.join_next() => self.ended(ended),
                 () = sleep(GUARD_PAUSE), if self.guard.has_problems() => self.guard.update_listeners(true),
                 change = self.watch.changed() => self.path_changed(change),
+                interfaces = self.interfaces.changed() => self.handle(Input::Interfaces(interfaces)),
             }
-            for job in batch.drain(..) {
-                if let Some(done) = self.perform(job) {
-                    jobs.close();
-                    self.leave().await;
-                    report_gone(done.send(()));
-                    return;
-                }
+            let mut done = self.perform_all(&mut batch);
+            if done.is_none() && self.speaker.deadline().is_some_and(|at| at <= Instant::now()) {
+                // Whom we have not come to hear was not silent: what lies here counts before timers do.
+                batch.extend(std::iter::from_fn(|| jobs.try_recv().ok()).take(JOBS));
+                done = self.perform_all(&mut batch);
+                self.handle(Input::Tick);
+            }
+            if let Some(done) = done {
+                jobs.close();
+                self.inbox.close();
+                self.leave().await;
+                return report_gone(done.send(()));
             }
             // All of them: one a turn would fall behind where connections come and go by the batch.
             while let Some(ended) = self.links.try_join_next() {
-                report(ended);
+                self.ended(ended);
             }
             self.guard.update_listeners(false);
-            if self
-                .speaker
-                .deadline()
-                .is_some_and(|deadline| deadline <= Instant::now())
-            {
-                self.handle(Input::Tick);
-            }
             self.carry_out();
         }
     }
@@ -190,10 +193,15 @@ impl Driver {
         self.speaker.handle(Instant::now(), input);
     }
 
+    /// Does these jobs, up to one to end with.
+    fn perform_all(&mut self, jobs: &mut Vec<Job>) -> Option<oneshot::Sender<()>> {
+        jobs.drain(..).find_map(|job| self.perform(job))
+    }
+
     /// Does a job; one to end with is given back to be answered at the end.
     fn perform(&mut self, job: Job) -> Option<oneshot::Sender<()>> {
         match job {
-            Job::Input(input) => self.input(*input),
+            Job::Input(input, _room) => self.input(*input),
             Job::Accepted(stream) => self.accepted(stream),
             Job::Dialled(conn, stream) => self.dialled(conn, stream),
             Job::Peers(reply) => report_gone(reply.send(self.peers())),
@@ -216,6 +224,7 @@ impl Driver {
             Input::SetPeer(config) => {
                 self.watch_path(config.key, config.bfd_session());
                 self.guard_peer(config);
+                self.show_interfaces(config);
                 true
             }
             Input::RemovePeer(key) => {
@@ -225,6 +234,7 @@ impl Driver {
             }
             Input::SetRange(config) => {
                 self.guard_range(config);
+                self.show_interfaces(&config.template);
                 true
             }
             Input::RemoveRange(range) => {
@@ -237,12 +247,23 @@ impl Driver {
             | Input::Connected { .. }
             | Input::ConnectFailed { .. }
             | Input::Accepted { .. }
+            | Input::Unfound(_)
             | Input::PathDown(_)
+            | Input::Interfaces(_)
             | Input::Tick
             | Input::Shutdown => true,
         };
         if wanted {
             self.handle(input);
+        }
+    }
+
+    /// The first policy that asks for interfaces gets to know them.
+    fn show_interfaces(&mut self, config: &PeerConfig) {
+        if config.asks_for_interfaces()
+            && let Some(interfaces) = self.interfaces.start()
+        {
+            self.handle(Input::Interfaces(interfaces));
         }
     }
 
@@ -300,19 +321,42 @@ impl Driver {
         };
         let scope = sockets::scope(remote);
         let peer = PeerKey::of(remote.ip(), scope);
+        if !self.places.is_free(self.whose(peer)) {
+            tracing::debug!(%remote, "connection reset: there are too many like it");
+            // Even its end would take the kernel's room for a while.
+            let reset = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            return reset.unwrap_or_else(|error| tracing::debug!(%error, "closing without a reset"));
+        }
         if let Err(problem) = self.guard.admit(peer, &stream) {
             tracing::debug!(%remote, %problem, "connection refused");
             return;
         }
         let conn = ConnId(ACCEPTED | self.accepted);
         self.accepted += 1;
-        self.open(conn, peer, stream);
+        // First the speaker: who is welcome from a range is a peer from then on.
         self.handle(Input::Accepted {
             conn,
             local,
             remote,
             scope,
         });
+        self.open(conn, peer, stream);
+    }
+
+    /// Among whose connections one with `peer` counts.
+    fn whose(&self, peer: PeerKey) -> Whose {
+        if self.speaker.has_peer(peer) {
+            return Whose::Peer(peer);
+        }
+        self.guard.range_of(peer).map_or(Whose::Stranger, Whose::Range)
+    }
+
+    /// A connection has ended; its tasks' own panics are reported by it.
+    fn ended(&mut self, ended: Result<Whose, JoinError>) {
+        match ended {
+            Ok(whose) => self.places.give_back(whose),
+            Err(error) => tracing::error!(%error, "a connection's task failed"),
+        }
     }
 
     fn dialled(&mut self, conn: ConnId, stream: io::Result<TcpStream>) {
@@ -334,7 +378,12 @@ impl Driver {
     fn open(&mut self, conn: ConnId, peer: PeerKey, stream: TcpStream) {
         let socket = self.guard.signs(peer).then(|| SockRef::from(&stream).try_clone());
         let (link, service) = connection::open(conn, stream, connection::decode, self.inbox.clone());
-        self.links.spawn(service);
+        let whose = self.whose(peer);
+        self.places.take(whose);
+        self.links.spawn(async move {
+            service.await;
+            whose
+        });
         let socket = socket.and_then(|socket| {
             socket
                 .inspect_err(
@@ -363,6 +412,12 @@ impl Driver {
 
     fn path_changed(&mut self, change: Change) {
         let Change { peer, up, failed } = change;
+        let address = peer.address;
+        match (failed, up) {
+            (true, _) => tracing::warn!(peer = %address, up, "BFD: the path has failed"),
+            (false, true) => tracing::info!(peer = %address, "BFD: the path is up"),
+            (false, false) => tracing::info!(peer = %address, "BFD: the peer no longer watches the path"),
+        }
         self.pending.paths.insert(peer, up);
         if failed {
             self.handle(Input::PathDown(peer));
@@ -385,7 +440,7 @@ impl Driver {
                     }
                 }
                 Output::Close { conn } => drop(self.connections.remove(&conn)),
-                Output::Selected { prefix, next_hops } => self.pending.selected(prefix, next_hops),
+                Output::Selected { prefix, choice } => self.pending.selected(prefix, choice),
                 Output::RangeFull(range) => {
                     tracing::warn!(%range, "a peer was turned away: raise the range's limit if it is welcome");
                 }
@@ -406,9 +461,7 @@ impl Driver {
                 Ok(socket) => sockets::dial(socket, remote).await,
                 Err(error) => Err(error),
             };
-            if inbox.send(Job::Dialled(conn, stream)).await.is_err() {
-                tracing::debug!("the speaker has stopped");
-            }
+            inbox.send(Job::Dialled(conn, stream)).await;
         });
         self.connections
             .insert(conn, Connection::Dialling(AbortOnDropHandle::new(attempt)));
@@ -432,13 +485,6 @@ impl Driver {
     }
 }
 
-/// A connection has ended; its tasks' own panics are reported by it.
-fn report(ended: Result<(), JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "a connection's task failed");
-    }
-}
-
 /// Whoever asked no longer waits for the answer: nothing is wrong.
 fn report_gone<T>(sent: Result<(), T>) {
     if sent.is_err() {
@@ -449,7 +495,7 @@ fn report_gone<T>(sent: Result<(), T>) {
 /// What the consumer has not taken yet, merged.
 #[derive(Debug, Default)]
 struct Pending {
-    selected: BTreeMap<Prefix, Vec<NextHop>>,
+    selected: BTreeMap<Prefix, Choice>,
     sessions: BTreeMap<PeerKey, (bool, Option<String>)>,
     /// What BFD sees.
     paths: BTreeMap<PeerKey, bool>,
@@ -461,8 +507,8 @@ impl Pending {
         self.selected.is_empty() && self.sessions.is_empty() && self.paths.is_empty() && !self.converged
     }
 
-    fn selected(&mut self, prefix: Prefix, next_hops: Vec<NextHop>) {
-        self.selected.insert(prefix, next_hops);
+    fn selected(&mut self, prefix: Prefix, choice: Choice) {
+        self.selected.insert(prefix, choice);
     }
 
     fn session(&mut self, peer: PeerKey, up: bool, reason: Option<String>) {

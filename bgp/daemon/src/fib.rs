@@ -1,10 +1,7 @@
 //! Best paths into the kernel, for `fib: true`.
 
-use std::net::IpAddr;
-
 use manx_bgpd::Event;
-use manx_bgpd::bgp::Prefix;
-use manx_bgpd::bgp::wire::NextHop;
+use manx_bgpd::bgp::{Choice, Gateway, Prefix};
 use manx_linux::Result;
 use manx_linux::sync::Syncer;
 use manx_routes::{Hop, Route, Source, Target, Update};
@@ -58,26 +55,16 @@ async fn flush(routes: &mut Syncer) -> Result<()> {
 }
 
 /// What the speaker's choice asks of the kernel; a choice of no next hop removes the route.
-fn update((prefix, next_hops): &(Prefix, Vec<NextHop>)) -> Update {
-    let hop = |next_hop: &NextHop| Hop {
-        gateway: gateway(next_hop),
-        device: None,
+fn update((prefix, choice): &(Prefix, Choice)) -> Update {
+    let hop = |&Gateway { address, scope }: &Gateway| Hop {
+        gateway: address,
+        device: (scope != 0).then_some(scope),
     };
-    let target = Target::Via(next_hops.iter().map(hop).collect());
+    let target = Target::Via(choice.next_hops.iter().map(hop).collect());
     Update::Set(Route {
         prefix: prefix.network(),
         target,
         source: Source::Bgp,
+        metric: choice.priority,
     })
-}
-
-/// The global address also where a link-local one came along: that would need an interface.
-fn gateway(next_hop: &NextHop) -> IpAddr {
-    match next_hop {
-        NextHop::V4(address) => IpAddr::V4(*address),
-        NextHop::V6 {
-            global,
-            link_local: _,
-        } => IpAddr::V6(*global),
-    }
 }

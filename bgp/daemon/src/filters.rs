@@ -2,7 +2,9 @@
 
 use ipnetwork::IpNetwork;
 use manx_bgp::Family;
-use manx_bgp::filter::{Action, Community, Filter, Match, Operation, Operator, PeerType, Range, Rule};
+use manx_bgp::filter::{
+    Action, Community, Filter, InterfacePattern, Match, Operation, Operator, PeerType, Range, Rule,
+};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
@@ -11,6 +13,9 @@ use crate::config::no_host_bits;
 /// AS numbers that one rule puts in front of a path, at most.
 const MAX_PREPENDED: usize = 10;
 
+/// The greatest priority, as in Calico.
+const MAX_PRIORITY: u32 = 2_147_483_646;
+
 /// A named list of rules per direction and family.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -18,16 +23,16 @@ pub struct FilterSettings {
     /// What neighbours' `import` and `export` call it.
     pub name: String,
     /// For IPv4 routes on the way in. The first rule that matches decides.
-    #[serde(default, rename = "importV4", deserialize_with = "v4")]
+    #[serde(default, rename = "importV4", deserialize_with = "import_v4")]
     pub import_v4: Vec<Rule>,
     /// For IPv6 routes on the way in.
-    #[serde(default, rename = "importV6", deserialize_with = "v6")]
+    #[serde(default, rename = "importV6", deserialize_with = "import_v6")]
     pub import_v6: Vec<Rule>,
     /// For IPv4 routes on the way out.
-    #[serde(default, rename = "exportV4", deserialize_with = "v4")]
+    #[serde(default, rename = "exportV4", deserialize_with = "export_v4")]
     pub export_v4: Vec<Rule>,
     /// For IPv6 routes on the way out.
-    #[serde(default, rename = "exportV6", deserialize_with = "v6")]
+    #[serde(default, rename = "exportV6", deserialize_with = "export_v6")]
     pub export_v6: Vec<Rule>,
 }
 
@@ -63,6 +68,9 @@ struct Written {
     communities: Option<Values>,
     #[serde(default)]
     as_path_prefix: Vec<u32>,
+    #[serde(default, deserialize_with = "interface")]
+    interface: Option<InterfacePattern>,
+    priority: Option<u32>,
     action: ActionName,
     #[serde(default)]
     operations: Vec<WrittenOperation>,
@@ -139,29 +147,49 @@ enum WrittenOperation {
     SetLocalPreference(Number),
     #[serde(rename = "setMED")]
     SetMed(Number),
+    SetPriority(Number),
 }
 
-fn v4<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Rule>, D::Error> {
-    rules(Family::Ipv4Unicast, deserializer)
+/// Which way routes go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    In,
+    Out,
 }
 
-fn v6<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Rule>, D::Error> {
-    rules(Family::Ipv6Unicast, deserializer)
+fn import_v4<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Rule>, D::Error> {
+    rules(Family::Ipv4Unicast, Way::In, deserializer)
 }
 
-fn rules<'de, D: Deserializer<'de>>(family: Family, deserializer: D) -> Result<Vec<Rule>, D::Error> {
+fn import_v6<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Rule>, D::Error> {
+    rules(Family::Ipv6Unicast, Way::In, deserializer)
+}
+
+fn export_v4<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Rule>, D::Error> {
+    rules(Family::Ipv4Unicast, Way::Out, deserializer)
+}
+
+fn export_v6<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Rule>, D::Error> {
+    rules(Family::Ipv6Unicast, Way::Out, deserializer)
+}
+
+fn rules<'de, D: Deserializer<'de>>(
+    family: Family,
+    way: Way,
+    deserializer: D,
+) -> Result<Vec<Rule>, D::Error> {
     let written = Vec::<Written>::deserialize(deserializer)?;
     let rule = |(index, written)| {
-        rule(family, written).map_err(|problem| D::Error::custom(format!("rule {index}: {problem}")))
+        rule(family, way, written).map_err(|problem| D::Error::custom(format!("rule {index}: {problem}")))
     };
     written.into_iter().enumerate().map(rule).collect()
 }
 
-fn rule(family: Family, written: Written) -> Result<Rule, String> {
+fn rule(family: Family, way: Way, written: Written) -> Result<Rule, String> {
     let operations: Vec<Operation> = written
         .operations
         .into_iter()
-        .map(operation)
+        .map(|it| operation(way, it))
         .collect::<Result<_, _>>()?;
     let then = match written.action {
         ActionName::Accept => Action::Accept(operations),
@@ -185,6 +213,8 @@ fn rule(family: Family, written: Written) -> Result<Rule, String> {
             }),
             communities: written.communities.map(|it| it.values).unwrap_or_default(),
             as_path_prefix: written.as_path_prefix,
+            interface: written.interface,
+            priority: written.priority.map(|it| found_priority(way, it)).transpose()?,
         },
         then,
     })
@@ -219,7 +249,28 @@ fn range(
     Ok(Some(range))
 }
 
-fn operation(written: WrittenOperation) -> Result<Operation, String> {
+/// Import sets priorities, export finds them.
+fn found_priority(way: Way, priority: u32) -> Result<u32, String> {
+    if way == Way::In {
+        return Err(
+            "priority is what import rules set (setPriority), and export rules find: match communities here"
+                .into(),
+        );
+    }
+    in_range(priority)
+}
+
+fn in_range(priority: u32) -> Result<u32, String> {
+    if (1..=MAX_PRIORITY).contains(&priority) {
+        Ok(priority)
+    } else {
+        Err(format!(
+            "{priority} is no metric of a route: write 1 to {MAX_PRIORITY}"
+        ))
+    }
+}
+
+fn operation(way: Way, written: WrittenOperation) -> Result<Operation, String> {
     Ok(match written {
         WrittenOperation::AddCommunity(Value { value }) => Operation::AddCommunity(value),
         WrittenOperation::SetCommunities(Values { values }) => Operation::SetCommunities(values),
@@ -233,7 +284,16 @@ fn operation(written: WrittenOperation) -> Result<Operation, String> {
         }
         WrittenOperation::SetLocalPreference(Number { value }) => Operation::SetLocalPreference(value),
         WrittenOperation::SetMed(Number { value }) => Operation::SetMed(value),
+        WrittenOperation::SetPriority(_) if way == Way::Out => {
+            return Err("no peer hears of a priority: write setPriority in an import rule, or setLocalPreference here".into());
+        }
+        WrittenOperation::SetPriority(Number { value }) => Operation::SetPriority(in_range(value)?),
     })
+}
+
+fn interface<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<InterfacePattern>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(D::Error::custom)
 }
 
 fn community<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Community, D::Error> {

@@ -5,17 +5,19 @@ use std::sync::Arc;
 
 use manx_bgp::bfd::SessionSnapshot;
 use manx_bgp::explain::Explanation;
-use manx_bgp::wire::NextHop;
-use manx_bgp::{Input, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix, RangeConfig, RangeSnapshot};
+use manx_bgp::{
+    Choice, Input, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix, RangeConfig, RangeSnapshot,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::DropGuard;
 
 use crate::driver::Job;
+use crate::inbox::Inbox;
 
 /// The way into a running speaker. Clones share it; when the last one goes, so does the speaker, at once.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    pub(crate) inbox: mpsc::Sender<Job>,
+    pub(crate) inbox: Inbox,
     pub(crate) listening: Arc<[SocketAddr]>,
     /// Stops the driver when the last clone drops it.
     pub(crate) _alive: Arc<DropGuard>,
@@ -31,7 +33,7 @@ impl Handle {
 
     /// Hands the speaker an input; waits while its inbox is full.
     pub async fn input(&self, input: Input) {
-        self.send(Job::Input(Box::new(input))).await;
+        self.inbox.tell(input).await;
     }
 
     /// Adds a peer, or changes its settings; other peers notice nothing.
@@ -96,15 +98,9 @@ impl Handle {
         self.ask(Job::Shutdown).await.unwrap_or_default();
     }
 
-    async fn send(&self, job: Job) {
-        if self.inbox.send(job).await.is_err() {
-            tracing::debug!("the speaker has stopped");
-        }
-    }
-
     async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Job) -> Option<T> {
         let (reply, answer) = oneshot::channel();
-        self.send(question(reply)).await;
+        self.inbox.send(question(reply)).await;
         answer.await.ok()
     }
 }
@@ -112,9 +108,9 @@ impl Handle {
 /// What the speaker tells its users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The best paths of these prefixes changed, each to the given next hops; none means unreachable. In
-    /// order of prefix; of several changes to one prefix only the last.
-    Selected(Vec<(Prefix, Vec<NextHop>)>),
+    /// The best paths of these prefixes changed, each to the given choice. In order of prefix; of several changes
+    /// to one prefix only the last.
+    Selected(Vec<(Prefix, Choice)>),
     /// The initial routes are in: what was not `Selected` by now is stale. Once.
     Converged,
     /// A peer's session came up or went down; of several changes at one peer only the last.

@@ -4,7 +4,7 @@ mod answers;
 mod fib;
 mod notify;
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
         .from_env_lossy();
     tracing_subscriber::fmt()
+        .with_ansi(io::stderr().is_terminal())
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .init();

@@ -1,21 +1,19 @@
 //! The driver over real sockets on loopback: every speaker has an address of 127.0.0.0/8 to itself.
 
+mod played;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
-use manx_bgp::wire::{self, Capability, Context, Message, NextHop, Notification, Open, RouteRefresh};
-use manx_bgp::{Config, Family, Fault, PeerConfig, PeerKey, Prefix, State};
+use manx_bgp::wire::{self, Context, Message, Notification, RouteRefresh};
+use manx_bgp::{Config, Family, Fault, Gateway, PeerConfig, PeerKey, Prefix, State};
 use manx_bgpd::{Event, Events, Handle, Options, start};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-/// For anything that should be quick.
-const SOON: Duration = Duration::from_secs(30);
-
-const ASN: u32 = 64512;
+use crate::played::{ASN, SOON, connect, messages_until_end, play};
 
 fn config(address: Ipv4Addr) -> Config {
     Config {
@@ -25,6 +23,7 @@ fn config(address: Ipv4Addr) -> Config {
         restarted: false,
         deferral: Duration::from_secs(5),
         farewell: String::new(),
+        interfaces: [].into(),
         seed: u64::from(address.to_bits()),
         max_paths: 1,
     }
@@ -43,6 +42,13 @@ fn speaker(address: Ipv4Addr, port: u16) -> (Handle, Events) {
 fn next_hop(address: Ipv4Addr) -> Ipv4Addr {
     let [_, _, network, host] = address.octets();
     Ipv4Addr::new(198, 18, network, host)
+}
+
+fn gateway(address: Ipv4Addr) -> Gateway {
+    Gateway {
+        address: next_hop(address).into(),
+        scope: 0,
+    }
 }
 
 fn peer(local: Ipv4Addr, remote: SocketAddr) -> PeerConfig {
@@ -88,77 +94,17 @@ async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut(
 }
 
 /// Waits for the event that says where `prefix` now goes.
-async fn selected(events: &mut Events, prefix: Prefix) -> Vec<NextHop> {
+async fn selected(events: &mut Events, prefix: Prefix) -> Vec<Gateway> {
     let found = async {
         loop {
             if let Event::Selected(paths) = events.next().await.expect("the speaker runs")
-                && let Some((_, next_hops)) = paths.into_iter().find(|(other, _)| *other == prefix)
+                && let Some((_, choice)) = paths.into_iter().find(|(other, _)| *other == prefix)
             {
-                return next_hops;
+                return choice.next_hops;
             }
         }
     };
     timeout(SOON, found).await.expect("the prefix is selected anew")
-}
-
-/// A connection to the speaker from an address of our own.
-async fn connect(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket
-        .bind((from, 0).into())
-        .expect("loopback addresses are free");
-    socket.connect(to).await.expect("the speaker listens")
-}
-
-/// The messages that arrive until the connection ends.
-async fn messages_until_end(stream: &mut TcpStream) -> Vec<Message> {
-    let mut buffer = BytesMut::new();
-    let all = async { while stream.read_buf(&mut buffer).await.is_ok_and(|read| read > 0) {} };
-    timeout(SOON, all)
-        .await
-        .expect("the speaker closes the connection");
-    let mut messages = Vec::new();
-    while let Some(frame) = wire::frame(&mut buffer, wire::MAX_MESSAGE).expect("whole messages") {
-        messages.push(wire::decode(&frame, &Context::default()).expect("decodable messages"));
-    }
-    messages
-}
-
-/// Opens a session as a peer would; returns with both KEEPALIVEs exchanged.
-async fn play(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
-    let mut stream = connect(from, to).await;
-    let capabilities = vec![
-        Capability::Multiprotocol(Family::Ipv4Unicast),
-        Capability::RouteRefresh,
-        Capability::FourOctetAs(ASN),
-    ];
-    let open = Message::Open(Open {
-        asn: ASN,
-        hold_time: 90,
-        router_id: from,
-        capabilities,
-    });
-    for message in [open, Message::Keepalive] {
-        let bytes = wire::encode(&message, &Context::default());
-        stream.write_all(&bytes).await.expect("the speaker reads");
-    }
-    let mut buffer = BytesMut::new();
-    let keepalive = async {
-        loop {
-            while let Some(frame) = wire::frame(&mut buffer, wire::MAX_MESSAGE).expect("whole messages") {
-                if wire::decode(&frame, &Context::default()) == Ok(Message::Keepalive) {
-                    return;
-                }
-            }
-            assert_ne!(
-                stream.read_buf(&mut buffer).await.expect("the connection lives"),
-                0,
-                "closed"
-            );
-        }
-    };
-    timeout(SOON, keepalive).await.expect("the speaker answers");
-    stream
 }
 
 #[tokio::test]
@@ -168,10 +114,7 @@ async fn two_speakers_exchange_routes() {
     theirs.originate(prefix(1, 0)).await;
     ours.set_peer(peer(a, theirs.listening()[0])).await;
     theirs.set_peer(peer(b, ours.listening()[0])).await;
-    assert_eq!(
-        selected(&mut events, prefix(1, 0)).await,
-        [NextHop::V4(next_hop(b))]
-    );
+    assert_eq!(selected(&mut events, prefix(1, 0)).await, [gateway(b)]);
     assert_eq!((established(&ours).await, established(&theirs).await), (1, 1));
 
     theirs.unoriginate(prefix(1, 0)).await;
@@ -211,10 +154,7 @@ async fn a_crash_within_the_restart_time_changes_no_path() {
     theirs.set_peer(graceful(peer(b, our_address))).await;
     let fresh = || async { ours.paths().await.iter().filter(|path| !path.stale).count() == 2 };
     eventually("the paths are fresh again", fresh).await;
-    assert_eq!(
-        selected(&mut events, prefix(2, 1)).await,
-        [NextHop::V4(next_hop(b))]
-    );
+    assert_eq!(selected(&mut events, prefix(2, 1)).await, [gateway(b)]);
     drop(ours);
     while let Some(event) = events.next().await {
         if let Event::Selected(paths) = event {
@@ -266,7 +206,9 @@ async fn garbage_ends_its_connection_with_the_right_notification() {
         ("of no type", header(19, 9), 1, 3, vec![9]),
         ("not an OPEN", header(19, 4), 5, 1, vec![4]),
     ] {
-        let mut stream = connect(b, ours.listening()[0]).await;
+        let mut stream = connect(b, ours.listening()[0])
+            .await
+            .expect("the speaker listens");
         stream.write_all(&garbage).await.expect("the speaker reads");
         let messages = messages_until_end(&mut stream).await;
         let Some(Message::Notification(notification)) = messages.last() else {
@@ -317,7 +259,9 @@ async fn what_is_wrong_with_updates_is_counted() {
 async fn strangers_are_turned_away() {
     let [a, b] = [Ipv4Addr::new(127, 0, 5, 1), Ipv4Addr::new(127, 0, 5, 2)];
     let (ours, _events) = speaker(a, 0);
-    let mut stream = connect(b, ours.listening()[0]).await;
+    let mut stream = connect(b, ours.listening()[0])
+        .await
+        .expect("the speaker listens");
     let messages = messages_until_end(&mut stream).await;
     assert!(
         !messages.iter().any(|message| matches!(message, Message::Open(_))),
@@ -350,10 +294,7 @@ async fn a_peer_that_reads_nothing_delays_nobody() {
         sleep(Duration::from_millis(5)).await;
     }
     ours.originate(prefix(99, 0)).await;
-    assert_eq!(
-        selected(&mut their_events, prefix(99, 0)).await,
-        [NextHop::V4(next_hop(a))]
-    );
+    assert_eq!(selected(&mut their_events, prefix(99, 0)).await, [gateway(a)]);
 }
 
 #[tokio::test]
@@ -384,7 +325,7 @@ async fn a_consumer_that_comes_late_gets_the_last_word_on_every_prefix() {
             table.extend(paths);
         }
     }
-    table.retain(|_, next_hops| !next_hops.is_empty());
+    table.retain(|_, choice| !choice.next_hops.is_empty());
     assert_eq!(
         table.into_keys().collect::<Vec<_>>(),
         [prefix(7, 0), prefix(8, 0)]

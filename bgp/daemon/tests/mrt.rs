@@ -56,6 +56,7 @@ fn path(prefix: &str, from: Option<&str>, id: Option<u32>, next_hop: Option<Next
         peer: from.map(key),
         path_id: id,
         attributes: Arc::new(attributes),
+        priority: 1025,
         best: true,
         multipath: false,
         stale: false,

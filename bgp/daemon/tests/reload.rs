@@ -11,7 +11,7 @@ use manx_bgpd::config::Settings;
 const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
 /// Field → another value than its default, or than the base's.
-const CHANGES: [(&str, &str); 34] = [
+const CHANGES: [(&str, &str); 35] = [
     ("asn", "64513"),
     ("localAddress", "192.0.2.1"),
     ("nextHopV4", "192.0.2.9"),
@@ -21,6 +21,7 @@ const CHANGES: [(&str, &str); 34] = [
     ("holdTime", "30"),
     ("minHoldTime", "10"),
     ("gracefulRestart", "false"),
+    ("longLivedGracefulRestart", "3600"),
     ("families", "[ipv4]"),
     ("nextHopSelf", "true"),
     ("import", "accept"),

@@ -15,9 +15,16 @@ pub(crate) const NO_EXPORT_SUBCONFED: u32 = 0xffff_ff03;
 /// The sender is about to leave: prefer any other path (RFC 8326).
 pub(crate) const GRACEFUL_SHUTDOWN: u32 = 0xffff_0000;
 
+/// Kept from a peer that was lost long ago: prefer any other path (RFC 9494 §3.2).
+pub(crate) const LLGR_STALE: u32 = 0xffff_0006;
+/// Not to be kept from a peer that was lost long ago (RFC 9494 §3.3).
+pub(crate) const NO_LLGR: u32 = 0xffff_0007;
+
 /// Communities that have names.
-const WELL_KNOWN: [(&str, u32); 4] = [
+const WELL_KNOWN: [(&str, u32); 6] = [
     ("graceful-shutdown", GRACEFUL_SHUTDOWN),
+    ("llgr-stale", LLGR_STALE),
+    ("no-llgr", NO_LLGR),
     ("no-export", NO_EXPORT),
     ("no-advertise", NO_ADVERTISE),
     ("no-export-subconfed", NO_EXPORT_SUBCONFED),
@@ -38,7 +45,7 @@ pub enum Community {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "'{0}' is no community: write 64512:1, 64512:1:2, rt:64512:1, soo:192.0.2.1:1, no-export, no-advertise, \
-     no-export-subconfed or graceful-shutdown"
+     no-export-subconfed, graceful-shutdown, llgr-stale or no-llgr"
 )]
 pub struct CommunityError(String);
 
@@ -139,6 +146,8 @@ mod tests {
         for (text, expected) in [
             ("64512:1", Community::Standard(64_512 << 16 | 1)),
             ("no-export", Community::Standard(NO_EXPORT)),
+            ("llgr-stale", Community::Standard(LLGR_STALE)),
+            ("no-llgr", Community::Standard(NO_LLGR)),
             ("64512:1:4294967295", Community::Large([64_512, 1, u32::MAX])),
             ("rt:64512:100", Community::Extended([0, 2, 0xfc, 0, 0, 0, 0, 100])),
             ("soo:192.0.2.1:7", Community::Extended([1, 3, 192, 0, 2, 1, 0, 7])),

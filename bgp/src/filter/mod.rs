@@ -6,6 +6,7 @@
 //! stored, in the Adj-RIB-In and in the table, and no session notices.
 
 mod community;
+mod interface;
 mod rule;
 #[cfg(test)]
 mod tests;
@@ -17,8 +18,14 @@ use crate::wire::Attributes;
 use crate::{Family, Prefix};
 
 pub use community::{Community, CommunityError};
-pub(crate) use community::{GRACEFUL_SHUTDOWN, NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED};
+pub(crate) use community::{
+    GRACEFUL_SHUTDOWN, LLGR_STALE, NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED, NO_LLGR,
+};
+pub use interface::{InterfacePattern, NotAnInterface};
 pub use rule::{Action, Match, Operation, Operator, PeerType, Range, RangeError, Rule};
+
+/// The priority of routes that no rule gives another: what this node's kernel calls the metric of its routes.
+pub const NORMAL_PRIORITY: u32 = 1025;
 
 /// A route as filters see it.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +38,10 @@ pub struct Subject<'a> {
     pub learned: bool,
     /// The peer that it comes from or goes to is of another AS.
     pub external: bool,
+    /// Its rank in this node's kernel, the lowest first: what a rule of import gave it.
+    pub priority: u32,
+    /// The interface that it leads over, where somebody asks ([`Policy::asks_for_interfaces`]) and it is known.
+    pub interface: Option<&'a str>,
 }
 
 /// A named list of rules.
@@ -61,6 +72,8 @@ pub struct Chain {
     v4: Box<[Step]>,
     v6: Box<[Step]>,
     otherwise: Policy,
+    /// A rule is about interfaces.
+    asks_for_interfaces: bool,
 }
 
 /// What becomes of a route.
@@ -88,11 +101,20 @@ impl Chain {
             };
             filters.iter().flat_map(of).collect()
         };
+        let mut rules = filters
+            .iter()
+            .flat_map(|filter| filter.v4.iter().chain(&filter.v6));
         Self {
             v4: steps(|filter| &filter.v4),
             v6: steps(|filter| &filter.v6),
             otherwise,
+            asks_for_interfaces: rules.any(|rule| rule.when.interface.is_some()),
         }
+    }
+
+    /// Whether a rule is about interfaces.
+    pub(crate) fn asks_for_interfaces(&self) -> bool {
+        self.asks_for_interfaces
     }
 
     /// What becomes of a route: the first rule that matches says, else the default.
@@ -115,6 +137,23 @@ impl<'a> Verdict<'a> {
     /// A verdict that no rule gave.
     pub(crate) fn default_of(accepted: bool) -> Self {
         Self { accepted, step: None }
+    }
+
+    /// The priority that the route gets.
+    pub(crate) fn priority(&self) -> u32 {
+        let set = |operation: &Operation| match operation {
+            Operation::SetPriority(priority) => Some(*priority),
+            Operation::AddCommunity(_)
+            | Operation::SetCommunities(_)
+            | Operation::PrependAsPath(_)
+            | Operation::SetLocalPreference(_)
+            | Operation::SetMed(_) => None,
+        };
+        self.operations()
+            .iter()
+            .rev()
+            .find_map(set)
+            .unwrap_or(NORMAL_PRIORITY)
     }
 
     /// What the rule changes of the route.

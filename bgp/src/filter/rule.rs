@@ -1,6 +1,6 @@
 //! A rule: what it matches, and what it does with what it matches.
 
-use super::{Community, Subject};
+use super::{Community, InterfacePattern, Subject};
 use crate::Prefix;
 use crate::wire::{Attributes, Segment};
 
@@ -35,6 +35,10 @@ pub struct Match {
     pub communities: Vec<Community>,
     /// Only routes whose AS_PATH begins with these, nearest first. A set is not a beginning.
     pub as_path_prefix: Vec<u32>,
+    /// Only routes that lead over such an interface. Our own lead over none.
+    pub interface: Option<InterfacePattern>,
+    /// Only routes of this priority: what a rule of import gave them.
+    pub priority: Option<u32>,
 }
 
 /// Peers of our AS, or of another.
@@ -90,6 +94,9 @@ pub enum Operation {
     SetLocalPreference(u32),
     /// Sets MULTI_EXIT_DISC.
     SetMed(u32),
+    /// Sets the route's metric in this node's kernel; the lowest among a prefix's is taken. On the way in only: no
+    /// peer hears of it.
+    SetPriority(u32),
 }
 
 impl Range {
@@ -143,6 +150,11 @@ impl Match {
                 .iter()
                 .all(|community| community.is_on(route.attributes))
             && begins_with(route.attributes, &self.as_path_prefix)
+            && self.priority.is_none_or(|priority| priority == route.priority)
+            && self
+                .interface
+                .as_ref()
+                .is_none_or(|pattern| route.interface.is_some_and(|name| pattern.matches(name)))
     }
 }
 
@@ -155,7 +167,7 @@ fn begins_with(attributes: &Attributes, asns: &[u32]) -> bool {
 }
 
 impl Operation {
-    /// Changes a route.
+    /// Changes a route's attributes. A priority is none of them ([`super::Verdict::priority`]).
     pub(crate) fn apply(&self, attributes: &mut Attributes) {
         match self {
             Self::AddCommunity(community) => community.add(attributes),
@@ -174,6 +186,7 @@ impl Operation {
             }
             Self::SetLocalPreference(value) => attributes.local_pref = Some(*value),
             Self::SetMed(value) => attributes.med = Some(*value),
+            Self::SetPriority(_) => {}
         }
     }
 }

@@ -56,14 +56,20 @@ fn matches() -> impl Strategy<Value = Match> {
         prop::option::of(prop::sample::select(vec![PeerType::Internal, PeerType::External])),
         prop::collection::vec(communities(), 0..2),
         prop::collection::vec(1..3_u32, 0..3),
+        prop::option::of(prop::sample::select(vec!["eth0", "eth*"])),
+        prop::option::of(0..2_u32),
     )
-        .prop_map(|(range, learned, peer, communities, as_path_prefix)| Match {
-            range,
-            learned,
-            peer,
-            communities,
-            as_path_prefix,
-        })
+        .prop_map(
+            |(range, learned, peer, communities, as_path_prefix, interface, priority)| Match {
+                range,
+                learned,
+                peer,
+                communities,
+                as_path_prefix,
+                interface: interface.map(|it| it.parse().unwrap()),
+                priority,
+            },
+        )
 }
 
 fn rules() -> impl Strategy<Value = Vec<Rule>> {
@@ -160,6 +166,20 @@ mod model {
         for (i, asn) in when.as_path_prefix.iter().enumerate() {
             all &= path.get(i) == Some(asn);
         }
+        if let Some(pattern) = &when.interface {
+            let written = pattern.to_string();
+            let stem = written.trim_end_matches('*');
+            all &= route.interface.is_some_and(|name| {
+                if stem == written {
+                    name == stem
+                } else {
+                    name.starts_with(stem)
+                }
+            });
+        }
+        if let Some(priority) = when.priority {
+            all &= route.priority == priority;
+        }
         all
     }
 
@@ -212,12 +232,14 @@ proptest! {
         attributes in attributes(),
         learned in any::<bool>(),
         external in any::<bool>(),
+        priority in 0..2_u32,
+        interface in prop::option::of(prop::sample::select(vec!["eth0", "eth1", "lo"])),
     ) {
         let filters: Vec<Filter> =
             lists.into_iter().map(|(v4, v6)| Filter { name: "f".into(), v4, v6 }).collect();
         let default = if otherwise { Policy::Accept } else { Policy::Reject };
         let chain = Chain::new(&filters, default);
-        let route = Subject { prefix, attributes: &attributes, learned, external };
+        let route = Subject { prefix, attributes: &attributes, learned, external, priority, interface };
         let verdict = chain.judge(&route);
         let changed = verdict.accepted.then(|| {
             let mut changed = attributes.clone();

@@ -14,6 +14,8 @@ pub(crate) struct Route {
     pub(crate) next_hop: Option<NextHop>,
     /// With which attributes.
     pub(crate) attributes: Arc<Attributes>,
+    /// Its rank in the kernel.
+    pub(crate) priority: u32,
 }
 
 /// The routes in use: equal ones are the same `Arc`, so that comparing them is comparing pointers.
@@ -67,6 +69,7 @@ mod tests {
                 med: Some(med),
                 ..Attributes::default()
             }),
+            priority: 1025,
         }
     }
 

@@ -9,7 +9,7 @@
 mod intern;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
@@ -19,10 +19,11 @@ use smallvec::SmallVec;
 pub(crate) use intern::Route;
 
 use crate::decision::{self, Candidate, Source};
+use crate::filter::NORMAL_PRIORITY;
 use crate::import::Refusal;
+use crate::seam::Choice;
 use crate::status::PathSnapshot;
-use crate::wire::NextHop;
-use crate::{PeerKey, Prefix};
+use crate::{Gateway, PeerKey, Prefix};
 
 /// A prefix's number, while it has paths or is announced to somebody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +40,8 @@ pub(crate) struct Neighbor {
     pub(crate) external: bool,
     /// We reflect for it.
     pub(crate) client: bool,
+    /// Our end of the session.
+    pub(crate) local: IpAddr,
 }
 
 /// A way to a prefix.
@@ -70,6 +73,8 @@ pub(crate) enum Standing {
     Unrepeated,
     /// It is restarting, and has not announced it again (RFC 4724 §4.2).
     Stale,
+    /// It is gone for longer, and the path is the last to be taken (RFC 9494 §4.2).
+    LongLived,
 }
 
 /// What tells a prefix's paths apart: from whom they came, and the identifier that they came with.
@@ -117,6 +122,12 @@ impl Path {
         (self.source(), self.id)
     }
 
+    /// Where its packets go; nowhere for our own prefixes.
+    fn gateway(&self) -> Option<Gateway> {
+        let scope = self.source().map_or(0, |source| source.scope);
+        Some(Gateway::new(self.route.next_hop?, scope))
+    }
+
     /// It carries traffic.
     fn selected(&self, max_paths: usize) -> bool {
         self.rank != LOST && usize::from(self.rank) < max_paths
@@ -131,13 +142,18 @@ impl Path {
         });
         Candidate {
             attributes: &self.route.attributes,
+            priority: self.route.priority,
             source,
         }
     }
 }
 
-/// Next hops, best first.
-type NextHops = SmallVec<[NextHop; 1]>;
+/// Next hops, best first, and the priority that they have in common.
+#[derive(Debug, PartialEq, Eq)]
+struct Chosen {
+    next_hops: SmallVec<[Gateway; 1]>,
+    priority: u32,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -152,8 +168,8 @@ struct Entry {
 pub(crate) struct Change {
     /// Which.
     pub(crate) id: PrefixId,
-    /// Its next hops for the kernel, if they changed.
-    pub(crate) selected: Option<(Prefix, Vec<NextHop>)>,
+    /// What the kernel is to be told, if that changed.
+    pub(crate) selected: Option<(Prefix, Choice)>,
 }
 
 /// The routing table.
@@ -164,7 +180,7 @@ pub(crate) struct Rib {
     entries: Vec<Option<Entry>>,
     free: Vec<PrefixId>,
     /// What is to be decided on again, with what was selected before.
-    changed: BTreeMap<PrefixId, NextHops>,
+    changed: BTreeMap<PrefixId, Chosen>,
     max_paths: usize,
 }
 
@@ -285,8 +301,14 @@ impl Rib {
         let max_paths = self.max_paths;
         let entry = self.entry_mut(id)?;
         entry.decide();
-        let after = entry.next_hops(max_paths);
-        let selected = (before != after).then(|| (entry.prefix, after.into_vec()));
+        let after = entry.chosen(max_paths);
+        let selected = (before != after).then(|| {
+            let choice = Choice {
+                next_hops: after.next_hops.into_vec(),
+                priority: after.priority,
+            };
+            (entry.prefix, choice)
+        });
         self.forget_unused(id);
         Some(Change { id, selected })
     }
@@ -322,9 +344,7 @@ impl Rib {
         let max_paths = self.max_paths;
         let slot = self.entries.get(id.0 as usize).and_then(Option::as_ref);
         if let Some(entry) = slot {
-            self.changed
-                .entry(id)
-                .or_insert_with(|| entry.next_hops(max_paths));
+            self.changed.entry(id).or_insert_with(|| entry.chosen(max_paths));
         }
     }
 
@@ -423,20 +443,24 @@ impl Entry {
     }
 
     /// What the kernel gets: the next hops of the best paths, each once; none for our own prefixes.
-    fn next_hops(&self, max_paths: usize) -> NextHops {
+    fn chosen(&self, max_paths: usize) -> Chosen {
         let mut selected: SmallVec<[&Path; 4]> = self
             .paths
             .iter()
             .filter(|path| path.selected(max_paths))
             .collect();
         selected.sort_by_key(|path| path.rank);
-        let mut next_hops = NextHops::new();
-        for next_hop in selected.iter().filter_map(|path| path.route.next_hop) {
+        let mut next_hops = SmallVec::new();
+        for next_hop in selected.iter().filter_map(|path| path.gateway()) {
             if !next_hops.contains(&next_hop) {
                 next_hops.push(next_hop);
             }
         }
-        next_hops
+        // A path of another priority is not as good, so the best one's is that of all.
+        let priority = selected
+            .first()
+            .map_or(NORMAL_PRIORITY, |path| path.route.priority);
+        Chosen { next_hops, priority }
     }
 
     /// Every path, the best first, with the reason why it is not the best.
@@ -465,9 +489,10 @@ impl Entry {
             peer: path.source(),
             path_id: path.id,
             attributes: path.route.attributes.clone(),
+            priority: path.route.priority,
             best: path.rank == 0,
             multipath: path.rank != 0 && path.selected(max_paths),
-            stale: path.standing == Standing::Stale,
+            stale: matches!(path.standing, Standing::Stale | Standing::LongLived),
             reason,
         }
     }

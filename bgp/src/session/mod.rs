@@ -12,6 +12,7 @@ pub(crate) mod fsm;
 pub(crate) mod loss;
 pub(crate) mod negotiate;
 pub(crate) mod peering;
+pub(crate) mod retention;
 pub(crate) mod timers;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -20,10 +21,11 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 
 use crate::config::{Config, PeerConfig};
-use crate::wire::{Context, GracefulRestart, Message, RouteRefresh, Update};
+use crate::wire::{Context, GracefulRestart, LongLivedRestart, Message, RouteRefresh, Update};
 use crate::{ConnId, Family};
 
 pub(crate) use loss::Loss;
+use retention::{Forwarding, Times};
 
 /// A transport connection that is up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +49,10 @@ pub(crate) struct Session {
     pub(crate) context: Context,
     /// What the peer said of graceful restart, where we offered it, too.
     pub(crate) restart: Option<GracefulRestart>,
+    /// How long the peer's routes outlive the restart time, as far as we keep them: where both sides offered it (RFC 9494).
+    pub(crate) long_lived: Vec<LongLivedRestart>,
+    /// The peer knows what a long-lived stale route is, and may have some (RFC 9494 §4.3).
+    pub(crate) takes_stale: bool,
     /// Both sides keep routes over a NOTIFICATION and an expired hold timer, too (RFC 8538).
     pub(crate) notification: bool,
     /// Both sides say where what they repeat begins and ends (RFC 7313).
@@ -57,6 +63,28 @@ impl Session {
     /// The families that both sides carry.
     pub(crate) fn families(&self) -> &[Family] {
         &self.context.families
+    }
+
+    /// How long the peer's routes of a family outlive the session. What a capability does not list has no time
+    /// (RFC 9494 §4.2).
+    pub(crate) fn times(&self, family: Family) -> Times {
+        let listed = |it: &&GracefulRestart| it.families.iter().any(|(of, _)| *of == family);
+        let restart = self.restart.as_ref().filter(listed);
+        let long_lived = self.long_lived.iter().find(|it| it.family == family);
+        Times {
+            restart: Duration::from_secs(restart.map_or(0, |it| it.restart_time.into())),
+            long_lived: Duration::from_secs(long_lived.map_or(0, |it| it.stale_time.into())),
+        }
+    }
+
+    /// Whether the peer kept its forwarding state of a family (RFC 4724 §4.2, RFC 9494 §4.2).
+    pub(crate) fn forwarding(&self, family: Family) -> Forwarding {
+        let mut restart = self.restart.iter().flat_map(|it| &it.families);
+        let mut long_lived = self.long_lived.iter();
+        Forwarding {
+            restart: restart.any(|(of, forwarding)| *of == family && *forwarding),
+            long_lived: long_lived.any(|it| it.family == family && it.forwarding),
+        }
     }
 }
 

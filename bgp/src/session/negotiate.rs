@@ -7,10 +7,13 @@ use crate::Family;
 use crate::config::{Config, PeerConfig};
 use crate::error::Error;
 use crate::features;
-use crate::wire::{Capability, Context, GracefulRestart, Open};
+use crate::wire::{Capability, Context, GracefulRestart, LongLivedRestart, Open};
 
 /// The greatest restart time that the capability can carry, in seconds (RFC 4724 §3).
 const MAX_RESTART_TIME: u16 = 4095;
+
+/// The greatest long-lived stale time that the capability can carry, in seconds (RFC 9494 §3.1).
+const MAX_STALE_TIME: u32 = 0x00ff_ffff;
 
 /// What we say of ourselves as to graceful restart, beyond the settings (RFC 4724 §3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +50,7 @@ pub(crate) fn offer(local: &Config, peer: &PeerConfig, restarted: Restarted) -> 
                 .collect(),
         })
     }));
+    capabilities.extend(long_lived_offer(peer, restarted));
     Open {
         asn: peer.local_as(local),
         hold_time: seconds(peer.hold_time),
@@ -92,6 +96,7 @@ pub(crate) fn negotiate(local: &Config, peer: &PeerConfig, open: &Open) -> Resul
     let restart = peer
         .graceful_restart
         .and_then(|_| graceful_restart(open, &families));
+    let (takes_stale, long_lived) = long_lived(peer, open, &families);
     let mut context = Context {
         four_octet_as: open
             .capabilities
@@ -107,7 +112,56 @@ pub(crate) fn negotiate(local: &Config, peer: &PeerConfig, open: &Open) -> Resul
         context,
         demarcates_refresh: features::demarcates_refresh(open),
         notification: restart.as_ref().is_some_and(|restart| restart.notification),
+        long_lived,
+        takes_stale,
         restart,
+    })
+}
+
+/// Our long-lived graceful restart capability, which is never without the other one (RFC 9494 §4.1).
+fn long_lived_offer(peer: &PeerConfig, restarted: Restarted) -> Option<Capability> {
+    let stale_time = stale_time(peer)?;
+    let families = peer.families.iter().map(|&family| LongLivedRestart {
+        family,
+        forwarding: restarted.forwarding,
+        stale_time,
+    });
+    Some(Capability::LongLivedGracefulRestart(families.collect()))
+}
+
+/// Our stale time for a peer, in seconds, as the capability carries it.
+fn stale_time(peer: &PeerConfig) -> Option<u32> {
+    let time = peer
+        .long_lived_graceful_restart
+        .filter(|_| peer.graceful_restart.is_some())?;
+    Some(u32::try_from(time.as_secs()).map_or(MAX_STALE_TIME, |time| time.min(MAX_STALE_TIME)))
+}
+
+/// Whether the peer has long-lived graceful restart, which it has not without the other one (RFC 9494 §4.5); and of the
+/// families in use how long we keep its routes: as long as it says, but no longer than we say (RFC 9494 §4.2).
+fn long_lived(peer: &PeerConfig, open: &Open, families: &[Family]) -> (bool, Vec<LongLivedRestart>) {
+    let with_restart = |_: &&[_]| graceful_restart(open, families).is_some();
+    let Some(theirs) = long_lived_capability(open).filter(with_restart) else {
+        return (false, Vec::new());
+    };
+    let Some(ours) = stale_time(peer) else {
+        return (true, Vec::new());
+    };
+    let kept = theirs.iter().filter(|it| families.contains(&it.family));
+    let kept = kept.map(|it| LongLivedRestart {
+        stale_time: it.stale_time.min(ours),
+        ..*it
+    });
+    (true, kept.collect())
+}
+
+fn long_lived_capability(open: &Open) -> Option<&[LongLivedRestart]> {
+    open.capabilities.iter().rev().find_map(|it| {
+        if let Capability::LongLivedGracefulRestart(families) = it {
+            Some(families.as_slice())
+        } else {
+            None
+        }
     })
 }
 
@@ -311,6 +365,70 @@ mod tests {
         let session = negotiate(&config(1), &peer(2), &open).unwrap();
         let restart = session.restart.unwrap();
         assert_eq!((restart.restart_time, restart.families), (9, vec![]));
+    }
+
+    /// RFC 9494 §3.1: a stale time per family, with the F bit as in the other capability.
+    /// RFC 9494 §4.1: it is offered beside the other capability only.
+    #[test]
+    fn the_long_lived_offer_comes_with_the_other_one() {
+        let offered = |peer: &PeerConfig, forwarding| {
+            let restarted = Restarted {
+                recovering: false,
+                forwarding,
+            };
+            let open = offer(&config(1), peer, restarted);
+            let has_restart = graceful_restart(&open, &Family::ALL).is_some();
+            (has_restart, long_lived_capability(&open).map(<[_]>::to_vec))
+        };
+        let entry = |family, forwarding, stale_time| LongLivedRestart {
+            family,
+            forwarding,
+            stale_time,
+        };
+        let both = |forwarding, stale_time| Family::ALL.map(|it| entry(it, forwarding, stale_time)).to_vec();
+        assert_eq!(offered(&peer(2), true), (true, None), "off by default");
+        assert_eq!(
+            offered(&long_lived_peer(2, 3600), true),
+            (true, Some(both(true, 3600)))
+        );
+        assert_eq!(
+            offered(&long_lived_peer(2, u64::MAX), false),
+            (true, Some(both(false, MAX_STALE_TIME)))
+        );
+        let alone = PeerConfig {
+            graceful_restart: None,
+            ..long_lived_peer(2, 3600)
+        };
+        assert_eq!(offered(&alone, true), (false, None));
+    }
+
+    fn long_lived_peer(id: u8, seconds: u64) -> PeerConfig {
+        PeerConfig {
+            long_lived_graceful_restart: Some(Duration::from_secs(seconds)),
+            ..peer(id)
+        }
+    }
+
+    /// RFC 9494 §4.2 (bounds): the received stale time counts, up to our own.
+    /// RFC 9494 §4.5: without the other capability it is as if there were none.
+    #[test]
+    fn routes_are_kept_as_long_as_both_sides_say() {
+        let times = |ours: &PeerConfig, open: &Open| {
+            let session = negotiate(&config(1), ours, open).unwrap();
+            let times: Vec<u32> = session.long_lived.iter().map(|it| it.stale_time).collect();
+            (session.takes_stale, times)
+        };
+        for (ours, theirs, kept) in [(100, 300, 100), (300, 100, 100), (300, 0, 0)] {
+            let open = open_of(2, &long_lived_peer(1, theirs));
+            assert_eq!(times(&long_lived_peer(2, ours), &open), (true, vec![kept; 2]));
+        }
+        let open = open_of(2, &long_lived_peer(1, 300));
+        assert_eq!(times(&peer(2), &open), (true, vec![]), "ours is off");
+        let mut alone = open;
+        alone
+            .capabilities
+            .retain(|it| !matches!(it, Capability::GracefulRestart(_)));
+        assert_eq!(times(&long_lived_peer(2, 300), &alone), (false, vec![]));
     }
 
     /// RFC 4724 §4.1 (bits): R and F after a restart.

@@ -59,7 +59,7 @@ impl Speaker {
         for key in std::mem::take(&mut self.leaving) {
             match self.peers.get(&key) {
                 Some(peer) if peer.peering.state() > State::Active => {}
-                Some(peer) if peer.inbound.stale_until.is_some() => drop(self.leaving.insert(key)),
+                Some(peer) if peer.inbound.deadline().is_some() => drop(self.leaving.insert(key)),
                 Some(_) | None => self.remove_peer(now, key),
             }
         }

@@ -20,8 +20,8 @@ impl Speaker {
     fn select(&mut self) {
         let mut changed = Vec::new();
         while let Some(change) = self.rib.next_change() {
-            if let Some((prefix, next_hops)) = change.selected {
-                self.outputs.push_back(Output::Selected { prefix, next_hops });
+            if let Some((prefix, choice)) = change.selected {
+                self.outputs.push_back(Output::Selected { prefix, choice });
             }
             changed.push(change.id);
         }
@@ -38,8 +38,8 @@ impl Speaker {
 
     fn converge(&mut self) {
         let Some(now) = self.now else { return };
-        // Who connects from a range, nobody knows before he does.
-        let unknown = (!self.ranges.is_empty()).then_some(Awaited::Session);
+        // Who connects from a range, or is found on a link, nobody knows before.
+        let unknown = (self.unfound || !self.ranges.is_empty()).then_some(Awaited::Session);
         if self
             .convergence
             .advance(now, self.peers.values().map(Peer::awaited).chain(unknown))

@@ -61,6 +61,14 @@ impl NextHop {
         }
     }
 
+    /// Whether packets can only go to a link-local address.
+    pub(crate) fn is_link_local(self) -> bool {
+        match self {
+            Self::V4(_) => false,
+            Self::V6 { global, link_local } => global.is_unspecified() && link_local.is_some(),
+        }
+    }
+
     /// Whether a host could answer there: neither "this network", loopback, multicast nor reserved.
     pub(super) fn is_usable(self) -> bool {
         match self {

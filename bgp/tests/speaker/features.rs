@@ -7,7 +7,7 @@ use manx_bgp::wire::{
     Action, Attributes, Capability, Message, NextHop, Nlri, Open, Reach, Role, RouteRefresh,
     UnknownAttribute, Update,
 };
-use manx_bgp::{ConnId, Family, Fault, Features, Input, PeerConfig, Prefix, RoleConfig, State};
+use manx_bgp::{ConnId, Family, Fault, Features, Gateway, Input, PeerConfig, Prefix, RoleConfig, State};
 
 use crate::rig::{
     ASN, Rig, announcement, config, external, graceful_open, internal, open, path, prefix, withdrawal,
@@ -219,7 +219,7 @@ fn ipv4_prefixes_flow_with_ipv6_next_hops() {
             ..Update::default()
         },
     );
-    assert_eq!(rig.selected[&target], [next_hop]);
+    assert_eq!(rig.selected[&target], [Gateway::new(next_hop, 0)]);
     assert_eq!(next_hops(&mut rig, able, target), [next_hop]);
     assert!(next_hops(&mut rig, unable, target).is_empty());
 }
@@ -264,6 +264,28 @@ fn related(id: u8, role: Role) -> PeerConfig {
             ..Features::default()
         },
         ..external(id)
+    }
+}
+
+/// RFC 9234 §4.2: whose OPEN has no parameter at all has no role either: that is refused where ours is strict only.
+/// nasty case 33
+#[test]
+fn an_open_without_parameters_is_one_without_a_role() {
+    for (strict, told) in [(false, None), (true, Some((2, 11)))] {
+        let mut rig = Rig::new(config());
+        let mut peer = related(2, Role::Provider);
+        peer.features.role = Some(RoleConfig {
+            role: Role::Provider,
+            strict,
+        });
+        rig.input(Input::SetPeer(Box::new(peer)));
+        let conn = rig.accept(2);
+        let mut silent = open(2, 65_002);
+        silent.capabilities.clear();
+        rig.receive(conn, Message::Open(silent));
+        rig.receive(conn, Message::Keepalive);
+        assert_eq!(rig.notified(conn), told, "strict: {strict}");
+        assert_eq!(rig.peer(2).state == State::Established, !strict);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use manx_bgp::filter::{Action, Chain, Community, Filter, Match, Operation, Operator, Range, Rule};
-use manx_bgp::{Input, PeerConfig, Policy, Prefix};
+use manx_bgp::{Input, Interface, PeerConfig, Policy, Prefix};
 
 use crate::rig::{Rig, announcement, config, external, internal, path, prefix};
 
@@ -232,4 +232,96 @@ fn an_export_filter_is_one_peers_and_tells_own_routes_from_learned_ones() {
     assert!(rig.sent(other).is_empty());
     set(&mut rig, external(3));
     assert_eq!(rig.told(filtering), (vec![learned], vec![]));
+}
+
+#[test]
+fn a_priority_goes_to_the_kernel_decides_and_is_found_on_the_way_out() {
+    let mut rig = Rig::new(config());
+    let target = prefix("10.1.0.0/26");
+    let prioritized = |value| {
+        let operations = vec![Operation::SetPriority(value)];
+        filtered(
+            vec![rule(inside("10.1.0.0/16"), Action::Accept(operations))],
+            Policy::Accept,
+        )
+    };
+    let only_urgent = Match {
+        priority: Some(512),
+        ..Match::default()
+    };
+    let listener = PeerConfig {
+        export: filtered(vec![rule(only_urgent, Action::Accept(vec![]))], Policy::Reject),
+        ..external(4)
+    };
+    let to = rig.establish(listener);
+    let near = rig.establish(importing(2, Policy::Accept));
+    let far = rig.establish(external(3));
+    rig.update(near, announcement(2, target, path(&[])));
+    rig.update(far, announcement(3, target, path(&[65_002, 7, 8, 9])));
+    assert_eq!((rig.selected(target), rig.priorities[&target]), (vec![2], 1025));
+    assert_eq!(rig.told(to), (vec![], vec![]));
+
+    let preferred = PeerConfig {
+        import: prioritized(512),
+        ..external(3)
+    };
+    set(&mut rig, preferred.clone());
+    assert_eq!(
+        (rig.selected(target), rig.priorities[&target]),
+        (vec![3], 512),
+        "whatever its AS_PATH"
+    );
+    let lost = rig.paths(target).into_iter().find_map(|it| it.reason);
+    assert_eq!(
+        lost.as_deref(),
+        Some("a filter gave another path a lower priority")
+    );
+    assert_eq!(rig.told(to).0, [target]);
+
+    let changes = rig.changes;
+    set(
+        &mut rig,
+        PeerConfig {
+            import: prioritized(513),
+            ..preferred
+        },
+    );
+    assert_eq!((rig.priorities[&target], rig.changes), (513, changes + 1));
+    assert!(rig.closed.is_empty());
+}
+
+#[test]
+fn interfaces_are_matched_and_a_change_of_them_judges_again() {
+    let mut rig = Rig::new(config());
+    let (target, own) = (prefix("10.1.0.0/26"), prefix("10.9.0.0/26"));
+    let over = |name: &str| Match {
+        interface: name.parse().ok(),
+        ..Match::default()
+    };
+    let listener = PeerConfig {
+        export: filtered(vec![rule(over("*"), Action::Accept(vec![]))], Policy::Reject),
+        ..external(3)
+    };
+    let to = rig.establish(listener);
+    rig.input(Input::Originate(own));
+    let conn = rig.establish(importing(
+        2,
+        filtered(vec![rule(over("eth*"), Action::Accept(vec![]))], Policy::Reject),
+    ));
+    rig.update(conn, announcement(2, target, path(&[])));
+    assert!(rig.selected(target).is_empty(), "no interface is known");
+    let interface = |name: &str| {
+        let interface = Interface {
+            index: 2,
+            name: name.into(),
+            addresses: vec!["10.0.0.1/24".parse().unwrap()],
+        };
+        Input::Interfaces([interface].into())
+    };
+    rig.input(interface("eth0"));
+    assert_eq!(rig.selected(target), [2]);
+    assert_eq!(rig.told(to).0, [target], "our own routes lead over none");
+    rig.input(interface("uplink"));
+    assert!(rig.selected(target).is_empty());
+    assert!(rig.closed.is_empty());
 }

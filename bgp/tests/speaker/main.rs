@@ -13,6 +13,8 @@ mod explain;
 mod features;
 mod filters;
 mod handling;
+mod link_local;
+mod long_lived;
 mod malformed;
 mod policy;
 mod rig;

@@ -10,8 +10,8 @@ use manx_bgp::wire::{
     Open, Reach, Segment, Update,
 };
 use manx_bgp::{
-    Config, ConnId, Family, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix, Speaker,
-    State,
+    Config, ConnId, Family, Gateway, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix,
+    Speaker, State,
 };
 
 /// Our AS.
@@ -29,7 +29,9 @@ pub(crate) struct Rig {
     contexts: BTreeMap<ConnId, Context>,
     pub(crate) closed: Vec<ConnId>,
     pub(crate) dialled: Vec<(Instant, ConnId, SocketAddr)>,
-    pub(crate) selected: BTreeMap<Prefix, Vec<NextHop>>,
+    pub(crate) selected: BTreeMap<Prefix, Vec<Gateway>>,
+    /// With which metric it was.
+    pub(crate) priorities: BTreeMap<Prefix, u32>,
     /// How often the kernel was told something.
     pub(crate) changes: usize,
     pub(crate) converged: bool,
@@ -64,6 +66,7 @@ pub(crate) fn config() -> Config {
         restarted: false,
         deferral: Duration::from_secs(10),
         farewell: String::new(),
+        interfaces: [].into(),
         seed: 1,
         max_paths: 4,
     }
@@ -160,6 +163,7 @@ impl Rig {
             closed: Vec::new(),
             dialled: Vec::new(),
             selected: BTreeMap::new(),
+            priorities: BTreeMap::new(),
             changes: 0,
             converged: false,
             full: Vec::new(),
@@ -190,9 +194,10 @@ impl Rig {
                     self.speaker.handle(self.now, Input::Drained { conn });
                 }
                 Output::Close { conn } => self.closed.push(conn),
-                Output::Selected { prefix, next_hops } => {
+                Output::Selected { prefix, choice } => {
                     self.changes += 1;
-                    self.selected.insert(prefix, next_hops);
+                    self.selected.insert(prefix, choice.next_hops);
+                    self.priorities.insert(prefix, choice.priority);
                 }
                 Output::Converged => self.converged = true,
                 Output::RangeFull(range) => self.full.push(range),
@@ -361,9 +366,9 @@ impl Rig {
 
     /// The next hops in the kernel, as peer numbers.
     pub(crate) fn selected(&self, prefix: Prefix) -> Vec<u8> {
-        let number = |next_hop: &NextHop| match next_hop {
-            NextHop::V4(address) => address.octets()[3],
-            NextHop::V6 { .. } => panic!("next hops are IPv4 here"),
+        let number = |gateway: &Gateway| match gateway.address {
+            IpAddr::V4(address) => address.octets()[3],
+            IpAddr::V6(_) => panic!("next hops are IPv4 here"),
         };
         self.selected
             .get(&prefix)

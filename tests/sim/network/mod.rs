@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use manx_bgp::wire::{self, Context, NextHop, Notification};
-use manx_bgp::{Config, ConnId, Input, Output, PeerConfig, PeerKey, Prefix, Speaker, State};
+use manx_bgp::{Config, ConnId, Gateway, Input, Output, PeerConfig, PeerKey, Prefix, Speaker, State};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -58,7 +58,7 @@ pub(crate) struct Host {
     /// The speaker; none while the process is down.
     pub(crate) speaker: Option<Speaker>,
     /// What the kernel was told.
-    pub(crate) selected: BTreeMap<Prefix, Vec<NextHop>>,
+    pub(crate) selected: BTreeMap<Prefix, Vec<Gateway>>,
     /// Of what it was told since the speaker started: what else it holds is stale.
     told: BTreeSet<Prefix>,
     /// How often it was told something.
@@ -151,6 +151,7 @@ pub(crate) fn config(node: Node, seed: u64) -> Config {
         restarted: false,
         deferral: Duration::from_secs(10),
         farewell: String::new(),
+        interfaces: [].into(),
         seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(node as u64),
         max_paths: 4,
     }
@@ -252,11 +253,11 @@ impl Network {
     }
 
     /// What a full mesh comes to: everybody reaches every other block through its owner.
-    pub(crate) fn model(&self, node: Node) -> BTreeMap<Prefix, Vec<NextHop>> {
+    pub(crate) fn model(&self, node: Node) -> BTreeMap<Prefix, Vec<Gateway>> {
         let running = |other: &Node| self.hosts[*other].speaker.is_some();
         (0..self.hosts.len())
             .filter(|other| *other != node && running(other))
-            .map(|other| (block(other), vec![NextHop::V4(address(other))]))
+            .map(|other| (block(other), vec![Gateway::new(NextHop::V4(address(other)), 0)]))
             .collect()
     }
 
@@ -542,13 +543,13 @@ impl Network {
                 }
                 Output::Send { conn, bytes } => self.send((node, conn), bytes),
                 Output::Close { conn } => self.close(node, conn),
-                Output::Selected { prefix, next_hops } => {
+                Output::Selected { prefix, choice } => {
                     host.changes += 1;
                     host.told.insert(prefix);
-                    if next_hops.is_empty() {
+                    if choice.next_hops.is_empty() {
                         host.selected.remove(&prefix);
                     } else {
-                        host.selected.insert(prefix, next_hops);
+                        host.selected.insert(prefix, choice.next_hops);
                     }
                 }
                 Output::Converged => {

@@ -50,7 +50,18 @@ pub enum Unusable {
     /// Strict about nothing.
     #[error("'strictRole' needs a 'role': write ours, or leave it out")]
     StrictWithoutRole,
+    /// Long-lived graceful restart alone.
+    #[error(
+        "'longLivedGracefulRestart' is not without 'gracefulRestart' (RFC 9494 §4.1): leave one as it is, or switch both off"
+    )]
+    LongLivedAlone,
 }
+
+/// The stale time of `longLivedGracefulRestart: true`, in seconds: a day.
+const STALE_TIME: u32 = 86_400;
+
+/// The longest stale time, in seconds: it has 24 bits (RFC 9494 §3.1).
+const MAX_STALE_TIME: u32 = 0x00ff_ffff;
 
 /// Whether the neighbor can have all features that it asks for.
 pub(super) fn check(neighbor: &Neighbor, our_asn: u32) -> Result<(), Unusable> {
@@ -63,6 +74,9 @@ pub(super) fn check(neighbor: &Neighbor, our_asn: u32) -> Result<(), Unusable> {
         Some(_) if within => return Err(Unusable::RoleWithinAs),
         None if neighbor.strict_role => return Err(Unusable::StrictWithoutRole),
         Some(_) | None => {}
+    }
+    if neighbor.long_lived_graceful_restart.is_some() && neighbor.graceful_restart.is_none() {
+        return Err(Unusable::LongLivedAlone);
     }
     let mut families = neighbor.add_path.families.iter().flatten();
     match families.find(|family| !neighbor.families.contains(family)) {
@@ -107,6 +121,34 @@ impl RoleName {
     }
 }
 
+/// A time, or a switch.
+pub(super) fn long_lived_graceful_restart<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u32>, D::Error> {
+    struct Time;
+
+    impl Visitor<'_> for Time {
+        type Value = Option<u32>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "true, false, or seconds from 1 to {MAX_STALE_TIME}")
+        }
+
+        fn visit_bool<E>(self, offered: bool) -> Result<Self::Value, E> {
+            Ok(offered.then_some(STALE_TIME))
+        }
+
+        fn visit_u64<E: serde::de::Error>(self, seconds: u64) -> Result<Self::Value, E> {
+            match u32::try_from(seconds) {
+                Ok(seconds @ 1..=MAX_STALE_TIME) => Ok(Some(seconds)),
+                Ok(_) | Err(_) => Err(E::invalid_value(Unexpected::Unsigned(seconds), &self)),
+            }
+        }
+    }
+
+    deserializer.deserialize_any(Time)
+}
+
 /// A number of paths, or `all`.
 fn paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     struct Paths;
@@ -148,6 +190,19 @@ mod tests {
     }
 
     #[test]
+    fn long_lived_graceful_restart_is_a_switch_or_a_time() {
+        for (value, expected) in [
+            ("true", Some(86_400)),
+            ("false", None),
+            ("16777215", Some(16_777_215)),
+        ] {
+            let text = with(&format!("longLivedGracefulRestart: {value}"));
+            let found = Settings::parse(&text).unwrap().neighbors[0].long_lived_graceful_restart;
+            assert_eq!(found, expected, "{value}");
+        }
+    }
+
+    #[test]
     fn features_fit_the_neighbor() {
         let read = |settings: &str| {
             let settings = Settings::parse(&with(settings)).unwrap();
@@ -182,6 +237,14 @@ mod tests {
             (
                 "role: peer, asn: 64512",
                 "192.0.2.2: 'role' is for neighbors of another AS",
+            ),
+            (
+                "gracefulRestart: false, longLivedGracefulRestart: true",
+                "192.0.2.2: 'longLivedGracefulRestart' is not without 'gracefulRestart'",
+            ),
+            (
+                "longLivedGracefulRestart: 0",
+                "expected true, false, or seconds from 1 to 16777215",
             ),
         ] {
             let error = Settings::parse(&with(settings)).expect_err(settings).to_string();

@@ -1,4 +1,8 @@
-//! The binary by itself: two speakers on loopback, asked over their control sockets, and reconfigured.
+//! The binary by itself: speakers on loopback, asked over their control sockets, reconfigured, and put under stress.
+
+mod bounds;
+#[path = "../played/mod.rs"]
+mod played;
 
 use std::fs;
 use std::io::BufReader;
