@@ -88,6 +88,7 @@ fn speaker(network: u8) -> (Handle, Events) {
         farewell: String::new(),
         seed: network.into(),
         max_paths: 1,
+        interfaces: [].into(),
     };
     let listen = vec![(address(network, 1), 0).into()];
     start(Options { config, listen }).expect("the address is on loopback and the port free")
