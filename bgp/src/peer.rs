@@ -170,7 +170,10 @@ impl Peer {
     /// Notes why an attempt or a session ended. That one of two connections won is nobody's error.
     pub(crate) fn note(&mut self, loss: &Loss) {
         if *loss != Loss::Collision {
-            self.last_error = Some(loss.to_string());
+            // The kernel drops what is signed otherwise, and tells nobody.
+            let unheard = *loss == Loss::Unreachable && self.config.transport.authentication.is_some();
+            let doubt = if unheard { ", or has another password" } else { "" };
+            self.last_error = Some(format!("{loss}{doubt}"));
         }
     }
 
