@@ -12,6 +12,7 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use crate::config::{Config, PeerConfig};
+use crate::drain;
 use crate::filter::{NORMAL_PRIORITY, Step, Verdict};
 use crate::import::{self, OwnNextHops, Refusal};
 use crate::leak::Relation;
@@ -55,6 +56,8 @@ pub(crate) struct Gate<'a> {
     pub(crate) families: &'a [Family],
     /// What we are to the peer, where the settings say so.
     pub(crate) relation: Option<Relation>,
+    /// The session is being drained: what comes over it is the last to be taken.
+    pub(crate) drains: bool,
 }
 
 impl Gate<'_> {
@@ -104,22 +107,23 @@ impl<'a> Gate<'a> {
     /// A received route as our role, the peer's settings and the rule that let it in change it.
     fn changed(&self, received: &Arc<Route>, verdict: Verdict<'_>, rib: &mut Rib) -> Arc<Route> {
         let (handling, external) = (&self.peer.handling, self.from.external);
-        let mut changed = handling.received(&received.attributes, external, verdict.operations());
-        let mark = self
+        let changed = handling.received(&received.attributes, external, verdict.operations());
+        let customer_only = self
             .relation
             .and_then(|relation| relation.incoming_mark(&received.attributes));
-        if mark.is_some() {
-            let attributes = changed.get_or_insert_with(|| (*received.attributes).clone());
-            attributes.only_to_customer = mark;
+        if changed.is_none() && customer_only.is_none() && !self.drains {
+            return received.clone();
         }
-        match changed {
-            Some(attributes) => rib.intern(Route {
-                next_hop: received.next_hop,
-                attributes: Arc::new(attributes),
-                priority: verdict.priority(),
-            }),
-            None => received.clone(),
+        let mut attributes = changed.unwrap_or_else(|| (*received.attributes).clone());
+        attributes.only_to_customer = customer_only.or(attributes.only_to_customer);
+        if self.drains {
+            drain::mark(&mut attributes, true);
         }
+        rib.intern(Route {
+            next_hop: received.next_hop,
+            attributes: Arc::new(attributes),
+            priority: verdict.priority(),
+        })
     }
 }
 

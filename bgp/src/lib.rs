@@ -9,6 +9,7 @@ pub mod bfd;
 pub mod config;
 mod convergence;
 mod decision;
+mod drain;
 pub mod dynamic;
 pub mod error;
 pub mod explain;
@@ -36,6 +37,7 @@ pub mod transport;
 pub mod wire;
 
 pub use config::{ANY_EXTERNAL_AS, BfdConfig, Config, NextHopMode, PeerConfig, PeerKey, Policy};
+pub use drain::Phase as DrainPhase;
 pub use dynamic::{RangeConfig, RangeSnapshot};
 pub use features::{AddPathConfig, Features, RoleConfig};
 pub use handling::{Handling, LimitAction, LimitState, PathLimit};

@@ -26,10 +26,12 @@ use crate::bfd::{Change, Watch};
 use crate::bmp::{self, Monitor, Opening};
 use crate::config::Collector;
 use crate::connection::{self, Link};
+use crate::discovery::Discovery;
 use crate::guard::Guard;
 use crate::handle::{Event, Events, Handle};
 use crate::inbox::{Inbox, JOBS, Room};
 use crate::interfaces::Interfaces;
+use crate::links::{LinkKey, LinkPeer, LinkSnapshot, Links, News};
 use crate::places::{Places, Whose};
 use crate::sockets;
 
@@ -58,6 +60,10 @@ pub(crate) enum Job {
     Input(Box<Input>, Option<Room>),
     Accepted(TcpStream),
     Dialled(ConnId, io::Result<TcpStream>),
+    Link(News),
+    SetLinkPeer(Box<LinkPeer>),
+    RemoveLinkPeer(LinkKey),
+    LinkPeers(oneshot::Sender<Vec<LinkSnapshot>>),
     Peers(oneshot::Sender<Vec<PeerSnapshot>>),
     Paths(oneshot::Sender<Vec<PathSnapshot>>),
     Ranges(oneshot::Sender<Vec<RangeSnapshot>>),
@@ -67,6 +73,7 @@ pub(crate) enum Job {
     Opened(ConnId, Bytes),
     Collectors(Vec<Collector>),
     Monitoring(bmp::Request),
+    DrainAll(Duration, String, oneshot::Sender<()>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -96,6 +103,9 @@ pub(crate) fn spawn(
         monitor: Monitor::default(),
         guard,
         ranges: BTreeMap::new(),
+        peers_on_links: Links::default(),
+        discovery: Discovery::new(inbox.clone()),
+        drained: Vec::new(),
         interfaces: Interfaces::default(),
         pending: Pending::default(),
     };
@@ -160,6 +170,11 @@ struct Driver {
     guard: Guard,
     /// How the peers of a range are watched.
     ranges: BTreeMap<Prefix, Option<BfdConfig>>,
+    /// Neighbours that are known by interface.
+    peers_on_links: Links,
+    discovery: Discovery,
+    /// Who waits for all peers to be drained.
+    drained: Vec<oneshot::Sender<()>>,
     interfaces: Interfaces,
     pending: Pending,
 }
@@ -221,6 +236,19 @@ impl Driver {
             Job::Input(input, _room) => self.input(*input),
             Job::Accepted(stream) => self.accepted(stream),
             Job::Dialled(conn, stream) => self.dialled(conn, stream),
+            Job::Link(news) => {
+                let inputs = self.peers_on_links.take(news, Instant::now());
+                self.on_links(inputs);
+            }
+            Job::SetLinkPeer(peer) => {
+                let inputs = self.peers_on_links.set(*peer);
+                self.on_links(inputs);
+            }
+            Job::RemoveLinkPeer(key) => {
+                let inputs = self.peers_on_links.remove(&key);
+                self.on_links(inputs);
+            }
+            Job::LinkPeers(reply) => report_gone(reply.send(self.peers_on_links.snapshot())),
             Job::Peers(reply) => report_gone(reply.send(self.peers())),
             Job::Explain(prefix, reply) => report_gone(reply.send(self.speaker.explain(prefix))),
             Job::Paths(reply) => report_gone(reply.send(self.speaker.paths())),
@@ -233,6 +261,14 @@ impl Driver {
             }
             Job::Collectors(wanted) => self.monitor.configure(wanted, &self.inbox),
             Job::Monitoring(request) => self.monitor.perform(request, &mut self.speaker),
+            Job::DrainAll(time, words, done) => {
+                self.drained.push(done);
+                self.handle(Input::Drain {
+                    peer: None,
+                    time,
+                    words,
+                });
+            }
             Job::Shutdown(done) => return Some(done),
         }
         None
@@ -275,6 +311,10 @@ impl Driver {
             | Input::Accepted { .. }
             | Input::Unfound(_)
             | Input::PathDown(_)
+            | Input::Drain { .. }
+            | Input::Undrain(_)
+            | Input::Reset { .. }
+            | Input::Refresh(_)
             | Input::Interfaces(_)
             | Input::Tick
             | Input::Shutdown => true,
@@ -282,6 +322,15 @@ impl Driver {
         if wanted {
             self.handle(input);
         }
+    }
+
+    /// Neighbours on links have come or gone.
+    fn on_links(&mut self, inputs: Vec<Input>) {
+        for input in inputs {
+            self.input(input);
+        }
+        self.input(Input::Unfound(self.peers_on_links.lacks_some()));
+        self.discovery.want(self.peers_on_links.wanted());
     }
 
     /// The first policy that asks for interfaces gets to know them.
@@ -293,7 +342,7 @@ impl Driver {
         }
     }
 
-    /// The same for whoever connects from a range.
+    /// Whoever connects from a range is guarded like a peer.
     fn guard_range(&mut self, config: &RangeConfig) {
         let transport = config.template.transport.clone();
         self.ranges.insert(config.range, config.template.bfd);
@@ -352,6 +401,10 @@ impl Driver {
             // Even its end would take the kernel's room for a while.
             let reset = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
             return reset.unwrap_or_else(|error| tracing::debug!(%error, "closing without a reset"));
+        }
+        let found = self.peers_on_links.connected(peer, Instant::now());
+        if !found.is_empty() {
+            self.on_links(found);
         }
         if let Err(problem) = self.guard.admit(peer, &stream) {
             tracing::debug!(%remote, %problem, "connection refused");
@@ -477,6 +530,10 @@ impl Driver {
                 Output::RangeFull(range) => {
                     tracing::warn!(%range, "a peer was turned away: raise the range's limit if it is welcome");
                 }
+                Output::Drained => {
+                    tracing::info!("all sessions are drained");
+                    self.drained.drain(..).for_each(|done| report_gone(done.send(())));
+                }
                 Output::Converged => self.pending.converged = true,
                 Output::Session {
                     peer,
@@ -486,6 +543,7 @@ impl Driver {
                 } => {
                     self.watch_dynamic(peer, up);
                     self.monitor_session(peer, end.as_ref());
+                    self.peers_on_links.session(peer, up);
                     self.pending.session(peer, up, reason);
                 }
             }

@@ -7,8 +7,8 @@
 //!  listener (1 per address) ──accepted──┐
 //!  dialler  (1 per attempt) ──dialled───┤                       ┌──bytes──► writer (1 per connection)
 //!  reader   (1 per connection) ─message─┼─► inbox ─► driver ────┤◄─drained──┘
-//!  Handle   (any number) ───────input───┘  bounded   (owns the  ├─context─► reader
-//!                                                     speaker)  └─Selected, Session, Converged─► Events
+//!  radv     (1 per interface) ──heard───┤  bounded   (owns the  ├─context─► reader
+//!  Handle   (any number) ───────input───┘             speaker)  └─Selected, Session, Converged─► Events
 //! ```
 //!
 //! What holds:
@@ -54,13 +54,17 @@ mod bmp;
 pub mod config;
 mod connection;
 pub mod control;
+mod discovery;
 mod driver;
 pub mod filters;
 mod guard;
 mod handle;
 mod inbox;
 mod interfaces;
+mod links;
+pub mod operate;
 mod places;
+mod radv;
 mod ranges;
 pub mod reload;
 pub mod show;
@@ -73,6 +77,7 @@ use std::io;
 use std::net::SocketAddr;
 
 pub use handle::{Event, Events, Handle};
+pub use links::{LinkKey, LinkPeer, LinkSnapshot};
 pub use manx_bgp as bgp;
 
 /// What a speaker starts with; peers and routes come later through the [`Handle`].

@@ -9,7 +9,7 @@
 mod intern;
 mod monitor;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -200,6 +200,8 @@ pub(crate) struct Rib {
     ids: HashMap<Prefix, PrefixId, FixedState>,
     entries: Vec<Option<Entry>>,
     free: Vec<PrefixId>,
+    /// Prefixes that any peer may be told of, as of the last decision.
+    open: BTreeSet<PrefixId>,
     /// What is to be decided on again, with what was selected before.
     changed: BTreeMap<PrefixId, Chosen>,
     max_paths: usize,
@@ -215,6 +217,7 @@ impl Rib {
             ids: HashMap::with_hasher(FixedState::with_seed(seed)),
             entries: Vec::new(),
             free: Vec::new(),
+            open: BTreeSet::new(),
             changed: BTreeMap::new(),
             max_paths: max_paths.max(1),
             changes: Changes::default(),
@@ -351,7 +354,24 @@ impl Rib {
 
     /// The best path as of the last decision.
     pub(crate) fn best(&self, id: PrefixId) -> Option<&Path> {
-        self.entry(id)?.paths.iter().find(|path| path.rank == 0)
+        self.entry(id)?.best()
+    }
+
+    /// The prefixes that any peer may be told of: those that are ours, or whose best path came from another AS or from
+    /// a client. What came from other internal peers is not for others of this kind (RFC 4456 §6), which are most of
+    /// those in a mesh.
+    pub(crate) fn open(&self) -> impl Iterator<Item = PrefixId> {
+        self.open.iter().copied()
+    }
+
+    /// Whether a prefix is one of these.
+    pub(crate) fn is_open(&self, id: PrefixId) -> bool {
+        self.open.contains(&id)
+    }
+
+    /// Whether somebody has been told of the prefix.
+    pub(crate) fn is_told(&self, id: PrefixId) -> bool {
+        self.entry(id).is_some_and(|entry| entry.holders > 0)
     }
 
     /// Every path that may be selected, in order of preference: the best and those as good, then the best of what is
@@ -381,7 +401,7 @@ impl Rib {
         let max_paths = self.max_paths;
         let entry = self.entry_mut(id)?;
         entry.decide();
-        let after = entry.chosen(max_paths);
+        let (after, open) = (entry.chosen(max_paths), entry.is_open());
         let selected = (before != after).then(|| {
             let choice = Choice {
                 next_hops: after.next_hops.into_vec(),
@@ -389,6 +409,11 @@ impl Rib {
             };
             (entry.prefix, choice)
         });
+        if open {
+            self.open.insert(id);
+        } else {
+            self.open.remove(&id);
+        }
         self.forget_unused(id);
         Some(Change { id, selected })
     }
@@ -470,6 +495,17 @@ impl Rib {
 }
 
 impl Entry {
+    fn best(&self) -> Option<&Path> {
+        self.paths.iter().find(|path| path.rank == 0)
+    }
+
+    /// See [`Rib::open`].
+    fn is_open(&self) -> bool {
+        let open = |from: &Neighbor| from.external || from.client;
+        self.best()
+            .is_some_and(|path| path.from.as_deref().is_none_or(open))
+    }
+
     /// Gives every path its rank.
     fn decide(&mut self) {
         let ranking = self.ranking();

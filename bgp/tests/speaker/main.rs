@@ -17,6 +17,7 @@ mod link_local;
 mod long_lived;
 mod malformed;
 mod monitor;
+mod operator;
 mod policy;
 mod rig;
 mod routes;

@@ -37,6 +37,8 @@ pub(crate) struct Rig {
     pub(crate) converged: bool,
     /// How sessions ended.
     pub(crate) ends: Vec<SessionEnd>,
+    /// How often all peers were said to be drained.
+    pub(crate) drained: usize,
     /// Ranges that turned a peer away.
     pub(crate) full: Vec<Prefix>,
     /// Connections that take nothing, and the bytes that wait there.
@@ -169,6 +171,7 @@ impl Rig {
             changes: 0,
             converged: false,
             ends: Vec::new(),
+            drained: 0,
             full: Vec::new(),
             stalled: BTreeMap::new(),
             accepted: 0,
@@ -203,6 +206,7 @@ impl Rig {
                     self.priorities.insert(prefix, choice.priority);
                 }
                 Output::Converged => self.converged = true,
+                Output::Drained => self.drained += 1,
                 Output::RangeFull(range) => self.full.push(range),
                 Output::Session { end, .. } => self.ends.extend(end),
             }
