@@ -21,4 +21,5 @@ mod rig;
 mod routes;
 mod session;
 mod start;
+mod twins;
 mod wire_cases;

@@ -3,6 +3,7 @@
 pub mod bfd;
 pub mod manifest;
 pub mod speakers;
+pub mod twins;
 pub mod wire;
 
 // The network and its reference model, which serve the stable tests as well.
