@@ -2,12 +2,15 @@
 //!
 //! A mistake is reported once, with its place and with what would be right, and nothing is started.
 
+mod bfd;
 mod dynamic;
 mod features;
 mod handling;
+mod sense;
 mod transport;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU8;
 use std::path::PathBuf;
@@ -18,16 +21,18 @@ use ipnetwork::IpNetwork;
 use manx_bgp::filter::{Chain, Filter};
 use manx_bgp::transport::Secret;
 use manx_bgp::{
-    ANY_EXTERNAL_AS, BfdConfig, Config, Family, NextHopMode, PeerConfig, PeerKey, Policy, Prefix, RangeConfig,
+    ANY_EXTERNAL_AS, Config, Family, NextHopMode, PeerConfig, PeerKey, Policy, Prefix, RangeConfig,
 };
-use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{Error as _, IntoDeserializer as _, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Error as _, IntoDeserializer as _, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _};
 
+pub use self::bfd::BfdSettings;
 pub use self::dynamic::DynamicNeighbor;
 pub use self::features::{AddPathSettings, RoleName, Unusable};
 pub use self::handling::{ActionName, MaxPrefix, Misfit};
+pub use self::sense::Nonsense;
 pub use self::transport::{AlgorithmName, Contradiction, TcpAoKey};
 use crate::Options;
 use crate::filters::FilterSettings;
@@ -135,7 +140,7 @@ pub struct Neighbor {
     #[serde(default, deserialize_with = "policy")]
     pub export: Option<PolicySetting>,
     /// Watch the path by BFD (RFC 5880): how, or `true` for the defaults. Default `false`.
-    #[serde(default, deserialize_with = "bfd")]
+    #[serde(default, deserialize_with = "bfd::bfd")]
     pub bfd: Option<BfdSettings>,
     /// Sign all segments with this (TCP MD5, RFC 2385): 1 to 80 octets.
     #[serde(default, deserialize_with = "transport::password")]
@@ -213,35 +218,8 @@ pub enum PeerAs {
     External,
 }
 
-/// How BFD watches the path to a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct BfdSettings {
-    /// The peer is several hops away (RFC 5883). Default false: it is on our link.
-    pub multihop: bool,
-    /// Milliseconds between our packets at least, 10 to 60000. Default 300.
-    #[serde(deserialize_with = "interval")]
-    pub min_tx: u16,
-    /// Milliseconds between the peer's at least, 10 to 60000. Default 300.
-    #[serde(deserialize_with = "interval")]
-    pub min_rx: u16,
-    /// The path is down after this many intervals of silence, 1 to 255. Default 3.
-    pub multiplier: NonZeroU8,
-}
-
-impl Default for BfdSettings {
-    fn default() -> Self {
-        Self {
-            multihop: false,
-            min_tx: 300,
-            min_rx: 300,
-            multiplier: NonZeroU8::MIN.saturating_add(2),
-        }
-    }
-}
-
 /// A family, as the file names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FamilyName {
     /// IPv4 unicast.
@@ -314,6 +292,14 @@ pub enum ConfigError {
         /// What.
         unusable: Unusable,
     },
+    /// Settings cannot be meant as they are written.
+    #[error("{}{nonsense}", neighbor.as_ref().map(|it| format!("neighbor {it}: ")).unwrap_or_default())]
+    Nonsense {
+        /// Whose, unless it is the file's.
+        neighbor: Option<String>,
+        /// What.
+        nonsense: Nonsense,
+    },
     /// A neighbour's settings contradict each other.
     #[error("neighbor {neighbor}: {contradiction}")]
     Contradiction {
@@ -350,10 +336,11 @@ impl Settings {
             }
         }
         settings.check_filters()?;
+        sense::check(&settings)
+            .map_err(|(neighbor, nonsense)| ConfigError::Nonsense { neighbor, nonsense })?;
         Ok(settings)
     }
 
-    /// Every filter has a name of its own, and every name a filter.
     /// Settings of neighbours and of ranges, with what each is called.
     fn all_neighbors(&self) -> impl Iterator<Item = (String, &Neighbor)> {
         let single = self
@@ -367,6 +354,7 @@ impl Settings {
         single.chain(ranges)
     }
 
+    /// Every filter has a name of its own, and every name a filter.
     fn check_filters(&self) -> Result<(), ConfigError> {
         let mut known = BTreeSet::new();
         if let Some(again) = self
@@ -491,14 +479,12 @@ impl Neighbor {
     }
 }
 
-impl BfdSettings {
-    fn config(self) -> BfdConfig {
-        BfdConfig {
-            multihop: self.multihop,
-            min_tx: Duration::from_millis(self.min_tx.into()),
-            min_rx: Duration::from_millis(self.min_rx.into()),
-            multiplier: self.multiplier,
-        }
+impl fmt::Display for FamilyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        })
     }
 }
 
@@ -611,9 +597,10 @@ fn graceful_restart_default() -> Option<u16> {
 
 fn asn<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     match u32::deserialize(deserializer)? {
-        0 => Err(D::Error::custom(
-            "AS 0 is reserved (RFC 7607): write 1 to 4294967295",
-        )),
+        reserved @ (0 | 23_456 | 65_535 | u32::MAX) => Err(D::Error::custom(format!(
+            "AS {reserved} is reserved (RFC 6793, RFC 7300, RFC 7607): private ones are 64512 to 65534 and 4200000000 to \
+             4294967294"
+        ))),
         asn => Ok(asn),
     }
 }
@@ -624,7 +611,7 @@ fn peer_asn<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PeerAs, D::Err
     impl Visitor<'_> for As {
         type Value = PeerAs;
 
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an AS from 1 to 4294967295, internal or external")
         }
 
@@ -685,7 +672,7 @@ fn policy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PolicySet
     impl<'de> Visitor<'de> for Setting {
         type Value = PolicySetting;
 
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("accept, reject, or a list of names of filters")
         }
 
@@ -741,7 +728,7 @@ fn graceful_restart<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
     impl Visitor<'_> for Time {
         type Value = Option<u16>;
 
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "true, false, or seconds from 0 to {MAX_RESTART_TIME}")
         }
 
@@ -760,44 +747,13 @@ fn graceful_restart<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
     deserializer.deserialize_any(Time)
 }
 
-fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
-    match u16::deserialize(deserializer)? {
-        milliseconds @ 10..=60_000 => Ok(milliseconds),
-        other => Err(D::Error::custom(format!(
-            "an interval of {other} ms is not possible: write 10 to 60000"
-        ))),
-    }
-}
-
-fn bfd<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BfdSettings>, D::Error> {
-    struct Settings;
-
-    impl<'de> Visitor<'de> for Settings {
-        type Value = Option<BfdSettings>;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("true, false, or multihop, minTx, minRx and multiplier")
-        }
-
-        fn visit_bool<E>(self, watched: bool) -> Result<Self::Value, E> {
-            Ok(watched.then(BfdSettings::default))
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-            BfdSettings::deserialize(MapAccessDeserializer::new(map)).map(Some)
-        }
-    }
-
-    deserializer.deserialize_any(Settings)
-}
-
 #[cfg(test)]
 mod tests {
     use manx_bgp::Transport;
     use manx_bgp::filter::{Action, Match, Operation, Operator, PeerType, Range, Rule};
     use manx_bgp::transport::Distance;
 
-    use manx_bgp::{AddPathConfig, Features, Handling, LimitAction, PathLimit};
+    use manx_bgp::{AddPathConfig, BfdConfig, Features, Handling, LimitAction, PathLimit};
 
     use super::*;
 
@@ -834,17 +790,16 @@ shutdownCommunication: back at noon
 routes: [10.0.0.0/24, \"fd00::/64\"]
 neighbors:
 - address: 192.0.2.2:1179
-  asn: 64512
+  asn: 65001
   localAddress: 192.0.2.1
   nextHopV4: 192.0.2.1
   nextHopV6: 2001:db8::1
   passive: true
-  routeReflectorClient: true
   holdTime: 9
   minHoldTime: 6
   gracefulRestart: 30
   longLivedGracefulRestart: 7200
-  families: [ipv6]
+  families: [ipv6, ipv4]
   nextHopSelf: true
   localAs: 64999
   allowOwnAs: 2
@@ -855,6 +810,7 @@ neighbors:
   asOverride: true
   removePrivateAs: true
   maxPrefix: {{ipv4: 1000, warnPercent: 90, action: restart, restartAfter: 30}}
+  import: accept
   export: reject
   bfd: {{multihop: true, minTx: 50, multiplier: 5}}
   ttlSecurity: 2
@@ -873,15 +829,15 @@ neighbors:
                 scope: 0,
             },
             port: 1179,
-            asn: 64512,
+            asn: 65001,
             local_address: Some("192.0.2.1".parse().unwrap()),
             next_hop_v4: Some("192.0.2.1".parse().unwrap()),
             next_hop_v6: Some("2001:db8::1".parse().unwrap()),
             passive: true,
             hold_time: Duration::from_secs(9),
             min_hold_time: Duration::from_secs(6),
-            families: vec![Family::Ipv6Unicast],
-            route_reflector_client: true,
+            families: vec![Family::Ipv6Unicast, Family::Ipv4Unicast],
+            route_reflector_client: false,
             graceful_restart: Some(Duration::from_secs(30)),
             long_lived_graceful_restart: Some(Duration::from_secs(7200)),
             next_hop: NextHopMode::SelfAddress,
@@ -900,11 +856,13 @@ neighbors:
             features: Features {
                 extended_messages: false,
                 extended_next_hop: Some(true),
-                add_path: vec![AddPathConfig {
-                    family: Family::Ipv6Unicast,
-                    receive: true,
-                    send: 4,
-                }],
+                add_path: [Family::Ipv6Unicast, Family::Ipv4Unicast]
+                    .map(|family| AddPathConfig {
+                        family,
+                        receive: true,
+                        send: 4,
+                    })
+                    .to_vec(),
                 role: None,
             },
             handling: Handling {
