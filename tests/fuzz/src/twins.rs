@@ -286,7 +286,8 @@ impl Twin {
                 | Output::Selected { .. }
                 | Output::Converged
                 | Output::RangeFull(_)
-                | Output::Session { .. } => {}
+                | Output::Session { .. }
+                | Output::Drained => {}
             }
         }
     }
