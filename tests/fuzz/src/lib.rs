@@ -8,6 +8,9 @@ pub mod wire;
 
 // The network and its reference model, which serve the stable tests as well.
 #[allow(dead_code)]
+#[path = "../../sim/laws.rs"]
+mod laws;
+#[allow(dead_code)]
 #[path = "../../sim/model.rs"]
 mod model;
 #[allow(dead_code)]
