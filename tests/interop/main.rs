@@ -35,10 +35,18 @@ use crate::matrix::Matrix;
 const AT_ONCE: usize = 8;
 
 /// What only one program, or our own binary, can show.
-const SINGLE: [(&str, fn()); 3] = [
+const SINGLE: [(&str, fn()); 5] = [
     (
         "frr::a_bfd_session_that_their_operator_takes_down_leaves_bgp_alone",
         bfd::a_session_that_their_operator_takes_down_leaves_bgp_alone,
+    ),
+    (
+        "frr::bfd_watches_ipv6_and_link_local_paths",
+        bfd::frr_watches_ipv6_and_link_local_paths,
+    ),
+    (
+        "bird::bfd_watches_ipv6_and_link_local_paths",
+        bfd::bird_watches_ipv6_and_link_local_paths,
     ),
     (
         "binary::kill_nine_and_a_new_start_change_no_route_anywhere",
