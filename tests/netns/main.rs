@@ -24,3 +24,4 @@ mod pods;
 mod routes;
 mod security;
 mod units;
+mod unnumbered;
