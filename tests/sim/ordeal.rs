@@ -266,6 +266,14 @@ fn reflector_hierarchies_under_laws_end_as_the_model_says() {
     }
 }
 
+/// RFC 7911 §3: clients hear every path of their reflectors, and lose it when it goes.
+#[test]
+fn hubs_that_tell_all_paths_under_any_laws_end_as_the_model_says() {
+    for seed in seeds(12) {
+        endure_laws(Plan::hub(4, seed), seed, Freedom::Full);
+    }
+}
+
 #[test]
 fn racks_under_laws_end_as_the_model_says() {
     for seed in seeds(8) {
