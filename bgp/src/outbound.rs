@@ -83,6 +83,11 @@ impl Outbound {
         self.requested.insert(family);
     }
 
+    /// Nothing waits to be said.
+    pub(crate) fn has_said_all(&self) -> bool {
+        self.pending.is_empty() && self.requested.is_empty()
+    }
+
     /// How many paths the peer has.
     pub(crate) fn advertised(&self) -> usize {
         self.sent.len()

@@ -254,6 +254,7 @@ mod tests {
         PeerStatus {
             node: node.into(),
             address: address.parse().unwrap(),
+            interface: None,
             asn: 64512,
             state: state.into(),
             uptime_seconds: 0,
@@ -262,6 +263,7 @@ mod tests {
             advertised: 0,
             origin: origin.into(),
             hold_time: 9,
+            drain: None,
             limits: Vec::new(),
             last_error: None,
             faults: Vec::new(),

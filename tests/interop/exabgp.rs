@@ -21,6 +21,8 @@ pub(crate) const PROGRAM: Program = Program {
     package: "exabgp",
     start: |namespace, session, sessions| Box::new(ExaBgp::start(namespace, session, sessions)),
     lacks: &[
+        (Feature::ExtendedNextHop, "not tried"),
+        (Feature::Unnumbered, "puts no routes into the kernel"),
         (Feature::WeRestartUnderTraffic, "puts no routes into the kernel"),
         (Feature::TheyRestartUnderTraffic, "puts no routes into the kernel"),
         (Feature::TheirShutdown, "its teardown sends no message"),

@@ -18,6 +18,7 @@ pub(crate) const PROGRAM: Program = Program {
     package: "gobgpd",
     start: |namespace, session, sessions| Box::new(Gobgp::start(namespace, session, sessions)),
     lacks: &[
+        (Feature::Unnumbered, "puts no routes into the kernel by itself"),
         (
             Feature::WeRestartUnderTraffic,
             "puts no routes into the kernel by itself",

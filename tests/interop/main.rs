@@ -12,6 +12,7 @@ mod bfd;
 mod binary;
 mod bird;
 mod cases;
+mod drain;
 mod exabgp;
 mod features;
 mod frr;
@@ -25,6 +26,7 @@ mod policy;
 mod router;
 mod security;
 mod traffic;
+mod unnumbered;
 
 use std::process::ExitCode;
 
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         .into_iter()
         .chain(features::TESTS)
         .chain(long_lived::TESTS)
+        .chain(drain::TESTS)
         .map(|(name, test)| {
             Trial::test(name, move || {
                 test();

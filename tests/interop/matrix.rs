@@ -11,7 +11,7 @@ use libtest_mimic::{Arguments, Trial};
 
 use crate::cases;
 use crate::router::Program;
-use crate::{bfd, bird, exabgp, frr, gobgp, openbgpd, policy, security, traffic};
+use crate::{bfd, bird, exabgp, features, frr, gobgp, openbgpd, policy, security, traffic, unnumbered};
 
 /// Set to rewrite the document with what this run measures.
 const WRITE: &str = "MANX_INTEROP_WRITE";
@@ -60,12 +60,14 @@ pub(crate) enum Feature {
     Bfd,
     Md5,
     Gtsm,
+    ExtendedNextHop,
+    Unnumbered,
 }
 
 /// A feature, what the document calls it, the test's name, and the test.
 type Row = (Feature, &'static str, &'static str, fn(&Program));
 
-const ROWS: [Row; 33] = [
+const ROWS: [Row; 35] = [
     (
         Feature::TheyDial,
         "iBGP, they dial: IPv4 and IPv6 routes come and go",
@@ -263,6 +265,18 @@ const ROWS: [Row; 33] = [
         "GTSM, whoever dials; not with another TTL (RFC 5082)",
         "gtsm",
         security::gtsm,
+    ),
+    (
+        Feature::ExtendedNextHop,
+        "IPv4 over IPv6 next hop: both sides' routes, and packets pass (RFC 8950)",
+        "extended_next_hop",
+        features::extended_next_hop,
+    ),
+    (
+        Feature::Unnumbered,
+        "unnumbered: we are given an interface, and packets pass (RFC 2545, RFC 8950)",
+        "unnumbered",
+        unnumbered::packets_pass,
     ),
 ];
 

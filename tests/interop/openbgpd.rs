@@ -20,6 +20,8 @@ pub(crate) const PROGRAM: Program = Program {
     package: "openbgpd",
     start: |namespace, session, sessions| Box::new(OpenBgpd::start(namespace, session, sessions)),
     lacks: &[
+        (Feature::ExtendedNextHop, "has none"),
+        (Feature::Unnumbered, "puts no routes into Linux"),
         (
             Feature::Md5,
             "its listener has no key on Linux; it signs what it dials",

@@ -10,8 +10,8 @@ use ipnetwork::IpNetwork;
 use manx_bgpd::bgp::bfd;
 use manx_bgpd::bgp::transport::{Authentication, Distance, Secret};
 use manx_bgpd::bgp::{
-    AddPathConfig, BfdConfig, Config, Family, Features, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot,
-    Prefix, State, Transport,
+    AddPathConfig, BfdConfig, Config, Family, Features, Input, PathSnapshot, PeerConfig, PeerKey,
+    PeerSnapshot, Prefix, State, Transport,
 };
 use manx_bgpd::{Events, Handle, Options};
 use manx_linux::Netns;
@@ -158,6 +158,20 @@ impl Ours {
 
     pub(crate) fn remove_peer(&self) {
         self.runtime.block_on(self.handle.remove_peer(key(self.ends)));
+    }
+
+    /// Drains all its sessions.
+    pub(crate) fn drain(&self, time: Duration) {
+        self.runtime.block_on(self.handle.input(Input::Drain {
+            peer: None,
+            time,
+            words: String::new(),
+        }));
+    }
+
+    /// Has them back.
+    pub(crate) fn undrain(&self) {
+        self.runtime.block_on(self.handle.input(Input::Undrain(None)));
     }
 
     /// Ends as kill -9 ends a process: the sockets close, nothing is said.

@@ -13,8 +13,10 @@ impl Speaker {
         if self.convergence.announces() {
             for key in std::mem::take(&mut self.unsent) {
                 self.announce(key);
+                self.finish_drain(key);
             }
         }
+        self.note_drained();
     }
 
     /// Decides on every prefix that has changed. In a mesh of many, most changes are for nobody else, so that not
