@@ -69,8 +69,10 @@ impl<'a> Model<'a> {
     /// The plan, as far as the network lets it be: speakers that run, and links between them that are not cut.
     pub(crate) fn new(plan: &'a Plan, network: &Network) -> Self {
         let running: Vec<bool> = network.hosts.iter().map(|host| host.speaker.is_some()).collect();
+        let drained = |a: Node, b: Node| plan.drained.contains(&(a, b)) || plan.drained.contains(&(b, a));
         let works = |a: Node, b: Node| {
-            running[a] && running[b] && network.connected(a, b) && plan.peers[b].contains_key(&a)
+            let both = running[a] && running[b] && plan.peers[b].contains_key(&a);
+            both && network.connected(a, b) && !drained(a, b)
         };
         let live = plan.peers.iter().enumerate();
         Self {

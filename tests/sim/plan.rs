@@ -22,6 +22,8 @@ pub(crate) struct Plan {
     pub(crate) origins: Vec<BTreeSet<Prefix>>,
     /// What stands behind the filters of sessions: of whom, with whom, which way.
     pub(crate) laws: BTreeMap<(Node, Node, Way), Code>,
+    /// Who has been told to drain whose session, and keeps it away.
+    pub(crate) drained: BTreeSet<(Node, Node)>,
 }
 
 /// Where speaker `node` is, in IPv6: its next hop for IPv6 prefixes on sessions over IPv4.
@@ -45,6 +47,7 @@ impl Plan {
                 .map(|node| [block(node), block_v6(node)].into())
                 .collect(),
             laws: BTreeMap::new(),
+            drained: BTreeSet::new(),
         }
     }
 
