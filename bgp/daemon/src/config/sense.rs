@@ -122,6 +122,14 @@ pub(super) fn check(settings: &Settings) -> Result<(), (Option<String>, Nonsense
             return Err(of(Nonsense::NoPlaces));
         }
         heard("dynamicNeighbors", &range.template, &settings.listen).map_err(of)?;
+        if let Some(name) = range
+            .template
+            .interface
+            .as_deref()
+            .filter(|name| !place::is_name(name))
+        {
+            return Err(of(Nonsense::Interface(name.to_owned())));
+        }
         each(&range.template, settings).map_err(of)?;
     }
     Ok(())
@@ -181,10 +189,7 @@ fn each(neighbor: &Neighbor, settings: &Settings) -> Result<(), Nonsense> {
             listed(field, names)?;
         }
     }
-    match &neighbor.interface {
-        Some(name) if !place::is_name(name) => Err(Nonsense::Interface(name.clone())),
-        Some(_) | None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Whether an address can be a router's.
@@ -412,12 +417,6 @@ mod tests {
             ),
             ("import: []", "'import' is an empty list"),
             ("export: [a, a]", "'export' has a twice"),
-            ("interface: ''", "'interface' '' is no interface's name"),
-            (
-                "interface: a name with spaces",
-                "'interface' 'a name with spaces' is no interface's name",
-            ),
-            ("interface: sixteen-octets-0", "use 1 to 15 octets"),
             (
                 "bfd: true, ttlSecurity: 2",
                 "'bfd.multihop' is false, and 'ttlSecurity' says that the neighbor is 2 hops away",
@@ -528,6 +527,11 @@ mod tests {
                 "dynamicNeighbors: [{range: 10.0.0.0/8, asn: 64512, limit: 0}]\n",
                 passive,
                 "neighbor 10.0.0.0/8: 'limit' is 0",
+            ),
+            (
+                "dynamicNeighbors: [{range: 10.0.0.0/8, asn: 64512, interface: sixteen-octets-0}]\n",
+                passive,
+                "neighbor 10.0.0.0/8: 'interface' 'sixteen-octets-0' is no interface's name: use 1 to 15 octets",
             ),
             (
                 "dynamicNeighbors: [{range: 10.0.0.0/8, asn: 64512, prepend: 2}]\n",
