@@ -10,6 +10,7 @@
 mod agent_harness;
 mod agent_node;
 mod agent_nodes;
+mod bfd;
 mod filters;
 mod harness;
 mod lab_harness;

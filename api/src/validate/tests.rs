@@ -251,7 +251,14 @@ fn peers() {
         "tor",
         json!({"peerIP": "192.0.2.1", "asNumber": 64512, "node": "node-1"}),
     );
-    for bad in ["0.0.0.0", "::", "224.0.0.1", "255.255.255.255", "192.0.2.1:0"] {
+    for bad in [
+        "0.0.0.0",
+        "::",
+        "224.0.0.1",
+        "255.255.255.255",
+        "192.0.2.1:0",
+        "::ffff:192.0.2.1",
+    ] {
         refused(&peer, "/spec/peerIP", &[json!(bad)], "spec.peerIP");
     }
     refused(&peer, "/spec/asNumber", &[json!(0)], "spec.asNumber");
@@ -295,6 +302,29 @@ fn peers() {
         ("/spec/nodeSelector", json!("rack == 'a'")),
     ];
     assert_eq!(validate(&changed(&peer, &selected)), []);
+}
+
+/// Each of these settings is right by itself.
+#[test]
+fn settings_of_peers_that_contradict_each_other() {
+    let with = |spec: Value| base("BGPPeer", "tor", spec);
+    let far =
+        with(json!({"peerIP": "192.0.2.1", "asNumber": 64512, "ttlSecurity": 3, "bfd": {"multihop": true}}));
+    refused(&far, "/spec/bfd", &[json!({})], "spec.bfd.multihop");
+    refused(&far, "/spec/ttlSecurity", &[json!(1)], "spec.bfd.multihop");
+    accepted(&far, "/spec/bfd", &[Value::Null]);
+    let limited = with(json!({"peerIP": "192.0.2.1", "asNumber": 64512, "maxPrefixes": {"ipv4": 100}}));
+    let unlimited = [json!({}), json!({"action": "Warn"})];
+    refused(&limited, "/spec/maxPrefixes", &unlimited, "spec.maxPrefixes");
+    let restless = json!({"ipv6": 1, "action": "Restart", "restartAfter": 0});
+    refused(
+        &limited,
+        "/spec/maxPrefixes",
+        &[restless],
+        "spec.maxPrefixes.restartAfter",
+    );
+    let nodes = with(json!({"peerSelector": "has(reflector)"}));
+    refused(&nodes, "/spec/passive", &[json!(true)], "spec.passive");
 }
 
 #[test]

@@ -7,9 +7,11 @@ mod dynamic;
 mod features;
 mod handling;
 mod place;
+mod sense;
 mod transport;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU8;
 use std::path::PathBuf;
@@ -33,6 +35,7 @@ pub use self::features::{AddPathSettings, RoleName, Unusable};
 pub use self::handling::{ActionName, MaxPrefix, Misfit};
 use self::place::Place;
 pub use self::place::{Address, Nowhere};
+pub use self::sense::Nonsense;
 pub use self::transport::{AlgorithmName, Contradiction, TcpAoKey};
 use crate::filters::FilterSettings;
 use crate::{LinkKey, LinkPeer, Options};
@@ -221,7 +224,7 @@ pub enum PeerAs {
 }
 
 /// A family, as the file names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FamilyName {
     /// IPv4 unicast.
@@ -307,6 +310,14 @@ pub enum ConfigError {
         /// What.
         unusable: Unusable,
     },
+    /// Settings cannot be meant as they are written.
+    #[error("{}{nonsense}", neighbor.as_ref().map(|it| format!("neighbor {it}: ")).unwrap_or_default())]
+    Nonsense {
+        /// Whose, unless it is the file's.
+        neighbor: Option<String>,
+        /// What.
+        nonsense: Nonsense,
+    },
     /// A neighbour's settings contradict each other.
     #[error("neighbor {neighbor}: {contradiction}")]
     Contradiction {
@@ -344,6 +355,8 @@ impl Settings {
             }
         }
         settings.check_filters()?;
+        sense::check(&settings)
+            .map_err(|(neighbor, nonsense)| ConfigError::Nonsense { neighbor, nonsense })?;
         Ok(settings)
     }
 
@@ -352,7 +365,7 @@ impl Settings {
         let single = self
             .neighbors
             .iter()
-            .filter_map(|neighbor| Some((place::place(neighbor).ok()?.to_string(), neighbor)));
+            .filter_map(|neighbor| Some((neighbor.name()?, neighbor)));
         let ranges = self
             .dynamic_neighbors
             .iter()
@@ -518,6 +531,15 @@ impl Neighbor {
     }
 }
 
+impl fmt::Display for FamilyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        })
+    }
+}
+
 impl FamilyName {
     fn family(self) -> Family {
         match self {
@@ -627,9 +649,10 @@ fn graceful_restart_default() -> Option<u16> {
 
 fn asn<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     match u32::deserialize(deserializer)? {
-        0 => Err(D::Error::custom(
-            "AS 0 is reserved (RFC 7607): write 1 to 4294967295",
-        )),
+        reserved @ (0 | 23_456 | 65_535 | u32::MAX) => Err(D::Error::custom(format!(
+            "AS {reserved} is reserved (RFC 6793, RFC 7300, RFC 7607): private ones are 64512 to 65534 and 4200000000 to \
+             4294967294"
+        ))),
         asn => Ok(asn),
     }
 }
@@ -640,7 +663,7 @@ fn peer_asn<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PeerAs, D::Err
     impl Visitor<'_> for As {
         type Value = PeerAs;
 
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an AS from 1 to 4294967295, internal or external")
         }
 
@@ -701,7 +724,7 @@ fn policy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PolicySet
     impl<'de> Visitor<'de> for Setting {
         type Value = PolicySetting;
 
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("accept, reject, or a list of names of filters")
         }
 
@@ -744,7 +767,7 @@ fn graceful_restart<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
     impl Visitor<'_> for Time {
         type Value = Option<u16>;
 
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "true, false, or seconds from 0 to {MAX_RESTART_TIME}")
         }
 
@@ -765,11 +788,11 @@ fn graceful_restart<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
 
 #[cfg(test)]
 mod tests {
+    use manx_bgp::Transport;
     use manx_bgp::filter::{Action, Match, Operation, Operator, PeerType, Range, Rule};
     use manx_bgp::transport::Distance;
-    use manx_bgp::{BfdConfig, Transport};
 
-    use manx_bgp::{AddPathConfig, Features, Handling, LimitAction, PathLimit};
+    use manx_bgp::{AddPathConfig, BfdConfig, Features, Handling, LimitAction, PathLimit};
 
     use super::*;
 
@@ -810,17 +833,16 @@ shutdownCommunication: back at noon
 routes: [10.0.0.0/24, \"fd00::/64\"]
 neighbors:
 - address: 192.0.2.2:1179
-  asn: 64512
+  asn: 65001
   localAddress: 192.0.2.1
   nextHopV4: 192.0.2.1
   nextHopV6: 2001:db8::1
   passive: true
-  routeReflectorClient: true
   holdTime: 9
   minHoldTime: 6
   gracefulRestart: 30
   longLivedGracefulRestart: 7200
-  families: [ipv6]
+  families: [ipv6, ipv4]
   nextHopSelf: true
   localAs: 64999
   allowOwnAs: 2
@@ -831,6 +853,7 @@ neighbors:
   asOverride: true
   removePrivateAs: true
   maxPrefix: {{ipv4: 1000, warnPercent: 90, action: restart, restartAfter: 30}}
+  import: accept
   export: reject
   bfd: {{multihop: true, minTx: 50, multiplier: 5}}
   ttlSecurity: 2
@@ -849,15 +872,15 @@ neighbors:
                 scope: 0,
             },
             port: 1179,
-            asn: 64512,
+            asn: 65001,
             local_address: Some("192.0.2.1".parse().unwrap()),
             next_hop_v4: Some("192.0.2.1".parse().unwrap()),
             next_hop_v6: Some("2001:db8::1".parse().unwrap()),
             passive: true,
             hold_time: Duration::from_secs(9),
             min_hold_time: Duration::from_secs(6),
-            families: vec![Family::Ipv6Unicast],
-            route_reflector_client: true,
+            families: vec![Family::Ipv6Unicast, Family::Ipv4Unicast],
+            route_reflector_client: false,
             graceful_restart: Some(Duration::from_secs(30)),
             long_lived_graceful_restart: Some(Duration::from_secs(7200)),
             next_hop: NextHopMode::SelfAddress,
@@ -876,11 +899,13 @@ neighbors:
             features: Features {
                 extended_messages: false,
                 extended_next_hop: Some(true),
-                add_path: vec![AddPathConfig {
-                    family: Family::Ipv6Unicast,
-                    receive: true,
-                    send: 4,
-                }],
+                add_path: [Family::Ipv6Unicast, Family::Ipv4Unicast]
+                    .map(|family| AddPathConfig {
+                        family,
+                        receive: true,
+                        send: 4,
+                    })
+                    .to_vec(),
                 role: None,
             },
             handling: Handling {

@@ -30,7 +30,7 @@
 //! | connections that the kernel has made and nobody has accepted | 1024 for each listener | `BACKLOG` |
 //! | how long a connection is without OPEN, or unconfirmed | 4 minutes | `OPEN_HOLD` |
 //! | how long a closed connection lingers | 2 s | `LINGER` |
-//! | messages read and not yet looked at | 256, 1 MiB of them, 128 KiB of one connection | `JOBS`, `OCTETS`, `OCTETS_PER_CONNECTION` |
+//! | messages read and not yet looked at | 256, 1 MiB of them, 64 KiB of one connection | `JOBS`, `OCTETS`, `OCTETS_PER_CONNECTION` |
 //! | octets for a peer that reads nothing | 640 KiB; what is beyond waits as the number of its prefix | `SEND_QUEUE` |
 //! | how long a peer may take nothing | twice the hold time, 8 minutes at least (RFC 9687) | `SEND_HOLD` |
 //! | answers to route refreshes | one under way, one more after it, for each family | `Outbound::requested` |

@@ -1,5 +1,6 @@
 //! `bfd`: how the path to a neighbor is watched.
 
+use std::fmt;
 use std::num::NonZeroU8;
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ impl Default for BfdSettings {
 }
 
 impl BfdSettings {
-    /// As the speaker takes them.
+    /// As the speaker takes it.
     pub(super) fn config(self) -> BfdConfig {
         BfdConfig {
             multihop: self.multihop,
@@ -56,13 +57,14 @@ fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error>
     }
 }
 
+/// A switch, or how.
 pub(super) fn bfd<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BfdSettings>, D::Error> {
     struct Settings;
 
     impl<'de> Visitor<'de> for Settings {
         type Value = Option<BfdSettings>;
 
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("true, false, or multihop, minTx, minRx and multiplier")
         }
 
