@@ -122,7 +122,7 @@ impl Neighbor {
     /// The neighbor's address; the unspecified one of IPv6 where it is to be found on a link.
     pub(super) fn remote(&self) -> IpAddr {
         let address = self.address.as_ref().map(|address| address.ip);
-        address.unwrap_or(Ipv6Addr::UNSPECIFIED.into())
+        address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED))
     }
 
     /// What the neighbor is called, if it is anywhere.
