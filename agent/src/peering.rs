@@ -115,7 +115,9 @@ fn link_session(view: &View, me: &NodeBgp, peer: &BgpPeer) -> Option<(LinkKey, S
         interface: spec.interface.as_deref()?.into(),
         address,
     };
-    let remote = spec.peer_ip.unwrap_or((Ipv6Addr::UNSPECIFIED, BGP_PORT).into());
+    let remote = spec
+        .peer_ip
+        .unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, BGP_PORT).into());
     let asn = spec.as_number.unwrap_or(ANY_EXTERNAL_AS);
     let session = Session {
         client: is_client(view, me, asn, None),
