@@ -13,8 +13,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
+use manx_api::operation::Operated;
 use manx_api::status::{BgpExplanation, BgpRoute, PeerStatus, TableDump};
 use manx_bgp::{PeerConfig, PeerKey, Prefix};
+use manx_bgpd::operate::{Impossible, Operation, operate};
 use manx_bgpd::{Event, Events, Handle, LinkKey, LinkPeer, Options, show};
 use manx_routes::{Source, Update};
 use prometheus_client::metrics::gauge::Gauge;
@@ -56,8 +58,10 @@ pub enum Question {
     Routes(oneshot::Sender<Vec<BgpRoute>>),
     /// Why a prefix is reached as it is; nothing where there is no path to it.
     Explain(IpNetwork, oneshot::Sender<Option<BgpExplanation>>),
-    /// The same as a file.
+    /// Every path as a file.
     Dump(oneshot::Sender<TableDump>),
+    /// Drain or reset sessions; answered with whose they are.
+    Operate(Operation, oneshot::Sender<Result<Operated, Impossible>>),
     /// End all sessions, so that peers keep our routes; answered when it is done.
     Shutdown(oneshot::Sender<()>),
 }
@@ -292,6 +296,7 @@ impl Task {
                         let name = &self.identity.name;
                         answer(reply, show::explain(&life.handle, name, Prefix::new(prefix)).await);
                     }
+                    Some(Question::Operate(it, reply)) => answer(reply, operate(&life.handle, it).await),
                     Some(Question::Dump(reply)) => {
                         let asn = life.settings.asn;
                         answer(reply, show::dump(&life.handle, self.identity.router_id, asn).await);

@@ -96,6 +96,7 @@ mod tests {
             received: 0,
             accepted: 0,
             advertised: 0,
+            drain: None,
             limits: Vec::new(),
             hold_time: Duration::ZERO,
             last_error: None,

@@ -3,6 +3,7 @@
 use manx_api::rpc::{Method, Request, RpcError};
 use manx_api::status::ExplainCall;
 use manx_bgpd::control::{Answer, INTERNAL_ERROR, METHOD_NOT_FOUND, error, params, value};
+use manx_bgpd::operate::Operation;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
@@ -73,6 +74,9 @@ async fn dispatch(request: &Request, doors: &Doors) -> Result<Value, RpcError> {
             value(&ask(&doors.bgp, question).await?)
         }
         Method::BgpDump => value(&ask(&doors.bgp, bgp::Question::Dump).await?),
+        Method::BgpDrain => operate(doors, Operation::Drain(params(request)?)).await,
+        Method::BgpUndrain => operate(doors, Operation::Undrain(params(request)?)).await,
+        Method::BgpReset => operate(doors, Operation::Reset(params(request)?)).await,
         Method::BgpReload => Err(error(
             METHOD_NOT_FOUND,
             "manxd follows the datastore by itself: there is nothing to read again",
@@ -80,6 +84,11 @@ async fn dispatch(request: &Request, doors: &Doors) -> Result<Value, RpcError> {
         Method::RouteShow => value(&ask(&doors.routes, route::Command::Show).await?),
         Method::IpamShow => value(&ask(&doors.ipam, ipam::Request::Show).await?),
     }
+}
+
+async fn operate(doors: &Doors, operation: Operation) -> Result<Value, RpcError> {
+    let question = |reply| bgp::Question::Operate(operation, reply);
+    value(&ask(&doors.bgp, question).await??)
 }
 
 async fn cni<T: Serialize>(

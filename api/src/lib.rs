@@ -13,6 +13,7 @@ pub mod manifest;
 pub mod meta;
 mod names;
 pub mod node;
+pub mod operation;
 pub mod resource;
 pub mod rpc;
 pub mod selector;

@@ -50,6 +50,15 @@ pub enum Method {
     /// Nothing → [`crate::status::TableDump`].
     #[serde(rename = "bgp.dump")]
     BgpDump,
+    /// [`crate::operation::DrainCall`] → [`crate::operation::Operated`].
+    #[serde(rename = "bgp.drain")]
+    BgpDrain,
+    /// [`crate::operation::UndrainCall`] → [`crate::operation::Operated`].
+    #[serde(rename = "bgp.undrain")]
+    BgpUndrain,
+    /// [`crate::operation::ResetCall`] → [`crate::operation::Operated`].
+    #[serde(rename = "bgp.reset")]
+    BgpReset,
     /// Nothing → [`crate::status::Reload`]: a speaker by itself reads its configuration again.
     #[serde(rename = "bgp.reload")]
     BgpReload,

@@ -6,6 +6,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::ipam::Allocation;
+use crate::operation::DrainStatus;
 
 /// A session, as `manxctl bgp peers -o json` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,9 @@ pub struct PeerStatus {
     pub origin: String,
     /// The hold time in force, in seconds.
     pub hold_time: u16,
+    /// How far its drain is, where an operator asked for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainStatus>,
     /// How many paths the peer announces of each family that has a limit, and may announce.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<LimitStatus>,
@@ -211,6 +215,10 @@ pub struct Reload {
     pub routes_added: Vec<IpNetwork>,
     /// Prefixes that are no longer originated.
     pub routes_removed: Vec<IpNetwork>,
+    /// Monitoring stations that are new, or whose settings differ.
+    pub collectors_added: Vec<String>,
+    /// Monitoring stations that are gone, or whose settings differed.
+    pub collectors_removed: Vec<String>,
 }
 
 /// A route that Manx wants in the kernel, as `manxctl route show` shows it.

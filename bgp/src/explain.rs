@@ -142,6 +142,7 @@ fn words(denial: Denial<'_>) -> String {
         Denial::Own => "the peer announced it to us".to_owned(),
         Denial::NotReflected => "it came by iBGP, and neither side is our client".to_owned(),
         Denial::Community(community) => format!("it carries {}", Community::Standard(community)),
+        Denial::Drained => "the session is drained: its routes have been withdrawn".to_owned(),
         Denial::LongLivedStale => {
             "it is long-lived stale, and the peer did not announce long-lived graceful restart (RFC 9494)"
                 .to_owned()

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::config::{Config, NextHopMode, PeerConfig};
 use crate::decision::DEFAULT_LOCAL_PREF;
+use crate::drain::{self, Phase};
 use crate::filter::{
     NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED, NORMAL_PRIORITY, Operation, Subject, Verdict,
 };
@@ -34,6 +35,8 @@ pub(crate) struct Target<'a> {
     pub(crate) context: &'a Context,
     /// It knows what a long-lived stale route is.
     pub(crate) takes_stale: bool,
+    /// How far its session's drain is.
+    pub(crate) drain: Option<Phase>,
 }
 
 /// Why a peer may not have a path.
@@ -47,6 +50,8 @@ pub(crate) enum Denial<'a> {
     NotReflected,
     /// It carries this well-known community (RFC 1997).
     Community(u32),
+    /// Its session is about to end, and all is withdrawn.
+    Drained,
     /// It is long-lived stale, which the peer does not know of (RFC 9494 §4.3).
     LongLivedStale,
     /// It has come from above, and the peer is not below us (RFC 9234 §5).
@@ -82,6 +87,9 @@ impl<'a> Target<'a> {
     pub(crate) fn admit(&self, prefix: Prefix, path: &Path) -> Result<Verdict<'a>, Denial<'a>> {
         if !self.context.families.contains(&prefix.family()) {
             return Err(Denial::Family);
+        }
+        if matches!(self.drain, Some(Phase::Withdrawn { .. } | Phase::Down)) {
+            return Err(Denial::Drained);
         }
         if let Some(from) = &path.from {
             self.may_learn_from(from)?;
@@ -137,11 +145,14 @@ impl<'a> Target<'a> {
             operation.apply(&mut attributes);
         }
         long_lived::keep_mark(&route.attributes, &mut attributes);
-        let attributes = if self.external() {
+        let mut attributes = if self.external() {
             self.external_attributes(attributes)
         } else {
             self.internal_attributes(attributes, from)
         };
+        if self.drain.is_some() {
+            drain::mark(&mut attributes, !self.external());
+        }
         Some(Route {
             next_hop: Some(next_hop),
             attributes: Arc::new(attributes),
@@ -309,6 +320,7 @@ mod tests {
             own,
             context: &PLAIN,
             takes_stale: false,
+            drain: None,
         }
     }
 
@@ -496,6 +508,7 @@ mod tests {
                 own,
                 context,
                 takes_stale: false,
+                drain: None,
             };
             let route = Route {
                 next_hop,

@@ -97,7 +97,7 @@ impl PeerConfig {
 impl Handling {
     /// The attributes of a route on its way in, once a rule has changed them; none where nothing changes.
     ///
-    /// RFC 8326 §4.2: a route from another AS whose sender is about to leave is the last to be taken, unless a
+    /// RFC 8326 §4.1: a route from another AS whose sender is about to leave is the last to be taken, unless a
     /// rule took the mark off.
     pub(crate) fn received(
         &self,
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(sent(&overriding, false).as_path, before.as_path);
     }
 
-    /// RFC 8326 §4.2: a route marked with GRACEFUL_SHUTDOWN gets the lowest preference.
+    /// RFC 8326 §4.1: a route marked with GRACEFUL_SHUTDOWN gets the lowest preference.
     #[test]
     fn who_is_about_to_leave_is_preferred_least() {
         let marked = Attributes {

@@ -12,6 +12,7 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use crate::config::{Config, PeerConfig};
+use crate::drain;
 use crate::filter::{NORMAL_PRIORITY, Step, Verdict};
 use crate::import::{self, OwnNextHops, Refusal};
 use crate::leak::Relation;
@@ -55,6 +56,8 @@ pub(crate) struct Gate<'a> {
     pub(crate) families: &'a [Family],
     /// What we are to the peer, where the settings say so.
     pub(crate) relation: Option<Relation>,
+    /// The session is being drained: what comes over it is the last to be taken.
+    pub(crate) drains: bool,
 }
 
 impl Gate<'_> {
@@ -101,17 +104,26 @@ impl<'a> Gate<'a> {
         path
     }
 
-    /// A received route as the peer's settings and the rule that let it in change it.
+    /// A received route as our role, the peer's settings and the rule that let it in change it.
     fn changed(&self, received: &Arc<Route>, verdict: Verdict<'_>, rib: &mut Rib) -> Arc<Route> {
         let (handling, external) = (&self.peer.handling, self.from.external);
-        match handling.received(&received.attributes, external, verdict.operations()) {
-            Some(attributes) => rib.intern(Route {
-                next_hop: received.next_hop,
-                attributes: Arc::new(attributes),
-                priority: verdict.priority(),
-            }),
-            None => received.clone(),
+        let changed = handling.received(&received.attributes, external, verdict.operations());
+        let customer_only = self
+            .relation
+            .and_then(|relation| relation.incoming_mark(&received.attributes));
+        if changed.is_none() && customer_only.is_none() && !self.drains {
+            return received.clone();
         }
+        let mut attributes = changed.unwrap_or_else(|| (*received.attributes).clone());
+        attributes.only_to_customer = customer_only.or(attributes.only_to_customer);
+        if self.drains {
+            drain::mark(&mut attributes, true);
+        }
+        rib.intern(Route {
+            next_hop: received.next_hop,
+            attributes: Arc::new(attributes),
+            priority: verdict.priority(),
+        })
     }
 }
 
@@ -150,11 +162,7 @@ impl Inbound {
                 self.remove((id, nlri.path_id), rib);
             }
         }
-        let mut attributes = update.attributes;
-        if let Some(relation) = gate.relation {
-            relation.mark_incoming(&mut attributes);
-        }
-        let attributes = Arc::new(attributes);
+        let attributes = Arc::new(update.attributes);
         for reach in update.reach {
             let looped = gate.refusal(&attributes, reach.next_hop);
             let route = Route {
@@ -180,7 +188,7 @@ impl Inbound {
         for family in Family::ALL {
             let (before, times) = (self.retention[family as usize], times(family));
             self.retention[family as usize] = before.lost(now, times);
-            self.settle(family, |standing| before.fate(standing, times), rib);
+            rib.unmonitored(|rib| self.settle(family, |standing| before.fate(standing, times), rib));
             if self.received_of(family) == 0 {
                 self.retention[family as usize] = Retention::Idle;
             }

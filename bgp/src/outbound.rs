@@ -49,9 +49,13 @@ pub(crate) struct Outbound {
 }
 
 impl Outbound {
-    /// A session is up: the peer has nothing yet, and gets every prefix and an end mark per family.
-    pub(crate) fn start(&mut self, families: &[Family], rib: &Rib) {
-        self.pending = rib.prefixes().map(|(id, _)| (id, false)).collect();
+    /// A session is up: the peer has nothing yet, and gets every prefix that may be for it and an end mark per family.
+    pub(crate) fn start(&mut self, families: &[Family], hears_inside: bool, rib: &Rib) {
+        self.pending = if hears_inside {
+            rib.prefixes().map(|(id, _)| (id, false)).collect()
+        } else {
+            rib.open().map(|id| (id, false)).collect()
+        };
         self.unfinished = families.to_vec();
     }
 
@@ -77,6 +81,11 @@ impl Outbound {
     /// The peer wants to hear all of a family again (RFC 2918).
     pub(crate) fn repeat(&mut self, family: Family) {
         self.requested.insert(family);
+    }
+
+    /// Nothing waits to be said.
+    pub(crate) fn has_said_all(&self) -> bool {
+        self.pending.is_empty() && self.requested.is_empty()
     }
 
     /// How many paths the peer has.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::config::{Config, PeerConfig};
 use crate::convergence::Awaited;
+use crate::drain::{Drain, Phase};
 use crate::explain::{self, ExplainedPeer};
 use crate::export::Target;
 use crate::handling::{LimitAction, LimitState, PathLimit};
@@ -21,8 +22,9 @@ use crate::session::negotiate::Restarted;
 use crate::session::peering::Peering;
 use crate::session::retention::Times;
 use crate::session::{Link, Loss, Session};
+use crate::speaker::monitor::Statistics;
 use crate::status::{Fault, LimitSnapshot, PeerSnapshot, State};
-use crate::wire::{NextHop, RouteRefresh, Update};
+use crate::wire::{Action, NextHop, RouteRefresh, Update};
 use crate::{ANY_EXTERNAL_AS, Family, Prefix};
 
 /// A configured peer.
@@ -38,6 +40,8 @@ pub(crate) struct Peer {
     pub(crate) outbound: Outbound,
     /// The Established session.
     pub(crate) live: Option<Live>,
+    /// Its session is being emptied, or has been and stays away.
+    pub(crate) drain: Option<Drain>,
     /// Its AS is the one that its last OPEN named.
     pub(crate) any_external: bool,
     /// Since we started, there has been a session.
@@ -46,6 +50,8 @@ pub(crate) struct Peer {
     /// How what it announces stood to each limit when it was last looked at.
     limits: Vec<LimitState>,
     faults: BTreeMap<Fault, u64>,
+    /// UPDATEs whose routes were treated as withdrawn.
+    treated_as_withdraw: u64,
     /// Its place in the speaker's table of deadlines.
     pub(crate) scheduled: Option<Instant>,
 }
@@ -77,10 +83,12 @@ impl Peer {
             peering,
             outbound: Outbound::default(),
             live: None,
+            drain: None,
             met: false,
             last_error: None,
             limits: Vec::new(),
             faults: BTreeMap::new(),
+            treated_as_withdraw: 0,
             scheduled: None,
         }
     }
@@ -91,7 +99,18 @@ impl Peer {
             .deadline()
             .into_iter()
             .chain(self.inbound.deadline())
+            .chain(self.drain_phase().and_then(Phase::deadline))
             .min()
+    }
+
+    /// How far its drain is.
+    pub(crate) fn drain_phase(&self) -> Option<Phase> {
+        self.drain.as_ref().map(|drain| drain.phase)
+    }
+
+    /// Its session stays away until an operator wants it back.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.drain_phase() == Some(Phase::Down)
     }
 
     /// What the next OPEN says of restarts. Forwarding state outlives our sessions; whether it outlived the
@@ -113,7 +132,8 @@ impl Peer {
         rib: &mut Rib,
     ) {
         self.inbound.resume(now, |family| session.forwarding(family), rib);
-        self.outbound.start(session.families(), rib);
+        let hears_inside = hears_inside(&self.config, &session, local);
+        self.outbound.start(session.families(), hears_inside, rib);
         self.met = true;
         self.last_error = None;
         self.live = Some(Live {
@@ -124,6 +144,12 @@ impl Peer {
             link,
             session,
         });
+    }
+
+    /// Whether a session is up, and the peer may be told what came from inside the AS.
+    pub(crate) fn hears_inside(&self, local: &Config) -> bool {
+        let live = self.live.as_ref();
+        live.is_some_and(|live| hears_inside(&self.config, &live.session, local))
     }
 
     /// The Established session is over.
@@ -144,7 +170,10 @@ impl Peer {
     /// Notes why an attempt or a session ended. That one of two connections won is nobody's error.
     pub(crate) fn note(&mut self, loss: &Loss) {
         if *loss != Loss::Collision {
-            self.last_error = Some(loss.to_string());
+            // The kernel drops what is signed otherwise, and tells nobody.
+            let unheard = *loss == Loss::Unreachable && self.config.transport.authentication.is_some();
+            let doubt = if unheard { ", or has another password" } else { "" };
+            self.last_error = Some(format!("{loss}{doubt}"));
         }
     }
 
@@ -152,6 +181,16 @@ impl Peer {
     pub(crate) fn count(&mut self, faults: &[Fault]) {
         for &fault in faults.iter().collect::<BTreeSet<_>>() {
             *self.faults.entry(fault).or_default() += 1;
+        }
+        let withdrawn = faults.iter().any(|fault| fault.action == Action::Withdraw);
+        self.treated_as_withdraw += u64::from(withdrawn);
+    }
+
+    /// What monitoring counts.
+    pub(crate) fn statistics(&self) -> Statistics {
+        Statistics {
+            received: Family::ALL.map(|family| self.inbound.received_of(family)),
+            treated_as_withdraw: self.treated_as_withdraw,
         }
     }
 
@@ -198,7 +237,7 @@ impl Peer {
         let Some(live) = &mut self.live else { return };
         live.neighbor = Arc::new(neighbor(local, &self.config, live.link, &live.session));
         live.own = own_next_hops(&self.config, live.link);
-        if let Some(gate) = gate(&self.config, self.live.as_ref(), local) {
+        if let Some(gate) = gate(&self.config, self.live.as_ref(), self.drain.is_some(), local) {
             self.inbound.judge_again(gate, rib);
         }
         self.outbound.mark_all(rib);
@@ -207,7 +246,7 @@ impl Peer {
     /// Takes an UPDATE's routes in.
     pub(crate) fn update(&mut self, update: Update, local: &Config, rib: &mut Rib) {
         let end_of_rib = update.end_of_rib;
-        if let Some(gate) = gate(&self.config, self.live.as_ref(), local) {
+        if let Some(gate) = gate(&self.config, self.live.as_ref(), self.drain.is_some(), local) {
             self.inbound.update(update, gate, rib);
         }
         if let Some(family) = end_of_rib {
@@ -241,7 +280,7 @@ impl Peer {
     /// The next messages with routes, if there are any to be sent.
     pub(crate) fn next_messages(&mut self, local: &Config, rib: &mut Rib) -> Option<Vec<Bytes>> {
         let live = self.live.as_ref()?;
-        let target = target(&self.config, live, local);
+        let target = target(&self.config, live, self.drain_phase(), local);
         self.outbound.next_messages(&target, &live.session, rib)
     }
 
@@ -253,10 +292,21 @@ impl Peer {
                 peer,
                 advertised: false,
                 rule: None,
-                reason: Some(format!("the session is {}", self.peering.state())),
+                reason: Some(self.why_down()),
             };
         };
-        explain::told(peer, &target(&self.config, live, local), id, prefix, rib)
+        explain::told(
+            peer,
+            &target(&self.config, live, self.drain_phase(), local),
+            id,
+            prefix,
+            rib,
+        )
+    }
+
+    fn why_down(&self) -> String {
+        let drained = if self.is_drained() { ", drained" } else { "" };
+        format!("the session is {}{drained}", self.peering.state())
     }
 
     /// How far the peer's initial routes are.
@@ -265,6 +315,7 @@ impl Peer {
             Some(live) if live.awaited.is_empty() => Awaited::Nothing,
             Some(live) if live.session.restart.as_ref().is_none_or(|it| it.restarting) => Awaited::EndOfRib,
             Some(_) => Awaited::Routes,
+            None if self.is_drained() => Awaited::Session,
             None if self.peering.state() >= State::OpenSent || self.last_error.is_none() => Awaited::Routes,
             None => Awaited::Session,
         }
@@ -283,6 +334,7 @@ impl Peer {
             accepted: self.inbound.accepted(),
             advertised: self.outbound.advertised() as u64,
             hold_time: established.map_or(self.config.hold_time, |(_, session, _)| session.hold_time),
+            drain: self.drain_phase(),
             limits: self.limits(),
             last_error: self.last_error.clone(),
             faults: self.faults.clone(),
@@ -305,17 +357,29 @@ impl Peer {
     }
 }
 
-fn target<'a>(config: &'a PeerConfig, live: &'a Live, local: &'a Config) -> Target<'a> {
+/// Whether a peer may be told of more than what any peer may be ([`Rib::open`]): what came by iBGP from others than
+/// clients, and with Add-Path what is not the best path.
+fn hears_inside(config: &PeerConfig, session: &Session, local: &Config) -> bool {
+    config.is_external(local) || config.route_reflector_client || !session.context.add_path_send.is_empty()
+}
+
+fn target<'a>(peer: &'a PeerConfig, live: &'a Live, drain: Option<Phase>, local: &'a Config) -> Target<'a> {
     Target {
         local,
-        peer: config,
+        peer,
         own: live.own,
         context: &live.session.context,
         takes_stale: live.session.takes_stale,
+        drain,
     }
 }
 
-fn gate<'a>(config: &'a PeerConfig, live: Option<&'a Live>, local: &'a Config) -> Option<Gate<'a>> {
+fn gate<'a>(
+    config: &'a PeerConfig,
+    live: Option<&'a Live>,
+    drains: bool,
+    local: &'a Config,
+) -> Option<Gate<'a>> {
     let Live {
         session,
         neighbor,
@@ -332,6 +396,7 @@ fn gate<'a>(config: &'a PeerConfig, live: Option<&'a Live>, local: &'a Config) -
             role,
             asn: config.asn,
         }),
+        drains,
     })
 }
 

@@ -2,10 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::interfaces::Interface;
+use crate::speaker::monitor::SessionEnd;
 use crate::status::Fault;
 use crate::wire::{Context, Message, NextHop, Notification};
 use crate::{PeerConfig, PeerKey, Prefix, RangeConfig};
@@ -116,6 +118,28 @@ pub enum Input {
     /// BFD has seen the path to the peer fail: its session, if there is one, ends at once, and graceful restart
     /// keeps none of its routes (RFC 5882 §4.3, RFC 9384 §3).
     PathDown(PeerKey),
+    /// Empties a peer's session, or all, before it ends: routes are marked with GRACEFUL_SHUTDOWN for a time, then withdrawn,
+    /// then the session ends (cease, administrative shutdown) and stays away until [`Undrain`](Self::Undrain)
+    /// (RFC 8326). New settings do not bring it back. Where all are drained, so are new peers.
+    Drain {
+        /// Whose; all where absent.
+        peer: Option<PeerKey>,
+        /// How long routes are marked.
+        time: Duration,
+        /// What the peer reads (RFC 9003); 255 octets are sent at most.
+        words: String,
+    },
+    /// Ends the drain of a peer, or of all, however far it is.
+    Undrain(Option<PeerKey>),
+    /// Ends a peer's session (cease, administrative reset) and tries again at once; one that is drained stays away.
+    Reset {
+        /// Whose.
+        peer: PeerKey,
+        /// What the peer reads (RFC 9003); 255 octets are sent at most.
+        words: String,
+    },
+    /// Asks a peer for all its routes again, where it takes such requests, and sends it all of ours again (RFC 2918).
+    Refresh(PeerKey),
     /// Over which interfaces we reach others now: filters that ask for them judge anew.
     Interfaces(Arc<[Interface]>),
     /// Nothing but time has passed.
@@ -178,6 +202,8 @@ pub enum Output {
     /// or [`deferral`](crate::Config::deferral) is up: what the kernel holds and the speaker has not selected is
     /// stale. Once per life.
     Converged,
+    /// All peers were to be drained, and the last session has ended.
+    Drained,
     /// A range has as many peers as it may have, and has turned one away; once until there is room again.
     RangeFull(Prefix),
     /// A peer's session came up or went down.
@@ -188,5 +214,7 @@ pub enum Output {
         up: bool,
         /// Why it went down.
         reason: Option<String>,
+        /// How it went down.
+        end: Option<SessionEnd>,
     },
 }

@@ -5,6 +5,8 @@
 //! outputs, once per changed prefix and peer however many inputs there were: [`Speaker::poll`].
 
 mod dynamic;
+pub mod monitor;
+mod operator;
 mod session;
 mod turn;
 
@@ -29,6 +31,7 @@ use crate::session::{Link, Loss};
 pub use crate::status::{PathSnapshot, PeerSnapshot, State};
 use crate::wire::{self, Attributes, Cease, Context, Message, Notification};
 use crate::{ANY_EXTERNAL_AS, Prefix};
+use operator::Everyone;
 
 /// Bytes under way to one peer beyond which its announcements wait for `Drained`.
 pub const SEND_BUDGET: usize = 256 * 1024;
@@ -50,12 +53,16 @@ pub struct Speaker {
     rib: Rib,
     /// Peers that may have to be sent routes.
     unsent: BTreeSet<PeerKey>,
+    /// Peers that may be told what came from inside the AS: none, in a mesh.
+    listeners: BTreeSet<PeerKey>,
     ranges: Ranges,
     /// Dynamic neighbours that may have gone.
     leaving: BTreeSet<PeerKey>,
     /// There are peers whose address is not known yet.
     unfound: bool,
     convergence: Convergence,
+    /// Whether all peers are drained.
+    everyone: Everyone,
     outputs: VecDeque<Output>,
     /// How many connections have been dialled.
     dialled: u64,
@@ -75,10 +82,12 @@ impl Speaker {
             deadlines: BTreeSet::new(),
             rib: Rib::new(config.max_paths, config.seed),
             unsent: BTreeSet::new(),
+            listeners: BTreeSet::new(),
             ranges: Ranges::default(),
             leaving: BTreeSet::new(),
             unfound: false,
             convergence: Convergence::new(config.restarted, config.deferral),
+            everyone: Everyone::default(),
             outputs: VecDeque::new(),
             dialled: 0,
             rng: StdRng::seed_from_u64(config.seed),
@@ -129,6 +138,10 @@ impl Speaker {
             Input::Drained { conn } => self.drained(conn),
             Input::Unfound(some) => self.unfound = some,
             Input::PathDown(key) => self.path_down(now, key),
+            Input::Drain { peer, time, words } => self.drain(now, peer, time, &words),
+            Input::Undrain(peer) => self.undrain(now, peer),
+            Input::Reset { peer, words } => self.reset(now, peer, &words),
+            Input::Refresh(peer) => self.refresh_both_ways(peer),
             Input::Interfaces(interfaces) => self.set_interfaces(interfaces),
             Input::Tick => {}
             Input::Shutdown => return self.shutdown(now),
@@ -204,7 +217,9 @@ impl Speaker {
         if self.peers.contains_key(&config.key) {
             self.change_peer(now, config);
         } else {
+            let key = config.key;
             self.add_peer(now, config);
+            self.drain_with_all(now, key);
         }
     }
 
@@ -217,7 +232,7 @@ impl Speaker {
         dynamic::keep_learned_asn(&peer.config, peer.any_external, &mut config);
         peer.any_external = any_external;
         let old = std::mem::replace(&mut peer.config, config);
-        if old == peer.config {
+        if old == peer.config || peer.is_drained() {
             return;
         }
         if old.needs_new_session(&peer.config) {
@@ -232,8 +247,19 @@ impl Speaker {
         } else {
             peer.reapply(&self.config, &mut self.rib);
             self.unsent.insert(key);
+            self.note_listener(key);
             self.on_peer(now, key, |peering, cx| peering.release(cx));
             self.enforce_limits(now, key);
+        }
+    }
+
+    /// Keeps the set of listeners in step with a peer's settings and session.
+    fn note_listener(&mut self, key: PeerKey) {
+        let listens = |peer: &Peer| peer.hears_inside(&self.config);
+        if self.peers.get(&key).is_some_and(listens) {
+            self.listeners.insert(key);
+        } else {
+            self.listeners.remove(&key);
         }
     }
 
@@ -256,6 +282,7 @@ impl Speaker {
                 self.deadlines.remove(&(at, key));
             }
             self.unsent.remove(&key);
+            self.listeners.remove(&key);
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::handling::LimitState;
 use crate::wire::{Action, Attributes, NextHop, Problem, attr};
-use crate::{Family, PeerKey, Prefix};
+use crate::{DrainPhase, Family, PeerKey, Prefix};
 
 /// The state of a session (RFC 4271 §8.2.2), the farther of the two where two connections are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,6 +61,8 @@ pub struct PeerSnapshot {
     pub advertised: u64,
     /// The negotiated hold time; the proposed one while there is no session. Zero: none.
     pub hold_time: Duration,
+    /// How far its drain is, where there is one.
+    pub drain: Option<DrainPhase>,
     /// How what it announces stands to what it may.
     pub limits: Vec<LimitSnapshot>,
     /// Why the last attempt or session ended.

@@ -188,6 +188,17 @@ pub(crate) struct NodesArgs {
     pub(crate) output: OutputArgs,
 }
 
+/// One speaker, and how to print what it says.
+#[derive(Debug, Args)]
+pub(crate) struct SpeakerArgs {
+    /// Whose speaker; may be left out where there is one.
+    #[arg(long)]
+    pub(crate) node: Option<String>,
+    /// How to print.
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
 /// `bgp …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BgpCommand {
@@ -210,6 +221,43 @@ pub(crate) enum BgpCommand {
         /// Whose paths; may be left out where there is one speaker.
         #[arg(long)]
         node: Option<String>,
+    },
+    /// Empty a session before it ends (RFC 8326): its routes are marked as the last to be taken, then withdrawn; then it ends, and
+    /// stays away until `undrain` or the speaker's next start.
+    Drain {
+        /// The peer's address; all peers of the speaker where absent.
+        peer: Option<std::net::IpAddr>,
+        /// Seconds between mark and withdrawal: as long as others need to find other ways.
+        #[arg(long = "for", value_name = "SECONDS", default_value_t = 30)]
+        seconds: u32,
+        /// What the peer reads when the session ends, 255 octets at most.
+        #[arg(long, default_value = "")]
+        message: String,
+        /// Where, and how to print.
+        #[command(flatten)]
+        args: SpeakerArgs,
+    },
+    /// Have drained peers back.
+    Undrain {
+        /// The peer's address; all peers of the speaker where absent.
+        peer: Option<std::net::IpAddr>,
+        /// Where, and how to print.
+        #[command(flatten)]
+        args: SpeakerArgs,
+    },
+    /// End a session and begin it anew.
+    Reset {
+        /// The peer's address.
+        peer: std::net::IpAddr,
+        /// Keep the session: ask for all routes again, and send ours again.
+        #[arg(long, conflicts_with = "message")]
+        soft: bool,
+        /// What the peer reads when the session ends, 255 octets at most.
+        #[arg(long, default_value = "")]
+        message: String,
+        /// Where, and how to print.
+        #[command(flatten)]
+        args: SpeakerArgs,
     },
     /// Have manx-bgpd read its configuration again; a wrong file changes nothing.
     Reload(OutputArgs),

@@ -5,6 +5,7 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use ipnetwork::IpNetwork;
+use manx_api::operation::{DrainCall, Operated, ResetCall, UndrainCall};
 use manx_api::rpc::Method;
 use manx_api::status::{
     BgpExplanation, BgpRoute, BlockStatus, ExplainCall, ExplainedPath, KernelRoute, NodeStatus, PeerStatus,
@@ -14,8 +15,9 @@ use manx_api::{Kind, Resource};
 use manx_store::Store as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
-use crate::cli::{BgpCommand, IpamCommand, NodeCommand, NodesArgs, OutputArgs, RouteCommand};
+use crate::cli::{BgpCommand, IpamCommand, NodeCommand, NodesArgs, OutputArgs, RouteCommand, SpeakerArgs};
 use crate::error::{CtlError, Result};
 use crate::output::{self, Format, Row};
 use crate::rows::{Change, Holder, PeerLine, Usage};
@@ -28,6 +30,37 @@ pub(crate) fn bgp(target: &Target, command: &BgpCommand) -> Result<()> {
         BgpCommand::Routes(args) => list::<BgpRoute>(target, args, Method::BgpRoutes),
         BgpCommand::Explain { prefix, args } => explain(target, *prefix, args),
         BgpCommand::Dump { file, node } => dump(target, file, node.as_ref()),
+        BgpCommand::Drain {
+            peer,
+            seconds,
+            message,
+            args,
+        } => {
+            let call = DrainCall {
+                peer: *peer,
+                seconds: *seconds,
+                message: message.clone(),
+            };
+            operate(target, args, Method::BgpDrain, json!(call), "drains")
+        }
+        BgpCommand::Undrain { peer, args } => {
+            let call = UndrainCall { peer: *peer };
+            operate(target, args, Method::BgpUndrain, json!(call), "may come back")
+        }
+        BgpCommand::Reset {
+            peer,
+            soft,
+            message,
+            args,
+        } => {
+            let call = ResetCall {
+                peer: *peer,
+                soft: *soft,
+                message: message.clone(),
+            };
+            let done = if *soft { "refreshed" } else { "reset" };
+            operate(target, args, Method::BgpReset, json!(call), done)
+        }
         BgpCommand::Reload(OutputArgs { output }) => reload(target, *output),
     }
 }
@@ -35,7 +68,7 @@ pub(crate) fn bgp(target: &Target, command: &BgpCommand) -> Result<()> {
 fn explain(target: &Target, prefix: IpNetwork, args: &NodesArgs) -> Result<()> {
     let mut found = Vec::new();
     for agent in target.agents(&args.nodes)? {
-        let call = serde_json::json!(ExplainCall { prefix });
+        let call = json!(ExplainCall { prefix });
         let answer: Option<BgpExplanation> = ask_with(&agent.socket, Method::BgpExplain, call)?;
         found.extend(answer);
     }
@@ -111,12 +144,34 @@ fn explanation(found: &BgpExplanation) -> String {
     )
 }
 
+/// The one agent that is meant.
+fn one_agent(target: &Target, node: Option<&String>) -> Result<Agent> {
+    let mut agents = target.agents(node.map(std::slice::from_ref).unwrap_or_default())?;
+    match agents.pop() {
+        Some(agent) if agents.is_empty() => Ok(agent),
+        last => {
+            let agents = agents.into_iter().chain(last);
+            let known = agents.filter_map(|agent| agent.node).collect();
+            Err(CtlError::OneNode { known })
+        }
+    }
+}
+
+/// Has a speaker do something to sessions, and prints to whose.
+fn operate(
+    target: &Target,
+    args: &SpeakerArgs,
+    method: Method,
+    call: serde_json::Value,
+    done: &'static str,
+) -> Result<()> {
+    let agent = one_agent(target, args.node.as_ref())?;
+    let Operated { peers } = ask_with(&agent.socket, method, call)?;
+    output::print(&Change::of_neighbors(&peers, done), args.output.output)
+}
+
 fn dump(target: &Target, file: &Path, node: Option<&String>) -> Result<()> {
-    let agents = target.agents(node.map(std::slice::from_ref).unwrap_or_default())?;
-    let [agent] = agents.as_slice() else {
-        let known = agents.into_iter().filter_map(|agent| agent.node).collect();
-        return Err(CtlError::OneNode { known });
-    };
+    let agent = one_agent(target, node)?;
     let TableDump { mrt } = ask(&agent.socket, Method::BgpDump)?;
     let written = BASE64_STANDARD
         .decode(mrt)
@@ -313,6 +368,7 @@ mod tests {
             advertised: 2,
             origin: "mesh".into(),
             hold_time: 9,
+            drain: None,
             limits: Vec::new(),
             last_error: last_error.map(str::to_owned),
             faults: Vec::new(),

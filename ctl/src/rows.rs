@@ -44,6 +44,15 @@ fn limit(limit: &LimitStatus) -> String {
     }
 }
 
+/// The session's state, and how far its drain is: `Established (draining, 12s left)`.
+fn state(peer: &PeerStatus) -> String {
+    match &peer.drain {
+        None => peer.state.clone(),
+        Some(drain) if drain.phase == "down" => format!("{} (drained)", peer.state),
+        Some(drain) => format!("{} (draining, {} left)", peer.state, duration(drain.seconds_left)),
+    }
+}
+
 impl Row for PeerStatus {
     const COLUMNS: (&'static [&'static str], usize) = (
         &[
@@ -69,7 +78,7 @@ impl Row for PeerStatus {
             self.node.clone(),
             self.peer(),
             self.asn.to_string(),
-            self.state.clone(),
+            state(self),
             if self.state == ESTABLISHED {
                 duration(self.uptime_seconds)
             } else {
@@ -201,14 +210,14 @@ impl Row for NodeStatus {
     }
 }
 
-/// What reading a configuration again has done.
+/// What reading a configuration again, or an operator's word, has done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Change {
-    /// `neighbor` or `route`.
+    /// `neighbor`, `route` or `collector`.
     kind: &'static str,
     /// Which.
     name: String,
-    /// `added`, `changed` or `removed`.
+    /// `added`, `changed`, `removed`, or what was done to it.
     change: &'static str,
 }
 
@@ -221,15 +230,11 @@ impl Change {
             peers_removed,
             routes_added,
             routes_removed,
+            collectors_added,
+            collectors_removed,
         } = done;
         let of = |kind, change| move |name: String| Self { kind, name, change };
-        let peers = |peers: &[String], change| {
-            peers
-                .iter()
-                .cloned()
-                .map(of("neighbor", change))
-                .collect::<Vec<_>>()
-        };
+        let peers = |peers: &[String], change| Self::of_neighbors(peers, change);
         let routes = |routes: &[IpNetwork], change| {
             routes
                 .iter()
@@ -237,14 +242,32 @@ impl Change {
                 .map(of("route", change))
                 .collect()
         };
+        let collectors = |names: &[String], change| {
+            let names = names.iter().cloned();
+            names.map(of("collector", change)).collect()
+        };
         [
             peers(peers_added, "added"),
             peers(peers_changed, "changed"),
             peers(peers_removed, "removed"),
             routes(routes_added, "added"),
             routes(routes_removed, "removed"),
+            collectors(collectors_removed, "removed"),
+            collectors(collectors_added, "added"),
         ]
         .concat()
+    }
+}
+
+impl Change {
+    /// The same of all of these.
+    pub(crate) fn of_neighbors<P: ToString>(peers: &[P], change: &'static str) -> Vec<Self> {
+        let of = |peer: &P| Self {
+            kind: "neighbor",
+            name: peer.to_string(),
+            change,
+        };
+        peers.iter().map(of).collect()
     }
 }
 

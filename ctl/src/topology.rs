@@ -263,6 +263,7 @@ mod tests {
             advertised: 0,
             origin: origin.into(),
             hold_time: 9,
+            drain: None,
             limits: Vec::new(),
             last_error: None,
             faults: Vec::new(),

@@ -32,7 +32,7 @@ const SOURCES: [(Ipv4Addr, u32); 2] = [
 ];
 
 /// What every source announces.
-const SHARED: &str = "10.9.0.0/24";
+pub(crate) const SHARED: &str = "10.9.0.0/24";
 
 /// The tests, by name.
 pub(crate) const TESTS: [(&str, fn()); 8] = [
@@ -138,7 +138,7 @@ pub(crate) fn speaker(cable: &Cable, peers: Vec<PeerConfig>, prefixes: &[&str]) 
 }
 
 /// Speakers beside ours, without a listener, that announce [`SHARED`] to `to`.
-fn sources(cable: &Cable, to: Ipv4Addr, asn: u32) -> Vec<Ours> {
+pub(crate) fn sources(cable: &Cable, to: Ipv4Addr, asn: u32) -> Vec<Ours> {
     let start = |(address, own)| {
         let network = format!("{address}/24");
         run(cable

@@ -12,6 +12,7 @@ mod bfd;
 mod binary;
 mod bird;
 mod cases;
+mod drain;
 mod exabgp;
 mod features;
 mod frr;
@@ -21,6 +22,7 @@ mod matrix;
 mod net;
 mod openbgpd;
 mod ours;
+mod policy;
 mod router;
 mod security;
 mod traffic;
@@ -36,7 +38,11 @@ use crate::matrix::Matrix;
 const AT_ONCE: usize = 8;
 
 /// What only one program, or our own binary, can show.
-const SINGLE: [(&str, fn()); 3] = [
+const SINGLE: [(&str, fn()); 4] = [
+    (
+        "policy::a_leak_of_birds_is_not_used",
+        policy::a_leak_of_birds_is_not_used,
+    ),
     (
         "frr::a_bfd_session_that_their_operator_takes_down_leaves_bgp_alone",
         bfd::a_session_that_their_operator_takes_down_leaves_bgp_alone,
@@ -67,6 +73,7 @@ fn main() -> ExitCode {
         .into_iter()
         .chain(features::TESTS)
         .chain(long_lived::TESTS)
+        .chain(drain::TESTS)
         .map(|(name, test)| {
             Trial::test(name, move || {
                 test();

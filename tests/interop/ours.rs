@@ -10,8 +10,8 @@ use ipnetwork::IpNetwork;
 use manx_bgpd::bgp::bfd;
 use manx_bgpd::bgp::transport::{Authentication, Distance, Secret};
 use manx_bgpd::bgp::{
-    AddPathConfig, BfdConfig, Config, Family, Features, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot,
-    Prefix, State, Transport,
+    AddPathConfig, BfdConfig, Config, Family, Features, Input, PathSnapshot, PeerConfig, PeerKey,
+    PeerSnapshot, Prefix, State, Transport,
 };
 use manx_bgpd::{Events, Handle, Options};
 use manx_linux::Netns;
@@ -160,6 +160,20 @@ impl Ours {
         self.runtime.block_on(self.handle.remove_peer(key(self.ends)));
     }
 
+    /// Drains all its sessions.
+    pub(crate) fn drain(&self, time: Duration) {
+        self.runtime.block_on(self.handle.input(Input::Drain {
+            peer: None,
+            time,
+            words: String::new(),
+        }));
+    }
+
+    /// Has them back.
+    pub(crate) fn undrain(&self) {
+        self.runtime.block_on(self.handle.input(Input::Undrain(None)));
+    }
+
     /// Ends as kill -9 ends a process: the sockets close, nothing is said.
     pub(crate) fn crash(self) {
         let Self {
@@ -247,6 +261,6 @@ fn transport(protection: Option<Protection>) -> Transport {
     }
 }
 
-fn parse(prefix: &str) -> Prefix {
+pub(crate) fn parse(prefix: &str) -> Prefix {
     Prefix::new(prefix.parse::<IpNetwork>().expect("tests write prefixes right"))
 }

@@ -23,13 +23,13 @@ fn becomes(what: &str, holds: impl FnMut() -> bool) {
 }
 
 /// A manx-bgpd in a namespace; killed when dropped.
-struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     folder: tempfile::TempDir,
 }
 
 impl Daemon {
-    fn start(netns: &TestNetns, router_id: Ipv4Addr, rest: &str) -> Self {
+    pub(crate) fn start(netns: &TestNetns, router_id: Ipv4Addr, rest: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut daemon = netns.command(program("manx-bgpd"));
         daemon.arg("--config").arg(folder.path().join("speaker.yaml"));
@@ -46,7 +46,7 @@ impl Daemon {
         fs::write(folder.join("speaker.yaml"), text).unwrap();
     }
 
-    fn reload(&self, router_id: Ipv4Addr, rest: &str) {
+    pub(crate) fn reload(&self, router_id: Ipv4Addr, rest: &str) {
         Self::configure(self.folder.path(), router_id, rest);
         let pid = Pid::from_raw(self.child.id().try_into().unwrap());
         kill(pid, Signal::SIGHUP).unwrap();

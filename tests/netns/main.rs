@@ -19,6 +19,7 @@ mod lab_routers;
 mod lab_up;
 mod links;
 mod namespaces;
+mod passwords;
 mod pods;
 mod routes;
 mod security;

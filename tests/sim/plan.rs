@@ -5,8 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use manx_bgp::{Config, Family, Input, PeerConfig, Prefix};
+use manx_bgp::wire::Role;
+use manx_bgp::{Config, Family, Input, PeerConfig, Prefix, RoleConfig};
 
+use crate::laws::{Code, Way};
 use crate::network::{ASN, Network, Node, block, config, peer};
 
 /// A network as it is wanted.
@@ -18,6 +20,8 @@ pub(crate) struct Plan {
     pub(crate) peers: Vec<BTreeMap<Node, PeerConfig>>,
     /// What each speaker originates.
     pub(crate) origins: Vec<BTreeSet<Prefix>>,
+    /// What stands behind the filters of sessions: of whom, with whom, which way.
+    pub(crate) laws: BTreeMap<(Node, Node, Way), Code>,
 }
 
 /// Where speaker `node` is, in IPv6: its next hop for IPv6 prefixes on sessions over IPv4.
@@ -40,6 +44,7 @@ impl Plan {
             origins: (0..count)
                 .map(|node| [block(node), block_v6(node)].into())
                 .collect(),
+            laws: BTreeMap::new(),
         }
     }
 
@@ -65,6 +70,34 @@ impl Plan {
     /// Changes how `node` treats its peer `with`.
     pub(crate) fn treats(&mut self, node: Node, with: Node, change: impl FnOnce(&mut PeerConfig)) {
         change(self.peers[node].get_mut(&with).expect("a peer"));
+    }
+
+    /// Gives `node` laws for its peer `with`; the settings that they come to, if it knows that peer.
+    pub(crate) fn enact(&mut self, node: Node, with: Node, way: Way, code: Code) -> Option<PeerConfig> {
+        let settings = self.peers[node].get_mut(&with)?;
+        let policy = match way {
+            Way::In => &mut settings.import,
+            Way::Out => &mut settings.export,
+        };
+        *policy = code.policy();
+        let settings = settings.clone();
+        self.laws.insert((node, with, way), code);
+        Some(settings)
+    }
+
+    /// Lets two peers of different ASes say what they are to each other (RFC 9234).
+    pub(crate) fn relate(&mut self, a: Node, b: Node, role: Role) {
+        let other = match role {
+            Role::Provider => Role::Customer,
+            Role::Customer => Role::Provider,
+            Role::RouteServer => Role::RouteServerClient,
+            Role::RouteServerClient => Role::RouteServer,
+            Role::Peer | Role::Unassigned(_) => role,
+        };
+        for (node, with, role) in [(a, b, role), (b, a, other)] {
+            let role = Some(RoleConfig { role, strict: true });
+            self.treats(node, with, |peer| peer.features.role = role);
+        }
     }
 
     /// Every pair of peers, once.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use manx_bgp::speaker::SEND_BUDGET;
 use manx_bgp::wire::{
-    AsPath, Attributes, Capability, GracefulRestart, Message, NextHop, Nlri, Notification, Open, Reach,
-    RouteRefresh, Segment, Update,
+    AsPath, Attributes, Capability, GracefulRestart, LongLivedRestart, Message, NextHop, Nlri, Notification,
+    Open, Reach, RouteRefresh, Segment, Update,
 };
 use manx_bgp::{Config, ConnId, Family, Input, Output, PeerConfig, Policy, Prefix, Speaker, State};
 use rand::rngs::StdRng;
@@ -128,6 +128,7 @@ impl Victim {
                 Output::Decode { .. }
                 | Output::Selected { .. }
                 | Output::Converged
+                | Output::Drained
                 | Output::RangeFull(_)
                 | Output::Session { .. } => {}
             }
@@ -152,7 +153,7 @@ impl Victim {
     fn any_input(&mut self) -> Input {
         let peer = self.rng.random_range(1..5);
         let local = SocketAddr::new(address(0).into(), 179);
-        match self.rng.random_range(0..30) {
+        match self.rng.random_range(0..34) {
             0 | 1 => Input::SetPeer(Box::new(self.any_peer(peer))),
             2 => Input::RemovePeer(key(peer)),
             3 => Input::Originate(self.any_prefix()),
@@ -192,6 +193,17 @@ impl Victim {
             },
             13 => Input::Tick,
             14 => Input::PathDown(key(peer)),
+            15 => Input::Drain {
+                peer: self.rng.random_bool(0.8).then_some(key(peer)),
+                time: Duration::from_secs(self.rng.random_range(0..30)),
+                words: String::new(),
+            },
+            16 | 17 => Input::Undrain(self.rng.random_bool(0.5).then_some(key(peer))),
+            18 => Input::Reset {
+                peer: key(peer),
+                words: String::new(),
+            },
+            19 => Input::Refresh(key(peer)),
             _ => Input::Received {
                 conn: self.any_conn(),
                 message: self.any_message(),
@@ -217,6 +229,7 @@ impl Victim {
             families: Family::ALL[..self.rng.random_range(1..3)].to_vec(),
             route_reflector_client: self.rng.random(),
             graceful_restart: self.rng.random_bool(0.5).then_some(Duration::from_secs(10)),
+            long_lived_graceful_restart: self.rng.random_bool(0.5).then_some(Duration::from_secs(60)),
             import: policies.choose(&mut self.rng).unwrap().clone(),
             export: policies.choose(&mut self.rng).unwrap().clone(),
             ..peer(node)
@@ -268,6 +281,14 @@ impl Victim {
                     (Family::Ipv6Unicast, self.rng.random()),
                 ],
             }));
+        }
+        if self.rng.random() {
+            let long_lived = Family::ALL.map(|family| LongLivedRestart {
+                family,
+                forwarding: self.rng.random(),
+                stale_time: self.rng.random_range(0..60),
+            });
+            capabilities.push(Capability::LongLivedGracefulRestart(long_lived.to_vec()));
         }
         Open {
             asn: ASN + self.rng.random_range(0..2),

@@ -6,6 +6,7 @@ use manx_api::rpc::{Method, Request, RpcError};
 use manx_api::status::{ExplainCall, Reload};
 use manx_bgp::Prefix;
 use manx_bgpd::control::{Answer, INTERNAL_ERROR, METHOD_NOT_FOUND, error, params, value};
+use manx_bgpd::operate::{Operation, operate};
 use manx_bgpd::reload::FileError;
 use manx_bgpd::{Handle, show};
 use serde_json::Value;
@@ -40,6 +41,9 @@ impl Answer for Answers {
                 value(&show::explain(&self.handle, &self.node, Prefix::new(prefix)).await)
             }
             Method::BgpDump => value(&show::dump(&self.handle, self.router_id, self.asn).await),
+            Method::BgpDrain => self.operate(Operation::Drain(params(&request)?)).await,
+            Method::BgpUndrain => self.operate(Operation::Undrain(params(&request)?)).await,
+            Method::BgpReset => self.operate(Operation::Reset(params(&request)?)).await,
             Method::BgpReload => self.reload().await,
             Method::CniAdd
             | Method::CniDel
@@ -57,6 +61,10 @@ impl Answer for Answers {
 }
 
 impl Answers {
+    async fn operate(&self, operation: Operation) -> Result<Value, RpcError> {
+        value(&operate(&self.handle, operation).await?)
+    }
+
     async fn reload(&self) -> Result<Value, RpcError> {
         let (reply, answer) = oneshot::channel();
         // Nobody holds it any more once the process ends.

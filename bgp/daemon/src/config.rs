@@ -6,6 +6,8 @@ mod bfd;
 mod dynamic;
 mod features;
 mod handling;
+mod mistakes;
+mod monitoring;
 mod place;
 mod sense;
 mod transport;
@@ -13,7 +15,7 @@ mod transport;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroU8;
+use std::num::{NonZeroU8, NonZeroU16};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,12 +29,12 @@ use manx_bgp::{
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Error as _, IntoDeserializer as _, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _};
 
 pub use self::bfd::BfdSettings;
 pub use self::dynamic::DynamicNeighbor;
 pub use self::features::{AddPathSettings, RoleName, Unusable};
 pub use self::handling::{ActionName, MaxPrefix, Misfit};
+pub use self::monitoring::Collector;
 use self::place::Place;
 pub use self::place::{Address, Nowhere};
 pub use self::sense::Nonsense;
@@ -73,6 +75,10 @@ pub struct Settings {
     /// What peers are told when we shut down (RFC 9003), 255 octets at most. Default: nothing.
     #[serde(default, deserialize_with = "communication")]
     pub shutdown_communication: String,
+    /// Seconds for which SIGTERM marks all routes with GRACEFUL_SHUTDOWN before they are withdrawn and the process ends
+    /// (RFC 8326), 1 to 65535: for a speaker whose end is no restart. Default: peers keep our routes over the end.
+    #[serde(default)]
+    pub drain_time: Option<NonZeroU16>,
     /// The control socket, for `manxctl bgp … --socket`. Default: none.
     #[serde(default)]
     pub socket: Option<PathBuf>,
@@ -88,6 +94,9 @@ pub struct Settings {
     /// Filters that neighbours' `import` and `export` name.
     #[serde(default)]
     pub filters: Vec<FilterSettings>,
+    /// Monitoring stations (RFC 7854).
+    #[serde(default)]
+    pub bmp: Vec<Collector>,
 }
 
 /// A peer.
@@ -268,6 +277,9 @@ pub enum ConfigError {
     /// Two neighbours have one address.
     #[error("the neighbor {0} is listed twice: keep one of the two")]
     Twice(String),
+    /// Two collectors have one address.
+    #[error("the collector {0} is listed twice: keep one of the two")]
+    CollectorTwice(String),
     /// An unnumbered neighbour is whoever is on the link.
     #[error(
         "the interface {0} has a neighbor without an address, and others: give each of them its address, or keep one"
@@ -334,7 +346,7 @@ impl Settings {
     /// # Errors
     /// The first mistake, with its place.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let settings: Self = serde_saphyr::from_str(text).map_err(|error| explain(&error))?;
+        let settings: Self = serde_saphyr::from_str(text).map_err(|error| mistakes::explain(&error))?;
         settings.check_places()?;
         let mut seen = BTreeSet::new();
         for (name, neighbor) in settings.all_neighbors() {
@@ -357,7 +369,11 @@ impl Settings {
         settings.check_filters()?;
         sense::check(&settings)
             .map_err(|(neighbor, nonsense)| ConfigError::Nonsense { neighbor, nonsense })?;
-        Ok(settings)
+        let mut collectors = BTreeSet::new();
+        match settings.bmp.iter().find(|it| !collectors.insert(&it.address)) {
+            Some(again) => Err(ConfigError::CollectorTwice(again.address.clone())),
+            None => Ok(settings),
+        }
     }
 
     /// Settings of neighbours and of ranges, with what each is called.
@@ -365,7 +381,7 @@ impl Settings {
         let single = self
             .neighbors
             .iter()
-            .filter_map(|neighbor| Some((neighbor.name()?, neighbor)));
+            .filter_map(|neighbor| Some((place::place(neighbor).ok()?.to_string(), neighbor)));
         let ranges = self
             .dynamic_neighbors
             .iter()
@@ -585,44 +601,6 @@ impl PolicyName {
     }
 }
 
-/// Serde's error in the user's words: unknown names get the nearest known one.
-fn explain(error: &serde_saphyr::Error) -> ConfigError {
-    let error = error.without_snippet();
-    let (line, column) = error
-        .location()
-        .map_or((1, 1), |place| (place.line(), place.column()));
-    // Any other kind of error says what is wrong by itself.
-    let message = if let serde_saphyr::Error::SerdeUnknownField { field, expected, .. } = error {
-        unknown("field", field, expected)
-    } else if let serde_saphyr::Error::SerdeUnknownVariant {
-        variant, expected, ..
-    } = error
-    {
-        unknown("value", variant, expected)
-    } else {
-        DefaultMessageFormatter.format_message(error).into_owned()
-    };
-    ConfigError::Syntax {
-        line,
-        column,
-        message,
-    }
-}
-
-fn unknown(what: &str, found: &str, expected: &[&str]) -> String {
-    let list = expected.join(", ");
-    let lower = found.to_lowercase();
-    let near = |name: &&&str| strsim::damerau_levenshtein(&name.to_lowercase(), &lower);
-    match expected
-        .iter()
-        .min_by_key(near)
-        .filter(|name| near(name) <= 1 + found.len() / 4)
-    {
-        Some(name) => format!("unknown {what} '{found}'; did you mean '{name}'?"),
-        None => format!("unknown {what} '{found}'; possible here: {list}"),
-    }
-}
-
 fn everywhere() -> Vec<SocketAddr> {
     vec![
         (Ipv4Addr::UNSPECIFIED, BGP_PORT).into(),
@@ -788,11 +766,11 @@ fn graceful_restart<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
 
 #[cfg(test)]
 mod tests {
-    use manx_bgp::Transport;
     use manx_bgp::filter::{Action, Match, Operation, Operator, PeerType, Range, Rule};
     use manx_bgp::transport::Distance;
+    use manx_bgp::{BfdConfig, Transport};
 
-    use manx_bgp::{AddPathConfig, BfdConfig, Features, Handling, LimitAction, PathLimit};
+    use manx_bgp::{AddPathConfig, Features, Handling, LimitAction, PathLimit};
 
     use super::*;
 
@@ -1137,6 +1115,22 @@ neighbors:
             (
                 "asn: 1\nrouterID: 1.1.1.1".to_owned(),
                 "2:1: unknown field 'routerID'; did you mean 'routerId'?",
+            ),
+            (
+                format!("{MINIMAL}bmp: [{{address: 192.0.2.9}}]"),
+                "3:17: '192.0.2.9' is not where a collector listens: write 192.0.2.9:11019",
+            ),
+            (
+                format!("{MINIMAL}bmp: [{{address: '[::1]:0'}}]"),
+                "is not where a collector listens",
+            ),
+            (
+                format!("{MINIMAL}bmp: [{{address: 'a:1', name: ''}}]"),
+                "a name of 0 octets is not possible: write 1 to 255",
+            ),
+            (
+                format!("{MINIMAL}bmp: [{{address: 'a.b:1'}}, {{address: 'a.b:1', name: c}}]"),
+                "the collector a.b:1 is listed twice",
             ),
             (
                 neighbor("import: [none]"),

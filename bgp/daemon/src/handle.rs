@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use manx_bgp::bfd::SessionSnapshot;
 use manx_bgp::explain::Explanation;
@@ -11,6 +12,7 @@ use manx_bgp::{
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::DropGuard;
 
+use crate::config::Collector;
 use crate::driver::Job;
 use crate::inbox::Inbox;
 use crate::links::{LinkKey, LinkPeer, LinkSnapshot};
@@ -78,6 +80,11 @@ impl Handle {
         self.input(Input::Unoriginate(prefix)).await;
     }
 
+    /// Has these monitoring stations told, and no others; those that were told before notice nothing.
+    pub async fn monitor(&self, collectors: Vec<Collector>) {
+        self.inbox.send(Job::Collectors(collectors)).await;
+    }
+
     /// Every configured peer, as it is now.
     pub async fn peers(&self) -> Vec<PeerSnapshot> {
         self.ask(Job::Peers).await.unwrap_or_default()
@@ -106,6 +113,14 @@ impl Handle {
     /// Every BFD session, as it is now.
     pub async fn bfd_sessions(&self) -> Vec<SessionSnapshot> {
         self.ask(Job::Bfd).await.unwrap_or_default()
+    }
+
+    /// Drains all peers ([`Input::Drain`]) and returns when their sessions have ended. The peers read `words`.
+    pub async fn drain_all(&self, time: Duration, words: String) {
+        // As for a shutdown.
+        self.ask(|done| Job::DrainAll(time, words, done))
+            .await
+            .unwrap_or_default();
     }
 
     /// Ends all sessions ([`Input::Shutdown`]) and returns when what they had to say has left, within two

@@ -19,6 +19,8 @@
 //! - Readers do wait for the driver: when the inbox is full they stop reading and TCP slows the peers down. What lies in the
 //!   inbox counts before timers do: nobody is taken for dead who was only not heard yet.
 //! - A reader that panics on its input costs its own connection and nothing else.
+//! - A monitoring station (RFC 7854) takes what it is told at its own pace, and costs a bounded amount of memory
+//!   however slow it is: `bmp` has the bound.
 //! - BFD has a thread of its own, which sees packets and the clock only: no amount of routes delays it. What it
 //!   finds reaches the driver past the inbox.
 //! - What peers and strangers can make this process keep is bounded, as the table says; each row has its test.
@@ -48,6 +50,7 @@
 //!   were offered graceful restart keep our routes. [`Handle::shutdown`] is the polite way.
 
 mod bfd;
+mod bmp;
 pub mod config;
 mod connection;
 pub mod control;
@@ -59,6 +62,7 @@ mod handle;
 mod inbox;
 mod interfaces;
 mod links;
+pub mod operate;
 mod places;
 mod radv;
 mod ranges;

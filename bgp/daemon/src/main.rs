@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use manx_api::status::Reload;
@@ -99,16 +100,26 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     notify::ready()?;
     let mut serving = pin!(serve(events, fib));
-    loop {
+    let drain_time = loop {
         tokio::select! {
             failed = &mut serving => return failed,
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break running.settings().drain_time,
+            _ = interrupt.recv() => break None,
             _ = hangup.recv() => drop(reread(&mut running).await),
             Some(reply) = reloads.recv() => {
                 // Whoever asked and does not wait any more finds the answer in the log.
                 reply.send(reread(&mut running).await).unwrap_or_default();
             }
+        }
+    };
+    if let Some(time) = drain_time {
+        tracing::info!(seconds = time.get(), "draining; another signal ends at once");
+        let words = running.settings().shutdown_communication.clone();
+        tokio::select! {
+            () = handle.drain_all(Duration::from_secs(time.get().into()), words) => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            failed = &mut serving => return failed,
         }
     }
     handle.shutdown().await;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use manx_api::status::Reload;
 use manx_bgp::{PeerConfig, PeerKey, Prefix, RangeConfig};
 
-use crate::config::{ConfigError, Settings};
+use crate::config::{Collector, ConfigError, Settings};
 use crate::{Handle, LinkKey, LinkPeer};
 
 /// What is wrong with a file.
@@ -116,6 +116,12 @@ impl Running {
         Ok(self.apply(settings).await)
     }
 
+    /// What the file says by now.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     async fn apply(&mut self, settings: Settings) -> Reload {
         let peers: BTreeMap<_, _> = settings.peers().map(|peer| (peer.key, peer)).collect();
         let routes: BTreeSet<_> = settings.routes.iter().copied().collect();
@@ -142,8 +148,20 @@ impl Running {
             self.handle.originate(new).await;
             done.routes_added.push(new.network());
         }
+        self.apply_collectors(&settings, &mut done).await;
         (self.settings, self.peers, self.routes) = (settings, peers, routes);
         done
+    }
+
+    async fn apply_collectors(&self, settings: &Settings, done: &mut Reload) {
+        let (before, after) = (&self.settings.bmp, &settings.bmp);
+        let names = |these: &[Collector], others: &[Collector]| {
+            let differing = these.iter().filter(|it| !others.contains(it));
+            differing.map(|it| it.address.clone()).collect()
+        };
+        done.collectors_removed = names(before, after);
+        done.collectors_added = names(after, before);
+        self.handle.monitor(after.clone()).await;
     }
 
     async fn apply_link_peers(&mut self, settings: &Settings, done: &mut Reload) {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use manx_api::operation::DrainStatus;
 use manx_api::status::{
     BfdStatus, BgpExplanation, BgpRoute, ExplainedPath, ExplainedPeer, FaultStatus, LimitStatus, PeerStatus,
     TableDump,
@@ -13,7 +14,9 @@ use manx_api::status::{
 use manx_bgp::bfd::SessionSnapshot;
 use manx_bgp::wire::mrt::{self, Viewpoint};
 use manx_bgp::wire::{AsPath, Attributes, NextHop, Origin, Segment};
-use manx_bgp::{Fault, LimitSnapshot, LimitState, PathSnapshot, PeerKey, PeerSnapshot, Prefix, State};
+use manx_bgp::{
+    DrainPhase, Fault, LimitSnapshot, LimitState, PathSnapshot, PeerKey, PeerSnapshot, Prefix, State,
+};
 
 use crate::{Handle, LinkKey, LinkSnapshot};
 
@@ -59,6 +62,7 @@ fn missing(link: &LinkSnapshot, address: IpAddr, reason: &str) -> PeerSnapshot {
         accepted: 0,
         advertised: 0,
         hold_time: link.hold_time,
+        drain: None,
         limits: Vec::new(),
         last_error: Some(reason.to_owned()),
         faults: BTreeMap::new(),
@@ -130,10 +134,24 @@ fn peer(
         advertised: snapshot.advertised,
         origin: origin.to_owned(),
         hold_time: u16::try_from(snapshot.hold_time.as_secs()).unwrap_or(u16::MAX),
+        drain: snapshot.drain.map(|phase| drain(phase, now)),
         limits: snapshot.limits.iter().map(limit).collect(),
         last_error: snapshot.last_error.clone(),
         faults: snapshot.faults.iter().map(fault).collect(),
         bfd: bfd.map(watched),
+    }
+}
+
+/// A drain as `bgp.peers` shows it.
+fn drain(phase: DrainPhase, now: Instant) -> DrainStatus {
+    let (name, until) = match phase {
+        DrainPhase::Marked { until } => ("marked", until),
+        DrainPhase::Withdrawn { until } => ("withdrawn", until),
+        DrainPhase::Down => ("down", now),
+    };
+    DrainStatus {
+        phase: name.to_owned(),
+        seconds_left: until.saturating_duration_since(now).as_secs(),
     }
 }
 

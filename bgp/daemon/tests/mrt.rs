@@ -27,6 +27,7 @@ fn peer(address: &str, asn: u32, up: Instant) -> PeerSnapshot {
         received: 0,
         accepted: 0,
         advertised: 0,
+        drain: None,
         limits: Vec::new(),
         hold_time: Duration::ZERO,
         last_error: None,

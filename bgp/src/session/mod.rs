@@ -55,6 +55,8 @@ pub(crate) struct Session {
     pub(crate) takes_stale: bool,
     /// Both sides keep routes over a NOTIFICATION and an expired hold timer, too (RFC 8538).
     pub(crate) notification: bool,
+    /// The peer can be asked for its routes again (RFC 2918).
+    pub(crate) takes_refresh: bool,
     /// Both sides say where what they repeat begins and ends (RFC 7313).
     pub(crate) demarcates_refresh: bool,
 }

@@ -110,6 +110,7 @@ pub(crate) fn negotiate(local: &Config, peer: &PeerConfig, open: &Open) -> Resul
         router_id: open.router_id,
         hold_time: Duration::from_secs(seconds(peer.hold_time).min(open.hold_time).into()),
         context,
+        takes_refresh: open.capabilities.contains(&Capability::RouteRefresh),
         demarcates_refresh: features::demarcates_refresh(open),
         notification: restart.as_ref().is_some_and(|restart| restart.notification),
         long_lived,

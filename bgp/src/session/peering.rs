@@ -156,6 +156,7 @@ impl Peering {
     pub(crate) fn hold_down(&mut self, loss: &Loss, until: Option<Instant>, cx: &mut Cx<'_>) {
         self.stop(loss, cx);
         self.held = true;
+        self.main.timers.stop_all();
         if let Some(until) = until {
             self.main.timers.arm(Timer::IdleHold, until);
         }

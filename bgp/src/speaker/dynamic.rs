@@ -28,8 +28,11 @@ impl Speaker {
 
     /// Whether a connection may be a peer's, which is made if need be.
     pub(super) fn is_welcome(&mut self, now: Instant, key: PeerKey) -> bool {
-        if self.peers.contains_key(&key) {
-            return true;
+        if let Some(peer) = self.peers.get(&key) {
+            return !peer.is_drained();
+        }
+        if self.turns_away() {
+            return false;
         }
         match self.ranges.admit(key) {
             Verdict::Welcome(config) => {
@@ -58,7 +61,8 @@ impl Speaker {
         }
         for key in std::mem::take(&mut self.leaving) {
             match self.peers.get(&key) {
-                Some(peer) if peer.peering.state() > State::Active => {}
+                // The one stays for its session, the other to be known when it comes again.
+                Some(peer) if peer.peering.state() > State::Active || peer.is_drained() => {}
                 Some(peer) if peer.inbound.deadline().is_some() => drop(self.leaving.insert(key)),
                 Some(_) | None => self.remove_peer(now, key),
             }

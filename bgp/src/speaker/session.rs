@@ -175,8 +175,10 @@ impl Speaker {
                 peer: key,
                 up: true,
                 reason: None,
+                end: None,
             });
         }
+        self.note_listener(key);
     }
 
     fn ended(&mut self, now: Instant, key: PeerKey, session: Option<&Session>, loss: &Loss) {
@@ -191,8 +193,12 @@ impl Speaker {
                 peer: key,
                 up: false,
                 reason,
+                end: Some(loss.end(session)),
             });
+            // A drain ends with its session, whoever ended that.
+            self.end_drain(now, key);
         }
+        self.note_listener(key);
         self.may_be_gone(key);
     }
 
@@ -243,6 +249,7 @@ impl Speaker {
             if let Some(peer) = self.peers.get_mut(&key) {
                 peer.inbound.expire(now, &mut self.rib);
             }
+            self.advance_drain(now, key);
             self.on_peer(now, key, |peering, cx| peering.expire(cx));
         }
     }
@@ -264,6 +271,6 @@ impl Speaker {
 }
 
 /// The octets of a message that reads the same on every session.
-fn encode(message: &Message) -> Bytes {
+pub(super) fn encode(message: &Message) -> Bytes {
     wire::encode(message, &Context::default())
 }

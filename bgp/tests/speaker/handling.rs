@@ -83,7 +83,7 @@ fn the_first_as_has_to_be_the_peers_where_that_is_asked_for() {
     );
 }
 
-/// RFC 8326 §4.2: what is marked with GRACEFUL_SHUTDOWN is used only where there is nothing else.
+/// RFC 8326 §4.1: what is marked with GRACEFUL_SHUTDOWN is used only where there is nothing else.
 #[test]
 fn a_leaving_neighbours_routes_give_way_to_any_other() {
     let mut rig = Rig::new(config());
@@ -224,8 +224,8 @@ fn announce(rig: &mut Rig, conn: ConnId, count: u8) {
     }
 }
 
-/// RFC 4271 §6.7: a peer that announces more prefixes than it may is told so and its session ends; RFC 4486 §4:
-/// with the family and the limit.
+/// RFC 4271 §6.7: a peer that announces more prefixes than it may is told so and its session ends.
+/// RFC 4486 §4 (1): with the family and the limit.
 #[test]
 fn too_many_prefixes_end_the_session_until_the_settings_change() {
     let mut rig = Rig::new(config());

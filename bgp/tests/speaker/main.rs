@@ -16,6 +16,8 @@ mod handling;
 mod link_local;
 mod long_lived;
 mod malformed;
+mod monitor;
+mod operator;
 mod policy;
 mod rig;
 mod routes;

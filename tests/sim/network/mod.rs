@@ -563,7 +563,7 @@ impl Network {
                     selected.retain(|prefix, _| told.contains(prefix));
                     *converged = true;
                 }
-                Output::RangeFull(_) => {}
+                Output::RangeFull(_) | Output::Drained => {}
                 Output::Session { peer, up, .. } => {
                     host.flaps += 1;
                     let turns = if up {

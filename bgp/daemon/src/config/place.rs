@@ -9,6 +9,9 @@ use serde::{Deserialize, Deserializer};
 use super::{BGP_PORT, Neighbor};
 use crate::LinkKey;
 
+/// The longest name of an interface, in octets (`IFNAMSIZ` less the terminator).
+pub(super) const MAX_NAME: usize = 15;
+
 /// An address as the file has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
@@ -48,6 +51,9 @@ pub enum Nowhere {
     /// Two links.
     #[error("'address' has the interface {0}, and 'interface' is {1}: keep one of the two")]
     TwoLinks(String, String),
+    /// No interface has such a name.
+    #[error("'{0}' is no interface's name: write 1 to 15 octets without '/' and spaces")]
+    Name(String),
     /// What is for neighbors that are farther away.
     #[error("'{0}' is for neighbors beyond the link, and this one is on it: leave it out")]
     Beyond(&'static str),
@@ -64,9 +70,12 @@ pub(super) fn place(neighbor: &Neighbor) -> Result<Place, Nowhere> {
     let interface = neighbor.interface.as_ref();
     let key = match (&neighbor.address, interface) {
         (None, None) => return Err(Nowhere::Unsaid),
-        (None, Some(interface)) => link(interface, None),
+        (None, Some(interface)) => link(interface, None)?,
         (Some(Address { ip, zone, .. }), _) => match (link_local(*ip), zone) {
-            (None, None) => return Ok(Place::Anywhere(*ip)),
+            (None, None) => {
+                interface.map_or(Ok(()), |name| name_is_possible(name))?;
+                return Ok(Place::Anywhere(*ip));
+            }
             (None, Some(zone)) => return Err(Nowhere::NotLocal(*ip, zone.clone())),
             (Some(local), zone) => {
                 if let (Some(zone), Some(interface)) = (zone, interface)
@@ -77,7 +86,7 @@ pub(super) fn place(neighbor: &Neighbor) -> Result<Place, Nowhere> {
                 link(
                     zone.as_ref().or(interface).ok_or(Nowhere::NoLink(local))?,
                     Some(local),
-                )
+                )?
             }
         },
     };
@@ -104,30 +113,33 @@ fn on_link(neighbor: &Neighbor) -> Result<(), Nowhere> {
     }
 }
 
-fn link(interface: &str, address: Option<Ipv6Addr>) -> LinkKey {
-    LinkKey {
+fn link(interface: &str, address: Option<Ipv6Addr>) -> Result<LinkKey, Nowhere> {
+    name_is_possible(interface)?;
+    Ok(LinkKey {
         interface: interface.into(),
         address,
+    })
+}
+
+fn name_is_possible(name: &str) -> Result<(), Nowhere> {
+    if is_name(name) {
+        Ok(())
+    } else {
+        Err(Nowhere::Name(name.to_owned()))
     }
+}
+
+/// Whether an interface may be called so.
+pub(super) fn is_name(name: &str) -> bool {
+    let usual = |c: char| c != '/' && c != ':' && !c.is_whitespace() && !c.is_control();
+    let possible = (1..=MAX_NAME).contains(&name.len()) && name.chars().all(usual);
+    possible && name != "." && name != ".."
 }
 
 fn link_local(address: IpAddr) -> Option<Ipv6Addr> {
     match address {
         IpAddr::V6(address) if address.is_unicast_link_local() => Some(address),
         IpAddr::V4(_) | IpAddr::V6(_) => None,
-    }
-}
-
-impl Neighbor {
-    /// The neighbor's address; the unspecified one of IPv6 where it is to be found on a link.
-    pub(super) fn remote(&self) -> IpAddr {
-        let address = self.address.as_ref().map(|address| address.ip);
-        address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED))
-    }
-
-    /// What the neighbor is called, if it is anywhere.
-    pub(super) fn name(&self) -> Option<String> {
-        place(self).ok().map(|place| place.to_string())
     }
 }
 

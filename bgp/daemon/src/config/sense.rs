@@ -5,10 +5,8 @@ use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 
 use super::handling::{ActionName, MaxPrefix};
-use super::{BfdSettings, FamilyName, Neighbor, PeerAs, PolicySetting, Settings};
-
-/// The longest name of an interface, in octets (`IFNAMSIZ`, less its end).
-const INTERFACE_NAME: usize = 15;
+use super::place::{self, MAX_NAME};
+use super::{Address, BfdSettings, FamilyName, Neighbor, PeerAs, PolicySetting, Settings};
 
 /// A setting that cannot be meant as it is written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -104,9 +102,7 @@ pub enum Nonsense {
         one_hop: bool,
     },
     /// No interface has such a name.
-    #[error(
-        "'interface' '{0}' is no interface's name: use 1 to {INTERFACE_NAME} octets without '/' or space"
-    )]
+    #[error("'interface' '{0}' is no interface's name: use 1 to {MAX_NAME} octets without '/' or space")]
     Interface(String),
 }
 
@@ -115,7 +111,8 @@ pub(super) fn check(settings: &Settings) -> Result<(), (Option<String>, Nonsense
     repeated("listen", &settings.listen).map_err(|nonsense| (None, nonsense))?;
     repeated("routes", &settings.routes).map_err(|nonsense| (None, nonsense))?;
     for neighbor in &settings.neighbors {
-        let of = |nonsense| (neighbor.name(), nonsense);
+        let name = || place::place(neighbor).ok().map(|place| place.to_string());
+        let of = |nonsense| (name(), nonsense);
         address(neighbor, &settings.listen).map_err(of)?;
         each(neighbor, settings).map_err(of)?;
     }
@@ -125,6 +122,14 @@ pub(super) fn check(settings: &Settings) -> Result<(), (Option<String>, Nonsense
             return Err(of(Nonsense::NoPlaces));
         }
         heard("dynamicNeighbors", &range.template, &settings.listen).map_err(of)?;
+        if let Some(name) = range
+            .template
+            .interface
+            .as_deref()
+            .filter(|name| !place::is_name(name))
+        {
+            return Err(of(Nonsense::Interface(name.to_owned())));
+        }
         each(&range.template, settings).map_err(of)?;
     }
     Ok(())
@@ -132,13 +137,13 @@ pub(super) fn check(settings: &Settings) -> Result<(), (Option<String>, Nonsense
 
 /// Where a neighbor is.
 fn address(neighbor: &Neighbor, listen: &[SocketAddr]) -> Result<(), Nonsense> {
-    if let Some(address) = &neighbor.address {
-        router("address", address.ip)?;
-        if address.port == 0 {
+    if let Some(Address { ip, port, .. }) = neighbor.address {
+        router("address", ip)?;
+        if port == 0 {
             return Err(Nonsense::Port);
         }
-        if listen.contains(&SocketAddr::new(address.ip, address.port)) {
-            return Err(Nonsense::Ourselves(address.ip, "listen"));
+        if listen.contains(&SocketAddr::new(ip, port)) {
+            return Err(Nonsense::Ourselves(ip, "listen"));
         }
     }
     if neighbor.passive {
@@ -149,7 +154,9 @@ fn address(neighbor: &Neighbor, listen: &[SocketAddr]) -> Result<(), Nonsense> {
 
 /// Whether we listen where the neighbor can connect.
 fn heard(field: &'static str, neighbor: &Neighbor, listen: &[SocketAddr]) -> Result<(), Nonsense> {
-    let same = |at: &SocketAddr| at.is_ipv4() == neighbor.remote().is_ipv4();
+    // Who is found on a link has a link-local address.
+    let v4 = neighbor.address.as_ref().is_some_and(|it| it.ip.is_ipv4());
+    let same = |at: &SocketAddr| at.is_ipv4() == v4;
     if listen.iter().any(same) {
         Ok(())
     } else {
@@ -160,13 +167,14 @@ fn heard(field: &'static str, neighbor: &Neighbor, listen: &[SocketAddr]) -> Res
 /// What single neighbors and those of a range have in common.
 fn each(neighbor: &Neighbor, settings: &Settings) -> Result<(), Nonsense> {
     if let Some(local) = neighbor.local_address {
-        let remote = neighbor.remote();
         router("localAddress", local)?;
-        if local == remote {
-            return Err(Nonsense::Ourselves(remote, "localAddress"));
-        }
-        if local.is_ipv4() != remote.is_ipv4() {
-            return Err(Nonsense::LocalFamily { local, remote });
+        if let Some(remote) = neighbor.address.as_ref().map(|it| it.ip) {
+            if local == remote {
+                return Err(Nonsense::Ourselves(remote, "localAddress"));
+            }
+            if local.is_ipv4() != remote.is_ipv4() {
+                return Err(Nonsense::LocalFamily { local, remote });
+            }
         }
     }
     relation(neighbor, settings.asn)?;
@@ -181,18 +189,7 @@ fn each(neighbor: &Neighbor, settings: &Settings) -> Result<(), Nonsense> {
             listed(field, names)?;
         }
     }
-    let usual = |name: &str| {
-        (1..=INTERFACE_NAME).contains(&name.len()) && !name.contains(|c: char| c == '/' || c.is_whitespace())
-    };
-    let zone = neighbor
-        .address
-        .as_ref()
-        .and_then(|address| address.zone.as_ref());
-    let mut names = neighbor.interface.iter().chain(zone);
-    match names.find(|name| !usual(name)) {
-        Some(name) => Err(Nonsense::Interface(name.clone())),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Whether an address can be a router's.
@@ -420,12 +417,6 @@ mod tests {
             ),
             ("import: []", "'import' is an empty list"),
             ("export: [a, a]", "'export' has a twice"),
-            ("interface: ''", "'interface' '' is no interface's name"),
-            (
-                "interface: a name with spaces",
-                "'interface' 'a name with spaces' is no interface's name",
-            ),
-            ("interface: sixteen-octets-0", "use 1 to 15 octets"),
             (
                 "bfd: true, ttlSecurity: 2",
                 "'bfd.multihop' is false, and 'ttlSecurity' says that the neighbor is 2 hops away",
@@ -536,6 +527,11 @@ mod tests {
                 "dynamicNeighbors: [{range: 10.0.0.0/8, asn: 64512, limit: 0}]\n",
                 passive,
                 "neighbor 10.0.0.0/8: 'limit' is 0",
+            ),
+            (
+                "dynamicNeighbors: [{range: 10.0.0.0/8, asn: 64512, interface: sixteen-octets-0}]\n",
+                passive,
+                "neighbor 10.0.0.0/8: 'interface' 'sixteen-octets-0' is no interface's name: use 1 to 15 octets",
             ),
             (
                 "dynamicNeighbors: [{range: 10.0.0.0/8, asn: 64512, prepend: 2}]\n",

@@ -5,8 +5,8 @@ mod bounds;
 mod played;
 
 use std::fs;
-use std::io::BufReader;
-use std::net::Ipv4Addr;
+use std::io::{BufReader, Read as _};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -14,10 +14,12 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use bgpkit_parser::BgpkitParser;
+use manx_api::operation::Operated;
 use manx_api::rpc::{self, Method, Request, Response, RpcError};
 use manx_api::status::{BgpRoute, PeerStatus, Reload, TableDump};
+use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// For anything that should be quick.
 const SOON: Duration = Duration::from_secs(60);
@@ -134,9 +136,26 @@ impl Bgpd {
     }
 
     fn exchange(&self, method: Method) -> Response {
+        self.exchange_with(method, Value::Null)
+    }
+
+    fn exchange_with(&self, method: Method, params: Value) -> Response {
         let mut stream = UnixStream::connect(self.path("control.sock")).expect("it serves");
-        rpc::write(&mut stream, &Request::new(1, method, Value::Null)).expect("it reads");
+        rpc::write(&mut stream, &Request::new(1, method, params)).expect("it reads");
         rpc::read(&mut BufReader::new(stream), rpc::MAX_LINE).expect("it answers")
+    }
+
+    /// What an operator asks for: whom it concerned.
+    fn operate(&self, method: Method, params: Value) -> Result<Vec<IpAddr>, RpcError> {
+        let outcome = self.exchange_with(method, params).outcome();
+        outcome.map(|value| typed::<Operated>(value).peers)
+    }
+
+    fn peer(&self, host: u8) -> PeerStatus {
+        let mut peers = self.peers().into_iter();
+        peers
+            .find(|peer| peer.address == address(host))
+            .expect("it is configured")
     }
 
     fn peers(&self) -> Vec<PeerStatus> {
@@ -173,9 +192,12 @@ impl Bgpd {
     }
 
     fn hangup(&self) {
+        self.signal(Signal::SIGHUP);
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.process.id()).expect("a pid");
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGHUP)
-            .expect("it runs");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("it runs");
     }
 }
 
@@ -316,6 +338,142 @@ fn a_dump_holds_the_table() {
         .collect();
     let expected = [1, 2, 3].map(|host| format!("10.{host}.0.0/24 {}", address(host)));
     assert_eq!(found, expected);
+}
+
+/// The first message of a monitoring station's next connection: its type, and its octets.
+fn begins(station: &TcpListener) -> (u8, Vec<u8>) {
+    let (mut stream, _) = station.accept().expect("it dials");
+    stream.set_read_timeout(Some(SOON)).expect("settable");
+    let mut header = [0; 6];
+    stream.read_exact(&mut header).expect("it speaks");
+    let [_, length @ .., kind] = header;
+    let mut rest = vec![0; u32::from_be_bytes(length) as usize - header.len()];
+    stream.read_exact(&mut rest).expect("it speaks");
+    (kind, rest)
+}
+
+#[test]
+fn monitoring_stations_come_and_go_with_the_file() {
+    let port = Port(1795);
+    let [hub, _second, _third] = port.three();
+    let station = TcpListener::bind((address(1), 0)).expect("a free port");
+    let at = station.local_addr().expect("it listens");
+    let clients = port.clients("", "");
+    let collector = format!("bmp: [{{address: \"{at}\", name: hub}}]\n");
+    hub.write(1, &format!("{ROUTES}neighbors:\n{clients}{collector}"));
+    let done = hub.reload().expect("a right file");
+    let added = Reload {
+        collectors_added: vec![at.to_string()],
+        ..Reload::default()
+    };
+    assert_eq!(done, added);
+    let (kind, initiation) = begins(&station);
+    assert_eq!(
+        (kind, initiation.ends_with(b"\0\x02\0\x03hub")),
+        (4, true),
+        "{initiation:?}"
+    );
+    assert_eq!(hub.unbroken(), [true, true]);
+    hub.write(1, &format!("{ROUTES}neighbors:\n{clients}"));
+    assert_eq!(
+        hub.reload().expect("a right file").collectors_removed,
+        [at.to_string()]
+    );
+    assert_eq!(hub.unbroken(), [true, true]);
+}
+
+/// RFC 8326 §4.3: over the control socket.
+#[test]
+fn operators_drain_a_session_and_have_it_back() {
+    let [hub, second, third] = Port(1795).three();
+    let call = json!({"peer": address(2), "seconds": 1, "message": "moving racks"});
+    assert_eq!(hub.operate(Method::BgpDrain, call), Ok(vec![address(2).into()]));
+    assert_eq!(hub.peer(2).drain.map(|it| it.phase).as_deref(), Some("marked"));
+    let marked = |speaker: &Bgpd| {
+        let routes: Vec<BgpRoute> = speaker.ask(Method::BgpRoutes).expect("routes");
+        let ours = routes.into_iter().filter(|route| route.peer.is_some());
+        ours.map(|route| route.communities.contains(&"65535:0".to_owned()))
+            .collect::<Vec<_>>()
+    };
+    eventually("routes are marked", &second, || marked(&second) == [true, true]);
+    eventually("also those that others have from there", &third, || {
+        marked(&third) == [false, true]
+    });
+    eventually("the session has ended", &hub, || {
+        hub.peer(2).drain.map(|it| it.phase).as_deref() == Some("down")
+    });
+    eventually("with the operator's words", &second, || {
+        let error = second.peer(1).last_error.unwrap_or_default();
+        error.contains("moving racks") || error.contains("6/5")
+    });
+    assert!(second.log().contains("moving racks"));
+    hub.reload().expect("a right file");
+    let reset = hub.operate(Method::BgpReset, json!({"peer": address(2)}));
+    assert!(reset.expect_err("it stays away").message.contains("bgp undrain"));
+    assert_eq!(hub.established(), 1);
+    assert_eq!(
+        hub.operate(Method::BgpUndrain, json!({"peer": address(2)})),
+        Ok(vec![address(2).into()])
+    );
+    eventually("the session is back", &hub, || hub.established() == 2);
+    eventually("and so are its routes", &second, || {
+        marked(&second) == [false, false]
+    });
+    assert_eq!(third.unbroken(), [true]);
+}
+
+/// RFC 4486 §4 (4): over the control socket.
+#[test]
+fn operators_reset_a_session_hard_and_soft() {
+    let [hub, second, _third] = Port(1796).three();
+    let call = json!({"peer": address(2), "soft": true});
+    assert_eq!(hub.operate(Method::BgpReset, call), Ok(vec![address(2).into()]));
+    assert_eq!(hub.unbroken(), [true, true], "a soft reset ends nothing");
+    let call = json!({"peer": address(2), "message": "once more"});
+    assert_eq!(hub.operate(Method::BgpReset, call), Ok(vec![address(2).into()]));
+    eventually("the session has gone", &second, || {
+        second.log().contains("once more")
+    });
+    eventually("the session is back", &hub, || hub.established() == 2);
+    for (call, complaint) in [
+        (json!({"peer": address(9)}), "there is no peer"),
+        (
+            json!({"peer": address(2), "message": "a".repeat(256)}),
+            "256 octets are more than the 255",
+        ),
+        (json!({"peer": "leaf1"}), "params"),
+        (json!({"peer": address(2), "hard": true}), "unknown field `hard`"),
+    ] {
+        let error = hub.operate(Method::BgpReset, call).expect_err(complaint).message;
+        assert!(error.contains(complaint), "{error}");
+    }
+}
+
+#[test]
+fn a_speaker_with_a_drain_time_drains_before_it_ends() {
+    let port = Port(1797);
+    let leaving = format!(
+        "drainTime: 1\nshutdownCommunication: gone for good\n{ROUTES}neighbors:\n{}",
+        port.neighbor(1, 2, "")
+    );
+    let mut leaving = Bgpd::start(port, 1, &leaving);
+    let staying = Bgpd::start(port, 2, &format!("neighbors:\n{}", port.neighbor(2, 1, "")));
+    eventually("a route", &staying, || staying.routes() == ["10.1.0.0/24"]);
+    leaving.signal(Signal::SIGTERM);
+    eventually("it is marked", &staying, || {
+        let routes: Vec<BgpRoute> = staying.ask(Method::BgpRoutes).expect("routes");
+        routes
+            .iter()
+            .any(|route| route.communities.contains(&"65535:0".to_owned()))
+    });
+    eventually(
+        "it is gone, and graceful restart does not keep it",
+        &staying,
+        || staying.routes().is_empty(),
+    );
+    assert!(staying.log().contains("gone for good"), "{}", staying.log());
+    let status = leaving.process.wait().expect("it ends");
+    assert!(status.success(), "{}", leaving.log());
 }
 
 #[test]

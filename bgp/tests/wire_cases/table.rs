@@ -5,13 +5,26 @@ use std::str::SplitWhitespace;
 use std::time::Duration;
 
 use manx_bgp::wire::Role;
-use manx_bgp::{AddPathConfig, Family, Features, PeerConfig, RoleConfig};
+use manx_bgp::{AddPathConfig, Family, Features, PeerConfig, PeerKey, RoleConfig};
 
-use crate::rig::{external, internal};
+/// The names of prefixes, the prefixes and their NLRI; the last of each family is not announced before the case.
+pub(crate) const PREFIXES: [(&str, &str, &str); 8] = [
+    ("P1", "198.51.100.0/24", "18c63364"),
+    ("P2", "203.0.113.0/24", "18cb0071"),
+    ("P3", "192.0.2.0/24", "18c00002"),
+    ("P9", "203.0.114.0/24", "18cb0072"),
+    ("Q1", "2001:db8:1::/48", "3020010db80001"),
+    ("Q2", "2001:db8:2::/48", "3020010db80002"),
+    ("Q3", "2001:db8:3::/48", "3020010db80003"),
+    ("Q9", "2001:db8:9::/48", "3020010db80009"),
+];
+
+/// The community by which what was announced before the case is told.
+pub(super) const BEFORE: u32 = 0xfdea_0063;
 
 /// When the octets of a case come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+enum Phase {
     OpenSent,
     OpenConfirm,
     Established,
@@ -19,9 +32,9 @@ pub(super) enum Phase {
 
 /// Between whom a case happens: words of the table's third column.
 #[derive(Clone, Debug)]
-pub(super) struct Session {
+pub(crate) struct Session {
     words: Vec<String>,
-    pub(super) external: bool,
+    external: bool,
 }
 
 /// One demand on what becomes of a case.
@@ -32,6 +45,8 @@ pub(super) enum Check {
     Drop(String),
     Any(String),
     Paths(String, usize),
+    /// This observer is not told of it though it is in use.
+    Lack(u8, String),
     /// What the octets to an observer have in them.
     Tell(u8, Vec<u8>),
     Hide(u8, Vec<u8>),
@@ -43,11 +58,11 @@ pub(super) enum Check {
 
 /// A line of the table, on one kind of session.
 #[derive(Clone, Debug)]
-pub(super) struct Case {
-    pub(super) name: String,
-    pub(super) session: Session,
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) session: Session,
     /// The messages, one after the other.
-    pub(super) octets: Vec<u8>,
+    pub(crate) octets: Vec<u8>,
     /// Any of these is right.
     pub(super) outcomes: Vec<Vec<Check>>,
 }
@@ -63,8 +78,9 @@ impl Check {
     }
 }
 
-/// The cases of a table.
-pub(super) fn cases(table: &str) -> Vec<Case> {
+/// The cases of the table.
+pub(crate) fn cases() -> Vec<Case> {
+    let table = include_str!("../data/wire-cases.txt");
     let lines = table.lines().filter(|line| !line.starts_with('#'));
     lines
         .flat_map(|line| {
@@ -93,17 +109,15 @@ fn checks(text: &str) -> Vec<Check> {
 fn demand(text: &str) -> Vec<Check> {
     let words: Vec<_> = text.split_whitespace().collect();
     let each = |check: fn(String) -> Check| words[1..].iter().map(|name| check((*name).to_owned())).collect();
-    let octets = || hex(&words[1..].concat());
     match words[0] {
         "up" => vec![Check::Up],
         "hold" => each(Check::Hold),
         "drop" => each(Check::Drop),
         "any" => each(Check::Any),
         "paths" => vec![Check::Paths(words[1].to_owned(), words[2].parse().unwrap())],
-        "tell3" => vec![Check::Tell(3, octets())],
-        "tell4" => vec![Check::Tell(4, octets())],
-        "hide3" => vec![Check::Hide(3, octets())],
-        "hide4" => vec![Check::Hide(4, octets())],
+        "tell" => vec![Check::Tell(words[1].parse().unwrap(), hex(&words[2..].concat()))],
+        "hide" => vec![Check::Hide(words[1].parse().unwrap(), hex(&words[2..].concat()))],
+        "lack" => vec![Check::Lack(words[1].parse().unwrap(), words[2].to_owned())],
         "reset" => {
             let (code, subcode) = words[1].split_once('/').unwrap();
             let data = (words.len() > 2).then(|| hex(&words[2..].concat()));
@@ -148,7 +162,7 @@ impl Session {
         self.words.iter().any(|said| said == word)
     }
 
-    pub(super) fn phase(&self) -> Phase {
+    fn phase(&self) -> Phase {
         match () {
             () if self.has("opensent") => Phase::OpenSent,
             () if self.has("openconfirm") => Phase::OpenConfirm,
@@ -156,7 +170,7 @@ impl Session {
         }
     }
 
-    pub(super) fn ipv6(&self) -> bool {
+    fn ipv6(&self) -> bool {
         !self.has("v4")
     }
 
@@ -171,9 +185,9 @@ impl Session {
         })
     }
 
-    /// Our settings for peer 2.
-    pub(super) fn config(&self) -> PeerConfig {
-        let families = vec![Family::Ipv4Unicast, Family::Ipv6Unicast];
+    /// Our settings for the peer.
+    pub(crate) fn config(&self, key: PeerKey, ours: u32) -> PeerConfig {
+        let families = Family::ALL.to_vec();
         let add_path = |family| AddPathConfig {
             family,
             receive: true,
@@ -193,17 +207,60 @@ impl Session {
                 strict: self.has("strict"),
             }),
         };
-        let peer = if self.external { external(2) } else { internal(2) };
         PeerConfig {
+            passive: true,
+            graceful_restart: self.has("restarted").then_some(Duration::from_secs(60)),
             families,
             features,
-            hold_time: Duration::from_secs(90),
-            ..peer
+            ..PeerConfig::new(key, if self.external { 65_002 } else { ours })
         }
     }
 
+    /// What brings the session into the state that the case is about, and announces what is to be there: what is sent
+    /// on one connection, and where the peer restarts, on the next one.
+    pub(crate) fn preludes(&self) -> Vec<Vec<u8>> {
+        let open = "msg 01 04 S 005a 0a000002 [ K ]";
+        let classic = format!("update ; G c0 08 [ {BEFORE:08x} ] ; I P1 I P2 I P3");
+        let multiprotocol =
+            format!("update ; 80 0e [ 0002 01 [ T ] 00 I Q1 I Q2 I Q3 ] O A L c0 08 [ {BEFORE:08x} ] ;");
+        let octets = |messages: &[&str]| {
+            messages
+                .iter()
+                .flat_map(|message| self.message(message))
+                .collect()
+        };
+        let established = ["msg 04", &classic, &multiprotocol];
+        match self.phase() {
+            Phase::OpenSent => vec![Vec::new()],
+            Phase::OpenConfirm => vec![octets(&[open])],
+            Phase::Established => {
+                let announced = &established[..if self.ipv6() { 3 } else { 2 }];
+                let mut preludes = vec![octets(&[&[open], announced].concat())];
+                preludes.extend(self.has("restarted").then(|| octets(&[open, "msg 04"])));
+                preludes
+            }
+        }
+    }
+
+    /// An UPDATE to see that the session goes on: it announces 10.10.10.0/24.
+    pub(crate) fn sequel(&self) -> Vec<u8> {
+        self.message("update ; G ; I 18 0a0a0a")
+    }
+
+    /// The prefix that is announced last before the case.
+    pub(crate) fn last_before(&self) -> Option<&'static str> {
+        let mut before = PREFIXES.iter().filter(|(name, ..)| self.has_before(name));
+        before.next_back().map(|(_, prefix, _)| *prefix)
+    }
+
+    /// Whether a prefix is announced before the case.
+    pub(super) fn has_before(&self, name: &str) -> bool {
+        let announced = !name.ends_with('9') && (self.ipv6() || name.starts_with('P'));
+        self.phase() == Phase::Established && announced
+    }
+
     /// The octets of messages, as the fourth column has them.
-    pub(super) fn messages(&self, text: &str) -> Vec<u8> {
+    fn messages(&self, text: &str) -> Vec<u8> {
         text.split(" + ")
             .flat_map(|message| self.message(message.trim()))
             .collect()
@@ -311,6 +368,7 @@ impl Session {
             (self.has("addpath"), "4508 0001 0103 0002 0103"),
             (self.has("ext"), "0600"),
             (self.has("nh6"), "0506 0001 0001 0002"),
+            (self.has("restarted"), "400a 8078 0001 0180 0002 0180"),
             (true, role),
         ];
         let texts = offered.iter().filter(|(has, _)| *has).map(|(_, text)| *text);
@@ -320,6 +378,6 @@ impl Session {
 
 /// The NLRI of a prefix by its name.
 fn octets_of(name: &str) -> Option<String> {
-    let prefix = super::PREFIXES.iter().find(|prefix| prefix.0 == name)?;
+    let prefix = PREFIXES.iter().find(|prefix| prefix.0 == name)?;
     Some(prefix.2.to_owned())
 }
