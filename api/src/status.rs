@@ -181,6 +181,9 @@ pub struct BgpRoute {
     pub local_pref: Option<u32>,
     /// MULTI_EXIT_DISC.
     pub med: Option<u32>,
+    /// The metric that a filter gave it in the node's kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
     /// `IGP`, `EGP` or `Incomplete`.
     pub origin: String,
     /// Communities as text, of all kinds.

@@ -38,10 +38,7 @@ impl Frr {
         let base = Base::new(namespace, session, sessions);
         let mut others = vec![zebra(&base)];
         if session.bfd.is_some() {
-            base.wait_for("zserv.api");
-            base.write("bfdd.conf", "");
-            let control = base.path("bfdd.ctl").display().to_string();
-            others.push(daemon(&base, "bfdd", &["-A", "127.0.0.1", "--bfdctl", &control]));
+            others.push(bfdd(&base, ""));
         }
         let bgpd = launch(&base);
         Self {
@@ -125,6 +122,14 @@ pub(crate) fn zebra(base: &Base) -> Process {
     base.write("zebra.conf", "");
     base.write("vtysh.conf", "");
     daemon(base, "zebra", &["-A", "127.0.0.1"])
+}
+
+/// Starts bfdd beside zebra.
+pub(crate) fn bfdd(base: &Base, configuration: &str) -> Process {
+    base.wait_for("zserv.api");
+    base.write("bfdd.conf", configuration);
+    let control = base.path("bfdd.ctl").display().to_string();
+    daemon(base, "bfdd", &["-A", "127.0.0.1", "--bfdctl", &control])
 }
 
 /// Has the FRR of `base` run commands.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use manx_bgp::wire::{NextHop, Role, Segment};
-use manx_bgp::{NextHopMode, PathSnapshot, Policy, Prefix};
+use manx_bgp::{AddPathConfig, NextHopMode, PathSnapshot, Policy, Prefix};
 
 use crate::laws::{Law, NO_ADVERTISE, NO_EXPORT, Way, When};
 use crate::network::{Network, Node, address, node_of};
@@ -48,8 +48,8 @@ pub(crate) struct Route {
 pub(crate) struct Entry {
     /// What carries traffic, the best first.
     pub(crate) selected: Vec<Route>,
-    /// Who announces the prefix, whether that may be used or not.
-    pub(crate) heard: BTreeSet<Node>,
+    /// How many paths each peer announces, whether they may be used or not.
+    pub(crate) heard: BTreeMap<Node, usize>,
 }
 
 /// What a speaker holds.
@@ -69,8 +69,10 @@ impl<'a> Model<'a> {
     /// The plan, as far as the network lets it be: speakers that run, and links between them that are not cut.
     pub(crate) fn new(plan: &'a Plan, network: &Network) -> Self {
         let running: Vec<bool> = network.hosts.iter().map(|host| host.speaker.is_some()).collect();
+        let drained = |a: Node, b: Node| plan.drained.contains(&(a, b)) || plan.drained.contains(&(b, a));
         let works = |a: Node, b: Node| {
-            running[a] && running[b] && network.connected(a, b) && plan.peers[b].contains_key(&a)
+            let both = running[a] && running[b] && plan.peers[b].contains_key(&a);
+            both && network.connected(a, b) && !drained(a, b)
         };
         let live = plan.peers.iter().enumerate();
         Self {
@@ -99,27 +101,34 @@ impl<'a> Model<'a> {
     /// What everybody knows of one prefix when nobody has anything left to say.
     fn settle(&self, prefix: Prefix) -> Vec<Entry> {
         let count = self.running.len();
-        let mut told = vec![BTreeMap::<Node, Route>::new(); count];
+        let mut told = vec![BTreeMap::<Node, Vec<Route>>::new(); count];
+        let mut usable = vec![Vec::new(); count];
         let mut selected = vec![Vec::new(); count];
         let originates = |node: &Node| self.running[*node] && self.plan.origins[*node].contains(&prefix);
         let mut restless: BTreeSet<Node> = (0..count).filter(originates).collect();
         while let Some(node) = restless.pop_first() {
             let own = originates(&node).then(Route::own);
-            let imported = told[node]
+            let heard = told[node]
                 .iter()
-                .filter_map(|(&from, route)| self.imported(node, from, prefix, route));
-            let choice = self.choose(node, own.into_iter().chain(imported).collect());
-            if choice == selected[node] {
+                .flat_map(|(&from, routes)| routes.iter().map(move |it| (from, it)));
+            let imported = heard.filter_map(|(from, route)| self.imported(node, from, prefix, route));
+            let known: Vec<Route> = own.into_iter().chain(imported).collect();
+            if known == usable[node] {
                 continue;
             }
-            selected[node] = choice;
+            selected[node] = self.choose(node, known.clone());
+            usable[node] = known;
             for &peer in &self.live[node] {
-                let best = selected[node].first();
-                let says = best.and_then(|best| self.announced(node, peer, prefix, best));
-                let said = match says.clone() {
-                    Some(route) => told[peer].insert(node, route),
-                    None => told[peer].remove(&node),
+                let candidates = if self.adds_paths(node, peer, prefix) {
+                    &usable[node][..]
+                } else {
+                    &selected[node][..selected[node].len().min(1)]
                 };
+                let says: Vec<Route> = candidates
+                    .iter()
+                    .filter_map(|route| self.announced(node, peer, prefix, route))
+                    .collect();
+                let said = told[peer].insert(node, says.clone()).unwrap_or_default();
                 if said != says {
                     restless.insert(peer);
                 }
@@ -129,7 +138,11 @@ impl<'a> Model<'a> {
         entries
             .map(|(selected, told)| Entry {
                 selected,
-                heard: told.into_keys().collect(),
+                heard: told
+                    .into_iter()
+                    .map(|(from, routes)| (from, routes.len()))
+                    .filter(|(_, count)| *count > 0)
+                    .collect(),
             })
             .collect()
     }
@@ -242,7 +255,17 @@ impl<'a> Model<'a> {
             && !route.next_hop.is_some_and(|it| ours.contains(&it))
     }
 
-    /// What `node` tells `peer` of its best route.
+    /// Whether `node` tells `peer` of all its routes (RFC 7911): plans limit their number nowhere.
+    fn adds_paths(&self, node: Node, peer: Node, prefix: Prefix) -> bool {
+        let family = prefix.family();
+        let has = |of: Node, with: Node, does: fn(&AddPathConfig) -> bool| {
+            let mut settings = self.plan.peers[of][&with].features.add_path.iter();
+            settings.any(|it| it.family == family && does(it))
+        };
+        has(node, peer, |it| it.send > 0) && has(peer, node, |it| it.receive)
+    }
+
+    /// What `node` tells `peer` of a route of its own, the best unless it tells of all.
     fn announced(&self, node: Node, peer: Node, prefix: Prefix, best: &Route) -> Option<Route> {
         let settings = &self.plan.peers[node][&peer];
         let carried = |families: &[_]| families.contains(&prefix.family());
@@ -400,7 +423,9 @@ fn held(paths: &[PathSnapshot]) -> Table {
     for path in paths {
         let entry: &mut Entry = table.entry(path.prefix).or_default();
         let from = path.peer.map(|peer| node_of(peer.address));
-        entry.heard.extend(from);
+        if let Some(from) = from {
+            *entry.heard.entry(from).or_default() += 1;
+        }
         if path.best || path.multipath {
             entry.selected.push(route(path, from));
         }

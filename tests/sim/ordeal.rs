@@ -75,7 +75,7 @@ impl Ordeal {
         let node = self.network.rng.random_range(0..self.network.hosts.len());
         let links = self.plan.links();
         let (a, b) = links.choose(&mut self.network.rng).copied().expect("a link");
-        match self.network.rng.random_range(0..16) {
+        match self.network.rng.random_range(0..18) {
             0..=2 => self.network.reset(a, b),
             3 => self.network.kill(node),
             4 => self.network.lose_power(node),
@@ -86,6 +86,8 @@ impl Ordeal {
             13 if self.freedom.is_some() => self.change_laws(a, b),
             13 => self.change_policy(a, b),
             14 => self.estrange(a, b),
+            15 => self.drain(a, b),
+            16 => self.undrain(),
             _ => self.reconcile(),
         }
     }
@@ -100,6 +102,7 @@ impl Ordeal {
         if let Some(node) = chosen {
             let restarted = self.network.rng.random();
             self.plan.boot(&mut self.network, node, restarted);
+            self.plan.drained.retain(|(by, _)| *by != node);
         }
     }
 
@@ -165,10 +168,33 @@ impl Ordeal {
         }
     }
 
+    /// One side empties the session and keeps it away (RFC 8326).
+    fn drain(&mut self, node: Node, with: Node) {
+        let running = self.network.hosts[node].speaker.is_some();
+        if running && self.plan.peers[node].contains_key(&with) && self.plan.drained.insert((node, with)) {
+            let drain = Input::Drain {
+                peer: Some(key(with)),
+                time: Duration::from_millis(self.network.rng.random_range(0..5_000)),
+                words: String::new(),
+            };
+            self.network.input(node, drain);
+        }
+    }
+
+    /// It does so no longer.
+    fn undrain(&mut self) {
+        let chosen = self.plan.drained.iter().choose(&mut self.network.rng).copied();
+        if let Some((node, with)) = chosen.filter(|(node, _)| self.network.hosts[*node].speaker.is_some()) {
+            self.plan.drained.remove(&(node, with));
+            self.network.input(node, Input::Undrain(Some(key(with))));
+        }
+    }
+
     /// One side forgets the other.
     fn estrange(&mut self, node: Node, with: Node) {
         if let Some(settings) = self.plan.peers[node].remove(&with) {
             self.strangers.push((node, with, settings));
+            self.plan.drained.remove(&(node, with));
             self.network.input(node, Input::RemovePeer(key(with)));
         }
     }
@@ -263,6 +289,14 @@ fn meshes_under_any_laws_end_as_the_model_says() {
 fn reflector_hierarchies_under_laws_end_as_the_model_says() {
     for seed in seeds(8) {
         endure_laws(Plan::reflectors(2, 3, seed), seed, Freedom::Tame);
+    }
+}
+
+/// RFC 7911 §3: clients hear every path of their reflectors, and lose it when it goes.
+#[test]
+fn hubs_that_tell_all_paths_under_any_laws_end_as_the_model_says() {
+    for seed in seeds(12) {
+        endure_laws(Plan::hub(4, seed), seed, Freedom::Full);
     }
 }
 

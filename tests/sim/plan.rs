@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use manx_bgp::wire::Role;
-use manx_bgp::{Config, Family, Input, PeerConfig, Prefix, RoleConfig};
+use manx_bgp::{AddPathConfig, Config, Family, Input, PeerConfig, Prefix, RoleConfig};
 
 use crate::laws::{Code, Way};
 use crate::network::{ASN, Network, Node, block, config, peer};
@@ -22,6 +22,8 @@ pub(crate) struct Plan {
     pub(crate) origins: Vec<BTreeSet<Prefix>>,
     /// What stands behind the filters of sessions: of whom, with whom, which way.
     pub(crate) laws: BTreeMap<(Node, Node, Way), Code>,
+    /// Who has been told to drain whose session, and keeps it away.
+    pub(crate) drained: BTreeSet<(Node, Node)>,
 }
 
 /// Where speaker `node` is, in IPv6: its next hop for IPv6 prefixes on sessions over IPv4.
@@ -45,6 +47,7 @@ impl Plan {
                 .map(|node| [block(node), block_v6(node)].into())
                 .collect(),
             laws: BTreeMap::new(),
+            drained: BTreeSet::new(),
         }
     }
 
@@ -136,6 +139,33 @@ impl Plan {
                 for client in first + 2..first + size {
                     plan.client(reflector, client);
                 }
+            }
+        }
+        plan
+    }
+
+    /// Two reflectors of one cluster, which tell their clients of all paths (RFC 7911).
+    pub(crate) fn hub(clients: usize, seed: u64) -> Self {
+        let mut plan = Self::new(2 + clients, seed);
+        plan.link(0, 1);
+        let several = |receive, send| {
+            let of = move |family| AddPathConfig {
+                family,
+                receive,
+                send,
+            };
+            Family::ALL.map(of).to_vec()
+        };
+        for reflector in [0, 1] {
+            plan.speakers[reflector].cluster_id = Some(Ipv4Addr::new(1, 0, 0, 1));
+            for client in 2..2 + clients {
+                plan.client(reflector, client);
+                plan.treats(reflector, client, |peer| {
+                    peer.features.add_path = several(false, usize::MAX);
+                });
+                plan.treats(client, reflector, |peer| {
+                    peer.features.add_path = several(true, 0)
+                });
             }
         }
         plan

@@ -12,6 +12,7 @@ use manx_api::status::{
     TableDump,
 };
 use manx_bgp::bfd::SessionSnapshot;
+use manx_bgp::filter::NORMAL_PRIORITY;
 use manx_bgp::wire::mrt::{self, Viewpoint};
 use manx_bgp::wire::{AsPath, Attributes, NextHop, Origin, Segment};
 use manx_bgp::{
@@ -204,6 +205,7 @@ fn path(node: &str, snapshot: &PathSnapshot) -> BgpRoute {
         as_path: as_path(&attributes.as_path),
         local_pref: attributes.local_pref,
         med: attributes.med,
+        priority: Some(snapshot.priority).filter(|it| *it != NORMAL_PRIORITY),
         origin: match attributes.origin {
             Origin::Igp => "IGP",
             Origin::Egp => "EGP",
