@@ -23,4 +23,5 @@ mod rig;
 mod routes;
 mod session;
 mod start;
+mod twins;
 mod wire_cases;
