@@ -446,11 +446,18 @@ fn password(field: &str, password: Option<&Password>, problems: &mut Vec<Problem
     }
 }
 
-/// A peer is an address with its AS, or nodes, whose addresses and AS are known.
+/// A peer is an address with its AS, whoever is on a link, or nodes, whose addresses and AS are known.
 fn who(spec: &BgpPeerSpec, problems: &mut Vec<Problem>) {
+    if let Some(name) = &spec.interface {
+        return on_link(spec, name, problems);
+    }
     match (spec.peer_ip, &spec.peer_selector) {
         (Some(peer), None) => {
             address_of_peer(peer, problems);
+            if is_link_local(peer) {
+                let message = "means nothing without its link: name that in spec.interface";
+                problems.push(Problem::new("spec.peerIP", peer.ip(), message));
+            }
             match spec.as_number {
                 Some(asn) => as_number("spec.asNumber", asn, problems),
                 None => problems.push(Problem::new(
@@ -471,10 +478,42 @@ fn who(spec: &BgpPeerSpec, problems: &mut Vec<Problem>) {
             problems.push(Problem::new("spec.peerSelector", selector, message));
         }
         (None, None) => {
-            let message = "is missing: write the peer's address, or select nodes with spec.peerSelector";
+            let message = "is missing: write the peer's address, its link in spec.interface, or select nodes with \
+                           spec.peerSelector";
             problems.push(Problem::new("spec.peerIP", "", message));
         }
     }
+}
+
+/// A session over a link is between its addresses, and goes no farther.
+fn on_link(spec: &BgpPeerSpec, name: &str, problems: &mut Vec<Problem>) {
+    interface("spec.interface", name, problems);
+    if let Some(asn) = spec.as_number {
+        as_number("spec.asNumber", asn, problems);
+    }
+    if let Some(selector) = &spec.peer_selector {
+        let message = "stands beside spec.interface: name one link or select nodes, not both";
+        problems.push(Problem::new("spec.peerSelector", selector, message));
+    }
+    if let Some(peer) = spec.peer_ip {
+        address_of_peer(peer, problems);
+        if !is_link_local(peer) {
+            let message = "is no link-local address: leave it out, or spec.interface";
+            problems.push(Problem::new("spec.peerIP", peer.ip(), message));
+        }
+    }
+    if let Some(hops @ 2..=254) = spec.ttl_security {
+        let message = "is for peers beyond the link, and this one is on it: choose 1, or leave it out";
+        problems.push(Problem::new("spec.ttlSecurity", hops, message));
+    }
+    if spec.bfd.is_some_and(|bfd| bfd.multihop) {
+        let message = "is for peers beyond the link, and this one is on it: leave it out";
+        problems.push(Problem::new("spec.bfd.multihop", true, message));
+    }
+}
+
+fn is_link_local(peer: SocketAddr) -> bool {
+    matches!(peer.ip(), IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 fn address_of_peer(peer: SocketAddr, problems: &mut Vec<Problem>) {

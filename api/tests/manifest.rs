@@ -337,6 +337,7 @@ fn peers() -> impl Strategy<Value = Resource> {
                 node_selector: node.is_none().then(|| parsed("has(rack)")),
                 node,
                 peer_ip: (!nodes).then(|| parsed(peer_ip)),
+                interface: None,
                 peer_selector: nodes.then(|| parsed("has(reflector)")),
                 as_number: (!nodes).then_some(as_number),
                 next_hop_mode,

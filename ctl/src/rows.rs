@@ -667,6 +667,10 @@ fn peer_cells(name: String, spec: &BgpPeerSpec) -> Vec<String> {
         BGP_PORT => peer.ip().to_string(),
         _ => peer.to_string(),
     });
+    let address = match (address, &spec.interface) {
+        (Some(address), Some(interface)) => Some(format!("{address}%{interface}")),
+        (address, interface) => address.or_else(|| interface.clone()),
+    };
     let selected = || optional(spec.peer_selector.as_ref());
     vec![
         name,

@@ -10,9 +10,10 @@ use manx_api::rpc::{self, Method, Request, Response};
 use manx_api::status::PeerStatus;
 use manx_linux::sysctl;
 use manx_tests::binaries::program;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::agent_harness::Cluster;
 use crate::harness::{TestNetns, eventually, exchange_as};
 
 /// For anything that should be quick, on a busy machine.
@@ -41,19 +42,9 @@ impl Router {
         }
     }
 
-    /// Connects two routers; only the link's own addresses are there, both of them fixed.
+    /// Connects two routers.
     fn connect(&self, device: &str, ours: &str, other: &Self, their_device: &str, theirs: &str) {
-        let there = other.netns.path().file_name().unwrap().to_str().unwrap();
-        self.netns.ip(&format!(
-            "link add {device} type veth peer name {their_device} netns {there}"
-        ));
-        for (router, device, address) in [(self, device, ours), (other, their_device, theirs)] {
-            router.netns.ip(&format!("link set {device} addrgenmode none"));
-            router.netns.ip(&format!("link set {device} up"));
-            router
-                .netns
-                .ip(&format!("address add {address}/64 dev {device} nodad"));
-        }
+        connect([(&self.netns, device, ours), (&other.netns, their_device, theirs)]);
     }
 
     /// Starts with these neighbors, whose routes go into the kernel.
@@ -178,6 +169,20 @@ impl Drop for Router {
     }
 }
 
+/// Connects two namespaces: only the link's own addresses are there, both of them fixed.
+fn connect(ends: [(&TestNetns, &str, &str); 2]) {
+    let [(ours, device, _), (theirs, their_device, _)] = ends;
+    let there = theirs.path().file_name().unwrap().to_str().unwrap();
+    ours.ip(&format!(
+        "link add {device} type veth peer name {their_device} netns {there}"
+    ));
+    for (netns, device, address) in ends {
+        netns.ip(&format!("link set {device} addrgenmode none"));
+        netns.ip(&format!("link set {device} up"));
+        netns.ip(&format!("address add {address}/64 dev {device} nodad"));
+    }
+}
+
 const NEIGHBOR: &str = "asn: external, import: accept, export: accept";
 
 /// Neighbors found on these interfaces.
@@ -278,6 +283,8 @@ fn interfaces_and_neighbors_come_and_go() {
     missing("there is no such interface");
     left.connect("swp1", "fe80::1", &right, "swp1", "fe80::2");
     left.await_established(&["fe80::2%swp1"]);
+    left.await_routes(2, "inet6 fe80::2 dev swp1");
+    right.await_routes(1, "inet6 fe80::1 dev swp1");
     assert!(left.reaches(&right));
 }
 
@@ -346,4 +353,43 @@ fn hundreds_of_interfaces_find_their_neighbors() {
         left.established().len(),
         left.peers().iter().find(|peer| peer.state != "Established")
     );
+}
+
+/// RFC 8950 §4: pods of both families are reached over a link that has link-local addresses only.
+#[test]
+fn pods_are_reached_over_an_unnumbered_link() {
+    let cluster = Cluster::new();
+    let (netns, outside) = (TestNetns::new("node"), TestNetns::new("outside"));
+    netns.connect(
+        &outside,
+        "eth0",
+        [
+            &["192.0.2.1/24", "2001:db8::1/64"],
+            &["192.0.2.2/24", "2001:db8::2/64"],
+        ],
+    );
+    let (mut node, mut leaf) = (cluster.node("n1", netns), Router::new(2));
+    connect([(&node.netns, "swp1", "fe80::1"), (&leaf.netns, "swp1", "fe80::2")]);
+    cluster.create("BGPPeer", "leaf", &json!({"interface": "swp1"}));
+    node.start();
+    let pod = TestNetns::new("pod");
+    let addresses = node.add("a", &pod);
+    // What the leaf announces is let in because it is inside a pool.
+    cluster.create_pool("leaf-v4", &json!({"cidr": "10.0.2.0/24"}));
+    cluster.create_pool("leaf-v6", &json!({"cidr": "fd00:2::/64"}));
+    leaf.start(&found_on(&["swp1"]));
+    leaf.await_established(&["fe80::1%swp1"]);
+    for (from, to) in ["10.0.2.1", "fd00:2::1"].into_iter().zip(addresses) {
+        let from = from.parse().unwrap();
+        let reached = || exchange_as(&leaf.netns, Some(from), &pod, to) == Some(from);
+        assert!(eventually(SOON, reached), "{to}\n{}\n{}", leaf.said(), node.log());
+    }
+    let peers: Vec<PeerStatus> = serde_json::from_value(node.ask(Method::BgpPeers).unwrap()).unwrap();
+    let shown: Vec<_> = peers
+        .iter()
+        .map(|peer| (peer.peer(), peer.asn, &*peer.origin))
+        .collect();
+    assert_eq!(shown, [("fe80::2%swp1".to_owned(), 65_002, "leaf")]);
+    let route = node.netns.ip("route show 10.0.2.1");
+    assert!(route.contains("via inet6 fe80::2 dev swp1"), "{route}");
 }

@@ -348,6 +348,49 @@ fn peers_are_an_address_or_nodes() {
 }
 
 #[test]
+fn peers_on_links_have_an_interface() {
+    let found = base("BGPPeer", "leaf", json!({"interface": "swp1"}));
+    assert_eq!(validate(&changed(&found, &[])), []);
+    accepted(&found, "/spec/asNumber", &[json!(65000)]);
+    accepted(
+        &found,
+        "/spec/peerIP",
+        &[json!("fe80::1"), json!("[fe80::1]:1179")],
+    );
+    accepted(&found, "/spec/ttlSecurity", &[json!(1)]);
+    accepted(&found, "/spec/bfd", &[json!({})]);
+    for (field, value) in [
+        ("interface", json!("a/b")),
+        ("interface", json!("")),
+        ("interface", json!("abcdefghijklmnop")),
+        ("asNumber", json!(0)),
+        ("peerIP", json!("192.0.2.1")),
+        ("peerSelector", json!("has(rack)")),
+        ("ttlSecurity", json!(2)),
+    ] {
+        let pointer = format!("/spec/{field}");
+        refused(&found, &pointer, &[value], &format!("spec.{field}"));
+    }
+    refused(
+        &found,
+        "/spec/bfd",
+        &[json!({"multihop": true})],
+        "spec.bfd.multihop",
+    );
+    refused(&found, "/spec/interface", &[Value::Null], "spec.peerIP");
+    let lost = [
+        ("/spec/interface", Value::Null),
+        ("/spec/peerIP", json!("fe80::1")),
+        ("/spec/asNumber", json!(65000)),
+    ];
+    let problems = validate(&changed(&found, &lost));
+    assert!(
+        problems.len() == 1 && problems[0].message.contains("spec.interface"),
+        "{problems:?}"
+    );
+}
+
+#[test]
 fn endpoints() {
     let mut endpoint = base(
         "WorkloadEndpoint",

@@ -63,7 +63,7 @@ pub(crate) enum Job {
     Link(News),
     SetLinkPeer(Box<LinkPeer>),
     RemoveLinkPeer(LinkKey),
-    LinkPeers(oneshot::Sender<Vec<LinkSnapshot>>),
+    AllPeers(oneshot::Sender<(Vec<PeerSnapshot>, Vec<LinkSnapshot>)>),
     Peers(oneshot::Sender<Vec<PeerSnapshot>>),
     Paths(oneshot::Sender<Vec<PathSnapshot>>),
     Ranges(oneshot::Sender<Vec<RangeSnapshot>>),
@@ -248,7 +248,9 @@ impl Driver {
                 let inputs = self.peers_on_links.remove(&key);
                 self.on_links(inputs);
             }
-            Job::LinkPeers(reply) => report_gone(reply.send(self.peers_on_links.snapshot())),
+            Job::AllPeers(reply) => {
+                report_gone(reply.send((self.peers(), self.peers_on_links.snapshot())));
+            }
             Job::Peers(reply) => report_gone(reply.send(self.peers())),
             Job::Explain(prefix, reply) => report_gone(reply.send(self.speaker.explain(prefix))),
             Job::Paths(reply) => report_gone(reply.send(self.speaker.paths())),

@@ -97,9 +97,9 @@ impl Handle {
         self.ask(Job::Ranges).await.unwrap_or_default()
     }
 
-    /// Every neighbour on a link, as it is now.
-    pub async fn link_peers(&self) -> Vec<LinkSnapshot> {
-        self.ask(Job::LinkPeers).await.unwrap_or_default()
+    /// Every configured peer, and every neighbour on a link, as they are at one instant.
+    pub async fn all_peers(&self) -> (Vec<PeerSnapshot>, Vec<LinkSnapshot>) {
+        self.ask(Job::AllPeers).await.unwrap_or_default()
     }
 
     /// Every path known, as it is now.

@@ -28,8 +28,7 @@ pub async fn peers<'a>(
     node: &str,
     origin: impl Fn(IpAddr, Option<&LinkKey>) -> &'a str,
 ) -> Vec<PeerStatus> {
-    // In this order: who is found meanwhile is not shown twice.
-    let (links, peers) = (handle.link_peers().await, handle.peers().await);
+    let (peers, links) = handle.all_peers().await;
     let (sessions, ranges) = (handle.bfd_sessions().await, handle.ranges().await);
     let now = Instant::now();
     let shown = peers.iter().map(|snapshot| {
