@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use manx_api::operation::Operated;
 use manx_api::status::{BgpExplanation, BgpRoute, PeerStatus, TableDump};
 use manx_bgp::{PeerConfig, PeerKey, Prefix};
 use manx_bgpd::operate::{Impossible, Operation, operate};
-use manx_bgpd::{Event, Events, Handle, Options, show};
+use manx_bgpd::{Event, Events, Handle, LinkKey, LinkPeer, Options, show};
 use manx_routes::{Source, Update};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -105,7 +105,9 @@ struct Life {
     handle: Handle,
     events: Events,
     peers: BTreeMap<PeerKey, PeerConfig>,
+    link_peers: BTreeMap<LinkKey, LinkPeer>,
     origins: BTreeMap<IpAddr, String>,
+    link_origins: BTreeMap<LinkKey, String>,
     originated: BTreeSet<IpNetwork>,
     /// Sessions of a mesh that is given up, which stay for now.
     leaving: Option<(BTreeSet<PeerKey>, Leaving)>,
@@ -206,7 +208,9 @@ impl Task {
                         handle,
                         events,
                         peers: BTreeMap::new(),
+                        link_peers: BTreeMap::new(),
                         origins: BTreeMap::new(),
+                        link_origins: BTreeMap::new(),
                         originated: BTreeSet::new(),
                         leaving: None,
                         selected: BTreeSet::new(),
@@ -233,16 +237,15 @@ impl Task {
         }
     }
 
-    /// Every address of the families that the node has.
+    /// Every address of the families that the node has; of IPv6 wherever the kernel does, for peers on links.
     fn listen(&self, port: u16) -> Vec<SocketAddr> {
         let v4 = self
             .identity
             .ipv4
             .map(|_| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
-        let v6 = self
-            .identity
-            .ipv6
-            .map(|_| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
+        let v6 = Path::new("/proc/net/if_inet6")
+            .exists()
+            .then(|| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
         v4.into_iter().chain(v6).collect()
     }
 
@@ -311,14 +314,22 @@ impl Task {
         let within: Arc<[Prefix]> = peering::accepted(view).into_iter().map(Prefix::new).collect();
         let mut compiler = Compiler::new(&view.filters, within);
         let secrets = &mut self.secrets;
-        let config = |session: &Session| {
+        let mut config = |session: &Session| {
             let password = session.password.as_ref().map(|it| secrets.password(it));
             let policies = compiler.policies(&session.filters);
             convert::peer_config(session, &self.identity, policies, password)
         };
+        let on_links = peering::link_sessions(view, &self.identity.name);
+        let link_peers = on_links
+            .iter()
+            .map(|(key, session)| {
+                let (key, config) = (key.clone(), config(session));
+                (key.clone(), LinkPeer { key, config })
+            })
+            .collect();
         let mut peers: BTreeMap<_, _> = sessions
             .values()
-            .map(config)
+            .map(&mut config)
             .map(|peer| (peer.key, peer))
             .collect();
         keep_leaving(life, view, &mut peers);
@@ -330,6 +341,7 @@ impl Task {
                 life.handle.set_peer(peer.clone()).await;
             }
         }
+        tell_of_links(life, link_peers).await;
         let originated = owned.exported(view, &self.identity.name);
         for gone in life.originated.difference(&originated) {
             life.handle.unoriginate(Prefix::new(*gone)).await;
@@ -337,16 +349,11 @@ impl Task {
         for new in originated.difference(&life.originated) {
             life.handle.originate(Prefix::new(*new)).await;
         }
-        let watched = peers.values().filter(|peer| peer.bfd.is_some()).count();
-        set(&self.metrics.peers, peers.len());
-        set(&self.metrics.bfd_sessions, watched);
-        if peers.is_empty()
-            && let Some(guard) = self.converged.take()
-        {
-            // Nobody has routes to tell us.
-            guard.done();
-        }
-        self.established.retain(|peer| peers.contains_key(peer));
+        let peers_on_links = life.link_peers.values().map(|peer| &peer.config);
+        self.count(peers.values().chain(peers_on_links));
+        // Who goes from a link says so himself.
+        self.established
+            .retain(|peer| peer.scope != 0 || peers.contains_key(peer));
         life.peers = peers;
         life.originated = originated;
         let leaving = life.leaving.iter().flat_map(|(leaving, _)| leaving);
@@ -355,6 +362,22 @@ impl Task {
             .into_iter()
             .map(|(address, session)| (address, session.origin));
         life.origins = origins.chain(leaving).collect();
+        let on_links = on_links.into_iter().map(|(key, session)| (key, session.origin));
+        life.link_origins = on_links.collect();
+    }
+
+    /// Counts the configured peers.
+    fn count<'a>(&mut self, peers: impl Iterator<Item = &'a PeerConfig> + Clone) {
+        let configured = peers.clone().count();
+        set(&self.metrics.peers, configured);
+        let watched = peers.filter(|peer| peer.bfd.is_some()).count();
+        set(&self.metrics.bfd_sessions, watched);
+        if configured == 0
+            && let Some(guard) = self.converged.take()
+        {
+            // Nobody has routes to tell us.
+            guard.done();
+        }
     }
 
     async fn event(&mut self, life: &mut Life, event: Event) {
@@ -398,13 +421,12 @@ impl Task {
     }
 
     fn session(&mut self, peer: PeerKey, up: bool, reason: Option<&str>) {
-        let peer_address = peer.address;
         if up {
-            tracing::info!(peer = %peer_address, "session up");
+            tracing::info!(%peer, "session up");
             self.established.insert(peer);
             self.metrics.sessions_up.inc();
         } else {
-            tracing::warn!(peer = %peer_address, reason, "session down");
+            tracing::warn!(%peer, reason, "session down");
             self.established.remove(&peer);
             self.metrics.sessions_down.inc();
         }
@@ -418,13 +440,32 @@ impl Task {
     }
 
     async fn peers(&self, life: &Life) -> Vec<PeerStatus> {
-        let origin = |address| life.origins.get(&address).map_or("", String::as_str);
+        let origin = |address, link: Option<&LinkKey>| {
+            let origin = match link {
+                Some(link) => life.link_origins.get(link),
+                None => life.origins.get(&address),
+            };
+            origin.map_or("", String::as_str)
+        };
         show::peers(&life.handle, &self.identity.name, origin).await
     }
 
     async fn paths(&self, life: &Life) -> Vec<BgpRoute> {
         show::paths(&life.handle, &self.identity.name).await
     }
+}
+
+/// Tells the speaker which peers are on links, as far as that differs from what it was told before.
+async fn tell_of_links(life: &mut Life, peers: BTreeMap<LinkKey, LinkPeer>) {
+    for gone in life.link_peers.keys().filter(|key| !peers.contains_key(key)) {
+        life.handle.remove_link_peer(gone.clone()).await;
+    }
+    for (key, peer) in &peers {
+        if life.link_peers.get(key) != Some(peer) {
+            life.handle.set_link_peer(peer.clone()).await;
+        }
+    }
+    life.link_peers = peers;
 }
 
 /// Adds to the peers those of the mesh that are no longer wanted and may not go yet.

@@ -46,7 +46,11 @@ pub fn peer_config(
         port: session.remote.port(),
         asn: session.asn,
         local_address: session.local,
-        next_hop_v4: identity.ipv4.map(|network| network.ip()),
+        // Over a link whose addresses are IPv6 only, ours of IPv4 leads nowhere: it has an IPv6 next hop (RFC 8950).
+        next_hop_v4: identity
+            .ipv4
+            .filter(|_| session.interface.is_none())
+            .map(|network| network.ip()),
         next_hop_v6: identity.ipv6.map(|network| network.ip()),
         passive: session.passive,
         hold_time: session.hold_time,
@@ -66,7 +70,7 @@ pub fn peer_config(
         transport: Transport {
             authentication,
             distance: session.ttl_security.map_or(Distance::Any, Distance::Secured),
-            interface: None,
+            interface: session.interface.clone(),
         },
         features: Features::default(),
         handling: session.handling.clone(),

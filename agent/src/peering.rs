@@ -6,14 +6,16 @@
 //! what differs, so a node that comes or goes touches one session.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU8;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use manx_api::bgp::{BfdSpec, BgpPeer, NextHopMode, SecretKeyRef, SourceAddress};
+use manx_api::bgp::{BGP_PORT, BfdSpec, BgpPeer, NextHopMode, SecretKeyRef, SourceAddress};
 use manx_api::node::{Node, NodeBgp};
-use manx_bgp::Handling;
+use manx_bgp::{ANY_EXTERNAL_AS, Handling};
+use manx_bgpd::LinkKey;
 
 use crate::convert;
 use crate::view::View;
@@ -23,7 +25,9 @@ use crate::view::View;
 pub struct Session {
     /// The peer.
     pub remote: SocketAddr,
-    /// The peer's AS.
+    /// The interface of a peer on a link, whose address may be found there only: the unspecified one then.
+    pub interface: Option<Arc<str>>,
+    /// The peer's AS; [`ANY_EXTERNAL_AS`] for whichever its OPEN names.
     pub asn: u32,
     /// Our end, where the node has an address of the peer's family.
     pub local: Option<IpAddr>,
@@ -86,6 +90,42 @@ pub fn sessions(view: &View, me: &str) -> BTreeMap<IpAddr, Session> {
     all.map(|session| (session.remote.ip(), session)).collect()
 }
 
+/// The sessions of node `me` with peers on its links.
+#[must_use]
+pub fn link_sessions(view: &View, me: &str) -> BTreeMap<LinkKey, Session> {
+    let Some(node) = view.nodes.get(me) else {
+        return BTreeMap::new();
+    };
+    let Some(bgp) = &node.spec.bgp else {
+        return BTreeMap::new();
+    };
+    let peers = view.peers.values().filter(|peer| is_for(peer, node));
+    let sessions = peers.filter_map(|peer| link_session(view, bgp, peer));
+    sessions.collect()
+}
+
+/// The session with the one peer that is on a link of ours.
+fn link_session(view: &View, me: &NodeBgp, peer: &BgpPeer) -> Option<(LinkKey, Session)> {
+    let spec = &peer.spec;
+    let address = match spec.peer_ip.map(|remote| remote.ip()) {
+        Some(IpAddr::V6(address)) => Some(address),
+        Some(IpAddr::V4(_)) | None => None,
+    };
+    let key = LinkKey {
+        interface: spec.interface.as_deref()?.into(),
+        address,
+    };
+    let remote = spec
+        .peer_ip
+        .unwrap_or_else(|| (Ipv6Addr::UNSPECIFIED, BGP_PORT).into());
+    let asn = spec.as_number.unwrap_or(ANY_EXTERNAL_AS);
+    let session = Session {
+        client: is_client(view, me, asn, None),
+        ..session(peer, remote, asn)
+    };
+    Some((key, session))
+}
+
 /// The prefixes that may come in and go out: what lies inside a pool.
 #[must_use]
 pub fn accepted(view: &View) -> Vec<IpNetwork> {
@@ -111,6 +151,7 @@ fn mesh_session(view: &View, me: &NodeBgp, other: &Node) -> Option<Session> {
     let settings = &view.configuration;
     Some(Session {
         remote: SocketAddr::new(remote, settings.listen_port),
+        interface: None,
         asn: asn(view, bgp),
         local: Some(local),
         passive: false,
@@ -131,7 +172,8 @@ fn mesh_session(view: &View, me: &NodeBgp, other: &Node) -> Option<Session> {
 /// The session with the one peer that a BGPPeer names.
 fn peer_session(view: &View, node: &Node, me: &NodeBgp, peer: &BgpPeer) -> Option<Session> {
     let (remote, asn) = (peer.spec.peer_ip?, peer.spec.as_number?);
-    is_for(peer, node).then(|| Session {
+    let by_address = is_for(peer, node) && peer.spec.interface.is_none();
+    by_address.then(|| Session {
         local: address_of_family(me, remote.ip()).filter(|_| is_bound(peer)),
         client: is_client(view, me, asn, cluster_of(view, remote.ip())),
         ..session(peer, remote, asn)
@@ -161,6 +203,7 @@ fn session(peer: &BgpPeer, remote: SocketAddr, asn: u32) -> Session {
     let spec = &peer.spec;
     Session {
         remote,
+        interface: spec.interface.as_deref().map(Into::into),
         asn,
         local: None,
         passive: spec.passive,
@@ -479,6 +522,46 @@ mod tests {
         assert_eq!((tor.ttl_security, tor.local), (NonZeroU8::new(2), None));
         let node = &sessions[&"192.0.2.2".parse().unwrap()];
         assert_eq!((&node.password, node.ttl_security), (&Some(mesh), None));
+    }
+
+    #[test]
+    fn a_peer_on_a_link_is_known_by_its_interface() {
+        let on_link = |name: &str, spec: &str| BgpPeer {
+            metadata: metadata(name),
+            spec: serde_json::from_str(spec).unwrap(),
+        };
+        let peers = [
+            on_link("found", r#"{"interface": "swp1"}"#),
+            on_link(
+                "fixed",
+                r#"{"interface": "swp2", "peerIP": "fe80::1", "asNumber": 65100}"#,
+            ),
+            on_link("elsewhere", r#"{"interface": "swp3", "node": "n2"}"#),
+        ];
+        let view = view(&three()[..1], &peers);
+        let sessions: Vec<_> = link_sessions(&view, "n1")
+            .into_iter()
+            .map(|(key, session)| {
+                (
+                    key.to_string(),
+                    session.remote.to_string(),
+                    session.asn,
+                    session.origin,
+                )
+            })
+            .collect();
+        let expected = |key: &str, remote: &str, asn, origin: &str| {
+            (key.to_owned(), remote.to_owned(), asn, origin.to_owned())
+        };
+        assert_eq!(
+            sessions,
+            [
+                expected("swp1", "[::]:179", ANY_EXTERNAL_AS, "found"),
+                expected("fe80::1%swp2", "[fe80::1]:179", 65100, "fixed"),
+            ]
+        );
+        assert!(super::sessions(&view, "n1").is_empty());
+        assert!(link_sessions(&view, "unknown").is_empty());
     }
 
     #[test]

@@ -96,10 +96,14 @@ pub struct BgpPeerSpec {
         skip_serializing_if = "Option::is_none"
     )]
     pub peer_ip: Option<SocketAddr>,
+    /// The interface that leads to the peer: alone for whoever is found there by router advertisements, beside `peer_ip`
+    /// where that is link-local.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
     /// Instead of `peer_ip` and `as_number`: the nodes that are the peers, each of which has the session, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer_selector: Option<Selector>,
-    /// The peer's AS, beside `peer_ip`. Read from text too, as in `'1.10'`.
+    /// The peer's AS, beside `peer_ip`; beside `interface`, any but ours where absent. Read from text too, as in `'1.10'`.
     #[serde(
         default,
         deserialize_with = "as_number::optional",

@@ -14,8 +14,11 @@ use crate::operation::DrainStatus;
 pub struct PeerStatus {
     /// Whose session.
     pub node: String,
-    /// With whom.
+    /// With whom; `::` for a neighbour that has not been found on its interface yet.
     pub address: IpAddr,
+    /// The interface that leads to it, where it is on a link: link-local addresses mean nothing without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
     /// The peer's AS.
     pub asn: u32,
     /// `Idle`, `Connect`, `Active`, `OpenSent`, `OpenConfirm` or `Established`.
@@ -47,6 +50,18 @@ pub struct PeerStatus {
     /// How BFD sees the path, where it watches it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd: Option<BfdStatus>,
+}
+
+impl PeerStatus {
+    /// What the peer is called: `192.0.2.1`, `fe80::1%swp1`, `swp1` while nobody has been found there.
+    #[must_use]
+    pub fn peer(&self) -> String {
+        match &self.interface {
+            None => self.address.to_string(),
+            Some(interface) if self.address.is_unspecified() => interface.clone(),
+            Some(interface) => format!("{}%{interface}", self.address),
+        }
+    }
 }
 
 /// A kind of error in UPDATEs.
@@ -166,6 +181,9 @@ pub struct BgpRoute {
     pub local_pref: Option<u32>,
     /// MULTI_EXIT_DISC.
     pub med: Option<u32>,
+    /// The metric that a filter gave it in the node's kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
     /// `IGP`, `EGP` or `Incomplete`.
     pub origin: String,
     /// Communities as text, of all kinds.
@@ -190,16 +208,20 @@ pub struct TableDump {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Reload {
-    /// Neighbours that are new.
-    pub peers_added: Vec<IpAddr>,
+    /// Neighbours that are new, by address or interface.
+    pub peers_added: Vec<String>,
     /// Neighbours whose settings differ.
-    pub peers_changed: Vec<IpAddr>,
+    pub peers_changed: Vec<String>,
     /// Neighbours that are gone.
-    pub peers_removed: Vec<IpAddr>,
+    pub peers_removed: Vec<String>,
     /// Prefixes that are originated from now on.
     pub routes_added: Vec<IpNetwork>,
     /// Prefixes that are no longer originated.
     pub routes_removed: Vec<IpNetwork>,
+    /// Monitoring stations that are new, or whose settings differ.
+    pub collectors_added: Vec<String>,
+    /// Monitoring stations that are gone, or whose settings differed.
+    pub collectors_removed: Vec<String>,
 }
 
 /// A route that Manx wants in the kernel, as `manxctl route show` shows it.

@@ -14,7 +14,9 @@ use std::ops::RangeInclusive;
 
 use ipnetwork::IpNetwork;
 
-use crate::bgp::{BfdSpec, BgpConfiguration, BgpPeer, BgpPeerSpec, Password, SecretKeyRef};
+use crate::bgp::{
+    BfdSpec, BgpConfiguration, BgpPeer, BgpPeerSpec, LimitAction, MaxPrefixes, Password, SecretKeyRef,
+};
 use crate::ipam::{IpBlock, IpPool, block_name};
 use crate::node::Node;
 use crate::workload::WorkloadEndpoint;
@@ -382,16 +384,51 @@ fn bgp_peer(peer: &BgpPeer, problems: &mut Vec<Problem>) {
             problems.push(Problem::new("spec.localASNumber", asn, message));
         }
     }
-    let percent = spec.max_prefixes.map(|it| it.warn_percent);
-    if let Some(percent) = percent.filter(|it| !(1..=100).contains(it)) {
-        let message = "is no percentage: choose 1 to 100";
-        problems.push(Problem::new("spec.maxPrefixes.warnPercent", percent, message));
-    }
+    max_prefixes(spec.max_prefixes, problems);
+    agreement(spec, problems);
     password("spec.password", spec.password.as_ref(), problems);
     // RFC 5082 §3: 255 hops would let everything through.
     if let Some(hops @ (0 | 255)) = spec.ttl_security {
         let message = "is no number of hops to check: choose 1 (on our link) to 254, or leave it out";
         problems.push(Problem::new("spec.ttlSecurity", hops, message));
+    }
+}
+
+/// A limit limits something, and a session that it ends stays away for a while.
+fn max_prefixes(limit: Option<MaxPrefixes>, problems: &mut Vec<Problem>) {
+    let Some(limit) = limit else { return };
+    if !(1..=100).contains(&limit.warn_percent) {
+        let message = "is no percentage: choose 1 to 100";
+        problems.push(Problem::new(
+            "spec.maxPrefixes.warnPercent",
+            limit.warn_percent,
+            message,
+        ));
+    }
+    if limit.ipv4.or(limit.ipv6).is_none() {
+        let message = "limits no family: write ipv4 or ipv6, or leave it out";
+        problems.push(Problem::new("spec.maxPrefixes", "", message));
+    }
+    if limit.action == LimitAction::Restart && limit.restart_after == 0 {
+        let message = "would have the session come and go without end: choose 1 or more seconds";
+        problems.push(Problem::new("spec.maxPrefixes.restartAfter", 0, message));
+    }
+}
+
+/// Settings that are each right and cannot be meant together.
+fn agreement(spec: &BgpPeerSpec, problems: &mut Vec<Problem>) {
+    if spec.passive && spec.peer_selector.is_some() {
+        let message =
+            "stands beside spec.peerSelector, so both nodes would wait and neither connect: leave it out";
+        problems.push(Problem::new("spec.passive", true, message));
+    }
+    // RFC 5881 §1: over one hop BFD watches who is one hop away.
+    if let (Some(bfd), Some(hops)) = (spec.bfd, spec.ttl_security)
+        && bfd.multihop != (hops > 1)
+    {
+        let message =
+            format!("disagrees with spec.ttlSecurity, by which the peer is {hops} hops away at most");
+        problems.push(Problem::new("spec.bfd.multihop", bfd.multihop, message));
     }
 }
 
@@ -409,11 +446,18 @@ fn password(field: &str, password: Option<&Password>, problems: &mut Vec<Problem
     }
 }
 
-/// A peer is an address with its AS, or nodes, whose addresses and AS are known.
+/// A peer is an address with its AS, whoever is on a link, or nodes, whose addresses and AS are known.
 fn who(spec: &BgpPeerSpec, problems: &mut Vec<Problem>) {
+    if let Some(name) = &spec.interface {
+        return on_link(spec, name, problems);
+    }
     match (spec.peer_ip, &spec.peer_selector) {
         (Some(peer), None) => {
             address_of_peer(peer, problems);
+            if is_link_local(peer) {
+                let message = "means nothing without its link: name that in spec.interface";
+                problems.push(Problem::new("spec.peerIP", peer.ip(), message));
+            }
             match spec.as_number {
                 Some(asn) => as_number("spec.asNumber", asn, problems),
                 None => problems.push(Problem::new(
@@ -434,15 +478,51 @@ fn who(spec: &BgpPeerSpec, problems: &mut Vec<Problem>) {
             problems.push(Problem::new("spec.peerSelector", selector, message));
         }
         (None, None) => {
-            let message = "is missing: write the peer's address, or select nodes with spec.peerSelector";
+            let message = "is missing: write the peer's address, its link in spec.interface, or select nodes with \
+                           spec.peerSelector";
             problems.push(Problem::new("spec.peerIP", "", message));
         }
     }
 }
 
+/// A session over a link is between its addresses, and goes no farther.
+fn on_link(spec: &BgpPeerSpec, name: &str, problems: &mut Vec<Problem>) {
+    interface("spec.interface", name, problems);
+    if let Some(asn) = spec.as_number {
+        as_number("spec.asNumber", asn, problems);
+    }
+    if let Some(selector) = &spec.peer_selector {
+        let message = "stands beside spec.interface: name one link or select nodes, not both";
+        problems.push(Problem::new("spec.peerSelector", selector, message));
+    }
+    if let Some(peer) = spec.peer_ip {
+        address_of_peer(peer, problems);
+        if !is_link_local(peer) {
+            let message = "is no link-local address: leave it out, or spec.interface";
+            problems.push(Problem::new("spec.peerIP", peer.ip(), message));
+        }
+    }
+    if let Some(hops @ 2..=254) = spec.ttl_security {
+        let message = "is for peers beyond the link, and this one is on it: choose 1, or leave it out";
+        problems.push(Problem::new("spec.ttlSecurity", hops, message));
+    }
+    if spec.bfd.is_some_and(|bfd| bfd.multihop) {
+        let message = "is for peers beyond the link, and this one is on it: leave it out";
+        problems.push(Problem::new("spec.bfd.multihop", true, message));
+    }
+}
+
+fn is_link_local(peer: SocketAddr) -> bool {
+    matches!(peer.ip(), IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
 fn address_of_peer(peer: SocketAddr, problems: &mut Vec<Problem>) {
     let ip = peer.ip();
     let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+    if ip.to_canonical() != ip {
+        let message = format!("is an IPv4 address: write {}", ip.to_canonical());
+        problems.push(Problem::new("spec.peerIP", peer, message));
+    }
     if ip.is_unspecified() || ip.is_multicast() || broadcast || peer.port() == 0 {
         let message = "is no peer: write the router's own address, with a port unless it is 179";
         problems.push(Problem::new("spec.peerIP", peer, message));

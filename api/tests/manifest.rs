@@ -332,35 +332,36 @@ fn peers() -> impl Strategy<Value = Resource> {
         modes,
         any::<bool>(),
     )
-        .prop_map(|(metadata, peer_ip, node, as_number, next_hop_mode, passive)| {
+        .prop_map(|(metadata, peer_ip, node, as_number, next_hop_mode, nodes)| {
             let spec = BgpPeerSpec {
                 node_selector: node.is_none().then(|| parsed("has(rack)")),
                 node,
-                peer_ip: (!passive).then(|| parsed(peer_ip)),
-                peer_selector: passive.then(|| parsed("has(reflector)")),
-                as_number: (!passive).then_some(as_number),
+                peer_ip: (!nodes).then(|| parsed(peer_ip)),
+                interface: None,
+                peer_selector: nodes.then(|| parsed("has(reflector)")),
+                as_number: (!nodes).then_some(as_number),
                 next_hop_mode,
-                passive,
+                passive: !nodes,
                 hold_time: 90,
                 max_restart_time: 120,
                 long_lived_stale_time: as_number,
-                filters: passive.then(|| "to-tor".to_owned()).into_iter().collect(),
-                local_as_number: passive.then_some(64_999),
-                allowed_local_as_numbers: u8::from(passive),
-                enforce_first_as: passive,
-                as_override: passive,
-                remove_private_as: passive,
-                max_prefixes: passive.then(|| MaxPrefixes {
+                filters: nodes.then(|| "to-tor".to_owned()).into_iter().collect(),
+                local_as_number: nodes.then_some(64_999),
+                allowed_local_as_numbers: u8::from(nodes),
+                enforce_first_as: nodes,
+                as_override: nodes,
+                remove_private_as: nodes,
+                max_prefixes: nodes.then(|| MaxPrefixes {
                     ipv6: Some(u32::MAX),
                     ..MaxPrefixes::default()
                 }),
-                bfd: passive.then(|| BfdSpec {
+                bfd: nodes.then(|| BfdSpec {
                     min_tx: 50,
                     ..BfdSpec::default()
                 }),
-                password: passive.then(password),
-                ttl_security: passive.then_some(1),
-                source_address: if passive {
+                password: nodes.then(password),
+                ttl_security: nodes.then_some(1),
+                source_address: if nodes {
                     SourceAddress::UseNodeIp
                 } else {
                     SourceAddress::None

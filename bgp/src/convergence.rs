@@ -81,7 +81,8 @@ impl Convergence {
             Awaited::Routes => false,
             Awaited::Session => settled,
         };
-        self.announces |= over || peers.clone().next().is_some() && peers.clone().all(heard_out);
+        self.announces =
+            self.announces || over || peers.clone().next().is_some() && peers.clone().all(heard_out);
         self.converged = over || complete && peers.clone().next().is_some();
         self.converged
     }

@@ -104,14 +104,18 @@ impl<'a> Gate<'a> {
         path
     }
 
-    /// A received route as the peer's settings and the rule that let it in change it.
+    /// A received route as our role, the peer's settings and the rule that let it in change it.
     fn changed(&self, received: &Arc<Route>, verdict: Verdict<'_>, rib: &mut Rib) -> Arc<Route> {
         let (handling, external) = (&self.peer.handling, self.from.external);
         let changed = handling.received(&received.attributes, external, verdict.operations());
-        if changed.is_none() && !self.drains {
+        let customer_only = self
+            .relation
+            .and_then(|relation| relation.incoming_mark(&received.attributes));
+        if changed.is_none() && customer_only.is_none() && !self.drains {
             return received.clone();
         }
         let mut attributes = changed.unwrap_or_else(|| (*received.attributes).clone());
+        attributes.only_to_customer = customer_only.or(attributes.only_to_customer);
         if self.drains {
             drain::mark(&mut attributes, true);
         }
@@ -158,11 +162,7 @@ impl Inbound {
                 self.remove((id, nlri.path_id), rib);
             }
         }
-        let mut attributes = update.attributes;
-        if let Some(relation) = gate.relation {
-            relation.mark_incoming(&mut attributes);
-        }
-        let attributes = Arc::new(attributes);
+        let attributes = Arc::new(update.attributes);
         for reach in update.reach {
             let looped = gate.refusal(&attributes, reach.next_hop);
             let route = Route {
@@ -188,7 +188,7 @@ impl Inbound {
         for family in Family::ALL {
             let (before, times) = (self.retention[family as usize], times(family));
             self.retention[family as usize] = before.lost(now, times);
-            self.settle(family, |standing| before.fate(standing, times), rib);
+            rib.unmonitored(|rib| self.settle(family, |standing| before.fate(standing, times), rib));
             if self.received_of(family) == 0 {
                 self.retention[family as usize] = Retention::Idle;
             }

@@ -45,5 +45,6 @@ pub use interfaces::Interface;
 pub use prefix::{Family, Prefix};
 pub use seam::{Choice, ConnId, Gateway, Input, Output};
 pub use speaker::Speaker;
+pub use speaker::monitor::{Established, Place, ReceivedRoute, SessionEnd, Statistics};
 pub use status::{Fault, LimitSnapshot, PathSnapshot, PeerSnapshot, State};
 pub use transport::Transport;

@@ -49,9 +49,13 @@ pub(crate) struct Outbound {
 }
 
 impl Outbound {
-    /// A session is up: the peer has nothing yet, and gets every prefix and an end mark per family.
-    pub(crate) fn start(&mut self, families: &[Family], rib: &Rib) {
-        self.pending = rib.prefixes().map(|(id, _)| (id, false)).collect();
+    /// A session is up: the peer has nothing yet, and gets every prefix that may be for it and an end mark per family.
+    pub(crate) fn start(&mut self, families: &[Family], hears_inside: bool, rib: &Rib) {
+        self.pending = if hears_inside {
+            rib.prefixes().map(|(id, _)| (id, false)).collect()
+        } else {
+            rib.open().map(|id| (id, false)).collect()
+        };
         self.unfinished = families.to_vec();
     }
 

@@ -22,8 +22,9 @@ use crate::session::negotiate::Restarted;
 use crate::session::peering::Peering;
 use crate::session::retention::Times;
 use crate::session::{Link, Loss, Session};
+use crate::speaker::monitor::Statistics;
 use crate::status::{Fault, LimitSnapshot, PeerSnapshot, State};
-use crate::wire::{NextHop, RouteRefresh, Update};
+use crate::wire::{Action, NextHop, RouteRefresh, Update};
 use crate::{ANY_EXTERNAL_AS, Family, Prefix};
 
 /// A configured peer.
@@ -49,6 +50,8 @@ pub(crate) struct Peer {
     /// How what it announces stood to each limit when it was last looked at.
     limits: Vec<LimitState>,
     faults: BTreeMap<Fault, u64>,
+    /// UPDATEs whose routes were treated as withdrawn.
+    treated_as_withdraw: u64,
     /// Its place in the speaker's table of deadlines.
     pub(crate) scheduled: Option<Instant>,
 }
@@ -85,6 +88,7 @@ impl Peer {
             last_error: None,
             limits: Vec::new(),
             faults: BTreeMap::new(),
+            treated_as_withdraw: 0,
             scheduled: None,
         }
     }
@@ -128,7 +132,8 @@ impl Peer {
         rib: &mut Rib,
     ) {
         self.inbound.resume(now, |family| session.forwarding(family), rib);
-        self.outbound.start(session.families(), rib);
+        let hears_inside = hears_inside(&self.config, &session, local);
+        self.outbound.start(session.families(), hears_inside, rib);
         self.met = true;
         self.last_error = None;
         self.live = Some(Live {
@@ -139,6 +144,12 @@ impl Peer {
             link,
             session,
         });
+    }
+
+    /// Whether a session is up, and the peer may be told what came from inside the AS.
+    pub(crate) fn hears_inside(&self, local: &Config) -> bool {
+        let live = self.live.as_ref();
+        live.is_some_and(|live| hears_inside(&self.config, &live.session, local))
     }
 
     /// The Established session is over.
@@ -159,7 +170,10 @@ impl Peer {
     /// Notes why an attempt or a session ended. That one of two connections won is nobody's error.
     pub(crate) fn note(&mut self, loss: &Loss) {
         if *loss != Loss::Collision {
-            self.last_error = Some(loss.to_string());
+            // The kernel drops what is signed otherwise, and tells nobody.
+            let unheard = *loss == Loss::Unreachable && self.config.transport.authentication.is_some();
+            let doubt = if unheard { ", or has another password" } else { "" };
+            self.last_error = Some(format!("{loss}{doubt}"));
         }
     }
 
@@ -167,6 +181,16 @@ impl Peer {
     pub(crate) fn count(&mut self, faults: &[Fault]) {
         for &fault in faults.iter().collect::<BTreeSet<_>>() {
             *self.faults.entry(fault).or_default() += 1;
+        }
+        let withdrawn = faults.iter().any(|fault| fault.action == Action::Withdraw);
+        self.treated_as_withdraw += u64::from(withdrawn);
+    }
+
+    /// What monitoring counts.
+    pub(crate) fn statistics(&self) -> Statistics {
+        Statistics {
+            received: Family::ALL.map(|family| self.inbound.received_of(family)),
+            treated_as_withdraw: self.treated_as_withdraw,
         }
     }
 
@@ -331,6 +355,12 @@ impl Peer {
         };
         self.config.handling.limits.iter().map(shown).collect()
     }
+}
+
+/// Whether a peer may be told of more than what any peer may be ([`Rib::open`]): what came by iBGP from others than
+/// clients, and with Add-Path what is not the best path.
+fn hears_inside(config: &PeerConfig, session: &Session, local: &Config) -> bool {
+    config.is_external(local) || config.route_reflector_client || !session.context.add_path_send.is_empty()
 }
 
 fn target<'a>(peer: &'a PeerConfig, live: &'a Live, drain: Option<Phase>, local: &'a Config) -> Target<'a> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::interfaces::Interface;
+use crate::speaker::monitor::SessionEnd;
 use crate::status::Fault;
 use crate::wire::{Context, Message, NextHop, Notification};
 use crate::{PeerConfig, PeerKey, Prefix, RangeConfig};
@@ -213,5 +214,7 @@ pub enum Output {
         up: bool,
         /// Why it went down.
         reason: Option<String>,
+        /// How it went down.
+        end: Option<SessionEnd>,
     },
 }

@@ -5,6 +5,7 @@
 //! outputs, once per changed prefix and peer however many inputs there were: [`Speaker::poll`].
 
 mod dynamic;
+pub mod monitor;
 mod operator;
 mod session;
 mod turn;
@@ -52,6 +53,8 @@ pub struct Speaker {
     rib: Rib,
     /// Peers that may have to be sent routes.
     unsent: BTreeSet<PeerKey>,
+    /// Peers that may be told what came from inside the AS: none, in a mesh.
+    listeners: BTreeSet<PeerKey>,
     ranges: Ranges,
     /// Dynamic neighbours that may have gone.
     leaving: BTreeSet<PeerKey>,
@@ -79,6 +82,7 @@ impl Speaker {
             deadlines: BTreeSet::new(),
             rib: Rib::new(config.max_paths, config.seed),
             unsent: BTreeSet::new(),
+            listeners: BTreeSet::new(),
             ranges: Ranges::default(),
             leaving: BTreeSet::new(),
             unfound: false,
@@ -243,8 +247,19 @@ impl Speaker {
         } else {
             peer.reapply(&self.config, &mut self.rib);
             self.unsent.insert(key);
+            self.note_listener(key);
             self.on_peer(now, key, |peering, cx| peering.release(cx));
             self.enforce_limits(now, key);
+        }
+    }
+
+    /// Keeps the set of listeners in step with a peer's settings and session.
+    fn note_listener(&mut self, key: PeerKey) {
+        let listens = |peer: &Peer| peer.hears_inside(&self.config);
+        if self.peers.get(&key).is_some_and(listens) {
+            self.listeners.insert(key);
+        } else {
+            self.listeners.remove(&key);
         }
     }
 
@@ -267,6 +282,7 @@ impl Speaker {
                 self.deadlines.remove(&(at, key));
             }
             self.unsent.remove(&key);
+            self.listeners.remove(&key);
         }
     }
 

@@ -360,6 +360,7 @@ mod tests {
         PeerStatus {
             node: "node1".into(),
             address: address.parse().unwrap(),
+            interface: None,
             asn: 64512,
             state: state.into(),
             uptime_seconds: 75,

@@ -76,7 +76,7 @@ impl Row for PeerStatus {
     fn cells(&self) -> Vec<String> {
         vec![
             self.node.clone(),
-            self.address.to_string(),
+            self.peer(),
             self.asn.to_string(),
             state(self),
             if self.state == ESTABLISHED {
@@ -96,7 +96,7 @@ impl Row for PeerStatus {
     }
 
     fn name(&self) -> String {
-        format!("{}/{}", self.node, self.address)
+        format!("{}/{}", self.node, self.peer())
     }
 
     fn is_well(&self) -> bool {
@@ -115,6 +115,7 @@ impl Row for BgpRoute {
             "PEER",
             "LOCAL PREF",
             "MED",
+            "PRIORITY",
             "ORIGIN",
             "COMMUNITIES",
             "STALE",
@@ -133,6 +134,7 @@ impl Row for BgpRoute {
             optional(self.peer),
             optional(self.local_pref),
             optional(self.med),
+            optional(self.priority),
             self.origin.clone(),
             joined(&self.communities),
             yes_no(self.stale),
@@ -213,7 +215,7 @@ impl Row for NodeStatus {
 /// What reading a configuration again, or an operator's word, has done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Change {
-    /// `neighbor` or `route`.
+    /// `neighbor`, `route` or `collector`.
     kind: &'static str,
     /// Which.
     name: String,
@@ -230,9 +232,11 @@ impl Change {
             peers_removed,
             routes_added,
             routes_removed,
+            collectors_added,
+            collectors_removed,
         } = done;
         let of = |kind, change| move |name: String| Self { kind, name, change };
-        let peers = Self::of_neighbors;
+        let peers = |peers: &[String], change| Self::of_neighbors(peers, change);
         let routes = |routes: &[IpNetwork], change| {
             routes
                 .iter()
@@ -240,12 +244,18 @@ impl Change {
                 .map(of("route", change))
                 .collect()
         };
+        let collectors = |names: &[String], change| {
+            let names = names.iter().cloned();
+            names.map(of("collector", change)).collect()
+        };
         [
             peers(peers_added, "added"),
             peers(peers_changed, "changed"),
             peers(peers_removed, "removed"),
             routes(routes_added, "added"),
             routes(routes_removed, "removed"),
+            collectors(collectors_removed, "removed"),
+            collectors(collectors_added, "added"),
         ]
         .concat()
     }
@@ -253,8 +263,8 @@ impl Change {
 
 impl Change {
     /// The same of all of these.
-    pub(crate) fn of_neighbors(peers: &[IpAddr], change: &'static str) -> Vec<Self> {
-        let of = |peer: &IpAddr| Self {
+    pub(crate) fn of_neighbors<P: ToString>(peers: &[P], change: &'static str) -> Vec<Self> {
+        let of = |peer: &P| Self {
             kind: "neighbor",
             name: peer.to_string(),
             change,
@@ -297,7 +307,7 @@ impl Row for PeerLine {
             Some(_) | None => peer.state.clone(),
         };
         vec![
-            peer.address.to_string(),
+            peer.peer(),
             kind,
             if up { "up" } else { "down" }.to_owned(),
             if up {
@@ -639,6 +649,10 @@ fn peer_cells(name: String, spec: &BgpPeerSpec) -> Vec<String> {
         BGP_PORT => peer.ip().to_string(),
         _ => peer.to_string(),
     });
+    let address = match (address, &spec.interface) {
+        (Some(address), Some(interface)) => Some(format!("{address}%{interface}")),
+        (address, interface) => address.or_else(|| interface.clone()),
+    };
     let selected = || optional(spec.peer_selector.as_ref());
     vec![
         name,

@@ -254,6 +254,7 @@ mod tests {
         PeerStatus {
             node: node.into(),
             address: address.parse().unwrap(),
+            interface: None,
             asn: 64512,
             state: state.into(),
             uptime_seconds: 0,

@@ -454,6 +454,7 @@ impl Plan {
             node: node.map(str::to_owned),
             node_selector: None,
             peer_ip: Some(SocketAddr::new(address, BGP_PORT)),
+            interface: None,
             peer_selector: None,
             as_number: Some(as_number),
             next_hop_mode: NextHopMode::Auto,

@@ -57,6 +57,8 @@ pub struct Link {
     pub up: bool,
     /// Whether packets pass: both ends are up, and the kernel has acted on it.
     pub operational: bool,
+    /// Whether there is somebody at its other end.
+    pub carrier: bool,
     /// The largest packet, in bytes.
     pub mtu: u32,
     /// Its Ethernet address, if it has one.
@@ -379,6 +381,7 @@ pub(crate) fn read_link(message: &RouteNetlinkMessage) -> Option<Link> {
         kind: None,
         up: message.header.flags.contains(LinkFlags::Up),
         operational: false,
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
         mtu: 0,
         mac: None,
         peer: None,

@@ -103,8 +103,12 @@ fn statics(base: &Base, family: &str) -> String {
         let large = extras
             .large_community
             .map(|[a, b, c]| format!("bgp_large_community.add(({a}, {b}, {c})); "));
-        let prepended = extras.our_as.then(|| format!("bgp_path.prepend({our_asn}); "));
-        let set: String = large.into_iter().chain(prepended).collect();
+        let standard = extras
+            .community
+            .map(|[a, b]| format!("bgp_community.add(({a}, {b})); "));
+        let behind = extras.our_as.then_some(our_asn).or(extras.behind);
+        let prepended = behind.map(|asn| format!("bgp_path.prepend({asn}); "));
+        let set: String = standard.into_iter().chain(large).chain(prepended).collect();
         format!(" route {prefix} blackhole {{ {set}}};")
     };
     let routes: String = base.announced(family).map(route).collect();
@@ -221,12 +225,22 @@ impl Router for Bird {
             line.map(|rest| rest.trim_start_matches(':').trim().to_owned())
         };
         let words = |name: &str| field(name).unwrap_or_default();
+        let joined = |name: &str, parts: usize| {
+            let all = numbers(&words(name));
+            let texts: Vec<String> = all.iter().map(u32::to_string).collect();
+            texts.chunks(parts).map(|it| it.join(":")).collect()
+        };
+        let number = |name: &str| words(name).parse().ok();
+        let (local_pref, med) = self
+            .base
+            .session
+            .metrics(number("BGP.local_pref"), number("BGP.med"));
         field("BGP.origin").map(|_| Attributes {
             as_path: numbers(&words("BGP.as_path")),
-            large_communities: numbers(&words("BGP.large_community"))
-                .chunks(3)
-                .map(|it| format!("{}:{}:{}", it[0], it[1], it[2]))
-                .collect(),
+            communities: joined("BGP.community", 2),
+            large_communities: joined("BGP.large_community", 3),
+            med,
+            local_pref,
             originator: words("BGP.originator_id").parse().ok(),
             clusters: words("BGP.cluster_list")
                 .split_whitespace()

@@ -428,6 +428,7 @@ pub(crate) fn we_reflect(program: &Program) {
     let expected = Attributes {
         originator: Some(near.their_id),
         clusters: vec![cables[0].ends.ours],
+        local_pref: Some(100),
         ..Attributes::default()
     };
     for index in [0, 2] {

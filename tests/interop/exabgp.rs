@@ -21,6 +21,8 @@ pub(crate) const PROGRAM: Program = Program {
     package: "exabgp",
     start: |namespace, session, sessions| Box::new(ExaBgp::start(namespace, session, sessions)),
     lacks: &[
+        (Feature::ExtendedNextHop, "not tried"),
+        (Feature::Unnumbered, "puts no routes into the kernel"),
         (Feature::WeRestartUnderTraffic, "puts no routes into the kernel"),
         (Feature::TheyRestartUnderTraffic, "puts no routes into the kernel"),
         (Feature::TheirShutdown, "its teardown sends no message"),
@@ -75,14 +77,14 @@ impl ExaBgp {
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         {
-            heard.take(&event, &first);
+            heard.take(&event, &first, self.base.session);
         }
         heard
     }
 }
 
 impl Heard {
-    fn take(&mut self, event: &Value, first: &str) {
+    fn take(&mut self, event: &Value, first: &str, session: Session) {
         let neighbor = &event["neighbor"];
         let peer = neighbor["address"]["peer"].as_str().unwrap_or_default();
         let is_first = peer == first;
@@ -96,7 +98,7 @@ impl Heard {
                     self.updates = 0;
                 }
             }
-            Some("update") if is_first => self.update(&neighbor["message"]["update"]),
+            Some("update") if is_first => self.update(&neighbor["message"]["update"], session),
             Some("notification") if is_first && neighbor["direction"] == "receive" => {
                 let said = &neighbor["notification"];
                 let code = format!("{}/{}", said["code"], said["subcode"]);
@@ -106,7 +108,7 @@ impl Heard {
         }
     }
 
-    fn update(&mut self, update: &Value) {
+    fn update(&mut self, update: &Value, session: Session) {
         let by_family = |what: &str| update[what].as_object().cloned().unwrap_or_default();
         let prefixes = |routes: &Value| {
             let routes = routes.as_array().cloned().unwrap_or_default();
@@ -127,27 +129,31 @@ impl Heard {
             for path in by_next_hop.values().flat_map(prefixes) {
                 self.updates += 1;
                 self.routes
-                    .insert(path.0.clone(), attributes(&update["attribute"]));
+                    .insert(path.0.clone(), attributes(session, &update["attribute"]));
                 self.paths.insert(path);
             }
         }
     }
 }
 
-fn attributes(shown: &Value) -> Attributes {
+fn attributes(session: Session, shown: &Value) -> Attributes {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let number = |it: &Value| it.as_u64().and_then(|it| u32::try_from(it).ok());
     let address = |it: &Value| it.as_str().and_then(|it| it.parse().ok());
-    let large = |it: &Value| {
+    let joined = |it: &Value| {
         list(it)
             .iter()
             .map(ToString::to_string)
             .collect::<Vec<_>>()
             .join(":")
     };
+    let (local_pref, med) = session.metrics(number(&shown["local-preference"]), number(&shown["med"]));
     Attributes {
         as_path: list(&shown["as-path"]).iter().filter_map(number).collect(),
-        large_communities: list(&shown["large-community"]).iter().map(large).collect(),
+        communities: list(&shown["community"]).iter().map(joined).collect(),
+        large_communities: list(&shown["large-community"]).iter().map(joined).collect(),
+        med,
+        local_pref,
         originator: address(&shown["originator-id"]),
         clusters: list(&shown["cluster-list"]).iter().filter_map(address).collect(),
     }
@@ -247,10 +253,10 @@ fn route(base: &Base, prefix: &str, extras: Extras) -> String {
     let large = extras
         .large_community
         .map(|[a, b, c]| format!(" large-community [ {a}:{b}:{c} ]"));
-    let looped = extras
-        .our_as
-        .then(|| format!(" as-path [ {their_asn} {our_asn} ]"));
-    let more: String = large.into_iter().chain(looped).collect();
+    let standard = extras.community.map(|[a, b]| format!(" community [ {a}:{b} ]"));
+    let behind = extras.our_as.then_some(our_asn).or(extras.behind);
+    let path = behind.map(|asn| format!(" as-path [ {their_asn} {asn} ]"));
+    let more: String = standard.into_iter().chain(large).chain(path).collect();
     format!("{prefix} next-hop {next_hop}{more}")
 }
 

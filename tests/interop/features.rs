@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::net::{Cable, Ends, FIRST, SOON, becomes, eventually, run};
 use crate::ours::{self, Ours};
-use crate::router::{Base, EXTERNAL, Process};
+use crate::router::{Base, EXTERNAL, Process, Program};
 use crate::{bird, frr, gobgp};
 
 pub(crate) const OUR_V4: Ipv4Addr = FIRST.ours;
@@ -35,7 +35,7 @@ const SOURCES: [(Ipv4Addr, u32); 2] = [
 pub(crate) const SHARED: &str = "10.9.0.0/24";
 
 /// The tests, by name.
-pub(crate) const TESTS: [(&str, fn()); 10] = [
+pub(crate) const TESTS: [(&str, fn()); 8] = [
     ("features::add_path_with_bird", add_path_with_bird),
     ("features::add_path_with_frr", add_path_with_frr),
     ("features::add_path_with_gobgp", add_path_with_gobgp),
@@ -45,8 +45,6 @@ pub(crate) const TESTS: [(&str, fn()); 10] = [
     ),
     ("features::enhanced_refresh_with_bird", enhanced_refresh_with_bird),
     ("features::enhanced_refresh_with_frr", enhanced_refresh_with_frr),
-    ("features::ipv4_over_ipv6_with_bird", ipv4_over_ipv6_with_bird),
-    ("features::ipv4_over_ipv6_with_frr", ipv4_over_ipv6_with_frr),
     ("features::roles_with_bird", roles_with_bird),
     ("features::roles_with_frr", roles_with_frr),
 ];
@@ -484,30 +482,24 @@ neighbors: [{{address: \"{THEIR_V6}\", asn: {THEIR_ASN}, import: accept, export:
     process.kill();
 }
 
-fn ipv4_over_ipv6_with_bird() {
-    fn start(cable: &Cable) -> Other {
-        Other::bird(
-            cable,
-            &format!(
-                "protocol static originated {{ ipv4; route 10.2.0.0/24 blackhole; }}
+fn ipv4_over_ipv6_with_bird(cable: &Cable) -> Other {
+    Other::bird(
+        cable,
+        &format!(
+            "protocol static originated {{ ipv4; route 10.2.0.0/24 blackhole; }}
 protocol bgp manx {{ local {THEIR_V6} as {THEIR_ASN}; neighbor {OUR_V6} as {OUR_ASN};
   connect retry time 1; error wait time 1, 1;
   ipv4 {{ import all; export where source = RTS_STATIC; extended next hop on; next hop self; }}; }}
 "
-            ),
-        )
-    }
-    if bird::PROGRAM.installed() {
-        ipv4_flows_over_ipv6(start, |bird| bird.birdc("show route protocol manx all"));
-    }
+        ),
+    )
 }
 
-fn ipv4_over_ipv6_with_frr() {
-    fn start(cable: &Cable) -> Other {
-        Other::frr(
-            cable,
-            &format!(
-                "router bgp {THEIR_ASN}
+fn ipv4_over_ipv6_with_frr(cable: &Cable) -> Other {
+    Other::frr(
+        cable,
+        &format!(
+            "router bgp {THEIR_ASN}
  bgp router-id {THEIR_V4}
  no bgp ebgp-requires-policy
  no bgp network import-check
@@ -520,11 +512,50 @@ fn ipv4_over_ipv6_with_frr() {
   neighbor {OUR_V6} activate
   network 10.2.0.0/24
 "
-            ),
-        )
-    }
-    if frr::PROGRAM.installed() {
-        ipv4_flows_over_ipv6(start, |frr| frr.vtysh(&["show bgp ipv4 unicast json"]));
+        ),
+    )
+}
+
+/// GoBGP, which offers it of itself where the session is over IPv6.
+fn ipv4_over_ipv6_with_gobgp(cable: &Cable) -> Other {
+    let gobgp = Other::gobgp(
+        cable,
+        &format!(
+            "[global.config]
+as = {THEIR_ASN}
+router-id = \"{THEIR_V4}\"
+[[neighbors]]
+[neighbors.config]
+neighbor-address = \"{OUR_V6}\"
+peer-as = {OUR_ASN}
+[neighbors.timers.config]
+connect-retry = 1
+idle-hold-time-after-reset = 1
+[[neighbors.afi-safis]]
+[neighbors.afi-safis.config]
+afi-safi-name = \"ipv4-unicast\"
+"
+        ),
+    );
+    gobgp::gobgp(
+        &gobgp.base,
+        &format!("global rib add 10.2.0.0/24 nexthop {THEIR_V6} -a ipv4"),
+    );
+    gobgp
+}
+
+pub(crate) fn extended_next_hop(program: &Program) {
+    match program.name {
+        "BIRD" => ipv4_flows_over_ipv6(ipv4_over_ipv6_with_bird, |bird| {
+            bird.birdc("show route protocol manx all")
+        }),
+        "FRR" => ipv4_flows_over_ipv6(ipv4_over_ipv6_with_frr, |frr| {
+            frr.vtysh(&["show bgp ipv4 unicast json"])
+        }),
+        "GoBGP" => ipv4_flows_over_ipv6(ipv4_over_ipv6_with_gobgp, |other| {
+            gobgp::gobgp(&other.base, "global rib -a ipv4")
+        }),
+        other => panic!("{other} is said to have no IPv6 next hops for IPv4"),
     }
 }
 

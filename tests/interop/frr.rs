@@ -38,10 +38,7 @@ impl Frr {
         let base = Base::new(namespace, session, sessions);
         let mut others = vec![zebra(&base)];
         if session.bfd.is_some() {
-            base.wait_for("zserv.api");
-            base.write("bfdd.conf", "");
-            let control = base.path("bfdd.ctl").display().to_string();
-            others.push(daemon(&base, "bfdd", &["-A", "127.0.0.1", "--bfdctl", &control]));
+            others.push(bfdd(&base, ""));
         }
         let bgpd = launch(&base);
         Self {
@@ -125,6 +122,14 @@ pub(crate) fn zebra(base: &Base) -> Process {
     base.write("zebra.conf", "");
     base.write("vtysh.conf", "");
     daemon(base, "zebra", &["-A", "127.0.0.1"])
+}
+
+/// Starts bfdd beside zebra.
+pub(crate) fn bfdd(base: &Base, configuration: &str) -> Process {
+    base.wait_for("zserv.api");
+    base.write("bfdd.conf", configuration);
+    let control = base.path("bfdd.ctl").display().to_string();
+    daemon(base, "bfdd", &["-A", "127.0.0.1", "--bfdctl", &control])
 }
 
 /// Has the FRR of `base` run commands.
@@ -255,8 +260,7 @@ fn address_family(base: &Base, family: &str) -> String {
 
 /// What originates a prefix.
 fn network(prefix: &str, extras: Extras) -> String {
-    let plain = extras.large_community.is_none() && !extras.our_as;
-    let map = if plain {
+    let map = if extras == Extras::default() {
         String::new()
     } else {
         format!(" route-map of-{prefix}")
@@ -269,11 +273,11 @@ fn route_map(session: Session, prefix: &str, extras: Extras) -> Vec<String> {
     let large = extras
         .large_community
         .map(|[a, b, c]| format!("set large-community {a}:{b}:{c}"));
-    let looped = extras
-        .our_as
-        .then(|| format!("set as-path prepend {}", session.our_asn));
+    let standard = extras.community.map(|[a, b]| format!("set community {a}:{b}"));
+    let behind = extras.our_as.then_some(session.our_asn).or(extras.behind);
+    let prepended = behind.map(|asn| format!("set as-path prepend {asn}"));
     let mut lines = vec![format!("route-map of-{prefix} permit 10")];
-    lines.extend(large.into_iter().chain(looped));
+    lines.extend(standard.into_iter().chain(large).chain(prepended));
     lines.push("exit".to_owned());
     lines
 }
@@ -310,7 +314,16 @@ impl Router for Frr {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let large = text(&path["largeCommunity"]["string"]);
         let clusters = path["clusterList"]["list"].as_array();
+        let standard = text(&path["community"]["string"]);
+        let number = |value: &Value| value.as_u64().and_then(|it| u32::try_from(it).ok());
+        let (local_pref, med) = self
+            .base
+            .session
+            .metrics(number(&path["locPrf"]), number(&path["metric"]));
         Some(Attributes {
+            communities: standard.split_whitespace().map(str::to_owned).collect(),
+            med,
+            local_pref,
             as_path: numbers(&text(&path["aspath"]["string"])),
             large_communities: large.split_whitespace().map(str::to_owned).collect(),
             originator: text(&path["originatorId"]).parse().ok(),

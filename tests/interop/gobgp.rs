@@ -18,6 +18,7 @@ pub(crate) const PROGRAM: Program = Program {
     package: "gobgpd",
     start: |namespace, session, sessions| Box::new(Gobgp::start(namespace, session, sessions)),
     lacks: &[
+        (Feature::Unnumbered, "puts no routes into the kernel by itself"),
         (
             Feature::WeRestartUnderTraffic,
             "puts no routes into the kernel by itself",
@@ -215,7 +216,7 @@ impl Router for Gobgp {
     fn attributes(&self, prefix: &str) -> Option<Attributes> {
         let rib = self.json(&format!("global rib -a {}", family(prefix)));
         let path = self.ours_among(&rib[prefix])?;
-        Some(attributes(path["attrs"].as_array()?))
+        Some(attributes(self.base.session, path["attrs"].as_array()?))
     }
 
     fn announce(&mut self, prefix: &str, extras: Extras) {
@@ -223,10 +224,10 @@ impl Router for Gobgp {
         let large = extras
             .large_community
             .map(|[a, b, c]| format!(" large-community {a}:{b}:{c}"));
-        let looped = extras
-            .our_as
-            .then(|| format!(" aspath {}", self.base.session.our_asn));
-        let more: String = large.into_iter().chain(looped).collect();
+        let standard = extras.community.map(|[a, b]| format!(" community {a}:{b}"));
+        let behind = extras.our_as.then_some(self.base.session.our_asn);
+        let path = behind.or(extras.behind).map(|asn| format!(" aspath {asn}"));
+        let more: String = standard.into_iter().chain(large).chain(path).collect();
         self.rib("add", prefix, &more);
     }
 
@@ -282,19 +283,30 @@ impl Router for Gobgp {
 }
 
 /// Path attributes by their type codes (RFC 4271 §5).
-fn attributes(shown: &[Value]) -> Attributes {
+fn attributes(session: Session, shown: &[Value]) -> Attributes {
     let of = |code: u8| shown.iter().find(|attribute| attribute["type"] == code);
     let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
     let number = |value: &Value| value.as_u64().and_then(|it| u32::try_from(it).ok());
     let segments = list(of(2).map(|it| &it["as_paths"]));
     let large = |it: &Value| format!("{}:{}:{}", it["ASN"], it["LocalData1"], it["LocalData2"]);
     let address = |it: &Value| it.as_str().and_then(|it| it.parse().ok());
+    let (local_pref, med) = session.metrics(
+        of(5).and_then(|it| number(&it["value"])),
+        of(4).and_then(|it| number(&it["metric"])),
+    );
     Attributes {
         as_path: segments
             .iter()
             .flat_map(|it| list(it.get("asns")))
             .filter_map(|it| number(&it))
             .collect(),
+        communities: list(of(8).map(|it| &it["communities"]))
+            .iter()
+            .filter_map(number)
+            .map(|it| format!("{}:{}", it >> 16, it & 0xffff))
+            .collect(),
+        med,
+        local_pref,
         large_communities: list(of(32).map(|it| &it["value"])).iter().map(large).collect(),
         originator: of(9).and_then(|it| address(&it["value"])),
         clusters: list(of(10).map(|it| &it["value"]))

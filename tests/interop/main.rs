@@ -22,9 +22,11 @@ mod matrix;
 mod net;
 mod openbgpd;
 mod ours;
+mod policy;
 mod router;
 mod security;
 mod traffic;
+mod unnumbered;
 
 use std::process::ExitCode;
 
@@ -36,10 +38,22 @@ use crate::matrix::Matrix;
 const AT_ONCE: usize = 8;
 
 /// What only one program, or our own binary, can show.
-const SINGLE: [(&str, fn()); 3] = [
+const SINGLE: [(&str, fn()); 6] = [
+    (
+        "policy::a_leak_of_birds_is_not_used",
+        policy::a_leak_of_birds_is_not_used,
+    ),
     (
         "frr::a_bfd_session_that_their_operator_takes_down_leaves_bgp_alone",
         bfd::a_session_that_their_operator_takes_down_leaves_bgp_alone,
+    ),
+    (
+        "frr::bfd_watches_ipv6_and_link_local_paths",
+        bfd::frr_watches_ipv6_and_link_local_paths,
+    ),
+    (
+        "bird::bfd_watches_ipv6_and_link_local_paths",
+        bfd::bird_watches_ipv6_and_link_local_paths,
     ),
     (
         "binary::kill_nine_and_a_new_start_change_no_route_anywhere",

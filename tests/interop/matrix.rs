@@ -11,7 +11,7 @@ use libtest_mimic::{Arguments, Trial};
 
 use crate::cases;
 use crate::router::Program;
-use crate::{bfd, bird, exabgp, frr, gobgp, openbgpd, security, traffic};
+use crate::{bfd, bird, exabgp, features, frr, gobgp, openbgpd, policy, security, traffic, unnumbered};
 
 /// Set to rewrite the document with what this run measures.
 const WRITE: &str = "MANX_INTEROP_WRITE";
@@ -39,6 +39,13 @@ pub(crate) enum Feature {
     FourOctetAs,
     AsPathLoop,
     LargeCommunities,
+    ImportFilters,
+    PathFilters,
+    ExportFilters,
+    Preference,
+    AsNumbers,
+    LocalAs,
+    AllowedOwnAs,
     RouteRefresh,
     WeReflect,
     TheyReflect,
@@ -53,12 +60,14 @@ pub(crate) enum Feature {
     Bfd,
     Md5,
     Gtsm,
+    ExtendedNextHop,
+    Unnumbered,
 }
 
 /// A feature, what the document calls it, the test's name, and the test.
 type Row = (Feature, &'static str, &'static str, fn(&Program));
 
-const ROWS: [Row; 26] = [
+const ROWS: [Row; 35] = [
     (
         Feature::TheyDial,
         "iBGP, they dial: IPv4 and IPv6 routes come and go",
@@ -130,6 +139,48 @@ const ROWS: [Row; 26] = [
         "large communities pass through us (RFC 8092)",
         "large_communities",
         cases::large_communities,
+    ),
+    (
+        Feature::ImportFilters,
+        "import filters, by community, prefix and length; a change resets nothing",
+        "import",
+        policy::import,
+    ),
+    (
+        Feature::PathFilters,
+        "import filters by AS path",
+        "import_by_path",
+        policy::import_by_path,
+    ),
+    (
+        Feature::ExportFilters,
+        "export filters: they see what is left; a change tells what changed",
+        "export",
+        policy::export,
+    ),
+    (
+        Feature::Preference,
+        "LOCAL_PREF set by a filter",
+        "preference",
+        policy::preference,
+    ),
+    (
+        Feature::AsNumbers,
+        "AS override, and private ASes removed, between two of them",
+        "as_numbers",
+        policy::as_numbers,
+    ),
+    (
+        Feature::LocalAs,
+        "another AS of ours towards them",
+        "local_as",
+        policy::local_as,
+    ),
+    (
+        Feature::AllowedOwnAs,
+        "own AS in their paths, once allowed (RFC 4271 §9.1.2)",
+        "allowed_own_as",
+        policy::allowed_own_as,
     ),
     (
         Feature::RouteRefresh,
@@ -214,6 +265,18 @@ const ROWS: [Row; 26] = [
         "GTSM, whoever dials; not with another TTL (RFC 5082)",
         "gtsm",
         security::gtsm,
+    ),
+    (
+        Feature::ExtendedNextHop,
+        "IPv4 over IPv6 next hop: both sides' routes, and packets pass (RFC 8950)",
+        "extended_next_hop",
+        features::extended_next_hop,
+    ),
+    (
+        Feature::Unnumbered,
+        "unnumbered: we are given an interface, and packets pass (RFC 2545, RFC 8950)",
+        "unnumbered",
+        unnumbered::packets_pass,
     ),
 ];
 

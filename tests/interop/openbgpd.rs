@@ -20,6 +20,8 @@ pub(crate) const PROGRAM: Program = Program {
     package: "openbgpd",
     start: |namespace, session, sessions| Box::new(OpenBgpd::start(namespace, session, sessions)),
     lacks: &[
+        (Feature::ExtendedNextHop, "has none"),
+        (Feature::Unnumbered, "puts no routes into Linux"),
         (
             Feature::Md5,
             "its listener has no key on Linux; it signs what it dials",
@@ -27,6 +29,8 @@ pub(crate) const PROGRAM: Program = Program {
         (Feature::WeRestartUnderTraffic, "puts no routes into Linux"),
         (Feature::TheyRestartUnderTraffic, "puts no routes into Linux"),
         (Feature::AsPathLoop, "puts no AS but its own into a path"),
+        (Feature::PathFilters, "puts no AS but its own into a path"),
+        (Feature::AllowedOwnAs, "puts no AS but its own into a path"),
         (
             Feature::TheyRestart,
             "helps, but never restarts gracefully itself",
@@ -107,9 +111,16 @@ fn configuration(base: &Base) -> String {
         their_asn, their_id, ..
     } = base.session;
     let network = |(prefix, extras): (&str, Extras)| {
+        let standard = extras.community.map(|[a, b]| format!("community {a}:{b} "));
         let large = extras.large_community;
-        let large = large.map(|[a, b, c]| format!(" set large-community {a}:{b}:{c}"));
-        format!("network {prefix}{}\n", large.unwrap_or_default())
+        let large = large.map(|[a, b, c]| format!("large-community {a}:{b}:{c} "));
+        let set: String = standard.into_iter().chain(large).collect();
+        let set = if set.is_empty() {
+            set
+        } else {
+            format!(" set {{ {set}}}")
+        };
+        format!("network {prefix}{set}\n")
     };
     let networks = FAMILIES
         .iter()
@@ -212,7 +223,15 @@ impl Router for OpenBgpd {
             let mut others = path["attributes"].as_array().into_iter().flatten();
             others.find_map(|it| it.get(name)).cloned().unwrap_or_default()
         };
+        let number = |value: &Value| value.as_u64().and_then(|it| u32::try_from(it).ok());
+        let (local_pref, med) = self
+            .base
+            .session
+            .metrics(number(&path["localpref"]), number(&path["metric"]));
         Some(Attributes {
+            communities: list(&path["communities"]),
+            med,
+            local_pref,
             as_path: numbers(&text(&path["aspath"])),
             large_communities: list(&path["large_communities"]),
             originator: text(&more("originator")).parse().ok(),

@@ -261,6 +261,6 @@ fn transport(protection: Option<Protection>) -> Transport {
     }
 }
 
-fn parse(prefix: &str) -> Prefix {
+pub(crate) fn parse(prefix: &str) -> Prefix {
     Prefix::new(prefix.parse::<IpNetwork>().expect("tests write prefixes right"))
 }

@@ -129,9 +129,12 @@ pub(crate) const INTERNAL: Session = Session {
 };
 
 /// What a route of theirs carries beyond what it must.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Extras {
+    pub(crate) community: Option<[u32; 2]>,
     pub(crate) large_community: Option<[u32; 3]>,
+    /// Another AS in its path, behind theirs.
+    pub(crate) behind: Option<u32>,
     /// Our own AS in its path, as if it had been with us before.
     pub(crate) our_as: bool,
 }
@@ -140,8 +143,14 @@ pub(crate) struct Extras {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Attributes {
     pub(crate) as_path: Vec<u32>,
+    /// As `65001:1`.
+    pub(crate) communities: Vec<String>,
     /// As `65001:1:2`.
     pub(crate) large_communities: Vec<String>,
+    /// MULTI_EXIT_DISC; 0 is as good as none.
+    pub(crate) med: Option<u32>,
+    /// LOCAL_PREF, within an AS.
+    pub(crate) local_pref: Option<u32>,
     pub(crate) originator: Option<Ipv4Addr>,
     pub(crate) clusters: Vec<Ipv4Addr>,
 }
@@ -263,6 +272,14 @@ pub(crate) struct Base {
     pub(crate) session: Session,
     pub(crate) sessions: Vec<Ends>,
     pub(crate) announced: BTreeMap<String, Extras>,
+}
+
+impl Session {
+    /// What counts of LOCAL_PREF and MULTI_EXIT_DISC as a program shows them.
+    pub(crate) fn metrics(&self, local_pref: Option<u32>, med: Option<u32>) -> (Option<u32>, Option<u32>) {
+        let internal = self.our_asn == self.their_asn;
+        (local_pref.filter(|_| internal), med.filter(|it| *it != 0))
+    }
 }
 
 impl Base {

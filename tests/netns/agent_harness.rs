@@ -123,6 +123,7 @@ impl Cluster {
             "datastore": {"sqlite": {"path": self.database()}},
             "socket": directory.join("manxd.sock"),
             "stateDir": directory.join("state"),
+            "secretsDir": directory.join("secrets"),
             "http": null,
             "logLevel": "debug",
         });
@@ -148,6 +149,13 @@ impl Node {
         let mut command = units::command(&self.netns, "manxd");
         command.arg("--config").arg(self.directory.join("manxd.yaml"));
         command
+    }
+
+    /// Puts a key of a Secret where the agent finds it.
+    pub(crate) fn set_secret(&self, name: &str, key: &str, value: &str) {
+        let folder = self.directory.join("secrets").join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(key), value).unwrap();
     }
 
     /// Starts the agent.

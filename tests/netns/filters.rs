@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Child;
 use std::time::Duration;
 
+use manx_api::rpc::Method;
 use manx_tests::binaries::program;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -23,13 +24,13 @@ fn becomes(what: &str, holds: impl FnMut() -> bool) {
 }
 
 /// A manx-bgpd in a namespace; killed when dropped.
-struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     folder: tempfile::TempDir,
 }
 
 impl Daemon {
-    fn start(netns: &TestNetns, router_id: Ipv4Addr, rest: &str) -> Self {
+    pub(crate) fn start(netns: &TestNetns, router_id: Ipv4Addr, rest: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut daemon = netns.command(program("manx-bgpd"));
         daemon.arg("--config").arg(folder.path().join("speaker.yaml"));
@@ -46,7 +47,7 @@ impl Daemon {
         fs::write(folder.join("speaker.yaml"), text).unwrap();
     }
 
-    fn reload(&self, router_id: Ipv4Addr, rest: &str) {
+    pub(crate) fn reload(&self, router_id: Ipv4Addr, rest: &str) {
         Self::configure(self.folder.path(), router_id, rest);
         let pid = Pid::from_raw(self.child.id().try_into().unwrap());
         kill(pid, Signal::SIGHUP).unwrap();
@@ -154,8 +155,15 @@ fn a_filter_of_the_mesh_sets_the_metric_of_blocks_in_manxd() {
         &json!({"nodeMeshFilters": ["urgent"]}),
     );
     becomes("the filter's metric is the kernel's", || blocks(" metric 512"));
+    let shown = left.ask(Method::BgpRoutes).unwrap().to_string();
+    assert!(shown.contains("\"priority\":512"), "{shown}");
     cluster.delete(manx_api::Kind::BgpFilter, "urgent");
     becomes("without the filter it is as before", || blocks(" metric 1025"));
-    let flaps = left.log().matches("session is down").count();
-    assert_eq!(flaps, 0, "{}", left.log());
+    let said = |words: &str| left.log().matches(words).count();
+    assert_eq!(
+        (said("session up"), said("session down")),
+        (1, 0),
+        "{}",
+        left.log()
+    );
 }

@@ -10,6 +10,7 @@
 mod agent_harness;
 mod agent_node;
 mod agent_nodes;
+mod bfd;
 mod filters;
 mod harness;
 mod lab_harness;
@@ -18,7 +19,9 @@ mod lab_routers;
 mod lab_up;
 mod links;
 mod namespaces;
+mod passwords;
 mod pods;
 mod routes;
 mod security;
 mod units;
+mod unnumbered;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
 
+use manx_bgp::bfd::SessionSnapshot;
 use manx_bgp::transport::{AoAlgorithm, AoKey, Authentication, Distance, Secret};
 use manx_bgp::{Config, PeerConfig, PeerKey, PeerSnapshot, Prefix, RangeConfig, State, Transport};
 use manx_bgpd::{Events, Handle, Options};
@@ -108,7 +109,7 @@ impl Speaker {
             .unwrap()
     }
 
-    fn up(&self, address: IpAddr) -> bool {
+    pub(crate) fn up(&self, address: IpAddr) -> bool {
         let peers = self.runtime.block_on(self.handle.peers());
         peers
             .iter()
@@ -119,8 +120,13 @@ impl Speaker {
         self.runtime.block_on(self.handle.originate(prefix));
     }
 
-    fn learned(&self) -> usize {
+    pub(crate) fn learned(&self) -> usize {
         self.runtime.block_on(self.handle.paths()).len()
+    }
+
+    /// The paths that BFD watches.
+    pub(crate) fn bfd(&self) -> Vec<SessionSnapshot> {
+        self.runtime.block_on(self.handle.bfd_sessions())
     }
 
     /// Ends as kill -9 ends a process.

@@ -7,6 +7,7 @@ mod corpus;
 #[path = "../fuzz/src/speakers.rs"]
 #[expect(unreachable_pub, reason = "the fuzz package publishes it")]
 mod fuzz;
+mod laws;
 mod mesh;
 mod model;
 mod network;

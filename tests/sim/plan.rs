@@ -5,8 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use manx_bgp::{Config, Family, Input, PeerConfig, Prefix};
+use manx_bgp::wire::Role;
+use manx_bgp::{AddPathConfig, Config, Family, Input, PeerConfig, Prefix, RoleConfig};
 
+use crate::laws::{Code, Way};
 use crate::network::{ASN, Network, Node, block, config, peer};
 
 /// A network as it is wanted.
@@ -18,6 +20,10 @@ pub(crate) struct Plan {
     pub(crate) peers: Vec<BTreeMap<Node, PeerConfig>>,
     /// What each speaker originates.
     pub(crate) origins: Vec<BTreeSet<Prefix>>,
+    /// What stands behind the filters of sessions: of whom, with whom, which way.
+    pub(crate) laws: BTreeMap<(Node, Node, Way), Code>,
+    /// Who has been told to drain whose session, and keeps it away.
+    pub(crate) drained: BTreeSet<(Node, Node)>,
 }
 
 /// Where speaker `node` is, in IPv6: its next hop for IPv6 prefixes on sessions over IPv4.
@@ -40,6 +46,8 @@ impl Plan {
             origins: (0..count)
                 .map(|node| [block(node), block_v6(node)].into())
                 .collect(),
+            laws: BTreeMap::new(),
+            drained: BTreeSet::new(),
         }
     }
 
@@ -65,6 +73,34 @@ impl Plan {
     /// Changes how `node` treats its peer `with`.
     pub(crate) fn treats(&mut self, node: Node, with: Node, change: impl FnOnce(&mut PeerConfig)) {
         change(self.peers[node].get_mut(&with).expect("a peer"));
+    }
+
+    /// Gives `node` laws for its peer `with`; the settings that they come to, if it knows that peer.
+    pub(crate) fn enact(&mut self, node: Node, with: Node, way: Way, code: Code) -> Option<PeerConfig> {
+        let settings = self.peers[node].get_mut(&with)?;
+        let policy = match way {
+            Way::In => &mut settings.import,
+            Way::Out => &mut settings.export,
+        };
+        *policy = code.policy();
+        let settings = settings.clone();
+        self.laws.insert((node, with, way), code);
+        Some(settings)
+    }
+
+    /// Lets two peers of different ASes say what they are to each other (RFC 9234).
+    pub(crate) fn relate(&mut self, a: Node, b: Node, role: Role) {
+        let other = match role {
+            Role::Provider => Role::Customer,
+            Role::Customer => Role::Provider,
+            Role::RouteServer => Role::RouteServerClient,
+            Role::RouteServerClient => Role::RouteServer,
+            Role::Peer | Role::Unassigned(_) => role,
+        };
+        for (node, with, role) in [(a, b, role), (b, a, other)] {
+            let role = Some(RoleConfig { role, strict: true });
+            self.treats(node, with, |peer| peer.features.role = role);
+        }
     }
 
     /// Every pair of peers, once.
@@ -103,6 +139,33 @@ impl Plan {
                 for client in first + 2..first + size {
                     plan.client(reflector, client);
                 }
+            }
+        }
+        plan
+    }
+
+    /// Two reflectors of one cluster, which tell their clients of all paths (RFC 7911).
+    pub(crate) fn hub(clients: usize, seed: u64) -> Self {
+        let mut plan = Self::new(2 + clients, seed);
+        plan.link(0, 1);
+        let several = |receive, send| {
+            let of = move |family| AddPathConfig {
+                family,
+                receive,
+                send,
+            };
+            Family::ALL.map(of).to_vec()
+        };
+        for reflector in [0, 1] {
+            plan.speakers[reflector].cluster_id = Some(Ipv4Addr::new(1, 0, 0, 1));
+            for client in 2..2 + clients {
+                plan.client(reflector, client);
+                plan.treats(reflector, client, |peer| {
+                    peer.features.add_path = several(false, usize::MAX);
+                });
+                plan.treats(client, reflector, |peer| {
+                    peer.features.add_path = several(true, 0)
+                });
             }
         }
         plan

@@ -251,7 +251,14 @@ fn peers() {
         "tor",
         json!({"peerIP": "192.0.2.1", "asNumber": 64512, "node": "node-1"}),
     );
-    for bad in ["0.0.0.0", "::", "224.0.0.1", "255.255.255.255", "192.0.2.1:0"] {
+    for bad in [
+        "0.0.0.0",
+        "::",
+        "224.0.0.1",
+        "255.255.255.255",
+        "192.0.2.1:0",
+        "::ffff:192.0.2.1",
+    ] {
         refused(&peer, "/spec/peerIP", &[json!(bad)], "spec.peerIP");
     }
     refused(&peer, "/spec/asNumber", &[json!(0)], "spec.asNumber");
@@ -297,6 +304,29 @@ fn peers() {
     assert_eq!(validate(&changed(&peer, &selected)), []);
 }
 
+/// Each of these settings is right by itself.
+#[test]
+fn settings_of_peers_that_contradict_each_other() {
+    let with = |spec: Value| base("BGPPeer", "tor", spec);
+    let far =
+        with(json!({"peerIP": "192.0.2.1", "asNumber": 64512, "ttlSecurity": 3, "bfd": {"multihop": true}}));
+    refused(&far, "/spec/bfd", &[json!({})], "spec.bfd.multihop");
+    refused(&far, "/spec/ttlSecurity", &[json!(1)], "spec.bfd.multihop");
+    accepted(&far, "/spec/bfd", &[Value::Null]);
+    let limited = with(json!({"peerIP": "192.0.2.1", "asNumber": 64512, "maxPrefixes": {"ipv4": 100}}));
+    let unlimited = [json!({}), json!({"action": "Warn"})];
+    refused(&limited, "/spec/maxPrefixes", &unlimited, "spec.maxPrefixes");
+    let restless = json!({"ipv6": 1, "action": "Restart", "restartAfter": 0});
+    refused(
+        &limited,
+        "/spec/maxPrefixes",
+        &[restless],
+        "spec.maxPrefixes.restartAfter",
+    );
+    let nodes = with(json!({"peerSelector": "has(reflector)"}));
+    refused(&nodes, "/spec/passive", &[json!(true)], "spec.passive");
+}
+
 #[test]
 fn peers_are_an_address_or_nodes() {
     let peer = base(
@@ -315,6 +345,49 @@ fn peers_are_an_address_or_nodes() {
     assert_eq!(validate(&changed(&nodes, &[])), []);
     refused(&nodes, "/spec/asNumber", &[json!(64512)], "spec.asNumber");
     refused(&nodes, "/spec/peerSelector", &[Value::Null], "spec.peerIP");
+}
+
+#[test]
+fn peers_on_links_have_an_interface() {
+    let found = base("BGPPeer", "leaf", json!({"interface": "swp1"}));
+    assert_eq!(validate(&changed(&found, &[])), []);
+    accepted(&found, "/spec/asNumber", &[json!(65000)]);
+    accepted(
+        &found,
+        "/spec/peerIP",
+        &[json!("fe80::1"), json!("[fe80::1]:1179")],
+    );
+    accepted(&found, "/spec/ttlSecurity", &[json!(1)]);
+    accepted(&found, "/spec/bfd", &[json!({})]);
+    for (field, value) in [
+        ("interface", json!("a/b")),
+        ("interface", json!("")),
+        ("interface", json!("abcdefghijklmnop")),
+        ("asNumber", json!(0)),
+        ("peerIP", json!("192.0.2.1")),
+        ("peerSelector", json!("has(rack)")),
+        ("ttlSecurity", json!(2)),
+    ] {
+        let pointer = format!("/spec/{field}");
+        refused(&found, &pointer, &[value], &format!("spec.{field}"));
+    }
+    refused(
+        &found,
+        "/spec/bfd",
+        &[json!({"multihop": true})],
+        "spec.bfd.multihop",
+    );
+    refused(&found, "/spec/interface", &[Value::Null], "spec.peerIP");
+    let lost = [
+        ("/spec/interface", Value::Null),
+        ("/spec/peerIP", json!("fe80::1")),
+        ("/spec/asNumber", json!(65000)),
+    ];
+    let problems = validate(&changed(&found, &lost));
+    assert!(
+        problems.len() == 1 && problems[0].message.contains("spec.interface"),
+        "{problems:?}"
+    );
 }
 
 #[test]

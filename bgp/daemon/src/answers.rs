@@ -34,7 +34,7 @@ pub(crate) struct Answers {
 impl Answer for Answers {
     async fn answer(&self, request: Request) -> Result<Value, RpcError> {
         match request.method {
-            Method::BgpPeers => value(&show::peers(&self.handle, &self.node, |_| ORIGIN).await),
+            Method::BgpPeers => value(&show::peers(&self.handle, &self.node, |_, _| ORIGIN).await),
             Method::BgpRoutes => value(&show::paths(&self.handle, &self.node).await),
             Method::BgpExplain => {
                 let ExplainCall { prefix } = params(&request)?;

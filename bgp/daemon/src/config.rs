@@ -2,12 +2,18 @@
 //!
 //! A mistake is reported once, with its place and with what would be right, and nothing is started.
 
+mod bfd;
 mod dynamic;
 mod features;
 mod handling;
+mod mistakes;
+mod monitoring;
+mod place;
+mod sense;
 mod transport;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::{NonZeroU8, NonZeroU16};
 use std::path::PathBuf;
@@ -18,19 +24,23 @@ use ipnetwork::IpNetwork;
 use manx_bgp::filter::{Chain, Filter};
 use manx_bgp::transport::Secret;
 use manx_bgp::{
-    ANY_EXTERNAL_AS, BfdConfig, Config, Family, NextHopMode, PeerConfig, PeerKey, Policy, Prefix, RangeConfig,
+    ANY_EXTERNAL_AS, Config, Family, NextHopMode, PeerConfig, PeerKey, Policy, Prefix, RangeConfig,
 };
-use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{Error as _, IntoDeserializer as _, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Error as _, IntoDeserializer as _, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_saphyr::{DefaultMessageFormatter, MessageFormatter as _};
 
+pub use self::bfd::BfdSettings;
 pub use self::dynamic::DynamicNeighbor;
 pub use self::features::{AddPathSettings, RoleName, Unusable};
 pub use self::handling::{ActionName, MaxPrefix, Misfit};
+pub use self::monitoring::Collector;
+use self::place::Place;
+pub use self::place::{Address, Nowhere};
+pub use self::sense::Nonsense;
 pub use self::transport::{AlgorithmName, Contradiction, TcpAoKey};
-use crate::Options;
 use crate::filters::FilterSettings;
+use crate::{LinkKey, LinkPeer, Options};
 
 const BGP_PORT: u16 = 179;
 
@@ -84,15 +94,19 @@ pub struct Settings {
     /// Filters that neighbours' `import` and `export` name.
     #[serde(default)]
     pub filters: Vec<FilterSettings>,
+    /// Monitoring stations (RFC 7854).
+    #[serde(default)]
+    pub bmp: Vec<Collector>,
 }
 
 /// A peer.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Neighbor {
-    /// `192.0.2.1`, `192.0.2.1:1179`, `2001:db8::1` or `[2001:db8::1]:1179`. Port 179 by default.
-    #[serde(deserialize_with = "address")]
-    pub address: SocketAddr,
+    /// `192.0.2.1`, `192.0.2.1:1179`, `2001:db8::1`, `[2001:db8::1]:1179`, `fe80::1%eth0` or `[fe80::1%eth0]:1179`.
+    /// Port 179 by default. Without it, the neighbor is whoever is found on `interface`.
+    #[serde(default, deserialize_with = "place::address")]
+    pub address: Option<Address>,
     /// The peer's AS, not 0; `internal` for ours, `external` for any other, which its OPEN names.
     #[serde(deserialize_with = "peer_asn")]
     pub asn: PeerAs,
@@ -139,7 +153,7 @@ pub struct Neighbor {
     #[serde(default, deserialize_with = "policy")]
     pub export: Option<PolicySetting>,
     /// Watch the path by BFD (RFC 5880): how, or `true` for the defaults. Default `false`.
-    #[serde(default, deserialize_with = "bfd")]
+    #[serde(default, deserialize_with = "bfd::bfd")]
     pub bfd: Option<BfdSettings>,
     /// Sign all segments with this (TCP MD5, RFC 2385): 1 to 80 octets.
     #[serde(default, deserialize_with = "transport::password")]
@@ -158,7 +172,8 @@ pub struct Neighbor {
     /// `ttlSecurity`.
     #[serde(default)]
     pub multihop: Option<NonZeroU8>,
-    /// The interface that all packets pass. Default: any.
+    /// The interface that all packets pass. Default: that of a link-local address, or any. Without `address`: where the
+    /// neighbor is found by its router advertisements.
     #[serde(default)]
     pub interface: Option<String>,
     /// Offer messages of up to 65,535 octets (RFC 8654). Default true.
@@ -217,35 +232,8 @@ pub enum PeerAs {
     External,
 }
 
-/// How BFD watches the path to a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct BfdSettings {
-    /// The peer is several hops away (RFC 5883). Default false: it is on our link.
-    pub multihop: bool,
-    /// Milliseconds between our packets at least, 10 to 60000. Default 300.
-    #[serde(deserialize_with = "interval")]
-    pub min_tx: u16,
-    /// Milliseconds between the peer's at least, 10 to 60000. Default 300.
-    #[serde(deserialize_with = "interval")]
-    pub min_rx: u16,
-    /// The path is down after this many intervals of silence, 1 to 255. Default 3.
-    pub multiplier: NonZeroU8,
-}
-
-impl Default for BfdSettings {
-    fn default() -> Self {
-        Self {
-            multihop: false,
-            min_tx: 300,
-            min_rx: 300,
-            multiplier: NonZeroU8::MIN.saturating_add(2),
-        }
-    }
-}
-
 /// A family, as the file names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FamilyName {
     /// IPv4 unicast.
@@ -289,6 +277,22 @@ pub enum ConfigError {
     /// Two neighbours have one address.
     #[error("the neighbor {0} is listed twice: keep one of the two")]
     Twice(String),
+    /// Two collectors have one address.
+    #[error("the collector {0} is listed twice: keep one of the two")]
+    CollectorTwice(String),
+    /// An unnumbered neighbour is whoever is on the link.
+    #[error(
+        "the interface {0} has a neighbor without an address, and others: give each of them its address, or keep one"
+    )]
+    Crowded(String),
+    /// A neighbour is nowhere.
+    #[error("neighbor {number}: {nowhere}")]
+    Nowhere {
+        /// Its place in the list, from 1.
+        number: usize,
+        /// What is wrong.
+        nowhere: Nowhere,
+    },
     /// Two filters have one name.
     #[error("the filter '{0}' is listed twice: give one of the two another name")]
     FilterTwice(String),
@@ -318,6 +322,14 @@ pub enum ConfigError {
         /// What.
         unusable: Unusable,
     },
+    /// Settings cannot be meant as they are written.
+    #[error("{}{nonsense}", neighbor.as_ref().map(|it| format!("neighbor {it}: ")).unwrap_or_default())]
+    Nonsense {
+        /// Whose, unless it is the file's.
+        neighbor: Option<String>,
+        /// What.
+        nonsense: Nonsense,
+    },
     /// A neighbour's settings contradict each other.
     #[error("neighbor {neighbor}: {contradiction}")]
     Contradiction {
@@ -334,7 +346,8 @@ impl Settings {
     /// # Errors
     /// The first mistake, with its place.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let settings: Self = serde_saphyr::from_str(text).map_err(|error| explain(&error))?;
+        let settings: Self = serde_saphyr::from_str(text).map_err(|error| mistakes::explain(&error))?;
+        settings.check_places()?;
         let mut seen = BTreeSet::new();
         for (name, neighbor) in settings.all_neighbors() {
             transport::check(neighbor).map_err(|contradiction| ConfigError::Contradiction {
@@ -354,16 +367,21 @@ impl Settings {
             }
         }
         settings.check_filters()?;
-        Ok(settings)
+        sense::check(&settings)
+            .map_err(|(neighbor, nonsense)| ConfigError::Nonsense { neighbor, nonsense })?;
+        let mut collectors = BTreeSet::new();
+        match settings.bmp.iter().find(|it| !collectors.insert(&it.address)) {
+            Some(again) => Err(ConfigError::CollectorTwice(again.address.clone())),
+            None => Ok(settings),
+        }
     }
 
-    /// Every filter has a name of its own, and every name a filter.
     /// Settings of neighbours and of ranges, with what each is called.
     fn all_neighbors(&self) -> impl Iterator<Item = (String, &Neighbor)> {
         let single = self
             .neighbors
             .iter()
-            .map(|neighbor| (neighbor.address.ip().to_string(), neighbor));
+            .filter_map(|neighbor| Some((place::place(neighbor).ok()?.to_string(), neighbor)));
         let ranges = self
             .dynamic_neighbors
             .iter()
@@ -371,6 +389,25 @@ impl Settings {
         single.chain(ranges)
     }
 
+    /// Every neighbour is somewhere, and nobody else where one is that has no address.
+    fn check_places(&self) -> Result<(), ConfigError> {
+        let mut links: BTreeMap<Arc<str>, Vec<LinkKey>> = BTreeMap::new();
+        for (number, neighbor) in (1..).zip(&self.neighbors) {
+            let place = place::place(neighbor).map_err(|nowhere| ConfigError::Nowhere { number, nowhere })?;
+            if let Place::OnLink(key) = place {
+                links.entry(key.interface.clone()).or_default().push(key);
+            }
+        }
+        let unnumbered = |key: &LinkKey| key.address.is_none();
+        let crowded = links
+            .iter()
+            .find(|(_, keys)| keys.iter().any(unnumbered) && !keys.iter().all(unnumbered));
+        crowded.map_or(Ok(()), |(interface, _)| {
+            Err(ConfigError::Crowded(interface.to_string()))
+        })
+    }
+
+    /// Every filter has a name of its own, and every name a filter.
     fn check_filters(&self) -> Result<(), ConfigError> {
         let mut known = BTreeSet::new();
         if let Some(again) = self
@@ -428,11 +465,29 @@ impl Settings {
         same.into_iter().find(|(_, same)| !same).map(|(field, _)| field)
     }
 
-    /// The peers as the speaker takes them.
+    /// The peers as the speaker takes them, but for those on links.
     pub fn peers(&self) -> impl Iterator<Item = PeerConfig> {
-        self.neighbors
-            .iter()
-            .map(|neighbor| neighbor.peer(self.asn, &self.filters))
+        self.placed().filter_map(|(place, config)| match place {
+            Place::Anywhere(_) => Some(config),
+            Place::OnLink(_) => None,
+        })
+    }
+
+    /// The peers on links.
+    pub fn link_peers(&self) -> impl Iterator<Item = LinkPeer> {
+        self.placed().filter_map(|(place, config)| match place {
+            Place::Anywhere(_) => None,
+            Place::OnLink(key) => Some(LinkPeer { key, config }),
+        })
+    }
+
+    fn placed(&self) -> impl Iterator<Item = (Place, PeerConfig)> {
+        let placed = |neighbor: &Neighbor| {
+            let place = place::place(neighbor).ok()?;
+            let config = neighbor.peer(place.key(), self.asn, &self.filters);
+            Some((place, config))
+        };
+        self.neighbors.iter().filter_map(placed)
     }
 
     /// The ranges as the speaker takes them.
@@ -444,7 +499,7 @@ impl Settings {
 }
 
 impl Neighbor {
-    fn peer(&self, our_asn: u32, filters: &[FilterSettings]) -> PeerConfig {
+    fn peer(&self, key: PeerKey, our_asn: u32, filters: &[FilterSettings]) -> PeerConfig {
         let asn = match self.asn {
             PeerAs::Number(asn) => asn,
             PeerAs::Internal => our_asn,
@@ -460,11 +515,8 @@ impl Neighbor {
             None => default.clone(),
         };
         PeerConfig {
-            key: PeerKey {
-                address: self.address.ip(),
-                scope: 0,
-            },
-            port: self.address.port(),
+            key,
+            port: self.address.as_ref().map_or(BGP_PORT, |address| address.port),
             asn,
             local_address: self.local_address,
             next_hop_v4: self.next_hop_v4,
@@ -495,14 +547,12 @@ impl Neighbor {
     }
 }
 
-impl BfdSettings {
-    fn config(self) -> BfdConfig {
-        BfdConfig {
-            multihop: self.multihop,
-            min_tx: Duration::from_millis(self.min_tx.into()),
-            min_rx: Duration::from_millis(self.min_rx.into()),
-            multiplier: self.multiplier,
-        }
+impl fmt::Display for FamilyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        })
     }
 }
 
@@ -551,44 +601,6 @@ impl PolicyName {
     }
 }
 
-/// Serde's error in the user's words: unknown names get the nearest known one.
-fn explain(error: &serde_saphyr::Error) -> ConfigError {
-    let error = error.without_snippet();
-    let (line, column) = error
-        .location()
-        .map_or((1, 1), |place| (place.line(), place.column()));
-    // Any other kind of error says what is wrong by itself.
-    let message = if let serde_saphyr::Error::SerdeUnknownField { field, expected, .. } = error {
-        unknown("field", field, expected)
-    } else if let serde_saphyr::Error::SerdeUnknownVariant {
-        variant, expected, ..
-    } = error
-    {
-        unknown("value", variant, expected)
-    } else {
-        DefaultMessageFormatter.format_message(error).into_owned()
-    };
-    ConfigError::Syntax {
-        line,
-        column,
-        message,
-    }
-}
-
-fn unknown(what: &str, found: &str, expected: &[&str]) -> String {
-    let list = expected.join(", ");
-    let lower = found.to_lowercase();
-    let near = |name: &&&str| strsim::damerau_levenshtein(&name.to_lowercase(), &lower);
-    match expected
-        .iter()
-        .min_by_key(near)
-        .filter(|name| near(name) <= 1 + found.len() / 4)
-    {
-        Some(name) => format!("unknown {what} '{found}'; did you mean '{name}'?"),
-        None => format!("unknown {what} '{found}'; possible here: {list}"),
-    }
-}
-
 fn everywhere() -> Vec<SocketAddr> {
     vec![
         (Ipv4Addr::UNSPECIFIED, BGP_PORT).into(),
@@ -615,9 +627,10 @@ fn graceful_restart_default() -> Option<u16> {
 
 fn asn<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     match u32::deserialize(deserializer)? {
-        0 => Err(D::Error::custom(
-            "AS 0 is reserved (RFC 7607): write 1 to 4294967295",
-        )),
+        reserved @ (0 | 23_456 | 65_535 | u32::MAX) => Err(D::Error::custom(format!(
+            "AS {reserved} is reserved (RFC 6793, RFC 7300, RFC 7607): private ones are 64512 to 65534 and 4200000000 to \
+             4294967294"
+        ))),
         asn => Ok(asn),
     }
 }
@@ -628,7 +641,7 @@ fn peer_asn<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PeerAs, D::Err
     impl Visitor<'_> for As {
         type Value = PeerAs;
 
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an AS from 1 to 4294967295, internal or external")
         }
 
@@ -689,7 +702,7 @@ fn policy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PolicySet
     impl<'de> Visitor<'de> for Setting {
         type Value = PolicySetting;
 
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("accept, reject, or a list of names of filters")
         }
 
@@ -703,19 +716,6 @@ fn policy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PolicySet
     }
 
     deserializer.deserialize_any(Setting).map(Some)
-}
-
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let address = text
-        .parse::<IpAddr>()
-        .map(|ip| SocketAddr::new(ip, BGP_PORT))
-        .or_else(|_| text.parse());
-    address.map_err(|_| {
-        D::Error::custom(format!(
-            "'{text}' is not a peer's address: write 192.0.2.1, 192.0.2.1:1179, 2001:db8::1 or [2001:db8::1]:1179"
-        ))
-    })
 }
 
 fn hold_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
@@ -745,7 +745,7 @@ fn graceful_restart<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
     impl Visitor<'_> for Time {
         type Value = Option<u16>;
 
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(f, "true, false, or seconds from 0 to {MAX_RESTART_TIME}")
         }
 
@@ -764,42 +764,11 @@ fn graceful_restart<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
     deserializer.deserialize_any(Time)
 }
 
-fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
-    match u16::deserialize(deserializer)? {
-        milliseconds @ 10..=60_000 => Ok(milliseconds),
-        other => Err(D::Error::custom(format!(
-            "an interval of {other} ms is not possible: write 10 to 60000"
-        ))),
-    }
-}
-
-fn bfd<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BfdSettings>, D::Error> {
-    struct Settings;
-
-    impl<'de> Visitor<'de> for Settings {
-        type Value = Option<BfdSettings>;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("true, false, or multihop, minTx, minRx and multiplier")
-        }
-
-        fn visit_bool<E>(self, watched: bool) -> Result<Self::Value, E> {
-            Ok(watched.then(BfdSettings::default))
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-            BfdSettings::deserialize(MapAccessDeserializer::new(map)).map(Some)
-        }
-    }
-
-    deserializer.deserialize_any(Settings)
-}
-
 #[cfg(test)]
 mod tests {
-    use manx_bgp::Transport;
     use manx_bgp::filter::{Action, Match, Operation, Operator, PeerType, Range, Rule};
     use manx_bgp::transport::Distance;
+    use manx_bgp::{BfdConfig, Transport};
 
     use manx_bgp::{AddPathConfig, Features, Handling, LimitAction, PathLimit};
 
@@ -826,7 +795,11 @@ mod tests {
         let text = r#"{"asn": 1, "routerId": "1.1.1.1", "neighbors": [{"address": "::1", "asn": 2}]}"#;
         assert_eq!(
             Settings::parse(text).unwrap().neighbors[0].address,
-            "[::1]:179".parse().unwrap()
+            Some(Address {
+                ip: "::1".parse().unwrap(),
+                port: 179,
+                zone: None,
+            })
         );
     }
 
@@ -838,17 +811,16 @@ shutdownCommunication: back at noon
 routes: [10.0.0.0/24, \"fd00::/64\"]
 neighbors:
 - address: 192.0.2.2:1179
-  asn: 64512
+  asn: 65001
   localAddress: 192.0.2.1
   nextHopV4: 192.0.2.1
   nextHopV6: 2001:db8::1
   passive: true
-  routeReflectorClient: true
   holdTime: 9
   minHoldTime: 6
   gracefulRestart: 30
   longLivedGracefulRestart: 7200
-  families: [ipv6]
+  families: [ipv6, ipv4]
   nextHopSelf: true
   localAs: 64999
   allowOwnAs: 2
@@ -859,6 +831,7 @@ neighbors:
   asOverride: true
   removePrivateAs: true
   maxPrefix: {{ipv4: 1000, warnPercent: 90, action: restart, restartAfter: 30}}
+  import: accept
   export: reject
   bfd: {{multihop: true, minTx: 50, multiplier: 5}}
   ttlSecurity: 2
@@ -877,15 +850,15 @@ neighbors:
                 scope: 0,
             },
             port: 1179,
-            asn: 64512,
+            asn: 65001,
             local_address: Some("192.0.2.1".parse().unwrap()),
             next_hop_v4: Some("192.0.2.1".parse().unwrap()),
             next_hop_v6: Some("2001:db8::1".parse().unwrap()),
             passive: true,
             hold_time: Duration::from_secs(9),
             min_hold_time: Duration::from_secs(6),
-            families: vec![Family::Ipv6Unicast],
-            route_reflector_client: true,
+            families: vec![Family::Ipv6Unicast, Family::Ipv4Unicast],
+            route_reflector_client: false,
             graceful_restart: Some(Duration::from_secs(30)),
             long_lived_graceful_restart: Some(Duration::from_secs(7200)),
             next_hop: NextHopMode::SelfAddress,
@@ -904,11 +877,13 @@ neighbors:
             features: Features {
                 extended_messages: false,
                 extended_next_hop: Some(true),
-                add_path: vec![AddPathConfig {
-                    family: Family::Ipv6Unicast,
-                    receive: true,
-                    send: 4,
-                }],
+                add_path: [Family::Ipv6Unicast, Family::Ipv4Unicast]
+                    .map(|family| AddPathConfig {
+                        family,
+                        receive: true,
+                        send: 4,
+                    })
+                    .to_vec(),
                 role: None,
             },
             handling: Handling {
@@ -1140,6 +1115,22 @@ neighbors:
             (
                 "asn: 1\nrouterID: 1.1.1.1".to_owned(),
                 "2:1: unknown field 'routerID'; did you mean 'routerId'?",
+            ),
+            (
+                format!("{MINIMAL}bmp: [{{address: 192.0.2.9}}]"),
+                "3:17: '192.0.2.9' is not where a collector listens: write 192.0.2.9:11019",
+            ),
+            (
+                format!("{MINIMAL}bmp: [{{address: '[::1]:0'}}]"),
+                "is not where a collector listens",
+            ),
+            (
+                format!("{MINIMAL}bmp: [{{address: 'a:1', name: ''}}]"),
+                "a name of 0 octets is not possible: write 1 to 255",
+            ),
+            (
+                format!("{MINIMAL}bmp: [{{address: 'a.b:1'}}, {{address: 'a.b:1', name: c}}]"),
+                "the collector a.b:1 is listed twice",
             ),
             (
                 neighbor("import: [none]"),

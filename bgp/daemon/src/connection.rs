@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::driver::Job;
 use crate::inbox::{Inbox, Share};
 
 /// How many chunks leave in one write.
@@ -226,7 +227,7 @@ impl Reader {
         }
         loop {
             let context = self.context.borrow().clone();
-            let (mut faults, mut room) = (Vec::new(), None);
+            let (mut faults, mut room, mut open) = (Vec::new(), None, None);
             let message = match wire::frame(&mut self.buffer, context.max_message) {
                 Ok(Some(frame)) => {
                     room = self.inbox.room(&self.share, frame.len()).await;
@@ -235,7 +236,11 @@ impl Reader {
                         complaints.log(stream, &problem, action);
                         faults.push(Fault::new(&problem, action));
                     };
-                    (self.decode)(&frame, &context, &mut report)
+                    let message = (self.decode)(&frame, &context, &mut report);
+                    // A copy: what is kept shall not keep all that was read with it.
+                    let opens = matches!(message, Ok(Message::Open(_)));
+                    open = opens.then(|| Bytes::copy_from_slice(&frame));
+                    message
                 }
                 Ok(None) => {
                     self.fill().await?;
@@ -243,12 +248,15 @@ impl Reader {
                 }
                 Err(error) => Err(error),
             };
-            let opens = matches!(message, Ok(Message::Open(_)));
+            let opens = open.is_some();
             let last = message.is_err();
             let message = message.map_err(|error| {
                 tracing::debug!(conn = ?self.conn, %error, "the peer broke the protocol");
                 error.into()
             });
+            if let Some(open) = open {
+                self.inbox.send(Job::Opened(self.conn, open)).await;
+            }
             if !faults.is_empty() {
                 let conn = self.conn;
                 self.inbox.tell(Input::Faulty { conn, faults }).await;
@@ -279,7 +287,6 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::driver::Job;
 
     /// A connection served with `decode`, the peer's end, and what reaches the driver.
     async fn served(decode: Decode) -> (Link, TcpStream, mpsc::Receiver<Job>) {
@@ -293,9 +300,12 @@ mod tests {
     }
 
     async fn next_input(jobs: &mut mpsc::Receiver<Job>) -> Input {
-        match timeout(Duration::from_secs(30), jobs.recv()).await.unwrap() {
-            Some(Job::Input(input, _)) => *input,
-            other => panic!("not an input: {other:?}"),
+        loop {
+            match timeout(Duration::from_secs(30), jobs.recv()).await.unwrap() {
+                Some(Job::Input(input, _)) => return *input,
+                Some(Job::Opened(ConnId(7), _)) => {}
+                other => panic!("not an input: {other:?}"),
+            }
         }
     }
 

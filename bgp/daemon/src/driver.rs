@@ -6,11 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use manx_bgp::bfd::{SessionConfig, SessionSnapshot};
 use manx_bgp::explain::Explanation;
 use manx_bgp::{
     BfdConfig, Choice, Config, ConnId, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot,
-    Prefix, RangeConfig, RangeSnapshot, Speaker, Transport,
+    Prefix, RangeConfig, RangeSnapshot, SessionEnd, Speaker, Transport,
 };
 use socket2::{SockRef, Socket};
 use tokio::net::{TcpListener, TcpStream};
@@ -21,11 +22,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::bfd::{Change, Watch};
+use crate::bmp::{self, Monitor, Opening};
+use crate::config::Collector;
 use crate::connection::{self, Link};
+use crate::discovery::Discovery;
 use crate::guard::Guard;
 use crate::handle::{Event, Events, Handle};
 use crate::inbox::{Inbox, JOBS, Room};
 use crate::interfaces::Interfaces;
+use crate::links::{LinkKey, LinkPeer, LinkSnapshot, Links, News};
 use crate::places::{Places, Whose};
 use crate::sockets;
 
@@ -54,11 +59,19 @@ pub(crate) enum Job {
     Input(Box<Input>, Option<Room>),
     Accepted(TcpStream),
     Dialled(ConnId, io::Result<TcpStream>),
+    Link(News),
+    SetLinkPeer(Box<LinkPeer>),
+    RemoveLinkPeer(LinkKey),
+    AllPeers(oneshot::Sender<(Vec<PeerSnapshot>, Vec<LinkSnapshot>)>),
     Peers(oneshot::Sender<Vec<PeerSnapshot>>),
     Paths(oneshot::Sender<Vec<PathSnapshot>>),
     Ranges(oneshot::Sender<Vec<RangeSnapshot>>),
     Explain(Prefix, oneshot::Sender<Option<Explanation>>),
     Bfd(oneshot::Sender<Vec<SessionSnapshot>>),
+    /// A peer's OPEN, before what it means comes.
+    Opened(ConnId, Bytes),
+    Collectors(Vec<Collector>),
+    Monitoring(bmp::Request),
     DrainAll(Duration, String, oneshot::Sender<()>),
     Shutdown(oneshot::Sender<()>),
 }
@@ -86,8 +99,11 @@ pub(crate) fn spawn(
         places: Places::default(),
         inbox: inbox.clone(),
         watch: Watch::default(),
+        monitor: Monitor::default(),
         guard,
         ranges: BTreeMap::new(),
+        peers_on_links: Links::default(),
+        discovery: Discovery::new(inbox.clone()),
         drained: Vec::new(),
         interfaces: Interfaces::default(),
         pending: Pending::default(),
@@ -133,6 +149,7 @@ struct Open {
     peer: PeerKey,
     /// The socket of one that is signed: its key may change.
     socket: Option<Socket>,
+    opening: Opening,
 }
 
 #[derive(Debug)]
@@ -148,9 +165,13 @@ struct Driver {
     places: Places,
     inbox: Inbox,
     watch: Watch,
+    monitor: Monitor,
     guard: Guard,
     /// How the peers of a range are watched.
     ranges: BTreeMap<Prefix, Option<BfdConfig>>,
+    /// Neighbours that are known by interface.
+    peers_on_links: Links,
+    discovery: Discovery,
     /// Who waits for all peers to be drained.
     drained: Vec<oneshot::Sender<()>>,
     interfaces: Interfaces,
@@ -161,7 +182,12 @@ impl Driver {
     async fn run(mut self, mut jobs: mpsc::Receiver<Job>, events: mpsc::Sender<Event>) {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            let deadline = self.speaker.deadline();
+            let deadline = self
+                .speaker
+                .deadline()
+                .into_iter()
+                .chain(self.monitor.deadline())
+                .min();
             tokio::select! {
                 _ = jobs.recv_many(&mut batch, BATCH) => {}
                 () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => {}
@@ -190,6 +216,7 @@ impl Driver {
             }
             self.guard.update_listeners(false);
             self.carry_out();
+            self.monitor.turn(&mut self.speaker);
         }
     }
 
@@ -208,11 +235,33 @@ impl Driver {
             Job::Input(input, _room) => self.input(*input),
             Job::Accepted(stream) => self.accepted(stream),
             Job::Dialled(conn, stream) => self.dialled(conn, stream),
+            Job::Link(news) => {
+                let inputs = self.peers_on_links.take(news, Instant::now());
+                self.on_links(inputs);
+            }
+            Job::SetLinkPeer(peer) => {
+                let inputs = self.peers_on_links.set(*peer);
+                self.on_links(inputs);
+            }
+            Job::RemoveLinkPeer(key) => {
+                let inputs = self.peers_on_links.remove(&key);
+                self.on_links(inputs);
+            }
+            Job::AllPeers(reply) => {
+                report_gone(reply.send((self.peers(), self.peers_on_links.snapshot())));
+            }
             Job::Peers(reply) => report_gone(reply.send(self.peers())),
             Job::Explain(prefix, reply) => report_gone(reply.send(self.speaker.explain(prefix))),
             Job::Paths(reply) => report_gone(reply.send(self.speaker.paths())),
             Job::Ranges(reply) => report_gone(reply.send(self.speaker.ranges())),
             Job::Bfd(reply) => self.watch.sessions(reply),
+            Job::Opened(conn, open) => {
+                if let Some(Connection::Open(Open { opening, .. })) = self.connections.get_mut(&conn) {
+                    opening.receives(open);
+                }
+            }
+            Job::Collectors(wanted) => self.monitor.configure(wanted, &self.inbox),
+            Job::Monitoring(request) => self.monitor.perform(request, &mut self.speaker),
             Job::DrainAll(time, words, done) => {
                 self.drained.push(done);
                 self.handle(Input::Drain {
@@ -274,6 +323,15 @@ impl Driver {
         }
     }
 
+    /// Neighbours on links have come or gone.
+    fn on_links(&mut self, inputs: Vec<Input>) {
+        for input in inputs {
+            self.input(input);
+        }
+        self.input(Input::Unfound(self.peers_on_links.lacks_some()));
+        self.discovery.want(self.peers_on_links.wanted());
+    }
+
     /// The first policy that asks for interfaces gets to know them.
     fn show_interfaces(&mut self, config: &PeerConfig) {
         if config.asks_for_interfaces()
@@ -283,7 +341,7 @@ impl Driver {
         }
     }
 
-    /// The same for whoever connects from a range.
+    /// Whoever connects from a range is guarded like a peer.
     fn guard_range(&mut self, config: &RangeConfig) {
         let transport = config.template.transport.clone();
         self.ranges.insert(config.range, config.template.bfd);
@@ -311,7 +369,7 @@ impl Driver {
             if let Connection::Open(Open {
                 peer,
                 socket: Some(socket),
-                link: _,
+                ..
             }) = connection
                 && whose(&self.guard, *peer)
             {
@@ -343,6 +401,10 @@ impl Driver {
             let reset = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
             return reset.unwrap_or_else(|error| tracing::debug!(%error, "closing without a reset"));
         }
+        let found = self.peers_on_links.connected(peer, Instant::now());
+        if !found.is_empty() {
+            self.on_links(found);
+        }
         if let Err(problem) = self.guard.admit(peer, &stream) {
             tracing::debug!(%remote, %problem, "connection refused");
             return;
@@ -356,7 +418,7 @@ impl Driver {
             remote,
             scope,
         });
-        self.open(conn, peer, stream);
+        self.open(conn, peer, stream, Opening::new(local, remote));
     }
 
     /// Among whose connections one with `peer` counts.
@@ -381,7 +443,8 @@ impl Driver {
         }
         match stream.and_then(|stream| Ok((stream.local_addr()?, stream.peer_addr()?, stream))) {
             Ok((local, remote, stream)) => {
-                self.open(conn, PeerKey::of(remote.ip(), sockets::scope(remote)), stream);
+                let peer = PeerKey::of(remote.ip(), sockets::scope(remote));
+                self.open(conn, peer, stream, Opening::new(local, remote));
                 self.handle(Input::Connected { conn, local });
             }
             Err(error) => {
@@ -391,7 +454,7 @@ impl Driver {
         }
     }
 
-    fn open(&mut self, conn: ConnId, peer: PeerKey, stream: TcpStream) {
+    fn open(&mut self, conn: ConnId, peer: PeerKey, stream: TcpStream, opening: Opening) {
         let socket = self.guard.signs(peer).then(|| SockRef::from(&stream).try_clone());
         let (link, service) = connection::open(conn, stream, connection::decode, self.inbox.clone());
         let whose = self.whose(peer);
@@ -407,8 +470,13 @@ impl Driver {
                 )
                 .ok()
         });
-        self.connections
-            .insert(conn, Connection::Open(Open { link, peer, socket }));
+        let open = Open {
+            link,
+            peer,
+            socket,
+            opening,
+        };
+        self.connections.insert(conn, Connection::Open(open));
     }
 
     fn watch_path(&mut self, peer: PeerKey, wanted: Option<SessionConfig>) {
@@ -451,8 +519,9 @@ impl Driver {
                     }
                 }
                 Output::Send { conn, bytes } => {
-                    if let Some(Connection::Open(Open { link, .. })) = self.connections.get(&conn) {
-                        link.send(bytes);
+                    if let Some(Connection::Open(open)) = self.connections.get_mut(&conn) {
+                        open.opening.sends(&bytes);
+                        open.link.send(bytes);
                     }
                 }
                 Output::Close { conn } => drop(self.connections.remove(&conn)),
@@ -465,11 +534,29 @@ impl Driver {
                     self.drained.drain(..).for_each(|done| report_gone(done.send(())));
                 }
                 Output::Converged => self.pending.converged = true,
-                Output::Session { peer, up, reason } => {
+                Output::Session {
+                    peer,
+                    up,
+                    reason,
+                    end,
+                } => {
                     self.watch_dynamic(peer, up);
+                    self.monitor_session(peer, end.as_ref());
+                    self.peers_on_links.session(peer, up);
                     self.pending.session(peer, up, reason);
                 }
             }
+        }
+    }
+
+    /// A session has ended, or one has begun, and may have ended since.
+    fn monitor_session(&mut self, peer: PeerKey, end: Option<&SessionEnd>) {
+        if let Some(end) = end {
+            self.monitor.down(peer, end);
+        } else if let Some(session) = self.speaker.established(peer)
+            && let Some(Connection::Open(open)) = self.connections.get(&session.conn)
+        {
+            self.monitor.up(peer, session, &open.opening);
         }
     }
 
@@ -493,7 +580,11 @@ impl Driver {
         self.handle(Input::Shutdown);
         self.carry_out();
         self.connections.clear();
-        let left = async { while self.links.join_next().await.is_some() {} };
+        self.monitor.stop();
+        let left = async {
+            while self.links.join_next().await.is_some() {}
+            self.monitor.left().await;
+        };
         if timeout(SHUTDOWN_TIMEOUT, left).await.is_err() {
             tracing::info!(
                 connections = self.links.len(),

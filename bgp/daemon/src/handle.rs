@@ -12,8 +12,10 @@ use manx_bgp::{
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::DropGuard;
 
+use crate::config::Collector;
 use crate::driver::Job;
 use crate::inbox::Inbox;
+use crate::links::{LinkKey, LinkPeer, LinkSnapshot};
 
 /// The way into a running speaker. Clones share it; when the last one goes, so does the speaker, at once.
 #[derive(Clone, Debug)]
@@ -47,6 +49,17 @@ impl Handle {
         self.input(Input::RemovePeer(peer)).await;
     }
 
+    /// Adds a neighbour on a link, or changes its settings: the speaker has it while its interface is up and its address
+    /// known.
+    pub async fn set_link_peer(&self, peer: LinkPeer) {
+        self.inbox.send(Job::SetLinkPeer(Box::new(peer))).await;
+    }
+
+    /// Ends a session with a neighbour on a link and forgets it.
+    pub async fn remove_link_peer(&self, peer: LinkKey) {
+        self.inbox.send(Job::RemoveLinkPeer(peer)).await;
+    }
+
     /// Lets peers connect from a range, or changes their settings.
     pub async fn set_range(&self, range: RangeConfig) {
         self.input(Input::SetRange(Box::new(range))).await;
@@ -67,6 +80,11 @@ impl Handle {
         self.input(Input::Unoriginate(prefix)).await;
     }
 
+    /// Has these monitoring stations told, and no others; those that were told before notice nothing.
+    pub async fn monitor(&self, collectors: Vec<Collector>) {
+        self.inbox.send(Job::Collectors(collectors)).await;
+    }
+
     /// Every configured peer, as it is now.
     pub async fn peers(&self) -> Vec<PeerSnapshot> {
         self.ask(Job::Peers).await.unwrap_or_default()
@@ -75,6 +93,11 @@ impl Handle {
     /// Every range of dynamic neighbours, as it is now.
     pub async fn ranges(&self) -> Vec<RangeSnapshot> {
         self.ask(Job::Ranges).await.unwrap_or_default()
+    }
+
+    /// Every configured peer, and every neighbour on a link, as they are at one instant.
+    pub async fn all_peers(&self) -> (Vec<PeerSnapshot>, Vec<LinkSnapshot>) {
+        self.ask(Job::AllPeers).await.unwrap_or_default()
     }
 
     /// Every path known, as it is now.

@@ -7,8 +7,8 @@
 //!  listener (1 per address) ──accepted──┐
 //!  dialler  (1 per attempt) ──dialled───┤                       ┌──bytes──► writer (1 per connection)
 //!  reader   (1 per connection) ─message─┼─► inbox ─► driver ────┤◄─drained──┘
-//!  Handle   (any number) ───────input───┘  bounded   (owns the  ├─context─► reader
-//!                                                     speaker)  └─Selected, Session, Converged─► Events
+//!  radv     (1 per interface) ──heard───┤  bounded   (owns the  ├─context─► reader
+//!  Handle   (any number) ───────input───┘             speaker)  └─Selected, Session, Converged─► Events
 //! ```
 //!
 //! What holds:
@@ -19,6 +19,8 @@
 //! - Readers do wait for the driver: when the inbox is full they stop reading and TCP slows the peers down. What lies in the
 //!   inbox counts before timers do: nobody is taken for dead who was only not heard yet.
 //! - A reader that panics on its input costs its own connection and nothing else.
+//! - A monitoring station (RFC 7854) takes what it is told at its own pace, and costs a bounded amount of memory
+//!   however slow it is: `bmp` has the bound.
 //! - BFD has a thread of its own, which sees packets and the clock only: no amount of routes delays it. What it
 //!   finds reaches the driver past the inbox.
 //! - What peers and strangers can make this process keep is bounded, as the table says; each row has its test.
@@ -30,7 +32,7 @@
 //! | connections that the kernel has made and nobody has accepted | 1024 for each listener | `BACKLOG` |
 //! | how long a connection is without OPEN, or unconfirmed | 4 minutes | `OPEN_HOLD` |
 //! | how long a closed connection lingers | 2 s | `LINGER` |
-//! | messages read and not yet looked at | 256, 1 MiB of them, 128 KiB of one connection | `JOBS`, `OCTETS`, `OCTETS_PER_CONNECTION` |
+//! | messages read and not yet looked at | 256, 1 MiB of them, 64 KiB of one connection | `JOBS`, `OCTETS`, `OCTETS_PER_CONNECTION` |
 //! | octets for a peer that reads nothing | 640 KiB; what is beyond waits as the number of its prefix | `SEND_QUEUE` |
 //! | how long a peer may take nothing | twice the hold time, 8 minutes at least (RFC 9687) | `SEND_HOLD` |
 //! | answers to route refreshes | one under way, one more after it, for each family | `Outbound::requested` |
@@ -48,17 +50,21 @@
 //!   were offered graceful restart keep our routes. [`Handle::shutdown`] is the polite way.
 
 mod bfd;
+mod bmp;
 pub mod config;
 mod connection;
 pub mod control;
+mod discovery;
 mod driver;
 pub mod filters;
 mod guard;
 mod handle;
 mod inbox;
 mod interfaces;
+mod links;
 pub mod operate;
 mod places;
+mod radv;
 mod ranges;
 pub mod reload;
 pub mod show;
@@ -71,6 +77,7 @@ use std::io;
 use std::net::SocketAddr;
 
 pub use handle::{Event, Events, Handle};
+pub use links::{LinkKey, LinkPeer, LinkSnapshot};
 pub use manx_bgp as bgp;
 
 /// What a speaker starts with; peers and routes come later through the [`Handle`].

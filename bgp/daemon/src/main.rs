@@ -156,14 +156,14 @@ fn log(event: &Event) {
             peer,
             up: true,
             reason: _,
-        } => tracing::info!(peer = %peer.address, "session up"),
+        } => tracing::info!(%peer, "session up"),
         Event::Session {
             peer,
             up: false,
             reason,
         } => {
             let reason = reason.as_deref().unwrap_or("unknown");
-            tracing::warn!(peer = %peer.address, reason, "session down");
+            tracing::warn!(%peer, reason, "session down");
         }
         Event::Converged => tracing::info!("converged"),
         // BFD has said so itself.

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use manx_api::status::Reload;
 use manx_bgp::{PeerConfig, PeerKey, Prefix, RangeConfig};
 
-use crate::Handle;
-use crate::config::{ConfigError, Settings};
+use crate::config::{Collector, ConfigError, Settings};
+use crate::{Handle, LinkKey, LinkPeer};
 
 /// What is wrong with a file.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +55,7 @@ pub struct Running {
     path: PathBuf,
     settings: Settings,
     peers: BTreeMap<PeerKey, PeerConfig>,
+    link_peers: BTreeMap<LinkKey, LinkPeer>,
     ranges: BTreeMap<Prefix, RangeConfig>,
     routes: BTreeSet<Prefix>,
 }
@@ -89,6 +90,7 @@ impl Running {
             path: path.to_owned(),
             settings: settings.clone(),
             peers: BTreeMap::new(),
+            link_peers: BTreeMap::new(),
             ranges: BTreeMap::new(),
             routes: BTreeSet::new(),
         };
@@ -126,16 +128,17 @@ impl Running {
         let mut done = Reload::default();
         for key in self.peers.keys().filter(|key| !peers.contains_key(key)) {
             self.handle.remove_peer(*key).await;
-            done.peers_removed.push(key.address);
+            done.peers_removed.push(key.to_string());
         }
         for (key, peer) in &peers {
             match self.peers.get(key) {
                 Some(before) if before == peer => continue,
-                Some(_) => done.peers_changed.push(key.address),
-                None => done.peers_added.push(key.address),
+                Some(_) => done.peers_changed.push(key.to_string()),
+                None => done.peers_added.push(key.to_string()),
             }
             self.handle.set_peer(peer.clone()).await;
         }
+        self.apply_link_peers(&settings, &mut done).await;
         self.apply_ranges(&settings).await;
         for &gone in self.routes.difference(&routes) {
             self.handle.unoriginate(gone).await;
@@ -145,8 +148,40 @@ impl Running {
             self.handle.originate(new).await;
             done.routes_added.push(new.network());
         }
+        self.apply_collectors(&settings, &mut done).await;
         (self.settings, self.peers, self.routes) = (settings, peers, routes);
         done
+    }
+
+    async fn apply_collectors(&self, settings: &Settings, done: &mut Reload) {
+        let (before, after) = (&self.settings.bmp, &settings.bmp);
+        let names = |these: &[Collector], others: &[Collector]| {
+            let differing = these.iter().filter(|it| !others.contains(it));
+            differing.map(|it| it.address.clone()).collect()
+        };
+        done.collectors_removed = names(before, after);
+        done.collectors_added = names(after, before);
+        self.handle.monitor(after.clone()).await;
+    }
+
+    async fn apply_link_peers(&mut self, settings: &Settings, done: &mut Reload) {
+        let peers: BTreeMap<_, _> = settings
+            .link_peers()
+            .map(|peer| (peer.key.clone(), peer))
+            .collect();
+        for key in self.link_peers.keys().filter(|key| !peers.contains_key(key)) {
+            self.handle.remove_link_peer(key.clone()).await;
+            done.peers_removed.push(key.to_string());
+        }
+        for (key, peer) in &peers {
+            match self.link_peers.get(key) {
+                Some(before) if before == peer => continue,
+                Some(_) => done.peers_changed.push(key.to_string()),
+                None => done.peers_added.push(key.to_string()),
+            }
+            self.handle.set_link_peer(peer.clone()).await;
+        }
+        self.link_peers = peers;
     }
 
     /// Ranges come after single peers, which may have been a range's before.

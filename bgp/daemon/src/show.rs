@@ -1,6 +1,7 @@
 //! A speaker's peers and paths in the API's words.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -11,21 +12,62 @@ use manx_api::status::{
     TableDump,
 };
 use manx_bgp::bfd::SessionSnapshot;
+use manx_bgp::filter::NORMAL_PRIORITY;
 use manx_bgp::wire::mrt::{self, Viewpoint};
 use manx_bgp::wire::{AsPath, Attributes, NextHop, Origin, Segment};
-use manx_bgp::{DrainPhase, Fault, LimitSnapshot, LimitState, PathSnapshot, PeerSnapshot, Prefix};
+use manx_bgp::{
+    DrainPhase, Fault, LimitSnapshot, LimitState, PathSnapshot, PeerKey, PeerSnapshot, Prefix, State,
+};
 
-use crate::Handle;
+use crate::{Handle, LinkKey, LinkSnapshot};
 
 /// Every peer as `bgp.peers` shows it; `origin` says where the session with a peer comes from.
-pub async fn peers<'a>(handle: &Handle, node: &str, origin: impl Fn(IpAddr) -> &'a str) -> Vec<PeerStatus> {
-    let (peers, sessions) = (handle.peers().await, handle.bfd_sessions().await);
+pub async fn peers<'a>(
+    handle: &Handle,
+    node: &str,
+    origin: impl Fn(IpAddr, Option<&LinkKey>) -> &'a str,
+) -> Vec<PeerStatus> {
+    let (peers, links) = handle.all_peers().await;
+    let sessions = handle.bfd_sessions().await;
     let now = Instant::now();
     let shown = peers.iter().map(|snapshot| {
         let bfd = sessions.iter().find(|session| session.key.peer == snapshot.key);
-        peer(node, snapshot, bfd, origin(snapshot.key.address), now)
+        let link = links.iter().find(|link| link.peer.as_ref() == Ok(&snapshot.key));
+        let link = link.map(|link| &link.key);
+        PeerStatus {
+            interface: link.map(|link| link.interface.to_string()),
+            ..peer(node, snapshot, bfd, origin(snapshot.key.address, link), now)
+        }
     });
-    shown.collect()
+    let missing = links.iter().filter_map(|link| {
+        let reason = link.peer.as_ref().err()?;
+        let address = link.key.address.unwrap_or(Ipv6Addr::UNSPECIFIED).into();
+        let snapshot = missing(link, address, reason);
+        Some(PeerStatus {
+            interface: Some(link.key.interface.to_string()),
+            ..peer(node, &snapshot, None, origin(address, Some(&link.key)), now)
+        })
+    });
+    shown.chain(missing).collect()
+}
+
+/// A neighbour on a link that the speaker does not know, for this reason.
+fn missing(link: &LinkSnapshot, address: IpAddr, reason: &str) -> PeerSnapshot {
+    PeerSnapshot {
+        key: PeerKey { address, scope: 0 },
+        asn: link.asn,
+        router_id: None,
+        state: State::Idle,
+        established_since: None,
+        received: 0,
+        accepted: 0,
+        advertised: 0,
+        hold_time: link.hold_time,
+        drain: None,
+        limits: Vec::new(),
+        last_error: Some(reason.to_owned()),
+        faults: BTreeMap::new(),
+    }
 }
 
 /// Every path as `bgp.routes` shows it.
@@ -84,6 +126,7 @@ fn peer(
     PeerStatus {
         node: node.to_owned(),
         address: snapshot.key.address,
+        interface: None,
         asn: snapshot.asn,
         state: snapshot.state.to_string(),
         uptime_seconds: since.unwrap_or(0),
@@ -162,6 +205,7 @@ fn path(node: &str, snapshot: &PathSnapshot) -> BgpRoute {
         as_path: as_path(&attributes.as_path),
         local_pref: attributes.local_pref,
         med: attributes.med,
+        priority: Some(snapshot.priority).filter(|it| *it != NORMAL_PRIORITY),
         origin: match attributes.origin {
             Origin::Igp => "IGP",
             Origin::Egp => "EGP",

@@ -1,4 +1,4 @@
-//! Socket options that no crate wraps: TCP MD5 signatures, TCP-AO, minimum TTL, saved SYNs. The one file of this
+//! Socket options that no crate wraps: TCP MD5 signatures, TCP-AO, minimum TTL, saved SYNs, ICMPv6 types. The one file of this
 //! crate with `unsafe`.
 
 #![expect(unsafe_code, reason = "the system calls of options that no crate wraps")]
@@ -17,6 +17,9 @@ use socket2::SockAddr;
 /// Options of TCP-AO (Linux 6.7), not in `libc` yet.
 const TCP_AO_ADD_KEY: c_int = 38;
 const TCP_AO_DEL_KEY: c_int = 39;
+
+/// Of `linux/icmpv6.h`, not in `libc` yet.
+const ICMPV6_FILTER: c_int = 1;
 
 /// `tcp_ao_add` and `tcp_ao_del`: the first bits after the interface.
 const AO_SET_CURRENT: u32 = 1;
@@ -144,6 +147,16 @@ pub(crate) fn set_min_ttl(socket: &impl AsFd, v6: bool, ttl: u8) -> io::Result<(
         (libc::IPPROTO_IP, libc::IP_MINTTL)
     };
     set(socket, level, name, &c_int::from(ttl))
+}
+
+/// Has a raw ICMPv6 socket receive messages of these types only.
+pub(crate) fn pass_icmpv6(socket: &impl AsFd, types: &[u8]) -> io::Result<()> {
+    // `struct icmp6_filter`: a bit for each type that is blocked.
+    let mut blocked = [u32::MAX; 8];
+    for kind in types {
+        blocked[usize::from(kind / 32)] &= !(1 << (kind % 32));
+    }
+    set(socket, libc::IPPROTO_ICMPV6, ICMPV6_FILTER, &blocked)
 }
 
 /// Has the listener keep each connection's SYN for [`saved_syn`].

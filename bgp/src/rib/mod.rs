@@ -7,8 +7,9 @@
 //! Changes are collected and decided later, once per prefix: [`Rib::next_change`].
 
 mod intern;
+mod monitor;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -17,12 +18,15 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 pub(crate) use intern::Route;
+use monitor::Changes;
 
 use crate::decision::{self, Candidate, Source};
 use crate::filter::NORMAL_PRIORITY;
 use crate::import::Refusal;
 use crate::seam::Choice;
+use crate::speaker::monitor::{Place, ReceivedRoute};
 use crate::status::PathSnapshot;
+use crate::wire::Nlri;
 use crate::{Gateway, PeerKey, Prefix};
 
 /// A prefix's number, while it has paths or is announced to somebody.
@@ -114,6 +118,23 @@ impl Path {
         Self { id, ..self }
     }
 
+    /// As its peer announced it in this session; none where it is left from an earlier one.
+    fn announced(&self) -> Option<&Arc<Route>> {
+        match self.standing {
+            Standing::Firm | Standing::Unrepeated => Some(&self.received),
+            Standing::Stale | Standing::LongLived => None,
+        }
+    }
+
+    /// The same for monitoring.
+    fn as_received(&self) -> Option<ReceivedRoute> {
+        let route = self.announced()?;
+        Some(ReceivedRoute {
+            next_hop: route.next_hop?,
+            attributes: route.attributes.clone(),
+        })
+    }
+
     fn source(&self) -> Option<PeerKey> {
         self.from.as_ref().map(|from| from.key)
     }
@@ -179,9 +200,13 @@ pub(crate) struct Rib {
     ids: HashMap<Prefix, PrefixId, FixedState>,
     entries: Vec<Option<Entry>>,
     free: Vec<PrefixId>,
+    /// Prefixes that any peer may be told of, as of the last decision.
+    open: BTreeSet<PrefixId>,
     /// What is to be decided on again, with what was selected before.
     changed: BTreeMap<PrefixId, Chosen>,
     max_paths: usize,
+    /// What monitoring has not been told.
+    changes: Changes,
 }
 
 impl Rib {
@@ -192,8 +217,10 @@ impl Rib {
             ids: HashMap::with_hasher(FixedState::with_seed(seed)),
             entries: Vec::new(),
             free: Vec::new(),
+            open: BTreeSet::new(),
             changed: BTreeMap::new(),
             max_paths: max_paths.max(1),
+            changes: Changes::default(),
         }
     }
 
@@ -224,6 +251,7 @@ impl Rib {
     pub(crate) fn insert(&mut self, prefix: Prefix, mut path: Path) -> (PrefixId, Option<Path>) {
         let id = self.id(prefix).unwrap_or_else(|| self.number(prefix));
         self.touch(id);
+        let (key, announced) = (path.key(), path.announced().map(Arc::as_ptr));
         let Some(entry) = self.entry_mut(id) else {
             return (id, None);
         };
@@ -238,6 +266,9 @@ impl Rib {
                 None
             }
         };
+        if earlier.as_ref().and_then(Path::announced).map(Arc::as_ptr) != announced {
+            self.note(prefix, key);
+        }
         (id, earlier)
     }
 
@@ -245,8 +276,60 @@ impl Rib {
     pub(crate) fn remove(&mut self, id: PrefixId, key: PathKey) -> Option<Path> {
         let entry = self.entry(id)?;
         let place = entry.paths.iter().position(|path| path.key() == key)?;
+        let prefix = entry.prefix;
         self.touch(id);
-        Some(self.entry_mut(id)?.paths.remove(place))
+        let path = self.entry_mut(id)?.paths.remove(place);
+        if path.announced().is_some() {
+            self.note(prefix, key);
+        }
+        Some(path)
+    }
+
+    /// What a peer announces has changed.
+    fn note(&mut self, prefix: Prefix, (source, path_id): PathKey) {
+        if let Some(peer) = source {
+            let nlri = Nlri { path_id, prefix };
+            self.changes.note(Place { peer, nlri });
+        }
+    }
+
+    /// Begins to note what changes in Adj-RIBs-In, or ends it.
+    pub(crate) fn monitor(&mut self, wanted: bool) {
+        self.changes.set(wanted);
+    }
+
+    /// Does what monitoring is not told route by route, because it is told of the session's end.
+    pub(crate) fn unmonitored(&mut self, step: impl FnOnce(&mut Self)) {
+        let changes = std::mem::take(&mut self.changes);
+        step(self);
+        self.changes = changes;
+    }
+
+    /// Where Adj-RIBs-In have changed since the last call.
+    pub(crate) fn take_changes(&mut self) -> Vec<Place> {
+        self.changes.take().into_iter().collect()
+    }
+
+    /// What a peer announces at a place.
+    pub(crate) fn received_at(&self, Place { peer, nlri }: Place) -> Option<ReceivedRoute> {
+        let id = self.id(nlri.prefix)?;
+        self.path(id, (Some(peer), nlri.path_id))?.as_received()
+    }
+
+    /// What peers announce of `count` prefixes from number `from` on, and where to go on.
+    pub(crate) fn received(&self, from: usize, count: usize) -> (Vec<(Place, ReceivedRoute)>, Option<usize>) {
+        let until = from.saturating_add(count);
+        let entries = self.entries.iter().take(until).skip(from).flatten();
+        let paths = entries.flat_map(|entry| entry.paths.iter().map(|path| (entry.prefix, path)));
+        let received = paths.filter_map(|(prefix, path)| {
+            let nlri = Nlri {
+                path_id: path.id,
+                prefix,
+            };
+            let peer = path.source()?;
+            Some((Place { peer, nlri }, path.as_received()?))
+        });
+        (received.collect(), (until < self.entries.len()).then_some(until))
     }
 
     /// A path.
@@ -271,7 +354,24 @@ impl Rib {
 
     /// The best path as of the last decision.
     pub(crate) fn best(&self, id: PrefixId) -> Option<&Path> {
-        self.entry(id)?.paths.iter().find(|path| path.rank == 0)
+        self.entry(id)?.best()
+    }
+
+    /// The prefixes that any peer may be told of: those that are ours, or whose best path came from another AS or from
+    /// a client. What came from other internal peers is not for others of this kind (RFC 4456 §6), which are most of
+    /// those in a mesh.
+    pub(crate) fn open(&self) -> impl Iterator<Item = PrefixId> {
+        self.open.iter().copied()
+    }
+
+    /// Whether a prefix is one of these.
+    pub(crate) fn is_open(&self, id: PrefixId) -> bool {
+        self.open.contains(&id)
+    }
+
+    /// Whether somebody has been told of the prefix.
+    pub(crate) fn is_told(&self, id: PrefixId) -> bool {
+        self.entry(id).is_some_and(|entry| entry.holders > 0)
     }
 
     /// Every path that may be selected, in order of preference: the best and those as good, then the best of what is
@@ -301,7 +401,7 @@ impl Rib {
         let max_paths = self.max_paths;
         let entry = self.entry_mut(id)?;
         entry.decide();
-        let after = entry.chosen(max_paths);
+        let (after, open) = (entry.chosen(max_paths), entry.is_open());
         let selected = (before != after).then(|| {
             let choice = Choice {
                 next_hops: after.next_hops.into_vec(),
@@ -309,6 +409,11 @@ impl Rib {
             };
             (entry.prefix, choice)
         });
+        if open {
+            self.open.insert(id);
+        } else {
+            self.open.remove(&id);
+        }
         self.forget_unused(id);
         Some(Change { id, selected })
     }
@@ -390,6 +495,17 @@ impl Rib {
 }
 
 impl Entry {
+    fn best(&self) -> Option<&Path> {
+        self.paths.iter().find(|path| path.rank == 0)
+    }
+
+    /// See [`Rib::open`].
+    fn is_open(&self) -> bool {
+        let open = |from: &Neighbor| from.external || from.client;
+        self.best()
+            .is_some_and(|path| path.from.as_deref().is_none_or(open))
+    }
+
     /// Gives every path its rank.
     fn decide(&mut self) {
         let ranking = self.ranking();

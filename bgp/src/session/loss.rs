@@ -5,7 +5,12 @@ use std::fmt;
 use bytes::{BufMut, BytesMut};
 
 use super::Session;
+use crate::speaker::monitor::SessionEnd;
 use crate::wire::{Cease, Notification};
+
+/// Events of the state machine after which a session ends in silence (RFC 4271 §8.1).
+const MANUAL_STOP: u16 = 2;
+const OPEN_COLLISION_DUMP: u16 = 23;
 
 /// Why a connection, and the session on it, ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +49,24 @@ impl Loss {
             Self::Sent(notification) => Some(notification.clone()),
             Self::Collision => Some(Notification::cease(Cease::ConnectionCollision)),
             Self::Unreachable | Self::Closed | Self::Received(_) | Self::Takeover | Self::Restart => None,
+        }
+    }
+
+    /// How it ended a session, as monitoring is told (RFC 7854 §4.9).
+    pub(crate) fn end(&self, session: &Session) -> SessionEnd {
+        if let Some(notification) = self.notification() {
+            return SessionEnd::Sent(on_the_wire(notification, Some(session)));
+        }
+        match self {
+            Self::Received(notification) => SessionEnd::Received(notification.clone()),
+            Self::Takeover => SessionEnd::Silent(OPEN_COLLISION_DUMP),
+            Self::Restart => SessionEnd::Silent(MANUAL_STOP),
+            Self::Unreachable
+            | Self::Closed
+            | Self::HoldExpired
+            | Self::SendHoldExpired
+            | Self::Sent(_)
+            | Self::Collision => SessionEnd::Closed,
         }
     }
 

@@ -175,8 +175,10 @@ impl Speaker {
                 peer: key,
                 up: true,
                 reason: None,
+                end: None,
             });
         }
+        self.note_listener(key);
     }
 
     fn ended(&mut self, now: Instant, key: PeerKey, session: Option<&Session>, loss: &Loss) {
@@ -191,10 +193,12 @@ impl Speaker {
                 peer: key,
                 up: false,
                 reason,
+                end: Some(loss.end(session)),
             });
             // A drain ends with its session, whoever ended that.
             self.end_drain(now, key);
         }
+        self.note_listener(key);
         self.may_be_gone(key);
     }
 

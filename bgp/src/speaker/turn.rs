@@ -3,6 +3,7 @@
 use super::{Output, PeerKey, SEND_BUDGET, Speaker};
 use crate::convergence::Awaited;
 use crate::peer::Peer;
+use crate::rib::PrefixId;
 
 impl Speaker {
     /// Works off what the inputs since the last turn have left behind.
@@ -18,23 +19,35 @@ impl Speaker {
         self.note_drained();
     }
 
-    /// Decides on every prefix that has changed.
+    /// Decides on every prefix that has changed. In a mesh of many, most changes are for nobody else, so that not
+    /// even a look at every peer is due.
     fn select(&mut self) {
-        let mut changed = Vec::new();
+        let (mut for_all, mut for_listeners) = (Vec::new(), Vec::new());
         while let Some(change) = self.rib.next_change() {
             if let Some((prefix, choice)) = change.selected {
                 self.outputs.push_back(Output::Selected { prefix, choice });
             }
-            changed.push(change.id);
+            let for_any = self.rib.is_open(change.id) || self.rib.is_told(change.id);
+            (if for_any { &mut for_all } else { &mut for_listeners }).push(change.id);
         }
-        if changed.is_empty() {
-            return;
+        if !for_all.is_empty() {
+            self.mark(&for_all, self.peers.keys().copied().collect());
         }
-        for (key, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.live.is_some()) {
-            for &id in &changed {
+        if !for_listeners.is_empty() {
+            self.mark(&for_listeners, self.listeners.iter().copied().collect());
+        }
+    }
+
+    /// These peers may have to be told of these prefixes.
+    fn mark(&mut self, ids: &[PrefixId], peers: Vec<PeerKey>) {
+        for key in peers {
+            let Some(peer) = self.peers.get_mut(&key).filter(|peer| peer.live.is_some()) else {
+                continue;
+            };
+            for &id in ids {
                 peer.outbound.mark(id);
             }
-            self.unsent.insert(*key);
+            self.unsent.insert(key);
         }
     }
 

@@ -13,6 +13,7 @@
 //! nothing allocates more than a small multiple of the message's length.
 
 pub(crate) mod attr;
+pub mod bmp;
 mod capability;
 mod header;
 pub mod mrt;

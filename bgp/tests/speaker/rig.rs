@@ -11,7 +11,7 @@ use manx_bgp::wire::{
 };
 use manx_bgp::{
     Config, ConnId, Family, Gateway, Input, Output, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix,
-    Speaker, State,
+    SessionEnd, Speaker, State,
 };
 
 /// Our AS.
@@ -35,6 +35,8 @@ pub(crate) struct Rig {
     /// How often the kernel was told something.
     pub(crate) changes: usize,
     pub(crate) converged: bool,
+    /// How sessions ended.
+    pub(crate) ends: Vec<SessionEnd>,
     /// How often all peers were said to be drained.
     pub(crate) drained: usize,
     /// Ranges that turned a peer away.
@@ -168,6 +170,7 @@ impl Rig {
             priorities: BTreeMap::new(),
             changes: 0,
             converged: false,
+            ends: Vec::new(),
             drained: 0,
             full: Vec::new(),
             stalled: BTreeMap::new(),
@@ -205,7 +208,7 @@ impl Rig {
                 Output::Converged => self.converged = true,
                 Output::Drained => self.drained += 1,
                 Output::RangeFull(range) => self.full.push(range),
-                Output::Session { .. } => {}
+                Output::Session { end, .. } => self.ends.extend(end),
             }
         }
     }

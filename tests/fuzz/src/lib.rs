@@ -3,9 +3,13 @@
 pub mod bfd;
 pub mod manifest;
 pub mod speakers;
+pub mod twins;
 pub mod wire;
 
 // The network and its reference model, which serve the stable tests as well.
+#[allow(dead_code)]
+#[path = "../../sim/laws.rs"]
+mod laws;
 #[allow(dead_code)]
 #[path = "../../sim/model.rs"]
 mod model;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use manx_bgp::{Prefix, RangeConfig};
+use manx_bgp::{PeerKey, Prefix, RangeConfig};
 use serde::de::value::{MapAccessDeserializer, StringDeserializer};
 use serde::de::{DeserializeSeed, Error as _, IntoDeserializer as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -27,10 +27,11 @@ pub struct DynamicNeighbor {
 impl DynamicNeighbor {
     /// The range as the speaker takes it.
     pub(super) fn config(&self, our_asn: u32, filters: &[FilterSettings]) -> RangeConfig {
+        let nobody = PeerKey::of(self.range.address(), 0);
         RangeConfig {
             range: self.range,
             limit: usize::try_from(self.limit).unwrap_or(usize::MAX),
-            template: self.template.peer(our_asn, filters),
+            template: self.template.peer(nobody, our_asn, filters),
         }
     }
 }

@@ -94,6 +94,11 @@ pub(super) fn check(neighbor: &Neighbor) -> Result<(), Contradiction> {
 
 /// What a neighbor's connections have to be. Files are read now; one that cannot be keeps the neighbor away.
 pub(super) fn transport(neighbor: &Neighbor) -> Transport {
+    let zone = neighbor
+        .address
+        .as_ref()
+        .and_then(|address| address.zone.as_deref());
+    let interface = zone.or(neighbor.interface.as_deref());
     Transport {
         authentication: authentication(neighbor),
         distance: match (neighbor.ttl_security, neighbor.multihop) {
@@ -101,7 +106,7 @@ pub(super) fn transport(neighbor: &Neighbor) -> Transport {
             (None, Some(hops)) => Distance::Hops(hops),
             (None, None) => Distance::Any,
         },
-        interface: neighbor.interface.as_deref().map(Into::into),
+        interface: interface.map(Into::into),
     }
 }
 

@@ -5,8 +5,8 @@ mod bounds;
 mod played;
 
 use std::fs;
-use std::io::BufReader;
-use std::net::{IpAddr, Ipv4Addr};
+use std::io::{BufReader, Read as _};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -238,7 +238,7 @@ fn a_change_of_one_neighbor_touches_that_neighbor_only() {
         &format!("{ROUTES}neighbors:\n{}", port.clients(", export: reject", "")),
     );
     let done = hub.reload().expect("a right file");
-    assert_eq!(done.peers_changed, [address(2)]);
+    assert_eq!(done.peers_changed, [address(2).to_string()]);
     assert_eq!((done.peers_added.len(), done.peers_removed.len()), (0, 0));
     eventually("what was announced is withdrawn", &second, || {
         second.routes() == ["10.2.0.0/24"]
@@ -279,7 +279,7 @@ fn routes_and_neighbors_come_and_go_with_the_file() {
     // Back before the neighbour dials the next time: it is let in at its first attempt.
     hub.write(1, &format!("{ROUTES}neighbors:\n{}", port.clients("", "")));
     let done = hub.reload().expect("a right file");
-    assert_eq!(done.peers_added, [address(2)]);
+    assert_eq!(done.peers_added, [address(2).to_string()]);
     assert_eq!(done.routes_removed.len() + done.routes_added.len(), 2);
     eventually("the neighbor is back", &hub, || hub.established() == 2);
     eventually("and has its routes", &second, || {
@@ -338,6 +338,48 @@ fn a_dump_holds_the_table() {
         .collect();
     let expected = [1, 2, 3].map(|host| format!("10.{host}.0.0/24 {}", address(host)));
     assert_eq!(found, expected);
+}
+
+/// The first message of a monitoring station's next connection: its type, and its octets.
+fn begins(station: &TcpListener) -> (u8, Vec<u8>) {
+    let (mut stream, _) = station.accept().expect("it dials");
+    stream.set_read_timeout(Some(SOON)).expect("settable");
+    let mut header = [0; 6];
+    stream.read_exact(&mut header).expect("it speaks");
+    let [_, length @ .., kind] = header;
+    let mut rest = vec![0; u32::from_be_bytes(length) as usize - header.len()];
+    stream.read_exact(&mut rest).expect("it speaks");
+    (kind, rest)
+}
+
+#[test]
+fn monitoring_stations_come_and_go_with_the_file() {
+    let port = Port(1795);
+    let [hub, _second, _third] = port.three();
+    let station = TcpListener::bind((address(1), 0)).expect("a free port");
+    let at = station.local_addr().expect("it listens");
+    let clients = port.clients("", "");
+    let collector = format!("bmp: [{{address: \"{at}\", name: hub}}]\n");
+    hub.write(1, &format!("{ROUTES}neighbors:\n{clients}{collector}"));
+    let done = hub.reload().expect("a right file");
+    let added = Reload {
+        collectors_added: vec![at.to_string()],
+        ..Reload::default()
+    };
+    assert_eq!(done, added);
+    let (kind, initiation) = begins(&station);
+    assert_eq!(
+        (kind, initiation.ends_with(b"\0\x02\0\x03hub")),
+        (4, true),
+        "{initiation:?}"
+    );
+    assert_eq!(hub.unbroken(), [true, true]);
+    hub.write(1, &format!("{ROUTES}neighbors:\n{clients}"));
+    assert_eq!(
+        hub.reload().expect("a right file").collectors_removed,
+        [at.to_string()]
+    );
+    assert_eq!(hub.unbroken(), [true, true]);
 }
 
 /// RFC 8326 §4.3: over the control socket.
