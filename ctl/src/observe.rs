@@ -351,6 +351,7 @@ pub(crate) async fn ipam(target: &Target, command: &IpamCommand) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use manx_api::operation::DrainStatus;
     use manx_api::status::{BfdStatus, RangeStatus};
 
     use super::*;
@@ -521,6 +522,28 @@ mod tests {
                 .unwrap();
             assert_eq!(cells[place], shown);
         }
+    }
+
+    #[test]
+    fn drained_sessions_say_how_far_they_are() {
+        let drained = |state, phase: &str, seconds_left| PeerStatus {
+            drain: Some(DrainStatus {
+                phase: phase.to_owned(),
+                seconds_left,
+            }),
+            ..peer("192.168.1.12", state, None)
+        };
+        let peers = [
+            drained("Established", "marked", 12),
+            drained("Established", "withdrawn", 4),
+            drained("Idle", "down", 0),
+        ];
+        insta::assert_snapshot!(plain(&output::text(&peers, Format::Table).unwrap()), @r"
+        NODE   PEER ADDRESS  ASN    STATE                             UPTIME  RECEIVED  ACCEPTED  ADVERTISED  BFD
+        node1  192.168.1.12  64512  Established (draining, 12s left)  1m15s   1         1         2           -
+        node1  192.168.1.12  64512  Established (draining, 4s left)   1m15s   1         1         2           -
+        node1  192.168.1.12  64512  Idle (drained)                    -       1         1         2           -
+        ");
     }
 
     #[test]

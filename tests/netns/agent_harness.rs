@@ -202,8 +202,13 @@ impl Node {
 
     /// Asks the agent.
     pub(crate) fn ask(&self, method: Method) -> Option<Value> {
+        self.ask_with(method, Value::Null)
+    }
+
+    /// Asks the agent, with parameters.
+    pub(crate) fn ask_with(&self, method: Method, params: Value) -> Option<Value> {
         let stream = UnixStream::connect(self.directory.join("manxd.sock")).ok()?;
-        rpc::write(&mut &stream, &Request::new(1, method, Value::Null)).ok()?;
+        rpc::write(&mut &stream, &Request::new(1, method, params)).ok()?;
         let response: Response = rpc::read(&mut BufReader::new(&stream), rpc::MAX_LINE).ok()?;
         response.outcome().ok()
     }

@@ -279,3 +279,40 @@ fn nodes_move_from_the_mesh_to_reflectors_without_losing_a_route() {
 fn table(node: &Node) -> String {
     node.netns.ip("-N route show table main") + &node.netns.ip("-N -6 route show table main")
 }
+
+#[test]
+fn operators_drain_reset_and_undrain_the_mesh_of_a_node() {
+    let cluster = Cluster::new();
+    let (left, right) = pair(&cluster);
+    let both = || learned(&left) && learned(&right);
+    assert!(eventually(LATER, both), "{}\n{}", left.log(), right.log());
+    let done = |method, params| left.ask_with(method, params);
+    let peer = json!({"peers": ["192.0.2.2"]});
+    assert_eq!(
+        done(Method::BgpReset, json!({"peer": "192.0.2.2", "soft": true})),
+        Some(peer.clone())
+    );
+    assert!(learned(&left), "a soft reset loses nothing");
+    let call = json!({"seconds": 1, "message": "a new rack"});
+    assert_eq!(done(Method::BgpDrain, call), Some(peer.clone()));
+    let phase = || {
+        let peers: Vec<PeerStatus> = serde_json::from_value(left.ask(Method::BgpPeers)?).ok()?;
+        peers.into_iter().next()?.drain.map(|drain| drain.phase)
+    };
+    assert_eq!(phase().as_deref(), Some("marked"));
+    assert!(
+        eventually(LATER, || phase().as_deref() == Some("down")),
+        "{}",
+        left.log()
+    );
+    let forgotten = || right.netns.ip("-4 route show proto 179").is_empty();
+    assert!(eventually(LATER, forgotten), "{}", right.log());
+    assert!(right.log().contains("a new rack"), "{}", right.log());
+    assert_eq!(
+        done(Method::BgpReset, json!({"peer": "192.0.2.2"})),
+        None,
+        "it is drained"
+    );
+    assert_eq!(done(Method::BgpUndrain, json!({})), Some(peer));
+    assert!(eventually(LATER, both), "{}\n{}", left.log(), right.log());
+}
