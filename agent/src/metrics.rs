@@ -160,11 +160,7 @@ impl Metrics {
         );
         registry.register("bgp_sessions_up", "Sessions that came up", m.sessions_up);
         registry.register("bgp_sessions_down", "Sessions that went down", m.sessions_down);
-        registry.register(
-            "bgp_update_faults",
-            "UPDATEs that were wrong, short of ending their session, by what that cost at most (RFC 7606)",
-            m.update_faults,
-        );
+        registry.register("bgp_update_faults", "UPDATEs with errors", m.update_faults);
         registry.register("routes_wanted", "Routes wanted in the kernel", m.routes_wanted);
         registry.register(
             "routes_installed",
