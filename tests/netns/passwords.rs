@@ -18,20 +18,22 @@ const LATER: Duration = Duration::from_secs(60);
 
 const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
-/// The node's one session, once it has taken it from the resources.
-fn session(node: &Node) -> Option<PeerStatus> {
+/// The node's sessions: one, once it has taken it from the resources.
+fn sessions(node: &Node) -> Vec<PeerStatus> {
     let peers = node.ask(Method::BgpPeers).unwrap();
-    let mut peers: Vec<PeerStatus> = serde_json::from_value(peers).unwrap();
+    let peers: Vec<PeerStatus> = serde_json::from_value(peers).unwrap();
     assert!(peers.len() <= 1, "{peers:?}");
-    peers.pop()
+    peers
 }
 
 fn established(node: &Node) -> bool {
-    session(node).is_some_and(|session| session.state == "Established")
+    sessions(node)
+        .iter()
+        .any(|session| session.state == "Established")
 }
 
 fn last_error(node: &Node) -> Option<String> {
-    session(node)?.last_error
+    sessions(node).pop()?.last_error
 }
 
 fn says(node: &Node, words: &str) -> bool {
@@ -110,7 +112,7 @@ fn becomes(node: &Node, what: &str, holds: impl FnMut() -> bool) {
     assert!(
         eventually(LATER, holds),
         "{what}: {:?}\n{}",
-        session(node),
+        sessions(node),
         node.log()
     );
 }
@@ -144,7 +146,7 @@ fn a_password_is_missing_then_wrong_then_right_and_then_another() {
     assert!(
         established(node) && last_error(node).is_none(),
         "{:?}",
-        session(node)
+        sessions(node)
     );
     assert!(
         !node.log().contains("session down"),
