@@ -63,9 +63,9 @@ fn a_thousand_speakers_in_a_fabric() {
 }
 
 #[test]
-#[ignore = "minutes in release, with 4 GB"]
-fn the_largest_mesh_that_fits() {
-    let count = number("MANX_SIM_SPEAKERS").map_or(500, |count| Node::try_from(count).unwrap());
+#[ignore = "minutes in release, with 6 GB"]
+fn a_mesh_of_a_thousand_speakers() {
+    let count = number("MANX_SIM_SPEAKERS").map_or(1000, |count| Node::try_from(count).unwrap());
     for seed in seeds(1) {
         let mut network = Network::new(count, seed);
         let mut plan = Plan::mesh(count, seed);
