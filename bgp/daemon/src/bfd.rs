@@ -4,9 +4,9 @@
 //! Ports are taken when the first session needs them: hosts without BFD leave them to others.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io::{self, IoSliceMut, Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc as channel;
 use std::time::{Duration, Instant};
@@ -15,13 +15,13 @@ use bytes::Bytes;
 use ipnetwork::IpNetwork;
 use manx_bgp::PeerKey;
 use manx_bgp::bfd::{self, Bfd, Input, Key, Output, SOURCE_PORTS, SessionConfig, SessionSnapshot, TTL};
-use nix::cmsg_space;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
+use nix::sys::socket::{setsockopt, sockopt};
 use rand::RngExt as _;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{oneshot, watch};
 
+use crate::datagram::{self, Datagram};
 use crate::{sockets, ttl_filter};
 
 /// Internetwork control: what must get through when all else is queued (RFC 2474 §4.2.2.2).
@@ -461,38 +461,14 @@ fn sender(key: Key, from: Option<IpAddr>) -> io::Result<UdpSocket> {
 /// The next datagram; none if it lacks what it is judged by.
 fn receive(socket: &UdpSocket, multihop: bool) -> io::Result<Option<Input>> {
     let mut buffer = [0; DATAGRAM];
-    let mut space = cmsg_space!(i32);
-    let mut slices = [IoSliceMut::new(&mut buffer)];
-    let message = recvmsg::<SockaddrStorage>(
-        socket.as_raw_fd(),
-        &mut slices,
-        Some(&mut space),
-        MsgFlags::MSG_DONTWAIT,
-    )?;
-    let hops = |control| {
-        if let ControlMessageOwned::Ipv4Ttl(hops) | ControlMessageOwned::Ipv6HopLimit(hops) = control {
-            u8::try_from(hops).ok()
-        } else {
-            None
-        }
-    };
-    let ttl = message.cmsgs()?.find_map(hops);
-    let (length, from) = (
-        message.bytes,
-        message.address.and_then(|address| sender_of(&address)),
-    );
-    Ok(from.zip(ttl).map(|(from, ttl)| Input::Received {
+    let datagram = datagram::receive(socket, &mut buffer)?;
+    Ok(datagram.map(|Datagram { from, ttl, length }| Input::Received {
         from: from.ip(),
         scope: sockets::scope(from),
         multihop,
         ttl,
         bytes: Bytes::copy_from_slice(&buffer[..length]),
     }))
-}
-
-fn sender_of(address: &SockaddrStorage) -> Option<SocketAddr> {
-    let v4 = address.as_sockaddr_in().map(|it| SocketAddr::V4((*it).into()));
-    v4.or_else(|| address.as_sockaddr_in6().map(|it| SocketAddr::V6((*it).into())))
 }
 
 #[cfg(test)]

@@ -54,6 +54,7 @@ mod bmp;
 pub mod config;
 mod connection;
 pub mod control;
+mod datagram;
 mod discovery;
 mod driver;
 pub mod filters;

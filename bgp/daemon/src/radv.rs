@@ -4,21 +4,19 @@
 //! sends its packets to us. Each interface has a socket and a task of its own: neither the kernel's limit of
 //! memberships per socket nor a full queue of one link is another link's business, however many there are.
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
 use rand::RngExt as _;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::datagram::{self, Datagram};
 use crate::driver::Job;
 use crate::inbox::Inbox;
 use crate::links::News;
@@ -177,29 +175,11 @@ fn receive(socket: &UdpSocket, index: u32) -> io::Result<Option<Heard>> {
 
 fn take(socket: &UdpSocket, index: u32) -> io::Result<Option<Heard>> {
     let mut buffer = [0; MESSAGE];
-    let mut space = cmsg_space!(i32);
-    let mut slices = [IoSliceMut::new(&mut buffer)];
-    let message = recvmsg::<SockaddrStorage>(
-        socket.as_raw_fd(),
-        &mut slices,
-        Some(&mut space),
-        MsgFlags::MSG_DONTWAIT,
-    )?;
-    let hop_limit = message.cmsgs()?.find_map(|control| {
-        if let ControlMessageOwned::Ipv6HopLimit(hops) = control {
-            u8::try_from(hops).ok()
-        } else {
-            None
-        }
-    });
-    let from = message
-        .address
-        .as_ref()
-        .and_then(SockaddrStorage::as_sockaddr_in6);
-    let (from, length) = (from.map(|it| (it.ip(), it.scope_id())), message.bytes);
-    Ok(from.zip(hop_limit).and_then(|((from, scope), hop_limit)| {
+    let datagram = datagram::receive(socket, &mut buffer)?;
+    Ok(datagram.and_then(|Datagram { from, ttl, length }| match from {
         // Before the socket was bound it heard other interfaces, too.
-        (scope == index).then(|| read(from, hop_limit, &buffer[..length]))?
+        SocketAddr::V6(from) if from.scope_id() == index => read(*from.ip(), ttl, &buffer[..length]),
+        SocketAddr::V4(_) | SocketAddr::V6(_) => None,
     }))
 }
 
