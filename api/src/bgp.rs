@@ -39,7 +39,7 @@ pub struct BgpConfigurationSpec {
     pub node_mesh_max_restart_time: u16,
     /// Seconds that routes in the mesh are kept after the restart time, as a last resort (RFC 9494): 0 to 16777215.
     /// Default 0: not at all.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub node_mesh_long_lived_stale_time: u32,
     /// BGPFilters for the sessions of the mesh, whose rules decide in order. Default none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -124,7 +124,7 @@ pub struct BgpPeerSpec {
     pub max_restart_time: u16,
     /// Seconds that the peer keeps our routes after the restart time, as a last resort, and that we keep the peer's at
     /// most (RFC 9494): 0 to 16777215. Default 0: not at all.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub long_lived_stale_time: u32,
     /// BGPFilters, whose rules decide in order. Default none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -275,14 +275,8 @@ pub enum NextHopMode {
     Keep,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_zero(number: &u8) -> bool {
-    *number == 0
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_none(seconds: &u32) -> bool {
-    *seconds == 0
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
