@@ -18,15 +18,7 @@ const LATER: Duration = Duration::from_secs(30);
 
 /// A node, and what is at the other end of its wire.
 fn node(cluster: &Cluster) -> (Node, TestNetns) {
-    let (netns, outside) = (TestNetns::new("node"), TestNetns::new("outside"));
-    netns.connect(
-        &outside,
-        "eth0",
-        [
-            &["192.0.2.1/24", "2001:db8::1/64"],
-            &["192.0.2.2/24", "2001:db8::2/64"],
-        ],
-    );
+    let [netns, outside] = TestNetns::pair(["node", "outside"]);
     (cluster.node("n1", netns), outside)
 }
 

@@ -15,15 +15,7 @@ use crate::harness::{TestNetns, eventually, exchange};
 const LATER: Duration = Duration::from_secs(60);
 
 fn pair(cluster: &Cluster) -> (Node, Node) {
-    let (left, right) = (TestNetns::new("left"), TestNetns::new("right"));
-    left.connect(
-        &right,
-        "eth0",
-        [
-            &["192.0.2.1/24", "2001:db8::1/64"],
-            &["192.0.2.2/24", "2001:db8::2/64"],
-        ],
-    );
+    let [left, right] = TestNetns::pair(["left", "right"]);
     let (mut left, mut right) = (cluster.node("left", left), cluster.node("right", right));
     left.start();
     right.start();
@@ -72,15 +64,7 @@ fn pods_on_two_nodes_reach_each_other_through_an_agents_death_and_return() {
 #[test]
 fn a_pool_that_comes_late_and_a_node_that_leaves_are_followed() {
     let cluster = Cluster::empty();
-    let (left, right) = (TestNetns::new("left"), TestNetns::new("right"));
-    left.connect(
-        &right,
-        "eth0",
-        [
-            &["192.0.2.1/24", "2001:db8::1/64"],
-            &["192.0.2.2/24", "2001:db8::2/64"],
-        ],
-    );
+    let [left, right] = TestNetns::pair(["left", "right"]);
     let (mut left, mut right) = (cluster.node("left", left), cluster.node("right", right));
     left.launch();
     right.launch();

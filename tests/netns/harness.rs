@@ -36,6 +36,20 @@ impl TestNetns {
         Self { path, netns }
     }
 
+    /// Two machines on a network of both families: their `eth0`s have the addresses 1 and 2 in it.
+    pub(crate) fn pair(labels: [&str; 2]) -> [Self; 2] {
+        let pair = labels.map(Self::new);
+        pair[0].connect(
+            &pair[1],
+            "eth0",
+            [
+                &["192.0.2.1/24", "2001:db8::1/64"],
+                &["192.0.2.2/24", "2001:db8::2/64"],
+            ],
+        );
+        pair
+    }
+
     /// The file that names it.
     pub(crate) fn path(&self) -> &Path {
         &self.path

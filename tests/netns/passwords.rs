@@ -71,15 +71,7 @@ impl Signed {
     /// Before either has the other's password: the node has none, the router's is `one`.
     fn new() -> Self {
         let cluster = Cluster::new();
-        let (near, far) = (TestNetns::new("node"), TestNetns::new("router"));
-        near.connect(
-            &far,
-            "eth0",
-            [
-                &["192.0.2.1/24", "2001:db8::1/64"],
-                &["192.0.2.2/24", "2001:db8::2/64"],
-            ],
-        );
+        let [near, far] = TestNetns::pair(["node", "router"]);
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "one\n").unwrap();
         let router = Daemon::start(&far, ROUTER, &router(file.path(), "10.64.200.0/24"));

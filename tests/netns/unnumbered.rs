@@ -359,15 +359,7 @@ fn hundreds_of_interfaces_find_their_neighbors() {
 #[test]
 fn pods_are_reached_over_an_unnumbered_link() {
     let cluster = Cluster::new();
-    let (netns, outside) = (TestNetns::new("node"), TestNetns::new("outside"));
-    netns.connect(
-        &outside,
-        "eth0",
-        [
-            &["192.0.2.1/24", "2001:db8::1/64"],
-            &["192.0.2.2/24", "2001:db8::2/64"],
-        ],
-    );
+    let [netns, _outside] = TestNetns::pair(["node", "outside"]);
     let (mut node, mut leaf) = (cluster.node("n1", netns), Router::new(2));
     connect([(&node.netns, "swp1", "fe80::1"), (&leaf.netns, "swp1", "fe80::2")]);
     cluster.create("BGPPeer", "leaf", &json!({"interface": "swp1"}));
