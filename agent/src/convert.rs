@@ -221,7 +221,13 @@ pub fn cni_error(error: manx_linux::Error) -> manx_cni::Error {
         Error::NoNetns(_) => Code::UnknownContainer,
         Error::Taken { .. } => Code::InvalidEnvironment,
         Error::Overrun | Error::Interrupted => Code::TryAgainLater,
-        Error::Refused { .. } | Error::Os { .. } | Error::Malformed(_) | Error::Broken(_) => Code::Internal,
+        Error::Refused { .. }
+        | Error::Os { .. }
+        | Error::Malformed(_)
+        | Error::NoProgram(_)
+        | Error::Program { .. }
+        | Error::Late { .. }
+        | Error::Broken(_) => Code::Internal,
     };
     manx_cni::Error::new(code, error.to_string())
 }

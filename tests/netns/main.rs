@@ -22,6 +22,7 @@ mod namespaces;
 mod passwords;
 mod pods;
 mod routes;
+mod rules;
 mod security;
 mod units;
 mod unnumbered;
