@@ -17,7 +17,9 @@ use ipnetwork::IpNetwork;
 use crate::bgp::{
     BfdSpec, BgpConfiguration, BgpPeer, BgpPeerSpec, LimitAction, MaxPrefixes, Password, SecretKeyRef,
 };
-use crate::ipam::{IpBlock, IpPool, block_name};
+use crate::ipam::{
+    IpBlock, IpPool, IpReservation, IpamConfiguration, SPLIT_INTO, block_cidr, block_name, covers, pool_of,
+};
 use crate::node::Node;
 use crate::workload::WorkloadEndpoint;
 use crate::{Kind, Metadata, Resource, names};
@@ -68,6 +70,10 @@ pub fn validate(resource: &Resource) -> Vec<Problem> {
     metadata(resource.kind(), resource.metadata(), &mut problems);
     match resource {
         Resource::IpPool(pool) => ip_pool(pool, &mut problems),
+        Resource::IpReservation(reservation) => ip_reservation(reservation, &mut problems),
+        Resource::IpamConfiguration(configuration) => ipam_configuration(configuration, &mut problems),
+        // Its name is a namespace's, which is less than a name may be.
+        Resource::Namespace(n) => names::namespace("metadata.name", &n.metadata.name, &mut problems),
         Resource::IpBlock(block) => ip_block(block, &mut problems),
         Resource::Node(n) => node(n, &mut problems),
         Resource::BgpConfiguration(configuration) => bgp_configuration(configuration, &mut problems),
@@ -99,6 +105,9 @@ pub fn validate_update(old: &Resource, new: &Resource) -> Vec<Problem> {
         (Resource::IpBlock(old), Resource::IpBlock(new)) => block_update(old, new, &mut problems),
         (
             Resource::IpPool(_)
+            | Resource::IpReservation(_)
+            | Resource::IpamConfiguration(_)
+            | Resource::Namespace(_)
             | Resource::IpBlock(_)
             | Resource::Node(_)
             | Resource::BgpConfiguration(_)
@@ -119,6 +128,7 @@ pub fn validate_among_pools<'a>(pool: &IpPool, others: impl IntoIterator<Item = 
         .into_iter()
         .filter(|other| other.metadata.name != pool.metadata.name)
         .filter(|other| overlap(pool.spec.cidr, other.spec.cidr))
+        .filter(|other| !pool.is_part_of(other) && !other.is_part_of(pool))
         .map(|other| {
             let message = format!(
                 "overlaps IPPool {} ({}): an address belongs to one pool",
@@ -129,11 +139,40 @@ pub fn validate_among_pools<'a>(pool: &IpPool, others: impl IntoIterator<Item = 
         .collect()
 }
 
+/// What forbids that `pool` is deleted, among all `pools` and `blocks`: nodes that own blocks of it announce
+/// them, and peers import what is in a pool only. Blocks in parts that it was split into are these parts'.
+#[must_use]
+pub fn validate_delete<'a>(
+    pool: &IpPool,
+    pools: &[IpPool],
+    blocks: impl IntoIterator<Item = &'a IpBlock>,
+) -> Vec<Problem> {
+    let name = &pool.metadata.name;
+    let of_pool = |block: &&IpBlock| {
+        let belongs = pool_of(block.spec.cidr, pools);
+        belongs.is_some_and(|belongs| belongs.metadata.name == *name)
+    };
+    let owned = blocks.into_iter().filter(|block| block.spec.node.is_some());
+    let (count, held) = owned
+        .filter(of_pool)
+        .fold((0_usize, 0_usize), |(count, held), block| {
+            (
+                count.saturating_add(1),
+                held.saturating_add(block.spec.allocations.len()),
+            )
+        });
+    if count == 0 {
+        return Vec::new();
+    }
+    let message = format!(
+        "is in use: nodes own {count} blocks of it, with {held} addresses held; set spec.disabled, and delete \
+         it when they are given back"
+    );
+    vec![Problem::new("metadata.name", name, message)]
+}
+
 /// Whether two networks share an address.
 fn overlap(a: IpNetwork, b: IpNetwork) -> bool {
-    let covers = |outer: IpNetwork, inner: IpNetwork| {
-        outer.prefix() <= inner.prefix() && outer.contains(inner.network())
-    };
     covers(a, b) || covers(b, a)
 }
 
@@ -201,6 +240,42 @@ fn ip_pool(pool: &IpPool, problems: &mut Vec<Problem>) {
         );
         problems.push(Problem::new("spec.blockSize", size, message));
     }
+    if let Some(number) = pool.metadata.annotations.get(SPLIT_INTO)
+        && pool.split_into().is_none()
+    {
+        let field = format!("metadata.annotations[{SPLIT_INTO}]");
+        problems.push(Problem::new(field, number, "is no power of two above 1"));
+    }
+}
+
+fn ip_reservation(reservation: &IpReservation, problems: &mut Vec<Problem>) {
+    let cidrs = &reservation.spec.reserved_cidrs;
+    if cidrs.is_empty() {
+        problems.push(Problem::new(
+            "spec.reservedCIDRs",
+            "",
+            "is empty: name the addresses that no pod shall get",
+        ));
+    }
+    for (i, cidr) in cidrs.iter().enumerate() {
+        no_host_bits(&format!("spec.reservedCIDRs[{i}]"), *cidr, problems);
+    }
+}
+
+/// Seconds that an address may rest.
+const COOLDOWN: RangeInclusive<u32> = 0..=1200;
+
+fn ipam_configuration(configuration: &IpamConfiguration, problems: &mut Vec<Problem>) {
+    let name = &configuration.metadata.name;
+    if name != "default" {
+        let message = "is not honoured: there is one IPAMConfiguration, named default";
+        problems.push(Problem::new("metadata.name", name, message));
+    }
+    let seconds = configuration.spec.ip_cooldown_seconds;
+    if !COOLDOWN.contains(&seconds) {
+        let message = format!("is too long: choose {} to {}", COOLDOWN.start(), COOLDOWN.end());
+        problems.push(Problem::new("spec.ipCooldownSeconds", seconds, message));
+    }
 }
 
 fn no_host_bits(field: &str, cidr: IpNetwork, problems: &mut Vec<Problem>) {
@@ -227,6 +302,31 @@ fn ip_block(block: &IpBlock, problems: &mut Vec<Problem>) {
     if let Some(node) = &spec.node {
         names::subdomain("spec.node", node, problems);
     }
+    if let Some(lease) = &spec.lease {
+        let lender = block_cidr(&lease.of);
+        let part = lender.is_some_and(|lender| lender != spec.cidr && covers(lender, spec.cidr));
+        if !part {
+            let message = format!("is no block that {} could be part of", spec.cidr);
+            problems.push(Problem::new("spec.lease.of", &lease.of, message));
+        }
+        if spec.node.is_none() {
+            problems.push(Problem::new(
+                "spec.node",
+                "",
+                "is missing: a lease has a borrower",
+            ));
+        }
+    }
+    for (i, release) in spec.releases.iter().enumerate() {
+        if !spec.cidr.contains(release.address) {
+            let message = format!("is not in {}", spec.cidr);
+            problems.push(Problem::new(
+                format!("spec.releases[{i}].address"),
+                release.address,
+                message,
+            ));
+        }
+    }
     for (i, allocation) in spec.allocations.iter().enumerate() {
         let field = format!("spec.allocations[{i}].address");
         let address = allocation.address;
@@ -249,7 +349,6 @@ fn ip_block(block: &IpBlock, problems: &mut Vec<Problem>) {
 fn block_update(old: &IpBlock, new: &IpBlock, problems: &mut Vec<Problem>) {
     let (old, new) = (&old.spec, &new.spec);
     unchanged("spec.cidr", &old.cidr, &new.cidr, problems);
-    unchanged("spec.pool", &old.pool, &new.pool, problems);
     let claimed = new.node.is_some() && new.node != old.node;
     let least = old.generation.saturating_add(u64::from(claimed));
     if new.generation < least {

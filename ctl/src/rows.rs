@@ -563,12 +563,27 @@ pub(crate) fn columns(kind: Kind) -> (&'static [&'static str], usize) {
                 "NAME",
                 "CIDR",
                 "SELECTOR",
+                "NAT",
                 "BLOCKSIZE",
                 "DISABLED",
                 "DISABLEBGPEXPORT",
+                "ASSIGNMENTMODE",
+                "NAMESPACES",
             ],
             3,
         ),
+        Kind::IpReservation => (&["NAME", "CIDRS"], 2),
+        Kind::IpamConfiguration => (
+            &[
+                "NAME",
+                "STRICTAFFINITY",
+                "AUTOALLOCATEBLOCKS",
+                "MAXBLOCKSPERHOST",
+                "IPCOOLDOWNSECONDS",
+            ],
+            3,
+        ),
+        Kind::Namespace => (&["NAME", "LABELS"], 2),
         Kind::IpBlock => (&["NAME", "CIDR", "NODE", "POOL", "GENERATION", "ALLOCATIONS"], 3),
         Kind::Node => (&["NAME", "ASN", "IPV4", "IPV6"], 1),
         Kind::BgpConfiguration => (
@@ -607,10 +622,26 @@ pub(crate) fn cells(resource: &Resource) -> Vec<String> {
             name,
             pool.spec.cidr.to_string(),
             pool.spec.node_selector.to_string(),
+            pool.spec.nat_outgoing.to_string(),
             pool.spec.block_size().to_string(),
             pool.spec.disabled.to_string(),
             pool.spec.disable_bgp_export.to_string(),
+            pool.spec.assignment_mode.to_string(),
+            pool.spec.namespace_selector.to_string(),
         ],
+        Resource::IpReservation(reservation) => vec![name, joined(&reservation.spec.reserved_cidrs)],
+        Resource::IpamConfiguration(configuration) => vec![
+            name,
+            configuration.spec.strict_affinity.to_string(),
+            configuration.spec.auto_allocate_blocks.to_string(),
+            configuration.spec.max_blocks_per_host.to_string(),
+            configuration.spec.ip_cooldown_seconds.to_string(),
+        ],
+        Resource::Namespace(namespace) => {
+            let label = |(key, value)| format!("{key}={value}");
+            let labels: Vec<String> = namespace.metadata.labels.iter().map(label).collect();
+            vec![name, labels.join(",")]
+        }
         Resource::IpBlock(block) => vec![
             name,
             block.spec.cidr.to_string(),
