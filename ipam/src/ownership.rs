@@ -226,6 +226,8 @@ fn unowned(cidr: IpNetwork) -> IpBlock {
             node: None,
             generation: 0,
             allocations: Vec::new(),
+            releases: Vec::new(),
+            lease: None,
         },
     }
 }
