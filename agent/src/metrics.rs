@@ -42,6 +42,12 @@ pub struct Metrics {
     pub route_errors: Counter,
     /// Times that the kernel's whole table was read again.
     pub route_resyncs: Counter,
+    /// Seconds that it took to make rules and sets as wanted, or to see that they are.
+    pub rules_commit: Histogram,
+    /// Times that rules or sets could not be made as wanted.
+    pub rule_errors: Counter,
+    /// Changes that took back what others did to our rules and sets.
+    pub rule_repairs: Counter,
     /// Events that the store sent.
     pub store_events: Counter,
     /// Times that all resources were listed.
@@ -119,6 +125,9 @@ impl Metrics {
             routes_installed: Gauge::default(),
             route_errors: Counter::default(),
             route_resyncs: Counter::default(),
+            rules_commit: durations(),
+            rule_errors: Counter::default(),
+            rule_repairs: Counter::default(),
             store_events: Counter::default(),
             store_lists: Counter::default(),
             workload_retries: Counter::default(),
@@ -176,6 +185,21 @@ impl Metrics {
             "route_resyncs",
             "Times the kernel's table was read again",
             m.route_resyncs,
+        );
+        registry.register(
+            "rules_commit_seconds",
+            "Time of making rules and sets as wanted",
+            m.rules_commit,
+        );
+        registry.register(
+            "rule_errors",
+            "Times that rules could not be made as wanted",
+            m.rule_errors,
+        );
+        registry.register(
+            "rule_repairs",
+            "Changes that took back what others did to our rules",
+            m.rule_repairs,
         );
         registry.register("store_events", "Events that the store sent", m.store_events);
         registry.register(

@@ -1,7 +1,7 @@
 //! The kernel's rules and sets, kept as wanted: the whole of a policy task but its loop.
 //!
 //! ```ignore
-//! let mut rules = Rules::start(None)?;
+//! let mut rules = Rules::start_in(&Netns::current()?, None);
 //! loop {
 //!     tokio::select! {
 //!         updates = news.recv() => rules.apply(updates?).await,
@@ -41,14 +41,6 @@ struct Found {
 }
 
 impl Rules {
-    /// Keeps the calling thread's namespace (see [`Self::start_in`]).
-    ///
-    /// # Errors
-    /// [`Error::Os`] if `/proc` is not mounted.
-    pub fn start(setting: Option<Backend>) -> Result<Self> {
-        Ok(Self::start_in(&Netns::current()?, setting))
-    }
-
     /// Wants nothing, and does not touch what an earlier life left before [`Self::apply`] or [`Self::check`]. The
     /// back end is the one of the setting, or else the one that the node uses.
     #[must_use]

@@ -94,6 +94,23 @@ impl Cluster {
         });
     }
 
+    /// Switches a pool's NAT outgoing.
+    pub(crate) fn set_nat(&self, pool: &str, nat_outgoing: bool) {
+        let key = manx_api::Key {
+            kind: Kind::IpPool,
+            namespace: None,
+            name: pool.to_owned(),
+        };
+        self.runtime.block_on(async {
+            let store = SqliteStore::open(&self.database()).await.unwrap();
+            let Resource::IpPool(mut pool) = store.get(&key).await.unwrap() else {
+                panic!("{pool} is no pool");
+            };
+            pool.spec.nat_outgoing = nat_outgoing;
+            store.update(Resource::IpPool(pool)).await.unwrap();
+        });
+    }
+
     /// Deletes the resources of a kind whose names begin like this.
     pub(crate) fn delete(&self, kind: Kind, beginning: &str) {
         self.runtime.block_on(async {
@@ -149,6 +166,19 @@ impl Node {
         let mut command = units::command(&self.netns, "manxd");
         command.arg("--config").arg(self.directory.join("manxd.yaml"));
         command
+    }
+
+    /// Changes a setting of the agent, which takes effect with its next start.
+    pub(crate) fn configure(&self, setting: &str, value: Value) {
+        let path = self.directory.join("manxd.yaml");
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config[setting] = value;
+        std::fs::write(path, config.to_string()).unwrap();
+    }
+
+    /// The agent's process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.agent.as_ref().unwrap().id()
     }
 
     /// Puts a key of a Secret where the agent finds it.

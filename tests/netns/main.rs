@@ -19,6 +19,7 @@ mod lab_routers;
 mod lab_up;
 mod links;
 mod namespaces;
+mod nat;
 mod passwords;
 mod pods;
 mod routes;
