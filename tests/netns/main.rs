@@ -11,6 +11,8 @@ mod agent_harness;
 mod agent_node;
 mod agent_nodes;
 mod bfd;
+mod cni_runtime;
+mod cni_spec;
 mod filters;
 mod harness;
 mod lab_harness;
