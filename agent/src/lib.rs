@@ -6,9 +6,11 @@
 
 pub mod ask;
 pub mod bgp;
+pub mod blocking;
 pub mod cni;
 pub mod config;
 pub mod convert;
+pub mod disk;
 pub mod endpoint;
 pub mod http;
 pub mod identity;

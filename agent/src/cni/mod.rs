@@ -106,11 +106,13 @@ pub async fn run(inbox: &mut Inbox) {
     let mut open = true;
     while open || !queues.tasks.is_empty() {
         tokio::select! {
+            // Jobs that stand in line come before those that join it.
+            biased;
+            Some(ended) = queues.tasks.join_next_with_id() => queues.ended(ended, &inbox.parts),
             job = inbox.jobs.recv(), if open => match job {
                 Some(job) => queues.submit(job, &inbox.parts),
                 None => open = false,
             },
-            Some(ended) = queues.tasks.join_next_with_id() => queues.ended(ended, &inbox.parts),
         }
     }
 }

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{RunError, SERVER, Start, Tasks};
 use crate::config::Config;
+use crate::disk::FileSystem;
 use crate::identity::Identity;
 use crate::ipam::Owned;
 use crate::journal::Journal;
@@ -87,7 +88,7 @@ pub(super) struct Prepared {
 pub(super) async fn prepare<S>(start: &Start<S>) -> Result<Prepared, RunError> {
     let Config { state_dir, http, .. } = &start.config;
     let live = start.machine.pods.clone();
-    let (journal, allocator) = startup::recover(&state_dir.join(JOURNAL), &live)?;
+    let (journal, allocator) = startup::recover(Arc::new(FileSystem), &state_dir.join(JOURNAL), &live)?;
     let graves = Tombstones::open(state_dir).map_err(RunError::io("cannot watch for tombstones"))?;
     let http = match http {
         Some(address) => Some(http::listen(*address).await.map_err(RunError::io("HTTP"))?),
