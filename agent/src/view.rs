@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 
 use manx_api::bgp::{BgpConfigurationSpec, BgpPeer};
 use manx_api::filter::BgpFilter;
-use manx_api::ipam::{IpBlock, IpPool};
+use manx_api::ipam::{IpBlock, IpPool, IpReservation, IpamConfigurationSpec};
+use manx_api::namespace::Namespace;
 use manx_api::node::Node;
 use manx_api::{Key, Kind, Resource};
 
 /// The kinds that make up the view.
-pub const KINDS: [Kind; 6] = [
+pub const KINDS: [Kind; 9] = [
     Kind::IpPool,
+    Kind::IpReservation,
+    Kind::IpamConfiguration,
+    Kind::Namespace,
     Kind::IpBlock,
     Kind::Node,
     Kind::BgpConfiguration,
@@ -18,7 +22,7 @@ pub const KINDS: [Kind; 6] = [
     Kind::BgpFilter,
 ];
 
-/// The only BGPConfiguration that is honoured.
+/// The only BGPConfiguration and IPAMConfiguration that are honoured.
 const CONFIGURATION: &str = "default";
 
 /// The last state of each resource, by name. Readers get it whole, through a last-writer-wins channel, and
@@ -29,6 +33,12 @@ pub struct View {
     pub complete: bool,
     /// The pools.
     pub pools: BTreeMap<String, IpPool>,
+    /// Addresses that no pod gets unless it asks.
+    pub reservations: BTreeMap<String, IpReservation>,
+    /// How addresses are assigned.
+    pub ipam: IpamConfigurationSpec,
+    /// The namespaces.
+    pub namespaces: BTreeMap<String, Namespace>,
     /// The blocks of all nodes.
     pub blocks: BTreeMap<String, IpBlock>,
     /// The nodes.
@@ -47,12 +57,17 @@ impl View {
         let name = resource.metadata().name.clone();
         match resource {
             Resource::IpPool(pool) => drop(self.pools.insert(name, pool)),
+            Resource::IpReservation(reservation) => drop(self.reservations.insert(name, reservation)),
+            Resource::IpamConfiguration(c) if name == CONFIGURATION => self.ipam = c.spec,
+            Resource::Namespace(namespace) => drop(self.namespaces.insert(name, namespace)),
             Resource::IpBlock(block) => drop(self.blocks.insert(name, block)),
             Resource::Node(node) => drop(self.nodes.insert(name, node)),
             Resource::BgpConfiguration(c) if name == CONFIGURATION => self.configuration = c.spec,
             Resource::BgpPeer(peer) => drop(self.peers.insert(name, peer)),
             Resource::BgpFilter(filter) => drop(self.filters.insert(name, filter)),
-            Resource::BgpConfiguration(_) | Resource::WorkloadEndpoint(_) => {}
+            Resource::IpamConfiguration(_)
+            | Resource::BgpConfiguration(_)
+            | Resource::WorkloadEndpoint(_) => {}
         }
     }
 
@@ -60,6 +75,11 @@ impl View {
     pub fn remove(&mut self, key: &Key) {
         match key.kind {
             Kind::IpPool => drop(self.pools.remove(&key.name)),
+            Kind::IpReservation => drop(self.reservations.remove(&key.name)),
+            Kind::IpamConfiguration if key.name == CONFIGURATION => {
+                self.ipam = IpamConfigurationSpec::default();
+            }
+            Kind::Namespace => drop(self.namespaces.remove(&key.name)),
             Kind::IpBlock => drop(self.blocks.remove(&key.name)),
             Kind::Node => drop(self.nodes.remove(&key.name)),
             Kind::BgpConfiguration if key.name == CONFIGURATION => {
@@ -67,7 +87,7 @@ impl View {
             }
             Kind::BgpPeer => drop(self.peers.remove(&key.name)),
             Kind::BgpFilter => drop(self.filters.remove(&key.name)),
-            Kind::BgpConfiguration | Kind::WorkloadEndpoint => {}
+            Kind::IpamConfiguration | Kind::BgpConfiguration | Kind::WorkloadEndpoint => {}
         }
     }
 }

@@ -71,6 +71,17 @@ pub(crate) mod cidr {
         any(deserializer).map(Some)
     }
 
+    /// A list; a bare address is a network of one, as calicoctl takes it in reservations.
+    pub(crate) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNetwork>, D::Error> {
+        let network = |text: String| {
+            let expected = "an address, or address and length, as in 192.0.2.1 or 2001:db8::/64";
+            text.parse::<IpNetwork>()
+                .map_err(|_| de::Error::invalid_value(de::Unexpected::Str(&text), &expected))
+        };
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        texts.into_iter().map(network).collect()
+    }
+
     pub(crate) fn v4<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Ipv4Network>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
         let parse = |text: String| {

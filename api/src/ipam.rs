@@ -1,5 +1,6 @@
 //! Pools and blocks of addresses.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -31,6 +32,15 @@ pub struct IpPoolSpec {
     /// The nodes that may take blocks from the pool. Default `all()`.
     #[serde(default)]
     pub node_selector: Selector,
+    /// The namespaces whose pods get addresses from the pool, by their labels. Default `all()`.
+    #[serde(default, skip_serializing_if = "Selector::is_all")]
+    pub namespace_selector: Selector,
+    /// Packets from the pool's addresses to what is in no pool leave the node with the node's address.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub nat_outgoing: bool,
+    /// Whether pods that name no pool get addresses from it.
+    #[serde(default, skip_serializing_if = "AssignmentMode::is_automatic")]
+    pub assignment_mode: AssignmentMode,
     /// No new address is taken from a disabled pool; what is held stays.
     #[serde(default)]
     pub disabled: bool,
@@ -40,6 +50,21 @@ pub struct IpPoolSpec {
 }
 
 impl IpPoolSpec {
+    /// A pool of these addresses that leaves everything else to the defaults.
+    #[must_use]
+    pub fn new(cidr: IpNetwork) -> Self {
+        Self {
+            cidr,
+            block_size: None,
+            node_selector: Selector::all(),
+            namespace_selector: Selector::all(),
+            nat_outgoing: false,
+            assignment_mode: AssignmentMode::Automatic,
+            disabled: false,
+            disable_bgp_export: false,
+        }
+    }
+
     /// Prefix length of a block: what the user chose or the family's default.
     #[must_use]
     pub fn block_size(&self) -> u8 {
@@ -47,6 +72,135 @@ impl IpPoolSpec {
             IpNetwork::V4(_) => 26,
             IpNetwork::V6(_) => 122,
         })
+    }
+}
+
+/// Who gets addresses from a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AssignmentMode {
+    /// Pods of the namespaces and nodes that the pool selects, and those that name it.
+    #[default]
+    Automatic,
+    /// Only pods that name the pool, or an address of it, in an annotation.
+    Manual,
+}
+
+impl AssignmentMode {
+    /// Whether pods that name no pool get addresses.
+    #[must_use]
+    pub fn is_automatic(&self) -> bool {
+        *self == Self::Automatic
+    }
+}
+
+impl fmt::Display for AssignmentMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Automatic => "Automatic",
+            Self::Manual => "Manual",
+        })
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// An annotation of a pool that is being split: into how many pools of its own size's fraction, a power of two.
+/// Until all of them are there and it goes, they may lie inside it.
+pub const SPLIT_INTO: &str = "manx.network/split-into";
+
+impl IpPool {
+    /// Into how many pools this one is being split; none where it is not.
+    #[must_use]
+    pub fn split_into(&self) -> Option<u32> {
+        let number = self.metadata.annotations.get(SPLIT_INTO)?.parse::<u32>().ok()?;
+        (number > 1 && number.is_power_of_two()).then_some(number)
+    }
+
+    /// Whether this pool is one of those that `parent` is being split into.
+    #[must_use]
+    pub fn is_part_of(&self, parent: &Self) -> bool {
+        let (part, whole) = (self.spec.cidr, parent.spec.cidr);
+        let depth = parent.split_into().map(u32::ilog2);
+        let prefix = depth.and_then(|depth| u32::from(whole.prefix()).checked_add(depth));
+        part.is_ipv4() == whole.is_ipv4()
+            && prefix == Some(part.prefix().into())
+            && whole.contains(part.network())
+            && self.spec.block_size() == parent.spec.block_size()
+    }
+}
+
+/// The pool that an address or a block belongs to: the most specific that contains all of it. Pools do not
+/// overlap, but while one is being split its parts lie inside it.
+#[must_use]
+pub fn pool_of<'a>(cidr: IpNetwork, pools: impl IntoIterator<Item = &'a IpPool>) -> Option<&'a IpPool> {
+    let contains = |pool: &&IpPool| covers(pool.spec.cidr, cidr);
+    pools
+        .into_iter()
+        .filter(contains)
+        .max_by_key(|pool| pool.spec.cidr.prefix())
+}
+
+/// Whether every address of `inner` is one of `outer`.
+#[must_use]
+pub fn covers(outer: IpNetwork, inner: IpNetwork) -> bool {
+    outer.is_ipv4() == inner.is_ipv4() && outer.prefix() <= inner.prefix() && outer.contains(inner.network())
+}
+
+/// Addresses that no pod gets unless it asks for one of them by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IpReservation {
+    /// The shared part.
+    pub metadata: Metadata,
+    /// What the user asks for.
+    pub spec: IpReservationSpec,
+}
+
+/// What the user asks for of an [`IpReservation`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IpReservationSpec {
+    /// The addresses; no host bits set.
+    #[serde(rename = "reservedCIDRs", deserialize_with = "cidr::list")]
+    pub reserved_cidrs: Vec<IpNetwork>,
+}
+
+/// How every node assigns addresses. Only the one named `default` is honoured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IpamConfiguration {
+    /// The shared part.
+    pub metadata: Metadata,
+    /// What the user asks for.
+    #[serde(default)]
+    pub spec: IpamConfigurationSpec,
+}
+
+/// What the user asks for of an [`IpamConfiguration`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct IpamConfigurationSpec {
+    /// A node gives out addresses of its own blocks only, and leases none of another's. Default false.
+    pub strict_affinity: bool,
+    /// The most blocks that a node may own of each family; 0, the default, is no limit.
+    pub max_blocks_per_host: u32,
+    /// Seconds for which a freed address is given to nobody else, 0 to 1200. Default 60.
+    pub ip_cooldown_seconds: u32,
+    /// Nodes claim blocks as they need them; without, they keep to those that they own. Default true.
+    pub auto_allocate_blocks: bool,
+}
+
+impl Default for IpamConfigurationSpec {
+    fn default() -> Self {
+        Self {
+            strict_affinity: false,
+            max_blocks_per_host: 0,
+            ip_cooldown_seconds: 60,
+            auto_allocate_blocks: true,
+        }
     }
 }
 
@@ -96,7 +250,7 @@ pub struct IpBlockSpec {
     /// The addresses.
     #[serde(deserialize_with = "cidr::any")]
     pub cidr: IpNetwork,
-    /// The pool it was cut from.
+    /// The pool it was cut from; [`pool_of`] says which one it belongs to by now.
     pub pool: String,
     /// The owner; none while the block is free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -106,6 +260,55 @@ pub struct IpBlockSpec {
     /// The owner's checkpoint; the owner's journal is the truth and may be seconds ahead.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allocations: Vec<Allocation>,
+    /// What operators ask the owner to free. It removes what it has dealt with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub releases: Vec<Release>,
+    /// The block is part of another node's, lent to its owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
+}
+
+/// An allocation that an operator wants freed. An owner frees it if it is still the same one, and no interface
+/// carries the address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Release {
+    /// The address.
+    pub address: IpAddr,
+    /// The allocation's sequence number: a later one of the same address is another's.
+    pub sequence: u64,
+}
+
+/// How a block is lent. The borrower makes the resource, the lender grants it; the borrower returns it, the
+/// lender deletes it. In each state one of them has to act.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Lease {
+    /// The name of the block that it is part of.
+    pub of: String,
+    /// How far it is.
+    pub state: LeaseState,
+}
+
+/// How far a [`Lease`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LeaseState {
+    /// The borrower asks. The lender grants it, or deletes the resource.
+    Requested,
+    /// The addresses are the borrower's.
+    Granted,
+    /// The borrower has no use for it any more. The lender deletes the resource, and has its addresses back.
+    Returned,
+}
+
+impl fmt::Display for LeaseState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Requested => "Requested",
+            Self::Granted => "Granted",
+            Self::Returned => "Returned",
+        })
+    }
 }
 
 /// An address in use.

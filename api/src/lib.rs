@@ -12,6 +12,7 @@ pub mod ipam;
 pub mod manifest;
 pub mod meta;
 mod names;
+pub mod namespace;
 pub mod node;
 pub mod operation;
 pub mod resource;
@@ -24,7 +25,7 @@ pub mod workload;
 pub use meta::{Key, Kind, Metadata, Revision};
 pub use resource::Resource;
 pub use selector::Selector;
-pub use validate::{Problem, validate, validate_among_pools, validate_update};
+pub use validate::{Problem, validate, validate_among_pools, validate_delete, validate_update};
 
 /// The API group and version of every Manx resource.
 pub const API_VERSION: &str = "manx.network/v1";

@@ -11,7 +11,7 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 
 use crate::meta::{nearest, suggestion};
-use crate::{API_VERSION, Kind, Resource, validate};
+use crate::{Kind, Resource, validate};
 
 mod tree;
 mod typed;
@@ -259,12 +259,13 @@ fn kind(tree: &Tree) -> Result<Kind, Fault> {
 }
 
 fn api_version(tree: &Tree, kind: Kind) -> Result<(), Fault> {
+    let right = kind.api_version();
     let Some(stated) = tree.get("apiVersion") else {
-        return Err(tree.fault("apiVersion", format!("is missing: write {API_VERSION}")));
+        return Err(tree.fault("apiVersion", format!("is missing: write {right}")));
     };
-    if stated.text() == Some(API_VERSION) {
+    if stated.text() == Some(right) {
         return Ok(());
     }
-    let message = format!("{} is no version of {kind}: write {API_VERSION}", stated.words());
+    let message = format!("{} is no version of {kind}: write {right}", stated.words());
     Err(stated.fault("apiVersion", message))
 }

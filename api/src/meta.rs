@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::API_VERSION;
+
 /// A point in a datastore's history. Opaque except for equality; the embedded store's are decimal numbers.
 ///
 /// A resource's revision is the history point of its last write; compare-and-swap compares it.
@@ -33,6 +35,14 @@ pub enum Kind {
     /// Addresses that pods may get.
     #[serde(rename = "IPPool")]
     IpPool,
+    /// Addresses that no pod gets unless it asks.
+    #[serde(rename = "IPReservation")]
+    IpReservation,
+    /// How every node assigns addresses.
+    #[serde(rename = "IPAMConfiguration")]
+    IpamConfiguration,
+    /// A namespace of pods; Kubernetes' own kind.
+    Namespace,
     /// A slice of a pool, owned by one node.
     #[serde(rename = "IPBlock")]
     IpBlock,
@@ -65,6 +75,9 @@ impl Kind {
         &[
             Self::BgpFilter,
             Self::BgpConfiguration,
+            Self::Namespace,
+            Self::IpamConfiguration,
+            Self::IpReservation,
             Self::IpPool,
             Self::Node,
             Self::BgpPeer,
@@ -76,6 +89,13 @@ impl Kind {
     const fn names(self) -> Names {
         let (name, plural, short): (_, _, &[&str]) = match self {
             Self::IpPool => ("IPPool", "ippools", &["ipp"]),
+            Self::IpReservation => ("IPReservation", "ipreservations", &["ipr"]),
+            Self::IpamConfiguration => (
+                "IPAMConfiguration",
+                "ipamconfigurations",
+                &["ipamconfig", "ipamconfigs"],
+            ),
+            Self::Namespace => ("Namespace", "namespaces", &["ns"]),
             Self::IpBlock => ("IPBlock", "ipblocks", &["ipb"]),
             Self::Node => ("Node", "nodes", &["no"]),
             Self::BgpConfiguration => (
@@ -100,6 +120,23 @@ impl Kind {
     #[must_use]
     pub const fn plural(self) -> &'static str {
         self.names().plural
+    }
+
+    /// API group and version, as in a manifest's `apiVersion`: [`API_VERSION`], or Kubernetes' for its own kinds.
+    #[must_use]
+    pub const fn api_version(self) -> &'static str {
+        match self {
+            Self::Namespace => "v1",
+            Self::IpPool
+            | Self::IpReservation
+            | Self::IpamConfiguration
+            | Self::IpBlock
+            | Self::Node
+            | Self::BgpConfiguration
+            | Self::BgpPeer
+            | Self::BgpFilter
+            | Self::WorkloadEndpoint => API_VERSION,
+        }
     }
 
     /// Whether resources of this kind belong to a namespace.
@@ -254,6 +291,9 @@ mod tests {
             ("ippools", Kind::IpPool),
             ("IPP", Kind::IpPool),
             ("ipblocks", Kind::IpBlock),
+            ("IPReservation", Kind::IpReservation),
+            ("ipamconfig", Kind::IpamConfiguration),
+            ("ns", Kind::Namespace),
             ("Node", Kind::Node),
             ("nodes", Kind::Node),
             ("bgpconfig", Kind::BgpConfiguration),

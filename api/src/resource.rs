@@ -6,16 +6,23 @@ use serde_json::Value;
 
 use crate::bgp::{BgpConfiguration, BgpPeer};
 use crate::filter::BgpFilter;
-use crate::ipam::{IpBlock, IpPool};
+use crate::ipam::{IpBlock, IpPool, IpReservation, IpamConfiguration};
+use crate::namespace::Namespace;
 use crate::node::Node;
 use crate::workload::WorkloadEndpoint;
-use crate::{API_VERSION, Key, Kind, Metadata};
+use crate::{Key, Kind, Metadata};
 
-/// A resource of any kind; serialized, it carries `apiVersion` ([`API_VERSION`], checked) and `kind`.
+/// A resource of any kind; serialized, it carries `apiVersion` ([`Kind::api_version`], checked) and `kind`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
     /// See [`IpPool`].
     IpPool(IpPool),
+    /// See [`IpReservation`].
+    IpReservation(IpReservation),
+    /// See [`IpamConfiguration`].
+    IpamConfiguration(IpamConfiguration),
+    /// See [`Namespace`].
+    Namespace(Namespace),
     /// See [`IpBlock`].
     IpBlock(IpBlock),
     /// See [`Node`].
@@ -36,6 +43,9 @@ impl Resource {
     pub fn kind(&self) -> Kind {
         match self {
             Self::IpPool(_) => Kind::IpPool,
+            Self::IpReservation(_) => Kind::IpReservation,
+            Self::IpamConfiguration(_) => Kind::IpamConfiguration,
+            Self::Namespace(_) => Kind::Namespace,
             Self::IpBlock(_) => Kind::IpBlock,
             Self::Node(_) => Kind::Node,
             Self::BgpConfiguration(_) => Kind::BgpConfiguration,
@@ -50,6 +60,9 @@ impl Resource {
     pub fn metadata(&self) -> &Metadata {
         match self {
             Self::IpPool(r) => &r.metadata,
+            Self::IpReservation(r) => &r.metadata,
+            Self::IpamConfiguration(r) => &r.metadata,
+            Self::Namespace(r) => &r.metadata,
             Self::IpBlock(r) => &r.metadata,
             Self::Node(r) => &r.metadata,
             Self::BgpConfiguration(r) => &r.metadata,
@@ -63,6 +76,9 @@ impl Resource {
     pub fn metadata_mut(&mut self) -> &mut Metadata {
         match self {
             Self::IpPool(r) => &mut r.metadata,
+            Self::IpReservation(r) => &mut r.metadata,
+            Self::IpamConfiguration(r) => &mut r.metadata,
+            Self::Namespace(r) => &mut r.metadata,
             Self::IpBlock(r) => &mut r.metadata,
             Self::Node(r) => &mut r.metadata,
             Self::BgpConfiguration(r) => &mut r.metadata,
@@ -79,6 +95,9 @@ impl Resource {
     pub fn deserialize_as<'de, D: Deserializer<'de>>(kind: Kind, deserializer: D) -> Result<Self, D::Error> {
         Ok(match kind {
             Kind::IpPool => Self::IpPool(Deserialize::deserialize(deserializer)?),
+            Kind::IpReservation => Self::IpReservation(Deserialize::deserialize(deserializer)?),
+            Kind::IpamConfiguration => Self::IpamConfiguration(Deserialize::deserialize(deserializer)?),
+            Kind::Namespace => Self::Namespace(Deserialize::deserialize(deserializer)?),
             Kind::IpBlock => Self::IpBlock(Deserialize::deserialize(deserializer)?),
             Kind::Node => Self::Node(Deserialize::deserialize(deserializer)?),
             Kind::BgpConfiguration => Self::BgpConfiguration(Deserialize::deserialize(deserializer)?),
@@ -100,6 +119,46 @@ impl Resource {
     }
 }
 
+/// A resource that is of another kind than was expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("found a {found} where a {expected} was expected")]
+pub struct OtherKind {
+    /// What was expected.
+    pub expected: Kind,
+    /// What was there.
+    pub found: Kind,
+}
+
+/// Lets each type be taken out of a [`Resource`].
+macro_rules! taken_out {
+    ($($kind:ident),*) => {
+        $(impl TryFrom<Resource> for $kind {
+            type Error = OtherKind;
+
+            fn try_from(resource: Resource) -> Result<Self, OtherKind> {
+                let found = resource.kind();
+                if let Resource::$kind(resource) = resource {
+                    return Ok(resource);
+                }
+                Err(OtherKind { expected: Kind::$kind, found })
+            }
+        })*
+    };
+}
+
+taken_out!(
+    IpPool,
+    IpReservation,
+    IpamConfiguration,
+    Namespace,
+    IpBlock,
+    Node,
+    BgpConfiguration,
+    BgpPeer,
+    BgpFilter,
+    WorkloadEndpoint
+);
+
 /// A resource as it is written: the type's own fields behind `apiVersion` and `kind`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -117,7 +176,7 @@ impl Serialize for Resource {
             body: &T,
             serializer: S,
         ) -> Result<S::Ok, S::Error> {
-            let api_version = API_VERSION;
+            let api_version = kind.api_version();
             Written {
                 api_version,
                 kind,
@@ -128,6 +187,9 @@ impl Serialize for Resource {
         let kind = self.kind();
         match self {
             Self::IpPool(body) => write(kind, body, serializer),
+            Self::IpReservation(body) => write(kind, body, serializer),
+            Self::IpamConfiguration(body) => write(kind, body, serializer),
+            Self::Namespace(body) => write(kind, body, serializer),
             Self::IpBlock(body) => write(kind, body, serializer),
             Self::Node(body) => write(kind, body, serializer),
             Self::BgpConfiguration(body) => write(kind, body, serializer),
@@ -153,9 +215,10 @@ impl<'de> Deserialize<'de> for Resource {
             kind,
             body,
         } = Read::deserialize(deserializer)?;
-        if api_version != API_VERSION {
+        if api_version != kind.api_version() {
             return Err(D::Error::custom(format!(
-                "apiVersion '{api_version}' is not ours: {kind} is of {API_VERSION}"
+                "apiVersion '{api_version}' is not right: {kind} is of {}",
+                kind.api_version()
             )));
         }
         Self::deserialize_as(kind, Value::Object(body)).map_err(D::Error::custom)

@@ -86,6 +86,12 @@ impl Selector {
         Self::default()
     }
 
+    /// Whether it is the selector of everything, as [`Self::all`] is.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        *self == Self::all()
+    }
+
     /// Reads a selector.
     ///
     /// # Errors

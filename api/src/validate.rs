@@ -2,22 +2,24 @@
 //!
 //! Types cannot say that a pool's CIDR has no host bits or that a hold time of two seconds is refused by
 //! RFC 4271. [`validate`] looks at one resource by itself, [`validate_update`] at what may not change
-//! between two versions of it, [`validate_among_pools`] at what pools may not be to each other. Each returns
-//! every problem it finds, so that a user mends a manifest in one round; the store calls all three inside
+//! between two versions of it, [`validate_among_pools`] at what pools may not be to each other, [`validate_delete`]
+//! at what keeps one. Each returns
+//! every problem it finds, so that a user mends a manifest in one round; the store calls them inside
 //! the transaction that writes.
 
 mod filter;
+mod ipam;
+
+pub use ipam::{validate_among_pools, validate_delete};
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
 
 use ipnetwork::IpNetwork;
 
 use crate::bgp::{
     BfdSpec, BgpConfiguration, BgpPeer, BgpPeerSpec, LimitAction, MaxPrefixes, Password, SecretKeyRef,
 };
-use crate::ipam::{IpBlock, IpPool, block_name};
 use crate::node::Node;
 use crate::workload::WorkloadEndpoint;
 use crate::{Kind, Metadata, Resource, names};
@@ -67,8 +69,12 @@ pub fn validate(resource: &Resource) -> Vec<Problem> {
     let mut problems = Vec::new();
     metadata(resource.kind(), resource.metadata(), &mut problems);
     match resource {
-        Resource::IpPool(pool) => ip_pool(pool, &mut problems),
-        Resource::IpBlock(block) => ip_block(block, &mut problems),
+        Resource::IpPool(pool) => ipam::ip_pool(pool, &mut problems),
+        Resource::IpReservation(reservation) => ipam::ip_reservation(reservation, &mut problems),
+        Resource::IpamConfiguration(configuration) => ipam::ipam_configuration(configuration, &mut problems),
+        // Its name is a namespace's, which is less than a name may be.
+        Resource::Namespace(n) => names::namespace("metadata.name", &n.metadata.name, &mut problems),
+        Resource::IpBlock(block) => ipam::ip_block(block, &mut problems),
         Resource::Node(n) => node(n, &mut problems),
         Resource::BgpConfiguration(configuration) => bgp_configuration(configuration, &mut problems),
         Resource::BgpPeer(peer) => bgp_peer(peer, &mut problems),
@@ -96,9 +102,12 @@ pub fn validate_update(old: &Resource, new: &Resource) -> Vec<Problem> {
                 &mut problems,
             );
         }
-        (Resource::IpBlock(old), Resource::IpBlock(new)) => block_update(old, new, &mut problems),
+        (Resource::IpBlock(old), Resource::IpBlock(new)) => ipam::block_update(old, new, &mut problems),
         (
             Resource::IpPool(_)
+            | Resource::IpReservation(_)
+            | Resource::IpamConfiguration(_)
+            | Resource::Namespace(_)
             | Resource::IpBlock(_)
             | Resource::Node(_)
             | Resource::BgpConfiguration(_)
@@ -109,32 +118,6 @@ pub fn validate_update(old: &Resource, new: &Resource) -> Vec<Problem> {
         ) => {}
     }
     problems
-}
-
-/// The problems of `pool` among `others`: pools may not overlap. A pool of the same name is skipped, so
-/// `others` may be all pools that there are.
-#[must_use]
-pub fn validate_among_pools<'a>(pool: &IpPool, others: impl IntoIterator<Item = &'a IpPool>) -> Vec<Problem> {
-    others
-        .into_iter()
-        .filter(|other| other.metadata.name != pool.metadata.name)
-        .filter(|other| overlap(pool.spec.cidr, other.spec.cidr))
-        .map(|other| {
-            let message = format!(
-                "overlaps IPPool {} ({}): an address belongs to one pool",
-                other.metadata.name, other.spec.cidr
-            );
-            Problem::new("spec.cidr", pool.spec.cidr, message)
-        })
-        .collect()
-}
-
-/// Whether two networks share an address.
-fn overlap(a: IpNetwork, b: IpNetwork) -> bool {
-    let covers = |outer: IpNetwork, inner: IpNetwork| {
-        outer.prefix() <= inner.prefix() && outer.contains(inner.network())
-    };
-    covers(a, b) || covers(b, a)
 }
 
 fn unchanged<T: PartialEq + fmt::Display>(field: &str, old: &T, new: &T, problems: &mut Vec<Problem>) {
@@ -166,96 +149,10 @@ fn metadata(kind: Kind, metadata: &Metadata, problems: &mut Vec<Problem>) {
     }
 }
 
-/// Prefix lengths that a block may have.
-fn block_sizes(cidr: IpNetwork) -> RangeInclusive<u8> {
-    match cidr {
-        IpNetwork::V4(_) => 20..=32,
-        IpNetwork::V6(_) => 116..=128,
-    }
-}
-
-fn ip_pool(pool: &IpPool, problems: &mut Vec<Problem>) {
-    let spec = &pool.spec;
-    no_host_bits("spec.cidr", spec.cidr, problems);
-    let special = [
-        "127.0.0.0/8",
-        "169.254.0.0/16",
-        "224.0.0.0/4",
-        "::1/128",
-        "fe80::/10",
-        "ff00::/8",
-    ];
-    for network in special.iter().filter_map(|text| text.parse().ok()) {
-        if overlap(spec.cidr, network) {
-            let message = format!("overlaps {network}, whose addresses no pod may have");
-            problems.push(Problem::new("spec.cidr", spec.cidr, message));
-        }
-    }
-    let (size, range) = (spec.block_size(), block_sizes(spec.cidr));
-    let smallest = spec.cidr.prefix().max(*range.start());
-    if !range.contains(&size) || size < spec.cidr.prefix() {
-        let message = format!(
-            "is no block size for {}: choose {smallest} to {}",
-            spec.cidr,
-            range.end()
-        );
-        problems.push(Problem::new("spec.blockSize", size, message));
-    }
-}
-
 fn no_host_bits(field: &str, cidr: IpNetwork, problems: &mut Vec<Problem>) {
     if cidr.ip() != cidr.network() {
         let message = format!("has host bits set: write {}/{}", cidr.network(), cidr.prefix());
         problems.push(Problem::new(field, cidr, message));
-    }
-}
-
-fn ip_block(block: &IpBlock, problems: &mut Vec<Problem>) {
-    let spec = &block.spec;
-    no_host_bits("spec.cidr", spec.cidr, problems);
-    let (size, range) = (spec.cidr.prefix(), block_sizes(spec.cidr));
-    if !range.contains(&size) {
-        let message = format!("is no block: a block is a /{} to /{}", range.start(), range.end());
-        problems.push(Problem::new("spec.cidr", spec.cidr, message));
-    }
-    let name = block_name(spec.cidr);
-    if block.metadata.name != name {
-        let message = format!("is not the name of block {}: that is {name}", spec.cidr);
-        problems.push(Problem::new("metadata.name", &block.metadata.name, message));
-    }
-    names::subdomain("spec.pool", &spec.pool, problems);
-    if let Some(node) = &spec.node {
-        names::subdomain("spec.node", node, problems);
-    }
-    for (i, allocation) in spec.allocations.iter().enumerate() {
-        let field = format!("spec.allocations[{i}].address");
-        let address = allocation.address;
-        if !spec.cidr.contains(address) {
-            problems.push(Problem::new(&field, address, format!("is not in {}", spec.cidr)));
-        }
-        if spec.allocations[..i]
-            .iter()
-            .any(|earlier| earlier.address == address)
-        {
-            problems.push(Problem::new(
-                &field,
-                address,
-                "is allocated twice: an address has one holder",
-            ));
-        }
-    }
-}
-
-fn block_update(old: &IpBlock, new: &IpBlock, problems: &mut Vec<Problem>) {
-    let (old, new) = (&old.spec, &new.spec);
-    unchanged("spec.cidr", &old.cidr, &new.cidr, problems);
-    unchanged("spec.pool", &old.pool, &new.pool, problems);
-    let claimed = new.node.is_some() && new.node != old.node;
-    let least = old.generation.saturating_add(u64::from(claimed));
-    if new.generation < least {
-        let message =
-            format!("is behind: it never falls and grows when a node claims the block; write {least}");
-        problems.push(Problem::new("spec.generation", new.generation, message));
     }
 }
 

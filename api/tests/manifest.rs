@@ -12,7 +12,9 @@ use manx_api::bgp::{
     Password, SecretKeyRef, SourceAddress,
 };
 use manx_api::filter::{BgpFilter, BgpFilterSpec, FilterRule};
-use manx_api::ipam::{Allocation, AttachmentId, IpBlock, IpBlockSpec, IpPool, IpPoolSpec, block_name};
+use manx_api::ipam::{
+    Allocation, AttachmentId, IpBlock, IpBlockSpec, IpPool, IpPoolSpec, Release, block_name,
+};
 use manx_api::manifest::{load, to_json, to_yaml};
 use manx_api::node::{Node, NodeBgp, NodeSpec};
 use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
@@ -216,11 +218,11 @@ fn pools() -> impl Strategy<Value = Resource> {
             Resource::IpPool(IpPool {
                 metadata,
                 spec: IpPoolSpec {
-                    cidr: parsed(cidr),
                     block_size: sized.then_some(size),
                     node_selector: parsed(selector),
                     disabled,
                     disable_bgp_export,
+                    ..IpPoolSpec::new(parsed(cidr))
                 },
             })
         },
@@ -258,6 +260,11 @@ fn blocks() -> impl Strategy<Value = Resource> {
                 node,
                 generation: number,
                 allocations,
+                releases: vec![Release {
+                    address: cidr.ip(),
+                    sequence: number,
+                }],
+                lease: None,
             };
             Resource::IpBlock(IpBlock { metadata, spec })
         })

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use manx_api::bgp::{BGP_PORT, BgpConfigurationSpec, BgpPeerSpec};
+use manx_api::ipam::IpPoolSpec;
 use manx_api::status::{
     BgpRoute, BlockStatus, KernelRoute, LimitStatus, NodeStatus, PeerStatus, RangeStatus, Reload,
 };
@@ -563,12 +564,27 @@ pub(crate) fn columns(kind: Kind) -> (&'static [&'static str], usize) {
                 "NAME",
                 "CIDR",
                 "SELECTOR",
+                "NAT",
                 "BLOCKSIZE",
                 "DISABLED",
                 "DISABLEBGPEXPORT",
+                "ASSIGNMENTMODE",
+                "NAMESPACES",
             ],
             3,
         ),
+        Kind::IpReservation => (&["NAME", "CIDRS"], 2),
+        Kind::IpamConfiguration => (
+            &[
+                "NAME",
+                "STRICTAFFINITY",
+                "AUTOALLOCATEBLOCKS",
+                "MAXBLOCKSPERHOST",
+                "IPCOOLDOWNSECONDS",
+            ],
+            3,
+        ),
+        Kind::Namespace => (&["NAME", "LABELS"], 2),
         Kind::IpBlock => (&["NAME", "CIDR", "NODE", "POOL", "GENERATION", "ALLOCATIONS"], 3),
         Kind::Node => (&["NAME", "ASN", "IPV4", "IPV6"], 1),
         Kind::BgpConfiguration => (
@@ -603,14 +619,20 @@ pub(crate) fn columns(kind: Kind) -> (&'static [&'static str], usize) {
 pub(crate) fn cells(resource: &Resource) -> Vec<String> {
     let name = resource.metadata().name.clone();
     match resource {
-        Resource::IpPool(pool) => vec![
+        Resource::IpPool(pool) => pool_cells(name, &pool.spec),
+        Resource::IpReservation(reservation) => vec![name, joined(&reservation.spec.reserved_cidrs)],
+        Resource::IpamConfiguration(configuration) => vec![
             name,
-            pool.spec.cidr.to_string(),
-            pool.spec.node_selector.to_string(),
-            pool.spec.block_size().to_string(),
-            pool.spec.disabled.to_string(),
-            pool.spec.disable_bgp_export.to_string(),
+            configuration.spec.strict_affinity.to_string(),
+            configuration.spec.auto_allocate_blocks.to_string(),
+            configuration.spec.max_blocks_per_host.to_string(),
+            configuration.spec.ip_cooldown_seconds.to_string(),
         ],
+        Resource::Namespace(namespace) => {
+            let label = |(key, value)| format!("{key}={value}");
+            let labels: Vec<String> = namespace.metadata.labels.iter().map(label).collect();
+            vec![name, labels.join(",")]
+        }
         Resource::IpBlock(block) => vec![
             name,
             block.spec.cidr.to_string(),
@@ -645,6 +667,20 @@ pub(crate) fn cells(resource: &Resource) -> Vec<String> {
             endpoint.spec.container_id.clone(),
         ],
     }
+}
+
+fn pool_cells(name: String, spec: &IpPoolSpec) -> Vec<String> {
+    vec![
+        name,
+        spec.cidr.to_string(),
+        spec.node_selector.to_string(),
+        spec.nat_outgoing.to_string(),
+        spec.block_size().to_string(),
+        spec.disabled.to_string(),
+        spec.disable_bgp_export.to_string(),
+        spec.assignment_mode.to_string(),
+        spec.namespace_selector.to_string(),
+    ]
 }
 
 fn configuration_cells(name: String, spec: &BgpConfigurationSpec) -> Vec<String> {

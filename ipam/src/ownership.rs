@@ -226,11 +226,13 @@ fn unowned(cidr: IpNetwork) -> IpBlock {
             node: None,
             generation: 0,
             allocations: Vec::new(),
+            releases: Vec::new(),
+            lease: None,
         },
     }
 }
 
-fn owned(block: &IpBlock, node: &str) -> Result<IpBlock, NotOwner> {
+pub(crate) fn owned(block: &IpBlock, node: &str) -> Result<IpBlock, NotOwner> {
     if block.spec.node.as_deref() == Some(node) {
         return Ok(block.clone());
     }

@@ -10,7 +10,7 @@ use manx_api::bgp::{
     BgpConfiguration, BgpConfigurationSpec, BgpPeer, BgpPeerSpec, NextHopMode, SourceAddress,
 };
 use manx_api::ipam::{IpPool, IpPoolSpec};
-use manx_api::{Metadata, Resource, Selector};
+use manx_api::{Metadata, Resource};
 
 use crate::address::{self, ROUTER, SPINE};
 use crate::layout::Layout;
@@ -298,16 +298,9 @@ impl Plan {
     fn add_pools(&mut self) {
         let mut add = |name: &str, cidr: &str| {
             let Ok(cidr) = cidr.parse() else { return };
-            let spec = IpPoolSpec {
-                cidr,
-                block_size: None,
-                node_selector: Selector::all(),
-                disabled: false,
-                disable_bgp_export: false,
-            };
             self.resources.push(Resource::IpPool(IpPool {
                 metadata: named(name),
-                spec,
+                spec: IpPoolSpec::new(cidr),
             }));
         };
         add("default-ipv4-ippool", address::POOL_V4);

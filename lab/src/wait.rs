@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
+use manx_api::Kind;
+use manx_api::ipam::IpBlock;
 use manx_api::rpc::Method;
 use manx_api::status::{NodeStatus, PeerStatus};
-use manx_api::{Kind, Resource};
 use manx_linux::{Netns, RouteSocket};
 use manx_routes::Target;
 use manx_store::{SqliteStore, Store};
@@ -129,15 +130,11 @@ fn wanted(plan: &Plan, host: &Host, blocks: &[Wanted]) -> Vec<Wanted> {
 /// Every block that a node owns, with its owner.
 async fn blocks(store: &SqliteStore) -> Result<Vec<Wanted>> {
     let listing = store.list(Kind::IpBlock, None).await?;
-    let blocks = listing.items.into_iter().filter_map(|resource| match resource {
-        Resource::IpBlock(block) => Some((block.spec.cidr, block.spec.node?)),
-        Resource::IpPool(_)
-        | Resource::Node(_)
-        | Resource::BgpConfiguration(_)
-        | Resource::BgpPeer(_)
-        | Resource::BgpFilter(_)
-        | Resource::WorkloadEndpoint(_) => None,
-    });
+    let blocks = listing
+        .items
+        .into_iter()
+        .filter_map(|resource| IpBlock::try_from(resource).ok());
+    let blocks = blocks.filter_map(|block| Some((block.spec.cidr, block.spec.node?)));
     Ok(blocks.collect())
 }
 

@@ -22,7 +22,7 @@ const ATTEMPTS: usize = 64;
 #[derive(Debug)]
 pub(super) enum Done {
     /// A block, or why there is none.
-    Claimed(Family, Result<IpBlock, IpamError>),
+    Claimed(Family, Result<Box<IpBlock>, IpamError>),
     /// Our blocks that the journal did not know, each begun anew.
     Recovered(Result<Vec<IpBlock>, Error>),
     /// The blocks whose checkpoint has to be tried again.
@@ -102,8 +102,12 @@ impl<S: Store> Task<S> {
             .chain(self.allocator.blocks().map(manx_ipam::Block::cidr))
             .collect();
         let (store, node) = (self.store.clone(), self.identity.name.clone());
-        self.jobs
-            .spawn(async move { Done::Claimed(family, claim(&store, family, &pools, &taken, &node).await) });
+        self.jobs.spawn(async move {
+            Done::Claimed(
+                family,
+                claim(&store, family, &pools, &taken, &node).await.map(Box::new),
+            )
+        });
     }
 
     pub(super) fn checkpoint(&mut self) {
@@ -139,7 +143,7 @@ impl<S: Store> Task<S> {
         }
     }
 
-    fn claimed(&mut self, family: Family, outcome: Result<IpBlock, IpamError>) {
+    fn claimed(&mut self, family: Family, outcome: Result<Box<IpBlock>, IpamError>) {
         self.claiming.remove(&family);
         match outcome {
             Ok(block) => {
@@ -227,7 +231,7 @@ async fn take<S: Store>(
         None => store.create(Resource::IpBlock(wanted)).await,
     };
     match written {
-        Ok(resource) => Ok(block_in(resource)),
+        Ok(resource) => Ok(IpBlock::try_from(resource).ok()),
         Err(Error::Conflict { .. } | Error::AlreadyExists(_) | Error::NotFound(_)) => Ok(None),
         Err(error @ (Error::Invalid { .. } | Error::Expired(_) | Error::Unavailable { .. })) => Err(error),
     }
@@ -240,7 +244,7 @@ async fn renew<S: Store>(store: &S, blocks: Vec<IpBlock>, node: &str) -> Result<
         let Ok(next) = manx_ipam::renew(&block, node) else {
             continue;
         };
-        renewed.extend(block_in(store.update(Resource::IpBlock(next)).await?));
+        renewed.extend(IpBlock::try_from(store.update(Resource::IpBlock(next)).await?));
     }
     Ok(renewed)
 }
@@ -278,6 +282,8 @@ impl State {
                 node: Some(node.to_owned()),
                 generation: self.generation,
                 allocations: self.allocations,
+                releases: Vec::new(),
+                lease: None,
             },
         }
     }
@@ -313,7 +319,7 @@ async fn write<S: Store>(store: &S, state: State, node: &str) -> Result<(), Erro
 
 async fn read<S: Store>(store: &S, cidr: IpNetwork) -> Result<Option<IpBlock>, Error> {
     match store.get(&key(cidr)).await {
-        Ok(resource) => Ok(block_in(resource)),
+        Ok(resource) => Ok(IpBlock::try_from(resource).ok()),
         Err(Error::NotFound(_)) => Ok(None),
         Err(error) => Err(error),
     }
@@ -321,17 +327,4 @@ async fn read<S: Store>(store: &S, cidr: IpNetwork) -> Result<Option<IpBlock>, E
 
 fn key(cidr: IpNetwork) -> Key {
     Key::cluster(Kind::IpBlock, block_name(cidr))
-}
-
-/// The block that a resource is: always one, since a key names its kind.
-fn block_in(resource: Resource) -> Option<IpBlock> {
-    match resource {
-        Resource::IpBlock(block) => Some(block),
-        Resource::IpPool(_)
-        | Resource::Node(_)
-        | Resource::BgpConfiguration(_)
-        | Resource::BgpPeer(_)
-        | Resource::BgpFilter(_)
-        | Resource::WorkloadEndpoint(_) => None,
-    }
 }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::ipam::{IpBlock, IpPool, SPLIT_INTO, block_name, pool_of};
 
 /// A resource of JSON; `changes` are pointers and what to put there.
 fn changed(base: &Value, changes: &[(&str, Value)]) -> Resource {
@@ -523,7 +524,7 @@ fn updates_of_blocks() {
         &[("/spec/cidr", json!("10.244.0.128/26"))],
         Some("spec.cidr"),
     );
-    update_refused(&free, &[("/spec/pool", json!("other"))], Some("spec.pool"));
+    update_refused(&free, &[("/spec/pool", json!("other"))], None);
     update_refused(&free, &[("/spec/generation", json!(4))], Some("spec.generation"));
     update_refused(&free, &claim("node-1", 5), Some("spec.generation"));
     update_refused(&free, &claim("node-1", 6), None);
@@ -531,4 +532,170 @@ fn updates_of_blocks() {
     update_refused(&owned, &claim("node-2", 6), None);
     update_refused(&owned, &[("/spec/node", Value::Null)], None);
     update_refused(&owned, &[("/spec/allocations", json!([]))], None);
+}
+
+/// A pool that is being split into `parts`.
+fn splitting(name: &str, cidr: &str, parts: &str) -> IpPool {
+    let mut pool = pool(name, cidr);
+    pool.metadata
+        .annotations
+        .insert(SPLIT_INTO.to_owned(), parts.to_owned());
+    pool
+}
+
+#[test]
+fn a_pool_that_is_being_split_may_hold_its_parts_and_nothing_else() {
+    let whole = splitting("whole", "10.0.0.0/16", "4");
+    for (cidr, allowed) in [
+        ("10.0.0.0/18", true),
+        ("10.0.192.0/18", true),
+        ("10.0.0.0/17", false),
+        ("10.0.0.0/19", false),
+        ("10.0.0.0/16", false),
+    ] {
+        let part = pool("part", cidr);
+        assert_eq!(
+            validate_among_pools(&part, [&whole]).is_empty(),
+            allowed,
+            "{cidr}"
+        );
+        assert_eq!(
+            validate_among_pools(&whole, [&part]).is_empty(),
+            allowed,
+            "{cidr}"
+        );
+    }
+    let mut other_size = pool("part", "10.0.0.0/18");
+    other_size.spec.block_size = Some(28);
+    assert!(!validate_among_pools(&other_size, [&whole]).is_empty());
+    for wrong in ["0", "1", "3", "many", ""] {
+        let problems = validate(&Resource::IpPool(splitting("whole", "10.0.0.0/16", wrong)));
+        assert_eq!(problems.len(), 1, "{wrong}");
+    }
+}
+
+#[test]
+fn an_address_belongs_to_the_most_specific_pool_that_has_it() {
+    let pools = [
+        splitting("whole", "10.0.0.0/16", "2"),
+        pool("low", "10.0.0.0/17"),
+        pool("six", "fd00::/48"),
+    ];
+    for (cidr, name) in [
+        ("10.0.0.0/26", Some("low")),
+        ("10.0.128.0/26", Some("whole")),
+        ("10.0.0.0/16", Some("whole")),
+        ("10.0.0.0/8", None),
+        ("10.1.0.1/32", None),
+        ("fd00::1/128", Some("six")),
+        ("::/0", None),
+    ] {
+        let found = pool_of(cidr.parse().unwrap(), &pools).map(|pool| pool.metadata.name.as_str());
+        assert_eq!(found, name, "{cidr}");
+    }
+}
+
+#[test]
+fn a_pool_whose_blocks_nodes_own_is_not_deleted() {
+    let block = |cidr: &str, node: Option<&str>| -> IpBlock {
+        let name = block_name(cidr.parse().unwrap());
+        let json = json!({"metadata": {"name": name}, "spec": {"cidr": cidr, "pool": "main", "node": node, "generation": 1}});
+        serde_json::from_value(json).unwrap()
+    };
+    let main = pool("main", "10.0.0.0/16");
+    let free = block("10.0.0.0/26", None);
+    let elsewhere = block("10.1.0.0/26", Some("n1"));
+    let pools = [main.clone()];
+    assert_eq!(validate_delete(&main, &pools, [&free, &elsewhere]), []);
+    let owned = block("10.0.0.64/26", Some("n1"));
+    let problems = validate_delete(&main, &pools, [&free, &owned]);
+    assert!(problems[0].message.contains("own 1 blocks"), "{problems:?}");
+    let parts = [
+        splitting("main", "10.0.0.0/16", "2"),
+        pool("low", "10.0.0.0/17"),
+        pool("high", "10.0.128.0/17"),
+    ];
+    assert_eq!(
+        validate_delete(&parts[0], &parts, [&owned]),
+        [],
+        "its parts have them"
+    );
+}
+
+#[test]
+fn reservations() {
+    let reservation = base(
+        "IPReservation",
+        "r",
+        json!({"reservedCIDRs": ["10.0.0.0/30", "10.0.0.9", "fd00::/126"]}),
+    );
+    refused(
+        &reservation,
+        "/spec/reservedCIDRs",
+        &[json!([])],
+        "spec.reservedCIDRs",
+    );
+    refused(
+        &reservation,
+        "/spec/reservedCIDRs",
+        &[json!(["10.0.0.9", "10.0.0.1/30"])],
+        "spec.reservedCIDRs[1]",
+    );
+}
+
+#[test]
+fn ipam_configurations() {
+    let configuration = base("IPAMConfiguration", "default", json!({}));
+    refused(
+        &configuration,
+        "/metadata/name",
+        &[json!("other")],
+        "metadata.name",
+    );
+    accepted(
+        &configuration,
+        "/spec/ipCooldownSeconds",
+        &[json!(0), json!(1200)],
+    );
+    refused(
+        &configuration,
+        "/spec/ipCooldownSeconds",
+        &[json!(1201)],
+        "spec.ipCooldownSeconds",
+    );
+}
+
+#[test]
+fn leases() {
+    let spec = json!({
+        "cidr": "10.0.0.16/28", "pool": "main", "node": "n2", "generation": 0,
+        "lease": {"of": "10-0-0-0-26", "state": "Requested"},
+    });
+    let lease = base("IPBlock", "10-0-0-16-28", spec);
+    accepted(
+        &lease,
+        "/spec/lease/state",
+        &[json!("Granted"), json!("Returned")],
+    );
+    refused(
+        &lease,
+        "/spec/lease/of",
+        &[json!("10-0-0-64-26"), json!("10-0-0-16-28"), json!("main")],
+        "spec.lease.of",
+    );
+    refused(&lease, "/spec/node", &[json!(null)], "spec.node");
+    refused(
+        &lease,
+        "/spec/releases",
+        &[json!([{"address": "10.0.0.1", "sequence": 1}])],
+        "spec.releases[0].address",
+    );
+}
+
+#[test]
+fn namespaces() {
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "prod", "labels": {"tier": "gold"}}});
+    accepted(&namespace, "/metadata/labels", &[json!({"a": "b"})]);
+    let problems = validate(&changed(&namespace, &[("/metadata/name", json!("a.b"))]));
+    assert!(!problems.is_empty());
 }

@@ -7,6 +7,7 @@ mod blocks;
 mod journal;
 mod ownership;
 mod reconcile;
+mod releases;
 
 use ipnetwork::IpNetwork;
 use manx_api::Metadata;
@@ -38,11 +39,8 @@ fn pool(name: &str, cidr: &str, block_size: Option<u8>) -> IpPool {
             ..Metadata::default()
         },
         spec: IpPoolSpec {
-            cidr: net(cidr),
             block_size,
-            node_selector: Default::default(),
-            disabled: false,
-            disable_bgp_export: false,
+            ..IpPoolSpec::new(net(cidr))
         },
     }
 }

@@ -7,7 +7,10 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
-use manx_api::{Key, Kind, Problem, Resource, Revision, validate, validate_among_pools, validate_update};
+use manx_api::ipam::{IpBlock, IpPool};
+use manx_api::{
+    Key, Kind, Problem, Resource, Revision, validate, validate_among_pools, validate_delete, validate_update,
+};
 use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, TransactionBehavior, params};
 
 use crate::{Error, Event, Listing};
@@ -197,6 +200,7 @@ impl Database {
     pub(super) fn delete(&mut self, key: &Key, expected: Option<&Revision>) -> Result<Resource, Error> {
         self.write(key, |transaction| {
             let mut resource = existing(transaction, key, expected)?;
+            refuse(key, in_use(transaction, &resource)?)?;
             transaction
                 .prepare_cached("DELETE FROM object WHERE kind = ?1 AND namespace = ?2 AND name = ?3")
                 .and_then(|mut delete| delete.execute(columns(key)))
@@ -324,15 +328,28 @@ fn among_pools(connection: &Connection, resource: &Resource) -> Result<Vec<Probl
     let Resource::IpPool(pool) = resource else {
         return Ok(Vec::new());
     };
-    let stored = items(connection, Kind::IpPool, None)?;
-    let others = stored.iter().filter_map(|other| {
-        if let Resource::IpPool(other) = other {
-            Some(other)
-        } else {
-            None
-        }
-    });
-    Ok(validate_among_pools(pool, others))
+    Ok(validate_among_pools(pool, &pools(connection)?))
+}
+
+/// What keeps a pool from being deleted.
+fn in_use(connection: &Connection, resource: &Resource) -> Result<Vec<Problem>, Error> {
+    let Resource::IpPool(pool) = resource else {
+        return Ok(Vec::new());
+    };
+    let blocks: Vec<IpBlock> = typed(connection, Kind::IpBlock)?;
+    Ok(validate_delete(pool, &pools(connection)?, &blocks))
+}
+
+fn pools(connection: &Connection) -> Result<Vec<IpPool>, Error> {
+    typed(connection, Kind::IpPool)
+}
+
+/// All resources of the kind that `T` is.
+fn typed<T: TryFrom<Resource>>(connection: &Connection, kind: Kind) -> Result<Vec<T>, Error> {
+    let resources = items(connection, kind, None)?.into_iter();
+    Ok(resources
+        .filter_map(|resource| T::try_from(resource).ok())
+        .collect())
 }
 
 /// Writes a resource at a new revision.

@@ -1,7 +1,7 @@
 //! What is the embedded store's own: forgetting, pages, pools beside each other, missed wake-ups.
 
+use manx_api::Metadata;
 use manx_api::ipam::{IpPool, IpPoolSpec};
-use manx_api::{Metadata, Selector};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -13,13 +13,7 @@ fn pool(name: &str, cidr: &str) -> Resource {
             name: name.to_owned(),
             ..Metadata::default()
         },
-        spec: IpPoolSpec {
-            cidr: cidr.parse().unwrap(),
-            block_size: None,
-            node_selector: Selector::all(),
-            disabled: false,
-            disable_bgp_export: false,
-        },
+        spec: IpPoolSpec::new(cidr.parse().unwrap()),
     })
 }
 
@@ -175,4 +169,23 @@ async fn threads_and_waker_end_with_the_last_clone_and_watch() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     panic!("the waker task did not end");
+}
+
+#[tokio::test]
+async fn a_pool_that_nodes_own_blocks_of_stays() {
+    let (store, _folder) = open().await;
+    let main = store.create(pool("main", "10.0.0.0/16")).await.unwrap();
+    let block = serde_json::json!({
+        "apiVersion": "manx.network/v1", "kind": "IPBlock", "metadata": {"name": "10-0-0-0-26"},
+        "spec": {"cidr": "10.0.0.0/26", "pool": "main", "node": "n1", "generation": 1},
+    });
+    let block = store
+        .create(serde_json::from_value(block).unwrap())
+        .await
+        .unwrap();
+    let refused = store.delete(&main.key(), None).await.unwrap_err();
+    assert!(matches!(refused, Error::Invalid { .. }), "{refused}");
+    assert!(store.get(&main.key()).await.is_ok());
+    store.delete(&block.key(), None).await.unwrap();
+    store.delete(&main.key(), None).await.unwrap();
 }
