@@ -23,6 +23,8 @@ pub mod node;
 pub mod peering;
 pub mod policy;
 pub mod ready;
+pub mod reclaim;
+pub mod releases;
 pub mod restore;
 pub mod route;
 pub mod secrets;

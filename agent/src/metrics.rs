@@ -170,6 +170,24 @@ impl Metrics {
         registry.register("bgp_sessions_up", "Sessions that came up", m.sessions_up);
         registry.register("bgp_sessions_down", "Sessions that went down", m.sessions_down);
         registry.register("bgp_update_faults", "UPDATEs with errors", m.update_faults);
+        self.register_kernel(&mut registry);
+        registry.register("store_events", "Events that the store sent", m.store_events);
+        registry.register(
+            "store_lists",
+            "Times that all resources were listed",
+            m.store_lists,
+        );
+        registry.register(
+            "workload_retries",
+            "WorkloadEndpoint writes to be tried again",
+            m.workload_retries,
+        );
+        registry
+    }
+
+    /// What the kernel holds of ours: routes, rules and sets.
+    fn register_kernel(&self, registry: &mut Registry) {
+        let m = self.clone();
         registry.register("routes_wanted", "Routes wanted in the kernel", m.routes_wanted);
         registry.register(
             "routes_installed",
@@ -201,18 +219,6 @@ impl Metrics {
             "Changes that took back what others did to our rules",
             m.rule_repairs,
         );
-        registry.register("store_events", "Events that the store sent", m.store_events);
-        registry.register(
-            "store_lists",
-            "Times that all resources were listed",
-            m.store_lists,
-        );
-        registry.register(
-            "workload_retries",
-            "WorkloadEndpoint writes to be tried again",
-            m.workload_retries,
-        );
-        registry
     }
 }
 
