@@ -12,6 +12,7 @@ mod agent_node;
 mod agent_nodes;
 mod bfd;
 mod blocks;
+mod cni_chain;
 mod cni_runtime;
 mod cni_spec;
 mod filters;

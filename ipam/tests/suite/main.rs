@@ -8,6 +8,7 @@ mod journal;
 mod ownership;
 mod reconcile;
 mod releases;
+mod surplus;
 
 use ipnetwork::IpNetwork;
 use manx_api::Metadata;
