@@ -14,6 +14,7 @@ mod bfd;
 mod filters;
 mod harness;
 mod lab_harness;
+mod lab_ipam;
 mod lab_outage;
 mod lab_routers;
 mod lab_up;

@@ -195,7 +195,7 @@ impl Parts {
             .flat_map(|block| &block.allocations)
             .map(|held| &held.owner);
         let held = owners
-            .filter(|owner| !recovery::is_quarantined(owner))
+            .filter(|owner| !owner.is_quarantined())
             .filter_map(attachment_of);
         for attachment in held.filter(|attachment| !valid.contains(attachment)) {
             tracing::info!(%attachment, "collected: the runtime does not know it");
@@ -224,7 +224,7 @@ impl Parts {
         };
         let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
         self.route(&addresses, index).await?;
-        if !recovery::is_quarantined(&owner) {
+        if !owner.is_quarantined() {
             self.describe(&owner, &name, addresses).await;
         }
         Ok(())
