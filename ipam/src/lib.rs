@@ -30,6 +30,8 @@ mod blocks;
 pub mod journal;
 mod ownership;
 mod reconcile;
+mod releases;
+mod surplus;
 
 pub use address::Family;
 pub use allocator::{
@@ -39,3 +41,5 @@ pub use block::{Block, BlockError};
 pub use blocks::{Blocks, candidates};
 pub use ownership::{CheckpointError, ClaimError, NotOwner, checkpoint, claim, release_block, renew};
 pub use reconcile::{Decision, Live, reconcile};
+pub use releases::{Settled, settle_releases};
+pub use surplus::{Holding, surplus};

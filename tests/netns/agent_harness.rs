@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use manx_api::rpc::{self, Method, Request, Response};
 use manx_api::status::{BlockStatus, NodeStatus};
-use manx_api::{Kind, Resource};
+use manx_api::{Key, Kind, Resource};
 use manx_store::{SqliteStore, Store as _};
 use manx_tests::binaries::program;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::cni_runtime::extend;
 use crate::harness::{TestNetns, eventually};
 use crate::units;
 
@@ -71,27 +72,40 @@ impl Cluster {
         });
     }
 
-    /// Changes a node's resource, which its agent writes to as well.
+    /// Changes a node's resource.
     pub(crate) fn change_node(&self, name: &str, change: impl Fn(&mut manx_api::node::Node)) {
-        let key = manx_api::Key {
-            kind: Kind::Node,
-            namespace: None,
-            name: name.to_owned(),
-        };
+        self.change(&Key::cluster(Kind::Node, name), |resource| {
+            let Resource::Node(node) = resource else {
+                panic!("{name} is no node");
+            };
+            change(node);
+        });
+    }
+
+    /// Changes a resource, which an agent may write to as well.
+    pub(crate) fn change(&self, key: &Key, change: impl Fn(&mut Resource)) {
         self.runtime.block_on(async {
             let store = SqliteStore::open(&self.database()).await.unwrap();
             loop {
-                let Resource::Node(mut node) = store.get(&key).await.unwrap() else {
-                    panic!("{name} is no node");
-                };
-                change(&mut node);
-                match store.update(Resource::Node(node)).await {
+                let mut resource = store.get(key).await.unwrap();
+                change(&mut resource);
+                match store.update(resource).await {
                     Ok(_) => return,
                     Err(manx_store::Error::Conflict { .. }) => {}
                     Err(error) => panic!("{error}"),
                 }
             }
         });
+    }
+
+    /// The resources of a kind.
+    pub(crate) fn list<T: TryFrom<Resource>>(&self, kind: Kind) -> Vec<T> {
+        let listing = self.runtime.block_on(async {
+            let store = SqliteStore::open(&self.database()).await.unwrap();
+            store.list(kind, None).await.unwrap()
+        });
+        let items = listing.items.into_iter();
+        items.filter_map(|resource| T::try_from(resource).ok()).collect()
     }
 
     /// Deletes the resources of a kind whose names begin like this.
@@ -223,13 +237,19 @@ impl Node {
         blocks.iter().map(|block| block.allocations.len()).sum()
     }
 
-    /// Runs the CNI plugin as a runtime would.
-    pub(crate) fn cni(&self, verb: &str, container: &str, netns: &Path) -> Output {
-        let config = json!({
-            "cniVersion": "1.1.0", "name": "manx", "type": "manx",
+    /// The plugin's configuration, as a list of plugins has it.
+    pub(crate) fn plugin(&self) -> Value {
+        json!({
+            "type": "manx",
             "socket": self.directory.join("manxd.sock"),
             "stateDir": self.directory.join("state"),
-        });
+        })
+    }
+
+    /// Runs the CNI plugin as a runtime would.
+    pub(crate) fn cni(&self, verb: &str, container: &str, netns: &Path) -> Output {
+        let mut config = self.plugin();
+        extend(&mut config, &json!({"cniVersion": "1.1.0", "name": "manx"}));
         let mut plugin = Command::new(program("manx"))
             .env_clear()
             .env("CNI_COMMAND", verb)

@@ -4,11 +4,15 @@
 //! attachment queue up, and the second ADD finds what the first one made.
 
 mod flow;
+mod review;
 
 use std::collections::{HashMap, VecDeque};
 
+use manx_api::ipam::Release;
 use manx_api::rpc::RpcError;
+use manx_api::status::BlockStatus;
 use manx_cni::{Attachment, Call, Code, Error, Success};
+use manx_ipam::Settled;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinError, JoinSet};
 
@@ -42,7 +46,9 @@ pub enum Job {
     },
     /// CNI GC.
     Collect {
-        /// Every attachment that is still alive.
+        /// Of which network.
+        network: String,
+        /// Every attachment to it that is still alive.
         valid: Vec<Attachment>,
         /// What came of it.
         reply: oneshot::Sender<Result<(), Error>>,
@@ -56,6 +62,15 @@ pub enum Job {
     },
     /// Carries out what a tombstone stands for, and removes it.
     Bury(Attachment),
+    /// Frees an address that an operator takes for lost, if nobody has it.
+    Release {
+        /// Who was given the address.
+        attachment: Attachment,
+        /// Which allocation.
+        release: Release,
+        /// What came of it.
+        reply: oneshot::Sender<Result<Settled, Error>>,
+    },
 }
 
 impl Job {
@@ -63,9 +78,10 @@ impl Job {
     fn attachment(&self) -> Option<&Attachment> {
         match self {
             Self::Add { call, .. } | Self::Check { call, .. } => Some(&call.attachment),
-            Self::Del { attachment, .. } | Self::Restore { attachment, .. } | Self::Bury(attachment) => {
-                Some(attachment)
-            }
+            Self::Del { attachment, .. }
+            | Self::Restore { attachment, .. }
+            | Self::Release { attachment, .. }
+            | Self::Bury(attachment) => Some(attachment),
             Self::Collect { .. } => None,
         }
     }
@@ -94,11 +110,13 @@ pub async fn run(inbox: &mut Inbox) {
     let mut open = true;
     while open || !queues.tasks.is_empty() {
         tokio::select! {
+            // Jobs that stand in line come before those that join it.
+            biased;
+            Some(ended) = queues.tasks.join_next_with_id() => queues.ended(ended, &inbox.parts),
             job = inbox.jobs.recv(), if open => match job {
                 Some(job) => queues.submit(job, &inbox.parts),
                 None => open = false,
             },
-            Some(ended) = queues.tasks.join_next_with_id() => queues.ended(ended, &inbox.parts),
         }
     }
 }
@@ -148,14 +166,25 @@ impl Queues {
 /// CNI STATUS: whether an ADD could succeed.
 ///
 /// # Errors
-/// [`Code::NotAvailable`], with what is waited for.
-pub fn available(waiting_for: &[String]) -> Result<(), RpcError> {
+/// [`Code::NotAvailable`], with what is waited for, or the family without a free address.
+pub fn available(waiting_for: &[String], blocks: &[BlockStatus]) -> Result<(), RpcError> {
     if waiting_for.iter().any(|what| what == BLOCKS) {
         let message = format!(
             "node is not ready for pods: waiting for {}",
             waiting_for.join(", ")
         );
         return Err(Error::new(Code::NotAvailable, message).into());
+    }
+    for (family, is_of) in [("IPv4", true), ("IPv6", false)] {
+        let of_family = || blocks.iter().filter(|block| block.cidr.is_ipv4() == is_of);
+        let free = |block: &BlockStatus| {
+            u64::try_from(block.allocations.len()).is_ok_and(|held| held < block.capacity)
+        };
+        if of_family().next().is_some() && !of_family().any(free) {
+            let message =
+                format!("every {family} address of this node's blocks is held: add an IPPool, or end pods");
+            return Err(Error::new(Code::NotAvailable, message).into());
+        }
     }
     Ok(())
 }

@@ -27,6 +27,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use self::blocks::Done;
 use crate::ask::answer;
+use crate::blocking;
 use crate::identity::Identity;
 use crate::journal::{Journal, JournalError};
 use crate::metrics::Metrics;
@@ -273,17 +274,19 @@ pub async fn run<S: Store>(inbox: Inbox<S>) {
     loop {
         task.advance();
         tokio::select! {
-            count = requests.recv_many(&mut batch, BATCH) => match count {
-                0 => return,
-                _ => batch.drain(..).for_each(|request| task.plan(request)),
-            },
+            // What requests wait for, and what comes seldom, before the requests, which may never pause.
+            biased;
+            Some(done) = task.jobs.join_next() => task.finished(done),
             Ok(()) = view.changed() => {
                 task.view = view.borrow_and_update().clone();
                 task.cooling.clear();
                 task.mark_deleted();
             }
-            Some(done) = task.jobs.join_next() => task.finished(done),
             _ = tick.tick() => task.tick(),
+            count = requests.recv_many(&mut batch, BATCH) => match count {
+                0 => return,
+                _ => batch.drain(..).for_each(|request| task.plan(request)),
+            },
         }
         task.commit();
     }
@@ -384,7 +387,7 @@ impl<S: Store> Task<S> {
             return self.announce_recovery();
         }
         let begun = Instant::now();
-        let outcome = tokio::task::block_in_place(|| self.journal.commit(&records, &self.allocator));
+        let outcome = blocking::in_place(|| self.journal.commit(&records, &self.allocator));
         self.metrics.journal_commit.observe(begun.elapsed().as_secs_f64());
         match outcome {
             Ok(()) => answers.into_iter().for_each(Answer::send),

@@ -7,6 +7,8 @@ mod blocks;
 mod journal;
 mod ownership;
 mod reconcile;
+mod releases;
+mod surplus;
 
 use ipnetwork::IpNetwork;
 use manx_api::Metadata;
@@ -56,6 +58,7 @@ fn attachment(number: usize) -> AttachmentId {
         ifname: "eth0".to_owned(),
         namespace: "default".to_owned(),
         pod: format!("pod-{number}"),
+        network: Some("pods".to_owned()),
     }
 }
 
