@@ -251,7 +251,12 @@ pub(super) mod tests {
                     live: false,
                 }),
                 Resource::Node(node) => drop(cluster.nodes.insert(node.metadata.name)),
-                other => panic!("{other:?}"),
+                other @ (Resource::IpamConfiguration(_)
+                | Resource::Namespace(_)
+                | Resource::BgpConfiguration(_)
+                | Resource::BgpPeer(_)
+                | Resource::BgpFilter(_)
+                | Resource::WorkloadEndpoint(_)) => panic!("{other:?}"),
             }
         }
         cluster
