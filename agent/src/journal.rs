@@ -1,13 +1,16 @@
-//! The address journal's file. Its format is [`manx_ipam::journal`]'s; here are writes, syncs and renames.
+//! The address journal's file. Its format is [`manx_ipam::journal`]'s; here is the order of writes, syncs and
+//! renames on a [`Disk`].
 //!
 //! Everything here blocks: callers keep it off the threads that others wait for.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use manx_ipam::Allocator;
 use manx_ipam::journal::{self, EncodeError, Record, ReplayError};
+
+use crate::disk::{Disk, LogFile};
 
 /// Records after which the file is written anew, from the present state.
 const COMPACT_AFTER: usize = 4096;
@@ -15,9 +18,10 @@ const COMPACT_AFTER: usize = 4096;
 /// The open journal.
 #[derive(Debug)]
 pub struct Journal {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     /// None after a failed write: the next commit writes a new file.
-    file: Option<File>,
+    file: Option<Box<dyn LogFile>>,
     /// Records since the file was last written anew.
     records: usize,
 }
@@ -54,37 +58,29 @@ impl Journal {
     ///
     /// # Errors
     /// The file cannot be read, or is damaged: it is left as it is then.
-    pub fn open(path: &Path) -> Result<(Self, Allocator), JournalError> {
-        let io_error = |source| JournalError::Io {
+    pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<(Self, Allocator), JournalError> {
+        let mut this = Self {
+            disk,
             path: path.to_owned(),
-            source,
+            file: None,
+            records: 0,
         };
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(io_error(error)),
-        };
-        let replay = journal::replay(&bytes).map_err(|source| JournalError::Replay {
+        let bytes = this.disk.read(path).map_err(|source| this.io_error(source))?;
+        let replay = journal::replay(&bytes.unwrap_or_default()).map_err(|source| JournalError::Replay {
             path: path.to_owned(),
             source,
         })?;
-        let mut this = Self {
-            path: path.to_owned(),
-            file: None,
-            records: replay.records,
-        };
         if let Some(torn) = replay.torn {
             tracing::warn!(path = %path.display(), ?torn, "the journal's last write was cut short; nobody was answered for it");
         }
         if replay.valid_len < journal::HEADER.len() {
             this.rewrite(&replay.allocator)?;
         } else {
-            let file = OpenOptions::new().append(true).open(path).map_err(io_error)?;
-            let cut = u64::try_from(replay.valid_len)
-                .map_err(io::Error::other)
-                .and_then(|len| file.set_len(len));
-            cut.and_then(|()| file.sync_all()).map_err(io_error)?;
-            this.file = Some(file);
+            this.records = replay.records;
+            this.file = Some(
+                this.cut(replay.valid_len)
+                    .map_err(|source| this.io_error(source))?,
+            );
         }
         Ok((this, replay.allocator))
     }
@@ -99,11 +95,8 @@ impl Journal {
             return self.rewrite(allocator);
         };
         let frame = journal::encode(records)?;
-        let written = file.write_all(&frame).and_then(|()| file.sync_data());
-        written.map_err(|source| JournalError::Io {
-            path: self.path.clone(),
-            source,
-        })?;
+        let written = file.write(&frame).and_then(|()| file.sync());
+        written.map_err(|source| self.io_error(source))?;
         self.file = Some(file);
         self.records = self.records.saturating_add(records.len());
         Ok(())
@@ -112,35 +105,55 @@ impl Journal {
     /// A new file that says what `allocator` is takes the old one's place, at once and durably.
     fn rewrite(&mut self, allocator: &Allocator) -> Result<(), JournalError> {
         let text = journal::compact(allocator)?;
-        let file = replace(&self.path, &text).map_err(|source| JournalError::Io {
-            path: self.path.clone(),
-            source,
-        })?;
+        let file = self.replace(&text).map_err(|source| self.io_error(source))?;
         self.file = Some(file);
         self.records = 0;
         Ok(())
     }
-}
 
-/// Writes `bytes` beside `path` and renames it there, synced with its directory; open for appending.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
-    if let Some(directory) = path.parent() {
-        File::open(directory)?.sync_all()?;
+    /// The file, without what follows its first `length` bytes.
+    fn cut(&self, length: usize) -> io::Result<Box<dyn LogFile>> {
+        let mut file = self.disk.append(&self.path)?;
+        file.cut(u64::try_from(length).map_err(io::Error::other)?)?;
+        file.sync()?;
+        Ok(file)
     }
-    Ok(file)
+
+    /// Writes `bytes` beside the file and renames it there, synced with its directory; open for appending.
+    fn replace(&self, bytes: &[u8]) -> io::Result<Box<dyn LogFile>> {
+        let new = self.path.with_extension("new");
+        let mut file = self.disk.create(&new)?;
+        file.write(bytes)?;
+        file.sync()?;
+        self.disk.rename(&new, &self.path)?;
+        if let Some(directory) = self.path.parent() {
+            self.disk.sync_directory(directory)?;
+        }
+        Ok(file)
+    }
+
+    fn io_error(&self, source: io::Error) -> JournalError {
+        JournalError::Io {
+            path: self.path.clone(),
+            source,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write as _;
+
     use manx_api::ipam::{AttachmentId, IpBlock};
-    use manx_ipam::{Family, Request};
+    use manx_ipam::{Family, Request, Rest, Want};
 
     use super::*;
+    use crate::disk::FileSystem;
+
+    fn open(path: &Path) -> Result<(Journal, Allocator), JournalError> {
+        Journal::open(Arc::new(FileSystem), path)
+    }
 
     fn block() -> IpBlock {
         serde_json::from_str(
@@ -159,15 +172,18 @@ mod tests {
         };
         let request = Request {
             owner: &owner,
-            families: &[Family::V4],
-            pools: &["p".to_owned()],
-            closed: &std::collections::BTreeSet::new(),
+            wants: &[Want::Any {
+                family: Family::V4,
+                blocks: allocator.blocks().map(manx_ipam::Block::cidr).collect(),
+                unrested: false,
+            }],
+            rest: Rest::default(),
         };
         allocator.assign(&request).unwrap().record.unwrap()
     }
 
     fn journal_with_block(path: &Path) -> (Journal, Allocator) {
-        let (mut journal, mut allocator) = Journal::open(path).unwrap();
+        let (mut journal, mut allocator) = open(path).unwrap();
         let added = allocator.add_block(&block()).unwrap();
         journal.commit(&[added], &allocator).unwrap();
         (journal, allocator)
@@ -183,7 +199,7 @@ mod tests {
             journal.commit(&[record], &allocator).unwrap();
         }
         drop(journal);
-        assert_eq!(Journal::open(&path).unwrap().1, allocator);
+        assert_eq!(open(&path).unwrap().1, allocator);
     }
 
     #[test]
@@ -199,12 +215,12 @@ mod tests {
             .write_all(&[9, 0, 0])
             .unwrap();
 
-        let (mut journal, mut replayed) = Journal::open(&path).unwrap();
+        let (mut journal, mut replayed) = open(&path).unwrap();
         assert_eq!(replayed, allocator);
         let record = assign(&mut replayed, "a");
         journal.commit(&[record], &replayed).unwrap();
         drop(journal);
-        assert_eq!(Journal::open(&path).unwrap().1, replayed);
+        assert_eq!(open(&path).unwrap().1, replayed);
     }
 
     #[test]
@@ -219,7 +235,7 @@ mod tests {
         let record = assign(&mut allocator, "b");
         journal.commit(&[record], &allocator).unwrap();
         drop(journal);
-        assert_eq!(Journal::open(&path).unwrap().1, allocator);
+        assert_eq!(open(&path).unwrap().1, allocator);
     }
 
     #[test]
@@ -227,7 +243,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ipam.journal");
         std::fs::write(&path, "something else, and longer than a header").unwrap();
-        let error = Journal::open(&path).unwrap_err().to_string();
+        let error = open(&path).unwrap_err().to_string();
         assert!(error.contains("move the file away"), "{error}");
         assert!(
             std::fs::read_to_string(&path)

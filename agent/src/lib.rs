@@ -6,9 +6,11 @@
 
 pub mod ask;
 pub mod bgp;
+pub mod blocking;
 pub mod cni;
 pub mod config;
 pub mod convert;
+pub mod disk;
 pub mod endpoint;
 pub mod http;
 pub mod identity;
@@ -20,6 +22,8 @@ mod names;
 pub mod node;
 pub mod peering;
 pub mod ready;
+pub mod reclaim;
+pub mod releases;
 pub mod restore;
 pub mod route;
 pub mod secrets;

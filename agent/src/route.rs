@@ -19,10 +19,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::ask::answer;
-use crate::convert;
 use crate::identity::Identity;
 use crate::ipam::Owned;
 use crate::metrics::Metrics;
+use crate::{blocking, convert};
 
 /// How often routes are counted for the metrics.
 const COUNT: Duration = Duration::from_secs(5);
@@ -119,7 +119,7 @@ pub async fn run(inbox: Inbox) -> manx_linux::Result<()> {
     let mut count = tokio::time::interval(COUNT);
     count.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let more = tokio::task::block_in_place(|| task.routes.flush())?;
+        let more = blocking::in_place(|| task.routes.flush())?;
         task.acknowledge(more);
         let command = tokio::select! {
             command = commands.recv() => Some(command),

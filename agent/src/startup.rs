@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 use manx_ipam::{Allocator, Live};
@@ -11,8 +12,9 @@ use manx_linux::pod::HOST_IFNAME_PREFIX;
 use manx_linux::{LinkSocket, RouteSocket};
 use manx_routes::{Actual, Source, Target};
 
+use crate::disk::Disk;
 use crate::identity::Interface;
-use crate::ipam::recovery;
+use crate::ipam::{Clock, recovery};
 use crate::journal::{Journal, JournalError};
 
 /// The machine as it was found.
@@ -53,9 +55,13 @@ pub fn survey() -> manx_linux::Result<Machine> {
 ///
 /// # Errors
 /// The journal cannot be used.
-pub fn recover(path: &Path, pods: &[Live<String>]) -> Result<(Journal, Allocator), JournalError> {
-    let (mut journal, mut allocator) = Journal::open(path)?;
-    let records = recovery::settle(&mut allocator, pods.to_vec(), |_| true);
+pub fn recover(
+    disk: Arc<dyn Disk>,
+    path: &Path,
+    pods: &[Live<String>],
+) -> Result<(Journal, Allocator), JournalError> {
+    let (mut journal, mut allocator) = Journal::open(disk, path)?;
+    let records = recovery::settle(&mut allocator, pods.to_vec(), Clock::start().now(), |_| true);
     if !records.is_empty() {
         journal.commit(&records, &allocator)?;
     }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use manx_api::bgp::{BGP_PORT, BgpConfigurationSpec, BgpPeerSpec};
+use manx_api::ipam::IpPoolSpec;
 use manx_api::status::{
     BgpRoute, BlockStatus, KernelRoute, LimitStatus, NodeStatus, PeerStatus, RangeStatus, Reload,
 };
@@ -618,17 +619,7 @@ pub(crate) fn columns(kind: Kind) -> (&'static [&'static str], usize) {
 pub(crate) fn cells(resource: &Resource) -> Vec<String> {
     let name = resource.metadata().name.clone();
     match resource {
-        Resource::IpPool(pool) => vec![
-            name,
-            pool.spec.cidr.to_string(),
-            pool.spec.node_selector.to_string(),
-            pool.spec.nat_outgoing.to_string(),
-            pool.spec.block_size().to_string(),
-            pool.spec.disabled.to_string(),
-            pool.spec.disable_bgp_export.to_string(),
-            pool.spec.assignment_mode.to_string(),
-            pool.spec.namespace_selector.to_string(),
-        ],
+        Resource::IpPool(pool) => pool_cells(name, &pool.spec),
         Resource::IpReservation(reservation) => vec![name, joined(&reservation.spec.reserved_cidrs)],
         Resource::IpamConfiguration(configuration) => vec![
             name,
@@ -676,6 +667,20 @@ pub(crate) fn cells(resource: &Resource) -> Vec<String> {
             endpoint.spec.container_id.clone(),
         ],
     }
+}
+
+fn pool_cells(name: String, spec: &IpPoolSpec) -> Vec<String> {
+    vec![
+        name,
+        spec.cidr.to_string(),
+        spec.node_selector.to_string(),
+        spec.nat_outgoing.to_string(),
+        spec.block_size().to_string(),
+        spec.disabled.to_string(),
+        spec.disable_bgp_export.to_string(),
+        spec.assignment_mode.to_string(),
+        spec.namespace_selector.to_string(),
+    ]
 }
 
 fn configuration_cells(name: String, spec: &BgpConfigurationSpec) -> Vec<String> {

@@ -45,9 +45,6 @@ pub struct Request<'a> {
     pub wants: &'a [Want],
     /// How long freed addresses rest.
     pub rest: Rest,
-    /// Whether an address that has not rested will do, because no block can be had. The longest rested is
-    /// given then.
-    pub unrested: bool,
 }
 
 /// An address that an attachment is to have.
@@ -59,6 +56,9 @@ pub enum Want {
         family: Family,
         /// The blocks that it may be of, the preferred first; no other block is touched.
         blocks: Vec<IpNetwork>,
+        /// Whether one that has not rested will do, because no block can be had. The longest rested is given
+        /// then.
+        unrested: bool,
     },
     /// This very one, reserved or not.
     Address(IpAddr),
@@ -238,8 +238,13 @@ impl Allocator {
                 continue;
             }
             let allocation = match want {
-                Want::Any { blocks, .. } => {
-                    self.next(blocks, request).ok_or(AssignError::NoRoom { family })?
+                Want::Any { blocks, unrested, .. } => {
+                    let block = self.next(blocks, request.rest, *unrested);
+                    let next = block.and_then(|block| {
+                        let free = block.first_free()?;
+                        block.next_of(free.address(), request.owner)
+                    });
+                    next.ok_or(AssignError::NoRoom { family })?
                 }
                 Want::Address(address) => self.this(*address, request.owner)?,
             };
@@ -337,18 +342,18 @@ impl Allocator {
         cidr.contains(address).then_some(block)
     }
 
-    /// The allocation of any address of these blocks: of the first that has a rested one, so that the others
-    /// drain and can be given back; else, if need be, the one that rested longest.
-    fn next(&self, blocks: &[IpNetwork], request: &Request<'_>) -> Option<Allocation> {
+    /// The block that gives the next address: the first that has a rested one, so that the others drain and
+    /// can be given back; else, if need be, the one whose address rested longest.
+    fn next(&self, blocks: &[IpNetwork], rest: Rest, unrested: bool) -> Option<&Block> {
         let blocks = || blocks.iter().filter_map(|cidr| self.block(*cidr));
         let first = |block: &&Block| block.first_free().map(Free::freed);
-        let rested = |block: &&Block| first(block).is_some_and(|freed| request.rest.is_over(freed));
         let longest = || {
-            let unrested = blocks().filter(|_| request.unrested);
-            unrested.filter(|block| first(block).is_some()).min_by_key(first)
+            let unrested = blocks().filter(|block| unrested && first(block).is_some());
+            unrested.min_by_key(first)
         };
-        let block = blocks().find(rested).or_else(longest)?;
-        block.next_of(block.first_free()?.address(), request.owner)
+        blocks()
+            .find(|block| first(block).is_some_and(|freed| rest.is_over(freed)))
+            .or_else(longest)
     }
 
     /// The allocation of this very address: the present one, where it is the attachment's already.

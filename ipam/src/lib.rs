@@ -31,6 +31,7 @@ mod free;
 pub mod journal;
 mod ownership;
 mod reconcile;
+mod releases;
 mod reserved;
 mod selection;
 
@@ -43,5 +44,6 @@ pub use blocks::{Blocks, candidates};
 pub use free::Rest;
 pub use ownership::{CheckpointError, ClaimError, NotOwner, checkpoint, claim, release_block, renew};
 pub use reconcile::{Decision, Live, reconcile};
+pub use releases::{Settled, settle_releases};
 pub use reserved::Reserved;
 pub use selection::{AnnotationError, Chooser, Objection, Pod, Selection, objection, select};

@@ -37,6 +37,12 @@ impl Reserved {
             .is_some_and(|(_, last)| address <= *last)
     }
 
+    /// The last address of a range that has all of a block's.
+    pub(crate) fn range_over(&self, block: IpNetwork) -> Option<IpAddr> {
+        let (_, last) = self.ranges.range(..=block.network()).next_back()?;
+        (block.broadcast() <= *last).then_some(*last)
+    }
+
     /// How many addresses of a block are reserved.
     #[must_use]
     pub fn count_in(&self, block: IpNetwork) -> u128 {

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{RunError, SERVER, Start, Tasks};
 use crate::config::Config;
+use crate::disk::FileSystem;
 use crate::identity::Identity;
 use crate::ipam::Owned;
 use crate::journal::Journal;
@@ -26,7 +27,10 @@ use crate::server::Doors;
 use crate::status::Sources;
 use crate::tombstones::Tombstones;
 use crate::view::View;
-use crate::{bgp, cni, endpoint, http, ipam, node, restore, route, startup, supervise, watch, workload};
+use crate::{
+    bgp, cni, endpoint, http, ipam, node, reclaim, releases, restore, route, startup, supervise, watch,
+    workload,
+};
 
 /// Messages that wait in a channel, at most.
 const QUEUE: usize = 256;
@@ -84,7 +88,7 @@ pub(super) struct Prepared {
 pub(super) async fn prepare<S>(start: &Start<S>) -> Result<Prepared, RunError> {
     let Config { state_dir, http, .. } = &start.config;
     let live = start.machine.pods.clone();
-    let (journal, allocator) = startup::recover(&state_dir.join(JOURNAL), &live)?;
+    let (journal, allocator) = startup::recover(Arc::new(FileSystem), &state_dir.join(JOURNAL), &live)?;
     let graves = Tombstones::open(state_dir).map_err(RunError::io("cannot watch for tombstones"))?;
     let http = match http {
         Some(address) => Some(http::listen(*address).await.map_err(RunError::io("HTTP"))?),
@@ -131,6 +135,7 @@ pub(super) async fn spawn<S: Store>(
     spawn_bgp(tasks, &common, &senders, receivers.bgp, speaker, secrets);
     spawn_route(tasks, &common, prepared.syncer, receivers.routes);
     spawn_pod_tasks(tasks, &common, &senders, start.config.state_dir, pods);
+    spawn_caretakers(tasks, &common, &senders);
     spawn_restore(tasks, &common, &senders, prepared.graves).await;
     if let Some(listener) = prepared.http {
         spawn_http(tasks, listener, common.readiness, registry);
@@ -305,6 +310,31 @@ fn spawn_pod_tasks<S>(
     tasks.spawn(
         "endpoint",
         forever(supervise::restarted("endpoint", endpoints, endpoint::run)),
+    );
+}
+
+/// Those who see to blocks: operators' wishes about ours, and what deleted nodes left.
+fn spawn_caretakers<S: Store>(tasks: &mut Tasks, common: &Common<S>, senders: &Senders) {
+    let inbox = releases::Inbox {
+        identity: common.identity.clone(),
+        store: common.store.clone(),
+        view: common.view.clone(),
+        ipam: senders.doors.ipam.clone(),
+        cni: senders.doors.cni.clone(),
+    };
+    tasks.spawn(
+        "releases",
+        forever(supervise::restarted("releases", inbox, releases::run)),
+    );
+    let inbox = reclaim::Inbox {
+        identity: common.identity.clone(),
+        store: common.store.clone(),
+        view: common.view.clone(),
+        bgp: senders.doors.bgp.clone(),
+    };
+    tasks.spawn(
+        "reclaim",
+        forever(supervise::restarted("reclaim", inbox, reclaim::run)),
     );
 }
 

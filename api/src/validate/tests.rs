@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::ipam::{IpBlock, IpPool, SPLIT_INTO, block_name, pool_of};
 
 /// A resource of JSON; `changes` are pointers and what to put there.
 fn changed(base: &Value, changes: &[(&str, Value)]) -> Resource {

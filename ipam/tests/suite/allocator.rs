@@ -28,7 +28,7 @@ fn assign(
     families: &[Family],
     pools: &[&str],
 ) -> Result<Vec<String>, AssignError> {
-    let wants = wants(allocator, families, pools);
+    let wants = wants(allocator, families, pools, false);
     let assignment = allocator.assign(&request(&attachment(owner), &wants))?;
     Ok(assignment
         .allocations
@@ -78,7 +78,7 @@ fn every_address_of_a_block_is_given_out_the_first_and_the_last_too() {
 fn asking_again_gives_the_same_addresses_and_nothing_to_journal() {
     let mut allocator = with(&[small(), small_v6()]);
     let owner = attachment(1);
-    let wants = wants(&allocator, DUAL, &["blue", "six"]);
+    let wants = wants(&allocator, DUAL, &["blue", "six"], false);
     let request = request(&owner, &wants);
     let first = allocator.assign(&request).unwrap();
     assert!(first.record.is_some());
@@ -102,7 +102,7 @@ fn a_block_that_is_not_named_gives_nothing_new_and_keeps_what_is_held() {
 #[test]
 fn an_attachment_is_known_by_container_and_interface_whatever_the_pod_is_called() {
     let mut allocator = with(&[small()]);
-    let wants = wants(&allocator, V4, &["blue"]);
+    let wants = wants(&allocator, V4, &["blue"], false);
     let named = attachment(1);
     let unnamed = AttachmentId {
         pod: named.container_id.clone(),
@@ -196,12 +196,11 @@ fn the_address_free_for_the_longest_time_is_used_first() {
 fn a_freed_address_rests_before_another_has_it_unless_no_block_can_be_had() {
     let mut allocator = with(&[small(), block("blue", "10.0.0.0/24", "10.0.0.8/31")]);
     let ask = |allocator: &mut Allocator, owner: usize, now: u64, unrested: bool| {
-        let wants = wants(allocator, V4, &["blue"]);
+        let wants = wants(allocator, V4, &["blue"], unrested);
         let rest = Rest { now, seconds: 60 };
         let owner = attachment(owner);
         let request = Request {
             rest,
-            unrested,
             ..request(&owner, &wants)
         };
         let given = allocator.assign(&request)?.allocations;
@@ -254,7 +253,7 @@ fn a_reserved_address_is_given_only_to_who_asks_for_it() {
 fn an_address_asked_for_comes_with_one_of_the_other_family_or_not_at_all() {
     let mut allocator = with(&[small(), small_v6()]);
     let ask = |allocator: &mut Allocator, owner: usize, address: &str| {
-        let mut wants = wants(allocator, &[Family::V6], &["six"]);
+        let mut wants = wants(allocator, &[Family::V6], &["six"], false);
         wants.push(Want::Address(address.parse().unwrap()));
         let given = allocator.assign(&request(&attachment(owner), &wants))?;
         Ok(given
@@ -717,7 +716,7 @@ impl Pair {
 
     fn assign(&mut self, owner: usize, families: &[Family], pools: &[&str], unrested: bool) {
         let held = self.model.held_by(owner);
-        let wants = wants(&self.allocator, families, pools);
+        let wants = wants(&self.allocator, families, pools, unrested);
         let expected: Option<Vec<IpAddr>> = wants
             .iter()
             .map(|want| {
@@ -732,7 +731,6 @@ impl Pair {
         let owner = attachment(owner);
         let request = Request {
             rest: self.model.rest(),
-            unrested,
             ..request(&owner, &wants)
         };
         let assignment = self.allocator.assign(&request).ok();

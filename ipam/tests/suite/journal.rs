@@ -220,7 +220,7 @@ fn long() -> (Vec<Record>, Allocator) {
                 .unwrap(),
         );
     }
-    let wants = wants(&allocator, &[Family::V4], &["blue"]);
+    let wants = wants(&allocator, &[Family::V4], &["blue"], false);
     for n in 0.. {
         let gone: AttachmentId = attachment(n % 1000);
         if let Some(release) = allocator.release(&gone.container_id, &gone.ifname, 0) {

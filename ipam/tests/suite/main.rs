@@ -7,6 +7,7 @@ mod blocks;
 mod journal;
 mod ownership;
 mod reconcile;
+mod releases;
 mod reserved;
 mod selection;
 
@@ -70,7 +71,12 @@ fn allocation(address: &str, sequence: u64, owner: usize) -> Allocation {
 }
 
 /// An address of each family, of the blocks of these pools in that order.
-fn wants<P: AsRef<str>>(allocator: &Allocator, families: &[Family], pools: &[P]) -> Vec<Want> {
+fn wants<P: AsRef<str>>(
+    allocator: &Allocator,
+    families: &[Family],
+    pools: &[P],
+    unrested: bool,
+) -> Vec<Want> {
     let of = |family: Family| {
         let blocks = pools.iter().flat_map(|pool| {
             let of_pool = allocator.blocks().filter(|block| block.pool() == pool.as_ref());
@@ -81,6 +87,7 @@ fn wants<P: AsRef<str>>(allocator: &Allocator, families: &[Family], pools: &[P])
         Want::Any {
             family,
             blocks: blocks.collect(),
+            unrested,
         }
     };
     families.iter().map(|family| of(*family)).collect()
@@ -92,6 +99,5 @@ fn request<'a>(owner: &'a AttachmentId, wants: &'a [Want]) -> Request<'a> {
         owner,
         wants,
         rest: Rest::default(),
-        unrested: false,
     }
 }
