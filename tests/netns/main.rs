@@ -12,6 +12,8 @@ mod agent_node;
 mod agent_nodes;
 mod bfd;
 mod blocks;
+mod cni_runtime;
+mod cni_spec;
 mod filters;
 mod harness;
 mod lab_harness;

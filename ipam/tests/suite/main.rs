@@ -59,6 +59,7 @@ fn attachment(number: usize) -> AttachmentId {
         ifname: "eth0".to_owned(),
         namespace: "default".to_owned(),
         pod: format!("pod-{number}"),
+        network: Some("pods".to_owned()),
     }
 }
 
