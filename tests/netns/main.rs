@@ -16,6 +16,7 @@ mod cni_runtime;
 mod cni_spec;
 mod filters;
 mod harness;
+mod ipam;
 mod lab_harness;
 mod lab_outage;
 mod lab_routers;
