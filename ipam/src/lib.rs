@@ -34,6 +34,7 @@ mod reconcile;
 mod releases;
 mod reserved;
 mod selection;
+mod surplus;
 
 pub use address::Family;
 pub use allocator::{
@@ -47,3 +48,4 @@ pub use reconcile::{Decision, Live, reconcile};
 pub use releases::{Settled, settle_releases};
 pub use reserved::Reserved;
 pub use selection::{AnnotationError, Chooser, Objection, Pod, Selection, objection, select};
+pub use surplus::{Holding, surplus};

@@ -10,6 +10,7 @@ mod reconcile;
 mod releases;
 mod reserved;
 mod selection;
+mod surplus;
 
 use ipnetwork::IpNetwork;
 use manx_api::Metadata;
