@@ -19,6 +19,7 @@ mod filters;
 mod harness;
 mod ipam;
 mod lab_harness;
+mod lab_ipam;
 mod lab_outage;
 mod lab_routers;
 mod lab_up;
