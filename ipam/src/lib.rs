@@ -27,19 +27,31 @@ mod address;
 mod allocator;
 mod block;
 mod blocks;
+mod free;
 pub mod journal;
 mod ownership;
 mod reconcile;
 mod releases;
+<<<<<<< HEAD
 mod surplus;
+=======
+mod reserved;
+mod selection;
+>>>>>>> w4-ipam
 
 pub use address::Family;
 pub use allocator::{
-    Allocator, ApplyError, AssignError, Assignment, HoldError, Release, RemoveError, Request,
+    Allocator, ApplyError, AssignError, Assignment, HoldError, Release, RemoveError, Request, Want,
 };
 pub use block::{Block, BlockError};
 pub use blocks::{Blocks, candidates};
+pub use free::Rest;
 pub use ownership::{CheckpointError, ClaimError, NotOwner, checkpoint, claim, release_block, renew};
 pub use reconcile::{Decision, Live, reconcile};
 pub use releases::{Settled, settle_releases};
+<<<<<<< HEAD
 pub use surplus::{Holding, surplus};
+=======
+pub use reserved::Reserved;
+pub use selection::{AnnotationError, Chooser, Objection, Pod, Selection, objection, select};
+>>>>>>> w4-ipam

@@ -1,15 +1,18 @@
 //! The allocator, beside a model that only knows who holds what since when.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use manx_api::ipam::{Allocation, AttachmentId, IpBlock};
 use manx_ipam::journal::Record;
-use manx_ipam::{Allocator, ApplyError, AssignError, BlockError, Family, HoldError, RemoveError, Request};
+use manx_ipam::{
+    Allocator, ApplyError, AssignError, BlockError, Family, HoldError, RemoveError, Request, Reserved, Rest,
+    Want,
+};
 use proptest::prelude::*;
 
-use crate::{allocation, attachment, block, cases, net};
+use crate::{allocation, attachment, block, cases, net, request, wants};
 
 fn with(blocks: &[IpBlock]) -> Allocator {
     let mut allocator = Allocator::new();
@@ -25,14 +28,8 @@ fn assign(
     families: &[Family],
     pools: &[&str],
 ) -> Result<Vec<String>, AssignError> {
-    let pools: Vec<String> = pools.iter().map(|pool| (*pool).to_owned()).collect();
-    let request = Request {
-        owner: &attachment(owner),
-        families,
-        pools: &pools,
-        closed: &BTreeSet::new(),
-    };
-    let assignment = allocator.assign(&request)?;
+    let wants = wants(allocator, families, pools, false);
+    let assignment = allocator.assign(&request(&attachment(owner), &wants))?;
     Ok(assignment
         .allocations
         .iter()
@@ -42,7 +39,7 @@ fn assign(
 
 fn release(allocator: &mut Allocator, owner: usize) -> Option<Vec<String>> {
     let owner = attachment(owner);
-    let release = allocator.release(&owner.container_id, &owner.ifname)?;
+    let release = allocator.release(&owner.container_id, &owner.ifname, 0)?;
     Some(
         release
             .allocations
@@ -73,24 +70,16 @@ fn every_address_of_a_block_is_given_out_the_first_and_the_last_too() {
     assert_eq!(given.last().map(String::as_str), Some("10.0.0.127"));
     assert_eq!(
         assign(&mut allocator, 64, V4, &["blue"]),
-        Err(AssignError::NoRoom {
-            family: Family::V4,
-            pools: vec!["blue".to_owned()]
-        })
+        Err(AssignError::NoRoom { family: Family::V4 })
     );
 }
 
 #[test]
 fn asking_again_gives_the_same_addresses_and_nothing_to_journal() {
     let mut allocator = with(&[small(), small_v6()]);
-    let pools = ["blue".to_owned(), "six".to_owned()];
     let owner = attachment(1);
-    let request = Request {
-        owner: &owner,
-        families: DUAL,
-        pools: &pools,
-        closed: &BTreeSet::new(),
-    };
+    let wants = wants(&allocator, DUAL, &["blue", "six"], false);
+    let request = request(&owner, &wants);
     let first = allocator.assign(&request).unwrap();
     assert!(first.record.is_some());
     let again = allocator.assign(&request).unwrap();
@@ -99,66 +88,34 @@ fn asking_again_gives_the_same_addresses_and_nothing_to_journal() {
 }
 
 #[test]
-fn a_closed_block_gives_nothing_new_and_keeps_what_is_held() {
+fn a_block_that_is_not_named_gives_nothing_new_and_keeps_what_is_held() {
     let mut allocator = with(&[small()]);
-    let pools = ["blue".to_owned()];
-    let (open, closed) = (BTreeSet::new(), BTreeSet::from([small().spec.cidr]));
-    let (holder, late) = (attachment(1), attachment(2));
-    let mut ask = |owner: &AttachmentId, closed: &BTreeSet<IpNetwork>| {
-        let request = Request {
-            owner,
-            families: &[Family::V4],
-            pools: &pools,
-            closed,
-        };
-        allocator
-            .assign(&request)
-            .map(|assignment| assignment.allocations)
-    };
-    let held = ask(&holder, &open).unwrap();
-    assert_eq!(ask(&holder, &closed), Ok(held));
-    assert!(matches!(ask(&late, &closed), Err(AssignError::NoRoom { .. })));
-    assert!(ask(&late, &open).is_ok());
+    let held = assign(&mut allocator, 1, V4, &["blue"]);
+    assert_eq!(assign(&mut allocator, 1, V4, &["red"]), held);
+    assert!(matches!(
+        assign(&mut allocator, 2, V4, &["red"]),
+        Err(AssignError::NoRoom { .. })
+    ));
+    assert!(assign(&mut allocator, 2, V4, &["blue"]).is_ok());
 }
 
 #[test]
 fn an_attachment_is_known_by_container_and_interface_whatever_the_pod_is_called() {
     let mut allocator = with(&[small()]);
-    let pools = ["blue".to_owned()];
+    let wants = wants(&allocator, V4, &["blue"], false);
     let named = attachment(1);
     let unnamed = AttachmentId {
         pod: named.container_id.clone(),
         ..named.clone()
     };
-    let first = allocator
-        .assign(&Request {
-            owner: &named,
-            families: V4,
-            pools: &pools,
-            closed: &BTreeSet::new(),
-        })
-        .unwrap();
-    let again = allocator
-        .assign(&Request {
-            owner: &unnamed,
-            families: V4,
-            pools: &pools,
-            closed: &BTreeSet::new(),
-        })
-        .unwrap();
+    let first = allocator.assign(&request(&named, &wants)).unwrap();
+    let again = allocator.assign(&request(&unnamed, &wants)).unwrap();
     assert_eq!(again.allocations, first.allocations);
     let second = AttachmentId {
         ifname: "eth1".to_owned(),
         ..named
     };
-    let other = allocator
-        .assign(&Request {
-            owner: &second,
-            families: V4,
-            pools: &pools,
-            closed: &BTreeSet::new(),
-        })
-        .unwrap();
+    let other = allocator.assign(&request(&second, &wants)).unwrap();
     assert_ne!(other.allocations[0].address, first.allocations[0].address);
 }
 
@@ -185,7 +142,7 @@ fn half_an_answer_is_none_and_takes_nothing() {
         assign(&mut allocator, 1, DUAL, &["blue", "six"])
             .unwrap_err()
             .to_string(),
-        "no free IPv6 address in this node's blocks of the pools [blue, six]"
+        "no free IPv6 address in this node's blocks"
     );
     assert_eq!(allocator, before);
 }
@@ -236,6 +193,95 @@ fn the_address_free_for_the_longest_time_is_used_first() {
 }
 
 #[test]
+fn a_freed_address_rests_before_another_has_it_unless_no_block_can_be_had() {
+    let mut allocator = with(&[small(), block("blue", "10.0.0.0/24", "10.0.0.8/31")]);
+    let ask = |allocator: &mut Allocator, owner: usize, now: u64, unrested: bool| {
+        let wants = wants(allocator, V4, &["blue"], unrested);
+        let rest = Rest { now, seconds: 60 };
+        let owner = attachment(owner);
+        let request = Request {
+            rest,
+            ..request(&owner, &wants)
+        };
+        let given = allocator.assign(&request)?.allocations;
+        Ok::<_, AssignError>(given[0].address.to_string())
+    };
+    for owner in 0..6 {
+        ask(&mut allocator, owner, 1000, false).unwrap();
+    }
+    for (owner, now) in [(5, 1001), (1, 1002), (2, 1003)] {
+        let owner = attachment(owner);
+        allocator
+            .release(&owner.container_id, &owner.ifname, now)
+            .map(drop)
+            .unwrap();
+    }
+    let none = Err(AssignError::NoRoom { family: Family::V4 });
+    assert_eq!(ask(&mut allocator, 10, 1060, false), none);
+    assert_eq!(
+        ask(&mut allocator, 10, 1060, true).unwrap(),
+        "10.0.0.9",
+        "the longest rested"
+    );
+    assert_eq!(ask(&mut allocator, 11, 1061, false), none);
+    assert_eq!(ask(&mut allocator, 11, 1062, false).unwrap(), "10.0.0.1");
+    let set_back = ask(&mut allocator, 12, 500, false);
+    assert_eq!(
+        set_back.unwrap(),
+        "10.0.0.2",
+        "a clock that was set back blocks no address"
+    );
+}
+
+#[test]
+fn a_reserved_address_is_given_only_to_who_asks_for_it() {
+    let mut allocator = with(&[small()]);
+    allocator.reserve(Reserved::new([net("10.0.0.0/31"), net("10.0.0.3/32")]));
+    assert_eq!(assign(&mut allocator, 1, V4, &["blue"]).unwrap(), ["10.0.0.2"]);
+    assert!(assign(&mut allocator, 2, V4, &["blue"]).is_err());
+    let want = [Want::Address("10.0.0.3".parse().unwrap())];
+    let asked = attachment(2);
+    let given = allocator.assign(&request(&asked, &want)).unwrap();
+    assert_eq!(given.allocations[0].address.to_string(), "10.0.0.3");
+    release(&mut allocator, 2).unwrap();
+    assert!(assign(&mut allocator, 3, V4, &["blue"]).is_err());
+    allocator.reserve(Reserved::default());
+    assert_eq!(assign(&mut allocator, 3, V4, &["blue"]).unwrap(), ["10.0.0.0"]);
+}
+
+#[test]
+fn an_address_asked_for_comes_with_one_of_the_other_family_or_not_at_all() {
+    let mut allocator = with(&[small(), small_v6()]);
+    let ask = |allocator: &mut Allocator, owner: usize, address: &str| {
+        let mut wants = wants(allocator, &[Family::V6], &["six"], false);
+        wants.push(Want::Address(address.parse().unwrap()));
+        let given = allocator.assign(&request(&attachment(owner), &wants))?;
+        Ok(given
+            .allocations
+            .iter()
+            .map(|given| given.address.to_string())
+            .collect::<Vec<_>>())
+    };
+    assert_eq!(
+        ask(&mut allocator, 1, "10.0.0.2").unwrap(),
+        ["fd00::4", "10.0.0.2"]
+    );
+    let before = allocator.clone();
+    let address = "10.0.0.2".parse().unwrap();
+    let held = HoldError::Held {
+        address,
+        holder: Box::new(attachment(1)),
+    };
+    assert_eq!(ask(&mut allocator, 2, "10.0.0.2"), Err(AssignError::Hold(held)));
+    assert_eq!(allocator, before);
+    assert_eq!(
+        ask(&mut allocator, 1, "10.0.0.1").unwrap(),
+        ["fd00::4", "10.0.0.2"],
+        "who has an address keeps it"
+    );
+}
+
+#[test]
 fn a_stale_release_does_not_free_a_later_holders_address() {
     let mut allocator = with(&[block("blue", "10.0.0.0/24", "10.0.0.0/32")]);
     let address: IpAddr = "10.0.0.0".parse().unwrap();
@@ -244,11 +290,11 @@ fn a_stale_release_does_not_free_a_later_holders_address() {
     let stale = holder(&allocator);
     release(&mut allocator, 1).unwrap();
     assign(&mut allocator, 2, V4, &["blue"]).unwrap();
-    assert_eq!(allocator.release_address(address, stale.sequence), None);
+    assert_eq!(allocator.release_address(address, stale.sequence, 0), None);
     let current = holder(&allocator);
     assert_eq!(
         allocator
-            .release_address(address, current.sequence)
+            .release_address(address, current.sequence, 0)
             .unwrap()
             .allocations,
         [current]
@@ -384,10 +430,12 @@ fn a_record_that_does_not_follow_is_refused_and_changes_nothing() {
     let before = allocator.clone();
     let next = allocation("fd00::4", (1 << 32) + 1, 2);
     let stale = manx_ipam::journal::Freed {
+        at: None,
         address: held.address,
         sequence: held.sequence + 1,
     };
     let current = manx_ipam::journal::Freed {
+        at: None,
         address: held.address,
         sequence: held.sequence,
     };
@@ -446,7 +494,9 @@ pub(crate) enum Event {
         owner: usize,
         families: &'static [Family],
         pools: Vec<&'static str>,
+        unrested: bool,
     },
+    Reserve(usize),
     Hold {
         owner: usize,
         address: usize,
@@ -475,8 +525,9 @@ pub(crate) fn events(most: usize) -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
         3 => (0..5usize).prop_map(Event::Add),
         1 => (0..5usize).prop_map(Event::Remove),
-        8 => (0..12usize, families, pools)
-            .prop_map(|(owner, families, pools)| Event::Assign { owner, families, pools }),
+        8 => (0..12usize, families, pools, any::<bool>())
+            .prop_map(|(owner, families, pools, unrested)| Event::Assign { owner, families, pools, unrested }),
+        1 => (0..4usize).prop_map(Event::Reserve),
         1 => (0..12usize, 0..16usize).prop_map(|(owner, address)| Event::Hold { owner, address }),
         5 => (0..12usize).prop_map(Event::Release),
         1 => (0..8usize, any::<bool>()).prop_map(|(held, stale)| Event::ReleaseAddress { held, stale }),
@@ -484,42 +535,72 @@ pub(crate) fn events(most: usize) -> impl Strategy<Value = Vec<Event>> {
     prop::collection::vec(event, 0..most)
 }
 
+/// What is reserved, now this and now that.
+fn reservations(n: usize) -> Reserved {
+    let networks = ["10.0.0.2/31", "10.9.0.4/31", "fd00::1000/128"];
+    Reserved::new(networks.iter().take(n).map(|network| net(network)))
+}
+
+/// Seconds that addresses rest; each event is a second.
+const REST: u64 = 6;
+
 /// Who holds what, and what each block gave out last; nothing of how the allocator works.
 #[derive(Default)]
 struct Model {
     holders: BTreeMap<IpAddr, Allocation>,
-    freed: BTreeMap<IpAddr, usize>,
+    /// When an address was freed, and the how manieth it was.
+    freed: BTreeMap<IpAddr, (u64, usize)>,
+    releases: usize,
     sequences: BTreeMap<IpNetwork, u64>,
-    step: usize,
+    reserved: Reserved,
+    now: u64,
 }
 
 impl Model {
-    fn free<'a>(&'a self, cidr: IpNetwork) -> impl Iterator<Item = IpAddr> + 'a {
-        cidr.iter().filter(|address| !self.holders.contains_key(address))
+    fn rest(&self) -> Rest {
+        Rest {
+            now: self.now,
+            seconds: REST,
+        }
     }
 
-    /// Takes over a fresh allocation from a block, in which it has to be the right one.
-    fn take(&mut self, cidr: IpNetwork, allocation: &Allocation, oldest: bool) {
-        assert!(
-            !self.holders.contains_key(&allocation.address),
-            "{} is held",
-            allocation.address
-        );
+    /// What whoever asks for any address of the block may get, the first freed first.
+    fn free(&self, cidr: IpNetwork) -> Vec<IpAddr> {
+        let mut free: Vec<_> = cidr
+            .iter()
+            .filter(|address| !self.holders.contains_key(address) && !self.reserved.contains(*address))
+            .collect();
+        free.sort_by_key(|address| (self.freed.get(address).map(|(_, n)| *n), *address));
+        free
+    }
+
+    fn is_rested(&self, address: &IpAddr) -> bool {
+        let freed = self.freed.get(address);
+        freed.is_none_or(|(at, _)| at + REST <= self.now)
+    }
+
+    /// What should be given of these blocks: from the first with a rested address, or else the first freed.
+    fn next(&self, blocks: &[IpNetwork], unrested: bool) -> Option<IpAddr> {
+        let firsts = || blocks.iter().filter_map(|cidr| self.free(*cidr).first().copied());
+        let rested = firsts().find(|address| self.is_rested(address));
+        let oldest = || firsts().min_by_key(|address| self.freed.get(address).map(|(at, _)| *at));
+        rested.or_else(|| oldest().filter(|_| unrested))
+    }
+
+    fn take(&mut self, cidr: IpNetwork, allocation: &Allocation) {
+        let address = allocation.address;
+        assert!(!self.holders.contains_key(&address), "{address} is held");
         let last = self
             .sequences
             .insert(cidr, allocation.sequence)
             .unwrap_or_default();
         assert!(allocation.sequence > last, "{} after {last}", allocation.sequence);
-        if oldest {
-            let age = |address: &IpAddr| (self.freed.get(address).copied().unwrap_or(0), *address);
-            assert_eq!(self.free(cidr).min_by_key(age), Some(allocation.address));
-        }
-        self.holders.insert(allocation.address, allocation.clone());
+        self.holders.insert(address, allocation.clone());
     }
 
     fn give_back(&mut self, address: IpAddr) {
-        self.step += 1;
-        self.freed.insert(address, self.step);
+        self.releases += 1;
+        self.freed.insert(address, (self.now, self.releases));
         self.holders.remove(&address);
     }
 
@@ -545,11 +626,19 @@ impl Pair {
     pub(crate) fn run(events: &[Event]) -> Self {
         let mut pair = Self::default();
         for event in events {
+            pair.model.now += 1;
             let before = pair.allocator.clone();
             let records = pair.records.len();
             pair.step(event);
             if pair.records.len() == records {
                 assert_eq!(pair.allocator, before, "no record, no change: {event:?}");
+            }
+            for block in pair.allocator.blocks() {
+                let free = pair.model.free(block.cidr());
+                let cooling = free.iter().filter(|address| !pair.model.is_rested(address));
+                let counts = (block.free(), block.cooling(pair.model.rest()));
+                assert_eq!(counts, (free.len(), cooling.count()));
+                assert_eq!(block.free() + block.reserved() + block.held(), block.capacity());
             }
             let held: Vec<_> = pair.allocator.allocations().collect();
             assert_eq!(held, pair.model.holders.values().cloned().collect::<Vec<_>>());
@@ -585,7 +674,12 @@ impl Pair {
                 owner,
                 families,
                 pools,
-            } => self.assign(*owner, families, pools),
+                unrested,
+            } => self.assign(*owner, families, pools, *unrested),
+            Event::Reserve(n) => {
+                self.model.reserved = reservations(*n);
+                self.allocator.reserve(reservations(*n));
+            }
             Event::Hold { owner, address } => self.hold(*owner, *address),
             Event::Release(owner) => self.release(*owner),
             Event::ReleaseAddress { held, stale } => self.release_address(*held, *stale),
@@ -620,44 +714,38 @@ impl Pair {
         }
     }
 
-    fn assign(&mut self, owner: usize, families: &[Family], pools: &[&str]) {
-        let pools: Vec<String> = pools.iter().map(|pool| (*pool).to_owned()).collect();
+    fn assign(&mut self, owner: usize, families: &[Family], pools: &[&str], unrested: bool) {
         let held = self.model.held_by(owner);
-        let lacks = |family: Family| !held.iter().any(|held| Family::of(held.address) == family);
-        let room = |family: Family| {
-            self.cidrs().iter().any(|(cidr, pool)| {
-                Family::of_network(*cidr) == family
-                    && pools.contains(pool)
-                    && self.model.free(*cidr).count() > 0
+        let wants = wants(&self.allocator, families, pools, unrested);
+        let expected: Option<Vec<IpAddr>> = wants
+            .iter()
+            .map(|want| {
+                let held = held.iter().find(|held| Family::of(held.address) == want.family());
+                let Want::Any { blocks, .. } = want else {
+                    panic!("{want:?}")
+                };
+                held.map(|held| held.address)
+                    .or_else(|| self.model.next(blocks, unrested))
             })
-        };
-        let possible = families.iter().all(|family| !lacks(*family) || room(*family));
-        let request = Request {
-            owner: &attachment(owner),
-            families,
-            pools: &pools,
-            closed: &BTreeSet::new(),
-        };
-        let Ok(assignment) = self.allocator.assign(&request) else {
-            assert!(!possible);
-            return;
-        };
-        assert!(possible);
-        let given: Vec<_> = assignment
-            .allocations
-            .iter()
-            .map(|a| Family::of(a.address))
             .collect();
-        assert_eq!(given, families);
-        for allocation in assignment
-            .allocations
-            .iter()
-            .filter(|a| lacks(Family::of(a.address)))
+        let owner = attachment(owner);
+        let request = Request {
+            rest: self.model.rest(),
+            ..request(&owner, &wants)
+        };
+        let assignment = self.allocator.assign(&request).ok();
+        let allocations = assignment.as_ref().map(|assignment| &assignment.allocations);
+        let given = allocations.map(|given| given.iter().map(|a| a.address).collect::<Vec<_>>());
+        assert_eq!(given, expected);
+        for allocation in allocations
+            .into_iter()
+            .flatten()
+            .filter(|given| !held.contains(given))
         {
-            self.model
-                .take(self.block_of(allocation.address), allocation, true);
+            self.model.take(self.block_of(allocation.address), allocation);
         }
-        self.records.extend(assignment.record);
+        self.records
+            .extend(assignment.and_then(|assignment| assignment.record));
     }
 
     fn hold(&mut self, owner: usize, n: usize) {
@@ -667,7 +755,7 @@ impl Pair {
         match self.allocator.hold(&attachment(owner), address) {
             Ok(assignment) if assignment.record.is_some() => {
                 self.model
-                    .take(self.block_of(address), &assignment.allocations[0], false);
+                    .take(self.block_of(address), &assignment.allocations[0]);
                 self.records.extend(assignment.record);
             }
             Ok(_) => assert_eq!(holder, Some(attachment(owner))),
@@ -678,7 +766,10 @@ impl Pair {
     fn release(&mut self, owner: usize) {
         let held = self.model.held_by(owner);
         let id = attachment(owner);
-        let Some(release) = self.allocator.release(&id.container_id, &id.ifname) else {
+        let Some(release) = self
+            .allocator
+            .release(&id.container_id, &id.ifname, self.model.now)
+        else {
             assert!(held.is_empty());
             return;
         };
@@ -692,7 +783,9 @@ impl Pair {
             return;
         };
         let sequence = if stale { held.sequence - 1 } else { held.sequence };
-        let release = self.allocator.release_address(held.address, sequence);
+        let release = self
+            .allocator
+            .release_address(held.address, sequence, self.model.now);
         assert_eq!(release.is_none(), stale);
         if let Some(release) = release {
             self.records.push(release.record);
