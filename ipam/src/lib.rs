@@ -32,12 +32,9 @@ pub mod journal;
 mod ownership;
 mod reconcile;
 mod releases;
-<<<<<<< HEAD
-mod surplus;
-=======
 mod reserved;
 mod selection;
->>>>>>> w4-ipam
+mod surplus;
 
 pub use address::Family;
 pub use allocator::{
@@ -49,9 +46,6 @@ pub use free::Rest;
 pub use ownership::{CheckpointError, ClaimError, NotOwner, checkpoint, claim, release_block, renew};
 pub use reconcile::{Decision, Live, reconcile};
 pub use releases::{Settled, settle_releases};
-<<<<<<< HEAD
-pub use surplus::{Holding, surplus};
-=======
 pub use reserved::Reserved;
 pub use selection::{AnnotationError, Chooser, Objection, Pod, Selection, objection, select};
->>>>>>> w4-ipam
+pub use surplus::{Holding, surplus};

@@ -28,6 +28,8 @@ pub(super) enum Done {
     Recovered(Result<Vec<IpBlock>, Error>),
     /// The blocks whose checkpoint has to be tried again.
     Checkpointed(Vec<IpNetwork>),
+    /// The blocks that are still to be given back.
+    GivenBack(Vec<IpNetwork>),
 }
 
 impl<S: Store> Task<S> {
@@ -165,6 +167,10 @@ impl<S: Store> Task<S> {
             Done::Checkpointed(again) => {
                 self.checkpointing = false;
                 self.dirty.extend(again);
+            }
+            Done::GivenBack(again) => {
+                self.giving_back = false;
+                self.leaving.extend(again);
             }
         }
     }

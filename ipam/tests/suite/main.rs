@@ -8,9 +8,9 @@ mod journal;
 mod ownership;
 mod reconcile;
 mod releases;
-mod surplus;
 mod reserved;
 mod selection;
+mod surplus;
 
 use ipnetwork::IpNetwork;
 use manx_api::Metadata;
