@@ -402,6 +402,7 @@ fn refused(error: IpamError) -> Error {
         | IpamError::Limit { .. }
         | IpamError::NoClaims { .. } => Code::NoAddress,
         IpamError::Annotation(_) => Code::InvalidConfig,
+        IpamError::Hold(_) => Code::NoAddress,
         IpamError::NotYet { .. } => Code::TryAgainLater,
         IpamError::Journal { .. } => Code::Io,
     };

@@ -41,10 +41,15 @@ fn pools() -> Vec<IpPool> {
     ]
 }
 
+type Pairs<'a> = &'a [(&'a str, &'a str)];
+
 struct Case<'a> {
-    pod: &'a [(&'a str, &'a str)],
-    namespace: Option<(&'a [(&'a str, &'a str)], &'a [(&'a str, &'a str)])>,
-    node: &'a [(&'a str, &'a str)],
+    /// Its annotations.
+    pod: Pairs<'a>,
+    /// Its labels and annotations, where it is known.
+    namespace: Option<(Pairs<'a>, Pairs<'a>)>,
+    /// Its labels.
+    node: Pairs<'a>,
 }
 
 const PLAIN: Case<'_> = Case {
@@ -91,7 +96,7 @@ const OURS6: &str = "manx.network/ipv6pools";
 #[test]
 fn the_pod_chooses_before_its_namespace_and_that_before_the_pools() {
     let pools = pools();
-    let namespace: Option<(&[_], &[_])> = Some((&[], &[(OURS4, r#"["two"]"#)]));
+    let namespace: Option<(Pairs<'_>, Pairs<'_>)> = Some((&[], &[(OURS4, r#"["two"]"#)]));
     for (case, v4) in [
         (PLAIN, &["one", "two"][..]),
         (
@@ -213,7 +218,7 @@ fn each_family_is_decided_for_itself() {
 #[test]
 fn what_an_annotation_says_wrongly_is_said_with_what_would_be_right() {
     let pools = pools();
-    let of_namespace: Option<(&[_], &[_])> = Some((&[], &[(THEIRS4, "two")]));
+    let of_namespace: Option<(Pairs<'_>, Pairs<'_>)> = Some((&[], &[(THEIRS4, "two")]));
     for (case, message) in [
         (
             Case {
