@@ -5,7 +5,7 @@ use manx_ipam::journal::{HEADER, Record, ReplayError, Torn, compact, encode, rep
 use manx_ipam::{Allocator, Family, Rest};
 use proptest::prelude::*;
 
-use crate::allocator::{Event, Pair, events};
+use crate::model::{Event, Pair, events};
 use crate::{attachment, block, cases, request, wants};
 
 /// A journal with so many records in a frame, and after each frame its length and the allocator so far.

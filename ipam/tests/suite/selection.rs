@@ -43,6 +43,7 @@ fn pools() -> Vec<IpPool> {
 
 type Pairs<'a> = &'a [(&'a str, &'a str)];
 
+#[derive(Clone, Copy, Debug)]
 struct Case<'a> {
     /// Its annotations.
     pod: Pairs<'a>,
@@ -57,6 +58,20 @@ const PLAIN: Case<'_> = Case {
     namespace: None,
     node: &[],
 };
+
+fn of_pod(annotations: Pairs<'_>) -> Case<'_> {
+    Case {
+        pod: annotations,
+        ..PLAIN
+    }
+}
+
+fn of_namespace<'a>(labels: Pairs<'a>, annotations: Pairs<'a>) -> Case<'a> {
+    Case {
+        namespace: Some((labels, annotations)),
+        ..PLAIN
+    }
+}
 
 fn choose<'a>(case: &Case<'_>, pools: &'a [IpPool]) -> Result<Vec<Selection<'a>>, AnnotationError> {
     let metadata = case.namespace.map(|(labels, annotations)| Metadata {
@@ -96,67 +111,26 @@ const OURS6: &str = "manx.network/ipv6pools";
 #[test]
 fn the_pod_chooses_before_its_namespace_and_that_before_the_pools() {
     let pools = pools();
-    let namespace: Option<(Pairs<'_>, Pairs<'_>)> = Some((&[], &[(OURS4, r#"["two"]"#)]));
+    let two = [(OURS4, r#"["two"]"#)];
+    let namespaces_two = of_namespace(&[], &two);
+    let theirs = [(THEIRS4, r#"["one"]"#)];
     for (case, v4) in [
         (PLAIN, &["one", "two"][..]),
+        (of_pod(&two), &["two"]),
+        (of_pod(&[(OURS4, r#"["two", "one", "two"]"#)]), &["two", "one"]),
+        (of_pod(&theirs), &["one"]),
+        (of_pod(&[theirs[0], two[0]]), &["two"]),
+        (of_pod(&[(OURS4, r#"["10.2.0.0/16"]"#)]), &["two"]),
+        (of_pod(&[(OURS4, "[]")]), &["one", "two"]),
+        (namespaces_two, &["two"]),
         (
             Case {
-                pod: &[(OURS4, r#"["two"]"#)],
-                ..PLAIN
-            },
-            &["two"],
-        ),
-        (
-            Case {
-                pod: &[(OURS4, r#"["two", "one", "two"]"#)],
-                ..PLAIN
-            },
-            &["two", "one"],
-        ),
-        (
-            Case {
-                pod: &[(THEIRS4, r#"["two"]"#)],
-                ..PLAIN
-            },
-            &["two"],
-        ),
-        (
-            Case {
-                pod: &[(THEIRS4, r#"["two"]"#), (OURS4, r#"["one"]"#)],
-                ..PLAIN
+                pod: &theirs,
+                ..namespaces_two
             },
             &["one"],
         ),
-        (
-            Case {
-                pod: &[(OURS4, r#"["10.2.0.0/16"]"#)],
-                ..PLAIN
-            },
-            &["two"],
-        ),
-        (
-            Case {
-                pod: &[(OURS4, "[]")],
-                ..PLAIN
-            },
-            &["one", "two"],
-        ),
-        (Case { namespace, ..PLAIN }, &["two"]),
-        (
-            Case {
-                namespace,
-                pod: &[(THEIRS4, r#"["one"]"#)],
-                ..PLAIN
-            },
-            &["one"],
-        ),
-        (
-            Case {
-                namespace: Some((&[], &[(THEIRS4, r#"["one"]"#)])),
-                ..PLAIN
-            },
-            &["one"],
-        ),
+        (of_namespace(&[], &theirs), &["one"]),
         (
             Case {
                 node: &[("rack", "r2")],
@@ -164,28 +138,10 @@ fn the_pod_chooses_before_its_namespace_and_that_before_the_pools() {
             },
             &["one", "rack", "two"],
         ),
-        (
-            Case {
-                namespace: Some((&[("team", "red")], &[])),
-                ..PLAIN
-            },
-            &["one", "team", "two"],
-        ),
-        (
-            Case {
-                namespace: Some((&[("team", "blue")], &[])),
-                ..PLAIN
-            },
-            &["one", "two"],
-        ),
+        (of_namespace(&[("team", "red")], &[]), &["one", "team", "two"]),
+        (of_namespace(&[("team", "blue")], &[]), &["one", "two"]),
     ] {
-        assert_eq!(
-            names(&case, &pools),
-            [v4, &["six"]],
-            "{:?} {:?}",
-            case.pod,
-            case.namespace
-        );
+        assert_eq!(names(&case, &pools), [v4, &["six"]], "{case:?}");
     }
 }
 
@@ -193,13 +149,11 @@ fn the_pod_chooses_before_its_namespace_and_that_before_the_pools() {
 fn pools_that_are_named_need_not_select_the_pod_but_a_disabled_one_gives_nothing() {
     let pools = pools();
     let named = [(OURS4, r#"["rack", "team", "off", "manual"]"#)];
-    let case = Case { pod: &named, ..PLAIN };
+    let case = of_pod(&named);
     assert_eq!(names(&case, &pools)[0], ["rack", "team", "manual"]);
     let only = [(OURS4, r#"["off", "10.3.0.0/16"]"#)];
     assert_eq!(
-        choose(&Case { pod: &only, ..PLAIN }, &pools)
-            .unwrap_err()
-            .to_string(),
+        choose(&of_pod(&only), &pools).unwrap_err().to_string(),
         "the pod's annotation manx.network/ipv4pools names disabled IPPools only: enable one of [off, off], or \
          name another"
     );
@@ -209,7 +163,7 @@ fn pools_that_are_named_need_not_select_the_pod_but_a_disabled_one_gives_nothing
 fn each_family_is_decided_for_itself() {
     let pools = pools();
     let six = [(OURS6, r#"["six"]"#)];
-    let chosen = names(&Case { pod: &six, ..PLAIN }, &pools);
+    let chosen = names(&of_pod(&six), &pools);
     assert_eq!(chosen, [&["one", "two"][..], &["six"]]);
     let v4_only = &pools[..6];
     assert_eq!(names(&PLAIN, v4_only), [["one", "two"]]);
@@ -221,18 +175,12 @@ fn what_an_annotation_says_wrongly_is_said_with_what_would_be_right() {
     let of_namespace: Option<(Pairs<'_>, Pairs<'_>)> = Some((&[], &[(THEIRS4, "two")]));
     for (case, message) in [
         (
-            Case {
-                pod: &[(OURS4, "two")],
-                ..PLAIN
-            },
+            of_pod(&[(OURS4, "two")]),
             "the pod's annotation manx.network/ipv4pools is 'two', which is no JSON list of strings: write \
              [\"10.244.0.0/16\"] or [\"a-pool\"]",
         ),
         (
-            Case {
-                pod: &[(OURS4, r#"["two", 3]"#)],
-                ..PLAIN
-            },
+            of_pod(&[(OURS4, r#"["two", 3]"#)]),
             "the pod's annotation manx.network/ipv4pools is '[\"two\", 3]', which is no JSON list of strings: \
              write [\"10.244.0.0/16\"] or [\"a-pool\"]",
         ),
@@ -245,26 +193,17 @@ fn what_an_annotation_says_wrongly_is_said_with_what_would_be_right() {
              strings: write [\"10.244.0.0/16\"] or [\"a-pool\"]",
         ),
         (
-            Case {
-                pod: &[(OURS6, r#"["seven"]"#)],
-                ..PLAIN
-            },
+            of_pod(&[(OURS6, r#"["seven"]"#)]),
             "the pod's annotation manx.network/ipv6pools names 'seven', which is neither name nor CIDR of an \
              IPPool: the IPv6 ones are [six, six-off]",
         ),
         (
-            Case {
-                pod: &[(OURS4, r#"["10.2.0.0/17"]"#)],
-                ..PLAIN
-            },
+            of_pod(&[(OURS4, r#"["10.2.0.0/17"]"#)]),
             "the pod's annotation manx.network/ipv4pools names '10.2.0.0/17', which is neither name nor CIDR of \
              an IPPool: the IPv4 ones are [manual, off, one, rack, team, two]",
         ),
         (
-            Case {
-                pod: &[(OURS4, r#"["six"]"#)],
-                ..PLAIN
-            },
+            of_pod(&[(OURS4, r#"["six"]"#)]),
             "the pod's annotation manx.network/ipv4pools names IPPool six (fd01::/64), which has no IPv4 addresses",
         ),
     ] {
@@ -314,7 +253,7 @@ fn a_choice_says_who_made_it_and_what_is_against_the_others() {
          namespaces (namespaceSelector team == \"red\")"
     );
     let named = [(OURS4, r#"["two"]"#)];
-    let by_pod = choose(&Case { pod: &named, ..PLAIN }, &pools).unwrap();
+    let by_pod = choose(&of_pod(&named), &pools).unwrap();
     let against: Vec<_> = by_pod[0]
         .passed_over
         .iter()
@@ -334,7 +273,7 @@ proptest! {
     ) {
         let list = serde_json::to_string(&named).unwrap();
         let annotations = [(OURS4, list.as_str())];
-        let case = Case { pod: &annotations, ..PLAIN };
+        let case = of_pod(&annotations);
         let chosen = choose(&case, &pools).unwrap();
         let original = self::pools();
         prop_assert_eq!(&chosen, &choose(&case, &original).unwrap());
