@@ -168,10 +168,7 @@ impl<S: Store> Task<S> {
                 self.checkpointing = false;
                 self.dirty.extend(again);
             }
-            Done::GivenBack(again) => {
-                self.giving_back = false;
-                self.leaving.extend(again);
-            }
+            Done::GivenBack(again) => self.spare.told(again),
         }
     }
 

@@ -38,6 +38,7 @@ pub(crate) use self::clock::Clock;
 use self::commit::Answer;
 pub use self::owned::Owned;
 use self::owned::is_elsewhere;
+use self::surplus::Spare;
 use crate::ask::answer;
 use crate::identity::Identity;
 use crate::journal::Journal;
@@ -224,11 +225,7 @@ struct Task<S> {
     /// Blocks to checkpoint.
     dirty: BTreeSet<IpNetwork>,
     checkpointing: bool,
-    /// Since when blocks are empty.
-    empty: BTreeMap<IpNetwork, Instant>,
-    /// Blocks that were let go of, and that the datastore is to hear of.
-    leaving: BTreeSet<IpNetwork>,
-    giving_back: bool,
+    spare: Spare,
     staged: Vec<Record>,
     answers: Vec<Answer>,
 }
@@ -274,9 +271,7 @@ pub async fn run<S: Store>(inbox: Inbox<S>) {
         waiting: Vec::new(),
         asked: Vec::new(),
         checkpointing: false,
-        empty: BTreeMap::new(),
-        leaving: BTreeSet::new(),
-        giving_back: false,
+        spare: Spare::default(),
         staged: Vec::new(),
         answers: Vec::new(),
     };
@@ -414,7 +409,7 @@ impl<S: Store> Task<S> {
             );
         }
         self.checkpoint();
-        self.spare();
+        self.give_surplus_back();
     }
 
     fn status(&self) -> Vec<BlockStatus> {

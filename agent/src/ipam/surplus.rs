@@ -5,7 +5,7 @@
 //! in the datastore. A node that dies between two of these owns an empty block in its next life, and gives it
 //! back then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
@@ -21,9 +21,28 @@ use super::{Recovery, Task};
 /// How long a block is kept at least after its last address was freed; longer, where addresses rest longer.
 const GRACE: Duration = Duration::from_secs(60);
 
+/// What may be given back, and what is on its way.
+#[derive(Debug, Default)]
+pub(super) struct Spare {
+    /// Since when blocks are empty.
+    empty: BTreeMap<IpNetwork, Instant>,
+    /// Blocks that were let go of, and that the datastore is to hear of.
+    leaving: BTreeSet<IpNetwork>,
+    /// A job tells the datastore.
+    giving_back: bool,
+}
+
+impl Spare {
+    /// What the datastore could not be told yet.
+    pub(super) fn told(&mut self, again: Vec<IpNetwork>) {
+        self.giving_back = false;
+        self.leaving.extend(again);
+    }
+}
+
 impl<S: Store> Task<S> {
     /// Lets go of what can be spared, and gives back in the datastore what was let go of before.
-    pub(super) fn spare(&mut self) {
+    pub(super) fn give_surplus_back(&mut self) {
         if self.recovery != Recovery::Done || !self.view.complete {
             return;
         }
@@ -37,7 +56,7 @@ impl<S: Store> Task<S> {
                 Ok(record) => {
                     tracing::info!(block = %cidr, "block given back: it was empty for long enough");
                     self.staged.push(record);
-                    self.leaving.insert(cidr);
+                    self.spare.leaving.insert(cidr);
                     self.dirty.remove(&cidr);
                 }
                 Err(error) => tracing::error!(block = %cidr, %error, "an empty block cannot be given back"),
@@ -49,10 +68,10 @@ impl<S: Store> Task<S> {
     fn note_empty(&mut self) {
         let empty = self.allocator.blocks().filter(|block| block.held() == 0);
         let since = |block: &Block| {
-            let known = self.empty.get(&block.cidr()).copied();
+            let known = self.spare.empty.get(&block.cidr()).copied();
             (block.cidr(), known.unwrap_or_else(Instant::now))
         };
-        self.empty = empty.map(since).collect();
+        self.spare.empty = empty.map(since).collect();
     }
 
     /// The blocks that were empty for long enough and that the others can stand in for.
@@ -66,6 +85,7 @@ impl<S: Store> Task<S> {
             let pool = pool_of(cidr, self.view.pools.values());
             let open = pool.is_some_and(|pool| objection(pool, labels).is_none()) && !self.is_closed(cidr);
             let idle = self
+                .spare
                 .empty
                 .get(&cidr)
                 .is_some_and(|since| since.elapsed() >= grace);
@@ -80,11 +100,11 @@ impl<S: Store> Task<S> {
 
     /// Tells the datastore of blocks that were let go of, once the journal has it.
     fn give_back(&mut self) {
-        if self.giving_back || self.leaving.is_empty() {
+        if self.spare.giving_back || self.spare.leaving.is_empty() {
             return;
         }
-        self.giving_back = true;
-        let blocks = std::mem::take(&mut self.leaving);
+        self.spare.giving_back = true;
+        let blocks = std::mem::take(&mut self.spare.leaving);
         let (store, node) = (self.store.clone(), self.identity.name.clone());
         self.jobs.spawn(async move {
             let mut again = Vec::new();
