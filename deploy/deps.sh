@@ -23,6 +23,9 @@ test=(
     openbgpd:/usr/sbin/bgpctl
     exabgp:/usr/sbin/exabgp
     containernetworking-plugins:/usr/lib/cni/ptp
+    busybox-static:/bin/busybox
+    podman:/usr/bin/podman
+    runc:/usr/sbin/runc
 )
 
 case "${1:-}" in

@@ -237,6 +237,11 @@ impl Node {
         blocks.iter().map(|block| block.allocations.len()).sum()
     }
 
+    /// The node's own folder, for what else runs on it.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.directory
+    }
+
     /// The plugin's configuration, as a list of plugins has it.
     pub(crate) fn plugin(&self) -> Value {
         json!({
