@@ -231,10 +231,18 @@ impl Node {
         self.command().output().unwrap()
     }
 
+    /// The running agent's process.
+    pub(crate) fn agent_id(&self) -> Pid {
+        let agent = self.agent.as_ref().unwrap();
+        Pid::from_raw(i32::try_from(agent.id()).unwrap())
+    }
+
     /// Ends the agent by a signal, and waits for its end.
     pub(crate) fn end(&mut self, signal: Signal) {
+        if self.agent.is_some() {
+            kill(self.agent_id(), signal).unwrap();
+        }
         if let Some(mut agent) = self.agent.take() {
-            kill(Pid::from_raw(i32::try_from(agent.id()).unwrap()), signal).unwrap();
             agent.wait().unwrap();
         }
     }

@@ -20,6 +20,7 @@ mod containers;
 mod cri;
 mod filters;
 mod harness;
+mod interruptions;
 mod lab_harness;
 mod lab_outage;
 mod lab_routers;
