@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use manx_lab::{Name, Software};
 
+use crate::ipam::args::IpamCommand;
 use crate::output::Format;
 
 /// Operates Manx: resources, sessions, routes, addresses, and labs on one machine.
@@ -270,23 +271,6 @@ pub(crate) enum RouteCommand {
     Show(NodesArgs),
 }
 
-/// `ipam …`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum IpamCommand {
-    /// How full pools are.
-    Show {
-        /// Blocks, too, with their nodes.
-        #[arg(long)]
-        show_blocks: bool,
-        /// Who holds this address.
-        #[arg(long, value_name = "ADDRESS", conflicts_with = "show_blocks")]
-        ip: Option<std::net::IpAddr>,
-        /// How to print.
-        #[command(flatten)]
-        output: OutputArgs,
-    },
-}
-
 /// `topology`.
 #[derive(Debug, Args)]
 pub(crate) struct TopologyArgs {
@@ -414,6 +398,9 @@ pub(crate) enum PodCommand {
         /// Its namespace.
         #[command(flatten)]
         namespace: NamespaceArgs,
+        /// An annotation of it; may be given several times.
+        #[arg(long = "annotation", value_name = "KEY=VALUE", value_parser = pair)]
+        annotations: Vec<(String, String)>,
     },
     /// Every pod.
     List(OutputArgs),
@@ -436,4 +423,12 @@ pub(crate) enum PodCommand {
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
+}
+
+/// `KEY=VALUE`.
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        Some(_) | None => Err("it is no KEY=VALUE".to_owned()),
+    }
 }
