@@ -22,6 +22,8 @@ mod names;
 pub mod node;
 pub mod peering;
 pub mod ready;
+pub mod reclaim;
+pub mod releases;
 pub mod restore;
 pub mod route;
 pub mod secrets;

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  store watch ──view──┬─► node task (1x)      writes our own Node resource
-//!     (1x)             │
+//!     (1x)             ├─► reclaim task (1x)   frees deleted nodes' blocks
+//!                      ├─► releases task (1x)  hands operators' releases to the cni task
 //!                      ├─► ipam task (1x) ◄──assign, release── cni task (1x) ──attach, detach──► endpoint task (1x)
 //!                      │      │                                  ▲   │  │ one job per attachment   linux: pods' links
 //!                      │      │      tombstone task (1x) ──bury──┤   │  └─put, remove─► workload task (1x)
@@ -23,7 +24,7 @@
 //!
 //! | task | after a panic |
 //! |---|---|
-//! | store watch, node, workload, endpoint, cni, connections | runs again: its state is in the store, the kernel or its inbox |
+//! | store watch, node, reclaim, releases, workload, endpoint, cni, connections | runs again: its state is in the store, the kernel or its inbox |
 //! | ipam, bgp, route, tombstones, HTTP | the agent ends non-zero and is started again: start-up adopts what is there |
 //!
 //! Neither touches the kernel, so packets flow on.

@@ -30,6 +30,7 @@ mod blocks;
 pub mod journal;
 mod ownership;
 mod reconcile;
+mod releases;
 
 pub use address::Family;
 pub use allocator::{
@@ -39,3 +40,4 @@ pub use block::{Block, BlockError};
 pub use blocks::{Blocks, candidates};
 pub use ownership::{CheckpointError, ClaimError, NotOwner, checkpoint, claim, release_block, renew};
 pub use reconcile::{Decision, Live, reconcile};
+pub use releases::{Settled, settle_releases};

@@ -232,7 +232,7 @@ fn unowned(cidr: IpNetwork) -> IpBlock {
     }
 }
 
-fn owned(block: &IpBlock, node: &str) -> Result<IpBlock, NotOwner> {
+pub(crate) fn owned(block: &IpBlock, node: &str) -> Result<IpBlock, NotOwner> {
     if block.spec.node.as_deref() == Some(node) {
         return Ok(block.clone());
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use manx_api::rpc::{self, Method, Request, Response};
 use manx_api::status::{BlockStatus, NodeStatus};
-use manx_api::{Kind, Resource};
+use manx_api::{Key, Kind, Resource};
 use manx_store::{SqliteStore, Store as _};
 use manx_tests::binaries::program;
 use nix::sys::signal::{Signal, kill};
@@ -71,27 +71,40 @@ impl Cluster {
         });
     }
 
-    /// Changes a node's resource, which its agent writes to as well.
+    /// Changes a node's resource.
     pub(crate) fn change_node(&self, name: &str, change: impl Fn(&mut manx_api::node::Node)) {
-        let key = manx_api::Key {
-            kind: Kind::Node,
-            namespace: None,
-            name: name.to_owned(),
-        };
+        self.change(&Key::cluster(Kind::Node, name), |resource| {
+            let Resource::Node(node) = resource else {
+                panic!("{name} is no node");
+            };
+            change(node);
+        });
+    }
+
+    /// Changes a resource, which an agent may write to as well.
+    pub(crate) fn change(&self, key: &Key, change: impl Fn(&mut Resource)) {
         self.runtime.block_on(async {
             let store = SqliteStore::open(&self.database()).await.unwrap();
             loop {
-                let Resource::Node(mut node) = store.get(&key).await.unwrap() else {
-                    panic!("{name} is no node");
-                };
-                change(&mut node);
-                match store.update(Resource::Node(node)).await {
+                let mut resource = store.get(key).await.unwrap();
+                change(&mut resource);
+                match store.update(resource).await {
                     Ok(_) => return,
                     Err(manx_store::Error::Conflict { .. }) => {}
                     Err(error) => panic!("{error}"),
                 }
             }
         });
+    }
+
+    /// The resources of a kind.
+    pub(crate) fn list<T: TryFrom<Resource>>(&self, kind: Kind) -> Vec<T> {
+        let listing = self.runtime.block_on(async {
+            let store = SqliteStore::open(&self.database()).await.unwrap();
+            store.list(kind, None).await.unwrap()
+        });
+        let items = listing.items.into_iter();
+        items.filter_map(|resource| T::try_from(resource).ok()).collect()
     }
 
     /// Deletes the resources of a kind whose names begin like this.

@@ -11,6 +11,7 @@ mod agent_harness;
 mod agent_node;
 mod agent_nodes;
 mod bfd;
+mod blocks;
 mod filters;
 mod harness;
 mod lab_harness;

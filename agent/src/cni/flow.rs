@@ -10,8 +10,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use manx_api::ipam::{Allocation, AttachmentId};
+use manx_api::ipam::{Allocation, AttachmentId, Release};
 use manx_cni::{Attachment, Call, Code, Error, Success, tombstone};
+use manx_ipam::Settled;
 use manx_linux::PodLink;
 use tokio::sync::{mpsc, oneshot};
 
@@ -62,6 +63,11 @@ pub(super) async fn run(job: Job, parts: Parts) {
             }
             answer(reply, ());
         }
+        Job::Release {
+            attachment,
+            release,
+            reply,
+        } => answer(reply, parts.release(&attachment, release).await),
         Job::Bury(attachment) => match parts.delete(&attachment).await {
             Ok(()) => parts.remove_tombstone(&attachment),
             Err(error) => tracing::error!(%attachment, %error, "a tombstone's attachment is not removed"),
@@ -207,6 +213,33 @@ impl Parts {
         Ok(())
     }
 
+    /// Frees what an attachment holds, if this allocation is still its own and its interface is gone.
+    async fn release(&self, attachment: &Attachment, release: Release) -> Result<Settled, Error> {
+        let held = self.held(attachment).await?;
+        let same = |held: &Allocation| held.address == release.address && held.sequence == release.sequence;
+        let Some(owner) = held.iter().find(|held| same(held)).map(|held| &held.owner) else {
+            return Ok(Settled::Gone);
+        };
+        let address = release.address;
+        let interface = recovery::interface(&owner.container_id, &owner.ifname);
+        if self.find(&interface).await?.is_some() {
+            tracing::warn!(%address, interface, "an operator wants an address freed that is in use: it stays");
+            return Ok(Settled::Kept);
+        }
+        tracing::info!(%address, interface, "freed: an operator asked, and its interface is gone");
+        self.delete(attachment).await?;
+        Ok(Settled::Gone)
+    }
+
+    /// The index of the node's end of a pod's link, if it is there.
+    async fn find(&self, interface: &str) -> Result<Option<u32>, Error> {
+        let find = |reply| endpoint::Request::Find {
+            host_ifname: interface.to_owned(),
+            reply,
+        };
+        ask(&self.endpoints, find).await?.map_err(convert::cni_error)
+    }
+
     /// Routes and describes an attachment of an earlier life, if its interface is still there.
     async fn restore(&self, attachment: &Attachment) -> Result<(), Error> {
         let held = self.held(attachment).await?;
@@ -214,12 +247,7 @@ impl Parts {
             return Ok(());
         };
         let name = recovery::interface(&owner.container_id, &owner.ifname);
-        let find = |reply| endpoint::Request::Find {
-            host_ifname: name.clone(),
-            reply,
-        };
-        let found = ask(&self.endpoints, find).await?;
-        let Some(index) = found.map_err(convert::cni_error)? else {
+        let Some(index) = self.find(&name).await? else {
             return Ok(());
         };
         let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();

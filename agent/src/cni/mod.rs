@@ -7,8 +7,10 @@ mod flow;
 
 use std::collections::{HashMap, VecDeque};
 
+use manx_api::ipam::Release;
 use manx_api::rpc::RpcError;
 use manx_cni::{Attachment, Call, Code, Error, Success};
+use manx_ipam::Settled;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinError, JoinSet};
 
@@ -56,6 +58,15 @@ pub enum Job {
     },
     /// Carries out what a tombstone stands for, and removes it.
     Bury(Attachment),
+    /// Frees an address that an operator takes for lost, if nobody has it.
+    Release {
+        /// Who was given the address.
+        attachment: Attachment,
+        /// Which allocation.
+        release: Release,
+        /// What came of it.
+        reply: oneshot::Sender<Result<Settled, Error>>,
+    },
 }
 
 impl Job {
@@ -63,9 +74,10 @@ impl Job {
     fn attachment(&self) -> Option<&Attachment> {
         match self {
             Self::Add { call, .. } | Self::Check { call, .. } => Some(&call.attachment),
-            Self::Del { attachment, .. } | Self::Restore { attachment, .. } | Self::Bury(attachment) => {
-                Some(attachment)
-            }
+            Self::Del { attachment, .. }
+            | Self::Restore { attachment, .. }
+            | Self::Release { attachment, .. }
+            | Self::Bury(attachment) => Some(attachment),
             Self::Collect { .. } => None,
         }
     }

@@ -27,7 +27,10 @@ use crate::server::Doors;
 use crate::status::Sources;
 use crate::tombstones::Tombstones;
 use crate::view::View;
-use crate::{bgp, cni, endpoint, http, ipam, node, restore, route, startup, supervise, watch, workload};
+use crate::{
+    bgp, cni, endpoint, http, ipam, node, reclaim, releases, restore, route, startup, supervise, watch,
+    workload,
+};
 
 /// Messages that wait in a channel, at most.
 const QUEUE: usize = 256;
@@ -132,6 +135,7 @@ pub(super) async fn spawn<S: Store>(
     spawn_bgp(tasks, &common, &senders, receivers.bgp, speaker, secrets);
     spawn_route(tasks, &common, prepared.syncer, receivers.routes);
     spawn_pod_tasks(tasks, &common, &senders, start.config.state_dir, pods);
+    spawn_caretakers(tasks, &common, &senders);
     spawn_restore(tasks, &common, &senders, prepared.graves).await;
     if let Some(listener) = prepared.http {
         spawn_http(tasks, listener, common.readiness, registry);
@@ -306,6 +310,31 @@ fn spawn_pod_tasks<S>(
     tasks.spawn(
         "endpoint",
         forever(supervise::restarted("endpoint", endpoints, endpoint::run)),
+    );
+}
+
+/// Those who see to blocks: operators' wishes about ours, and what deleted nodes left.
+fn spawn_caretakers<S: Store>(tasks: &mut Tasks, common: &Common<S>, senders: &Senders) {
+    let inbox = releases::Inbox {
+        identity: common.identity.clone(),
+        store: common.store.clone(),
+        view: common.view.clone(),
+        ipam: senders.doors.ipam.clone(),
+        cni: senders.doors.cni.clone(),
+    };
+    tasks.spawn(
+        "releases",
+        forever(supervise::restarted("releases", inbox, releases::run)),
+    );
+    let inbox = reclaim::Inbox {
+        identity: common.identity.clone(),
+        store: common.store.clone(),
+        view: common.view.clone(),
+        bgp: senders.doors.bgp.clone(),
+    };
+    tasks.spawn(
+        "reclaim",
+        forever(supervise::restarted("reclaim", inbox, reclaim::run)),
     );
 }
 

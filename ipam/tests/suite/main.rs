@@ -7,6 +7,7 @@ mod blocks;
 mod journal;
 mod ownership;
 mod reconcile;
+mod releases;
 
 use ipnetwork::IpNetwork;
 use manx_api::Metadata;

@@ -1,0 +1,271 @@
+//! The reclaim task: frees what deleted nodes left in the datastore, their blocks and WorkloadEndpoints.
+//!
+//! Every agent watches for blocks whose owner has no Node any more. A node that is gone from the datastore may
+//! still run: as long as somebody announces the block, its pods may be there. So a block is freed when no route
+//! of it has been seen for [`SETTLED`], by an agent that is not cut off from all its peers; or after [`LEASE`],
+//! whatever is seen. One agent is enough for that: they take turns, the first by name at once, each further one
+//! [`TURN`] later, and compare-and-swap keeps two from doing it twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+use manx_api::ipam::{IpBlock, covers};
+use manx_api::{Key, Kind, Resource};
+use manx_store::{Error, Store};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::ask::ask;
+use crate::bgp;
+use crate::identity::Identity;
+use crate::view::View;
+
+/// How often it is looked at while there is something to look at.
+const TICK: Duration = Duration::from_secs(2);
+
+/// For how long no route of a block may have been seen.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// How long a deleted node keeps blocks that somebody announces, or nobody could see.
+const LEASE: Duration = Duration::from_secs(600);
+
+/// By how much later each further agent acts.
+const TURN: Duration = Duration::from_secs(4);
+
+/// What the task works with.
+#[derive(Debug)]
+pub struct Inbox<S> {
+    /// Who we are.
+    pub identity: Arc<Identity>,
+    /// The datastore.
+    pub store: S,
+    /// The cluster.
+    pub view: watch::Receiver<Arc<View>>,
+    /// Where routes are seen.
+    pub bgp: mpsc::Sender<bgp::Question>,
+}
+
+/// Runs until the agent ends.
+pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
+    let mut watched = Watched::default();
+    loop {
+        let view = inbox.view.borrow_and_update().clone();
+        let orphans = orphans(&view);
+        if orphans.is_empty() {
+            watched = Watched::default();
+            if inbox.view.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        let Some(routed) = routed(inbox).await else { return };
+        watched.look(Instant::now(), &orphans, routed.as_ref());
+        let patience = TURN * turn(&view, &inbox.identity.name);
+        for block in orphans {
+            if watched.is_due(Instant::now(), block.spec.cidr, patience) {
+                free(&inbox.store, block).await;
+            }
+        }
+        tokio::select! {
+            changed = inbox.view.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(TICK) => {}
+        }
+    }
+}
+
+/// Blocks whose owner is no node.
+fn orphans(view: &View) -> Vec<&IpBlock> {
+    let is_orphan = |block: &&IpBlock| {
+        let owner = block.spec.node.as_ref();
+        owner.is_some_and(|owner| !view.nodes.contains_key(owner)) && block.spec.lease.is_none()
+    };
+    if !view.complete {
+        return Vec::new();
+    }
+    view.blocks.values().filter(is_orphan).collect()
+}
+
+/// How many agents act before this one.
+fn turn(view: &View, node: &str) -> u32 {
+    let before = view.nodes.keys().take_while(|name| name.as_str() < node).count();
+    u32::try_from(before).unwrap_or(u32::MAX)
+}
+
+/// What peers announce, unless there are sessions to hear it over and none is up; none when the agent ends.
+async fn routed<S>(inbox: &Inbox<S>) -> Option<Option<BTreeSet<IpNetwork>>> {
+    let peers = ask(&inbox.bgp, bgp::Question::Peers).await.ok()?;
+    let deaf = !peers.is_empty() && peers.iter().all(|peer| peer.state != "Established");
+    if deaf {
+        return Some(None);
+    }
+    let routes = ask(&inbox.bgp, bgp::Question::Routes).await.ok()?;
+    let learned = routes.iter().filter(|route| route.peer.is_some());
+    Some(Some(learned.map(|route| route.prefix).collect()))
+}
+
+/// Since when blocks are orphans, and since when nobody announces them.
+#[derive(Debug, Default)]
+struct Watched(BTreeMap<IpNetwork, Seen>);
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    since: Instant,
+    silent_since: Option<Instant>,
+}
+
+impl Watched {
+    /// Takes in what is announced; none where nothing can be heard.
+    fn look(&mut self, now: Instant, orphans: &[&IpBlock], routed: Option<&BTreeSet<IpNetwork>>) {
+        let cidrs: BTreeSet<IpNetwork> = orphans.iter().map(|block| block.spec.cidr).collect();
+        self.0.retain(|cidr, _| cidrs.contains(cidr));
+        for cidr in cidrs {
+            let seen = self.0.entry(cidr).or_insert(Seen {
+                since: now,
+                silent_since: None,
+            });
+            let silent = routed.is_some_and(|routed| !routed.iter().any(|prefix| covers(cidr, *prefix)));
+            seen.silent_since = silent.then(|| seen.silent_since.unwrap_or(now));
+        }
+    }
+
+    /// Whether the block may be freed by somebody who waits this much longer than the first.
+    fn is_due(&self, now: Instant, cidr: IpNetwork, patience: Duration) -> bool {
+        let past = |since: Instant, time: Duration| {
+            now.saturating_duration_since(since) >= time.saturating_add(patience)
+        };
+        self.0.get(&cidr).is_some_and(|seen| {
+            past(seen.since, LEASE) || seen.silent_since.is_some_and(|since| past(since, SETTLED))
+        })
+    }
+}
+
+/// Frees a block, and before it what the datastore says of its owner's pods: a block is the last thing to go,
+/// so that an agent that dies midway leaves the rest to the next.
+async fn free<S: Store>(store: &S, block: &IpBlock) {
+    let Some(owner) = block.spec.node.as_deref() else {
+        return;
+    };
+    let freed = match forget_pods(store, owner).await {
+        Ok(()) => give_up(store, block, owner).await,
+        Err(error) => Err(error),
+    };
+    match freed {
+        Ok(()) => tracing::info!(block = %block.spec.cidr, owner, "freed: its owner is gone"),
+        Err(Error::Conflict { .. } | Error::NotFound(_)) => {
+            tracing::debug!(block = %block.spec.cidr, owner, "somebody else changed the block");
+        }
+        Err(error) => tracing::warn!(block = %block.spec.cidr, owner, %error, "a block cannot be freed yet"),
+    }
+}
+
+async fn give_up<S: Store>(store: &S, block: &IpBlock, owner: &str) -> Result<(), Error> {
+    match manx_ipam::release_block(block, owner) {
+        Ok(next) => store.update(Resource::IpBlock(next)).await.map(drop),
+        Err(_) => Ok(()),
+    }
+}
+
+async fn forget_pods<S: Store>(store: &S, node: &str) -> Result<(), Error> {
+    for resource in store.list(Kind::WorkloadEndpoint, None).await?.items {
+        let key: Key = resource.key();
+        let Resource::WorkloadEndpoint(endpoint) = resource else {
+            continue;
+        };
+        if endpoint.spec.node != node {
+            continue;
+        }
+        match store
+            .delete(&key, endpoint.metadata.resource_version.as_ref())
+            .await
+        {
+            Ok(_) | Err(Error::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(cidr: &str, node: Option<&str>) -> IpBlock {
+        let cidr: IpNetwork = cidr.parse().unwrap();
+        let name = manx_api::ipam::block_name(cidr);
+        let json = serde_json::json!({
+            "metadata": {"name": name},
+            "spec": {"cidr": cidr, "pool": "main", "node": node, "generation": 1},
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn view(nodes: &[&str], blocks: &[IpBlock]) -> View {
+        let mut view = View {
+            complete: true,
+            ..View::default()
+        };
+        for name in nodes {
+            let json = serde_json::json!({
+                "apiVersion": "manx.network/v1", "kind": "Node", "metadata": {"name": name}, "spec": {},
+            });
+            view.put(serde_json::from_value(json).unwrap());
+        }
+        for block in blocks {
+            view.put(Resource::IpBlock(block.clone()));
+        }
+        view
+    }
+
+    #[test]
+    fn only_blocks_of_deleted_nodes_are_orphans() {
+        let blocks = [
+            block("10.0.0.0/26", Some("alive")),
+            block("10.0.0.64/26", None),
+            block("10.0.0.128/26", Some("gone")),
+        ];
+        let mut view = view(&["alive"], &blocks);
+        assert_eq!(orphans(&view), [&blocks[2]]);
+        view.complete = false;
+        assert!(orphans(&view).is_empty(), "absence means nothing yet");
+    }
+
+    #[test]
+    fn a_block_is_due_when_it_was_silent_for_long_enough_or_its_lease_has_run_out() {
+        let orphan = block("10.0.0.0/26", Some("gone"));
+        let cidr = orphan.spec.cidr;
+        let part: BTreeSet<IpNetwork> = ["10.0.0.9/32".parse().unwrap()].into();
+        let nothing = BTreeSet::new();
+        let begin = Instant::now();
+        let mut watched = Watched::default();
+        let mut due = |seconds: u64, routed: Option<&BTreeSet<IpNetwork>>| {
+            let now = begin + Duration::from_secs(seconds);
+            watched.look(now, &[&orphan], routed);
+            watched.is_due(now, cidr, Duration::ZERO)
+        };
+        assert!(!due(0, Some(&nothing)));
+        assert!(!due(9, Some(&nothing)));
+        assert!(!due(10, Some(&part)), "a part of it is announced");
+        assert!(!due(12, Some(&nothing)), "silence begins anew");
+        assert!(!due(23, None), "who hears nothing knows nothing");
+        assert!(!due(24, Some(&nothing)));
+        assert!(due(34, Some(&nothing)));
+        assert!(!due(599, Some(&part)));
+        assert!(due(600, Some(&part)), "its lease has run out");
+    }
+
+    #[test]
+    fn agents_take_turns_by_name() {
+        let view = view(&["a", "b", "c"], &[]);
+        assert_eq!(["a", "b", "c"].map(|node| turn(&view, node)), [0, 1, 2]);
+        let orphan = block("10.0.0.0/26", Some("gone"));
+        let begin = Instant::now();
+        let mut watched = Watched::default();
+        watched.look(begin, &[&orphan], Some(&BTreeSet::new()));
+        let later = begin + SETTLED;
+        assert!(watched.is_due(later, orphan.spec.cidr, Duration::ZERO));
+        assert!(!watched.is_due(later, orphan.spec.cidr, TURN));
+        assert!(watched.is_due(later + TURN, orphan.spec.cidr, TURN));
+    }
+}
