@@ -68,7 +68,12 @@ impl Kernel {
         let mut tables = self.lock();
         tables.netns.remove(path);
         let of_pod = |(_, link): &(&String, &Link)| link.is.netns == path;
-        let links: Vec<String> = tables.links.iter().filter(of_pod).map(|(name, _)| name.clone()).collect();
+        let links: Vec<String> = tables
+            .links
+            .iter()
+            .filter(of_pod)
+            .map(|(name, _)| name.clone())
+            .collect();
         links.iter().for_each(|name| tables.unlink(name));
     }
 
@@ -92,31 +97,37 @@ impl Tables {
     /// The addresses that are routed to a link.
     pub(crate) fn addresses_of(&self, index: u32) -> Vec<IpAddr> {
         let to_it = |route: &&Actual| route.target == Some(Target::Device(index));
-        self.routes.values().filter(to_it).map(|route| route.prefix.ip()).collect()
+        self.routes
+            .values()
+            .filter(to_it)
+            .map(|route| route.prefix.ip())
+            .collect()
     }
 
     fn unlink(&mut self, name: &str) {
         if let Some(link) = self.links.remove(name) {
-            self.routes.retain(|_, route| route.target != Some(Target::Device(link.index)));
+            self.routes
+                .retain(|_, route| route.target != Some(Target::Device(link.index)));
         }
     }
 
-    /// Makes a link that is not configured yet, unless the wanted one is there.
-    fn create(&mut self, wanted: &PodLink) -> manx_linux::Result<()> {
+    /// The link as it is wanted; or none: it is made, and not configured yet.
+    fn create(&mut self, wanted: &PodLink) -> manx_linux::Result<Option<Attached>> {
         if !self.netns.contains(&wanted.netns) {
             return Err(manx_linux::Error::NoNetns(wanted.netns.clone()));
         }
-        if self.check(wanted).is_err() {
-            self.unlink(&wanted.host_ifname);
-            self.index += 1;
-            let link = Link {
-                index: self.index,
-                is: wanted.clone(),
-                finished: false,
-            };
-            self.links.insert(wanted.host_ifname.clone(), link);
+        if let Ok(attached) = self.check(wanted) {
+            return Ok(Some(attached));
         }
-        Ok(())
+        self.unlink(&wanted.host_ifname);
+        self.index += 1;
+        let link = Link {
+            index: self.index,
+            is: wanted.clone(),
+            finished: false,
+        };
+        self.links.insert(wanted.host_ifname.clone(), link);
+        Ok(None)
     }
 
     fn configure(&mut self, wanted: &PodLink) -> manx_linux::Result<Attached> {
@@ -174,7 +185,11 @@ fn failure<T>(doing: &str) -> manx_linux::Result<T> {
 }
 
 /// The endpoint task.
-pub(crate) async fn serve_endpoints(life: Life, kernel: Kernel, mut requests: mpsc::Receiver<endpoint::Request>) {
+pub(crate) async fn serve_endpoints(
+    life: Life,
+    kernel: Kernel,
+    mut requests: mpsc::Receiver<endpoint::Request>,
+) {
     while let Some(request) = requests.recv().await {
         tokio::spawn(serve_endpoint(life.clone(), kernel.clone(), request));
     }
@@ -191,12 +206,18 @@ async fn serve_endpoint(life: Life, kernel: Kernel, request: endpoint::Request) 
                 kernel.lock().unlink(&host_ifname);
                 Ok(())
             };
-            answer(reply, life.operation(&what, SLOW, gone, || failure("detach")).await);
+            answer(
+                reply,
+                life.operation(&what, SLOW, gone, || failure("detach")).await,
+            );
         }
         endpoint::Request::Check { link, reply } => {
             let what = format!("check {}", link.host_ifname);
             let check = || kernel.lock().check(&link);
-            answer(reply, life.operation(&what, SLOW, check, || failure("check")).await);
+            answer(
+                reply,
+                life.operation(&what, SLOW, check, || failure("check")).await,
+            );
         }
         endpoint::Request::Find { host_ifname, reply } => {
             let what = format!("find {host_ifname}");
@@ -209,10 +230,15 @@ async fn serve_endpoint(life: Life, kernel: Kernel, request: endpoint::Request) 
 async fn attach(life: &Life, kernel: &Kernel, link: &PodLink) -> manx_linux::Result<Attached> {
     let create = || kernel.lock().create(link);
     let what = format!("create {}", link.host_ifname);
-    life.operation(&what, SLOW, create, || failure("create")).await?;
+    let created = life.operation(&what, SLOW, create, || failure("create")).await?;
+    if let Some(attached) = created {
+        return Ok(attached);
+    }
     let configure = || kernel.lock().configure(link);
     let what = format!("configure {}", link.host_ifname);
-    let configured = life.operation(&what, SLOW, configure, || failure("configure")).await;
+    let configured = life
+        .operation(&what, SLOW, configure, || failure("configure"))
+        .await;
     if configured.is_err() {
         kernel.lock().unlink(&link.host_ifname);
     }

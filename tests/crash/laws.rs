@@ -22,6 +22,7 @@ fn law(holds: bool, crime: impl FnOnce() -> String) -> Verdict {
 pub(crate) fn always(world: &mut World) -> Verdict {
     let crimes = world.runtime.crimes.lock().unwrap().join("; ");
     law(crimes.is_empty(), || crimes.clone())?;
+    world.bury_the_forgotten();
     no_address_is_on_two_pods(world)?;
     what_was_answered_is_what_pods_have(world)?;
     no_block_has_two_owners(world)
@@ -84,19 +85,26 @@ fn no_block_has_two_owners(world: &mut World) -> Verdict {
     Ok(())
 }
 
-/// Before a start: the journal of a node that has its disk knows every address that ADD answered.
+/// Before a start: the journal of a node that has kept its disk knows every address that ADD answered.
 pub(crate) fn nothing_is_lost(world: &World, node: usize) -> Verdict {
-    if world.nodes[node].lost_its_disk() {
+    if world.nodes[node].rebuilding {
         return Ok(());
     }
     let journal = world.nodes[node].replay();
     for pod in world.runtime.pods().values().filter(|pod| pod.node == node) {
         for address in pod.addresses() {
-            let held = journal.held_by(&pod.container, "eth0").any(|held| held.address == *address);
+            let held = journal
+                .held_by(&pod.container, "eth0")
+                .any(|held| held.address == *address);
             let interface = pod.interface();
-            let quarantined = journal.held_by("quarantine", &interface).any(|held| held.address == *address);
+            let quarantined = journal
+                .held_by("quarantine", &interface)
+                .any(|held| held.address == *address);
             law(held || quarantined, || {
-                format!("the journal of node {node} does not know that {} has {address}", pod.container)
+                format!(
+                    "the journal of node {node} does not know that {} has {address}",
+                    pod.container
+                )
             })?;
         }
     }
@@ -111,19 +119,25 @@ pub(crate) async fn at_rest(world: &mut World) -> Verdict {
         routes_are_the_pods(world, node)?;
         checkpoints_say_the_same(world, node)?;
         let graves = std::fs::read_dir(manx_cni::tombstone::directory(&world.nodes[node].state_dir));
-        law(graves.is_ok_and(|graves| graves.count() == 0), || format!("tombstones on {node}"))?;
+        law(graves.is_ok_and(|graves| graves.count() == 0), || {
+            format!("tombstones on {node}")
+        })?;
     }
     endpoints_are_the_pods(world)
 }
 
 fn every_pod_is_up_or_gone(world: &World) -> Verdict {
-    let others = world.runtime.some(|pod| !matches!(pod.state, State::Up(_) | State::Gone | State::Forgotten(_)));
+    let others = world
+        .runtime
+        .some(|pod| !matches!(pod.state, State::Up(_) | State::Gone | State::Forgotten(_)));
     law(others.is_empty(), || format!("{others:?} do not come to an end"))
 }
 
 /// The pods that are up on a node, by the name of their interface.
 fn up(world: &World, node: usize) -> BTreeMap<String, Pod> {
-    let pods = world.runtime.some(|pod| pod.node == node && matches!(pod.state, State::Up(_)));
+    let pods = world
+        .runtime
+        .some(|pod| pod.node == node && matches!(pod.state, State::Up(_)));
     pods.into_iter().map(|pod| (pod.interface(), pod)).collect()
 }
 
@@ -144,19 +158,28 @@ async fn allocations_are_the_pods(world: &World, node: usize) -> Verdict {
     let pods = up(world, node);
     let given: BTreeSet<_> = pods
         .iter()
-        .flat_map(|(interface, pod)| pod.addresses().iter().map(|address| (interface.clone(), *address)))
+        .flat_map(|(interface, pod)| {
+            pod.addresses()
+                .iter()
+                .map(|address| (interface.clone(), *address))
+        })
         .collect();
     law(held == given, || {
         let (leaked, lost) = (&held - &given, &given - &held);
         format!("node {node} leaked {leaked:?} and lost {lost:?}")
     })?;
     let journal = world.nodes[node].replay();
-    let own: Vec<_> = blocks.iter().map(|block| (block.cidr, block.allocations.clone())).collect();
+    let own: Vec<_> = blocks
+        .iter()
+        .map(|block| (block.cidr, block.allocations.clone()))
+        .collect();
     let written: Vec<_> = journal
         .blocks()
         .map(|block| (block.cidr(), block.allocations().collect::<Vec<_>>()))
         .collect();
-    law(own == written, || format!("node {node} holds {own:?}, and its journal {written:?}"))
+    law(own == written, || {
+        format!("node {node} holds {own:?}, and its journal {written:?}")
+    })
 }
 
 /// The kernel routes each pod's addresses to its link, covers each block, and routes nothing else.
@@ -174,10 +197,15 @@ fn routes_are_the_pods(world: &mut World, node: usize) -> Verdict {
     })?;
     let routed = source(Source::Pod).count();
     let wanted: usize = pods.values().map(|pod| pod.addresses().len()).sum();
-    law(routed == wanted, || format!("node {node} has {routed} routes of pods, not {wanted}"))?;
+    law(routed == wanted, || {
+        format!("node {node} has {routed} routes of pods, not {wanted}")
+    })?;
     let links: Vec<&String> = tables.links.keys().collect();
     law(links.into_iter().eq(pods.keys()), || {
-        format!("node {node} has the links {:?}, and the pods {pods:?}", tables.links)
+        format!(
+            "node {node} has the links {:?}, and the pods {pods:?}",
+            tables.links
+        )
     })?;
     let dangling = source(Source::Pod).find(|route| !matches!(route.target, Some(Target::Device(_))));
     law(dangling.is_none(), || format!("{dangling:?} leads to no pod"))
@@ -186,7 +214,9 @@ fn routes_are_the_pods(world: &mut World, node: usize) -> Verdict {
 /// The datastore has each block of the node as its journal has it, and no other of this node.
 fn checkpoints_say_the_same(world: &World, node: usize) -> Verdict {
     let own = &world.nodes[node];
-    let stored = blocks(world).into_iter().filter(|block| block.spec.node.as_ref() == Some(&own.name));
+    let stored = blocks(world)
+        .into_iter()
+        .filter(|block| block.spec.node.as_ref() == Some(&own.name));
     let stored: BTreeMap<_, _> = stored
         .map(|block| (block.spec.cidr, (block.spec.generation, block.spec.allocations)))
         .collect();
@@ -205,7 +235,12 @@ fn blocks(world: &World) -> Vec<IpBlock> {
         Resource::IpBlock(block) => Some(block),
         _ => None,
     };
-    world.memory.items(Kind::IpBlock).into_iter().filter_map(block).collect()
+    world
+        .memory
+        .items(Kind::IpBlock)
+        .into_iter()
+        .filter_map(block)
+        .collect()
 }
 
 /// The datastore describes the pods that are up, and no others.

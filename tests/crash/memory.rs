@@ -155,7 +155,11 @@ impl Memory {
         let mut state = self.lock();
         let mut problems = validate(&resource);
         if let Some(revision) = &resource.metadata().resource_version {
-            problems.push(Problem::new("metadata.resourceVersion", revision, "must be left out"));
+            problems.push(Problem::new(
+                "metadata.resourceVersion",
+                revision,
+                "must be left out",
+            ));
         }
         refuse(&key, problems)?;
         if state.objects.contains_key(&place(&key)) {

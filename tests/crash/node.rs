@@ -47,6 +47,8 @@ pub(crate) struct Node {
     pub(crate) calls: Arc<AtomicUsize>,
     /// The blocks that an agent of this node published last.
     pub(crate) owned: Arc<Owned>,
+    /// Whether its disk was lost, and what it said is not rebuilt yet.
+    pub(crate) rebuilding: bool,
     memory: Memory,
     chance: Chance,
     lives: u32,
@@ -81,12 +83,6 @@ impl Agent {
         }
     }
 
-    /// A tombstone was written while the agent is there.
-    pub(crate) async fn bury(&self, attachment: Attachment) {
-        // An agent that has ended finds it at its next start.
-        drop(self.jobs.send(cni::Job::Bury(attachment)).await);
-    }
-
     /// Who holds what.
     pub(crate) async fn show(&self) -> Option<Vec<BlockStatus>> {
         tokio::select! {
@@ -98,7 +94,13 @@ impl Agent {
 }
 
 impl Node {
-    pub(crate) fn new(name: &str, state_dir: &Path, memory: &Memory, chance: &Chance, crimes: &Crimes) -> Self {
+    pub(crate) fn new(
+        name: &str,
+        state_dir: &Path,
+        memory: &Memory,
+        chance: &Chance,
+        crimes: &Crimes,
+    ) -> Self {
         Self {
             name: name.to_owned(),
             kernel: Kernel::default(),
@@ -106,6 +108,7 @@ impl Node {
             state_dir: state_dir.join(name),
             calls: Arc::default(),
             owned: Arc::default(),
+            rebuilding: false,
             memory: memory.clone(),
             chance: chance.clone(),
             lives: 0,
@@ -135,11 +138,6 @@ impl Node {
         self.owned.clone()
     }
 
-    /// Whether there is no journal, so that a start has to rebuild what it said.
-    pub(crate) fn lost_its_disk(&self) -> bool {
-        self.platter.read(Path::new(JOURNAL)).is_none()
-    }
-
     /// SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.blocks();
@@ -158,6 +156,7 @@ impl Node {
     /// The disk is replaced by an empty one; only while no agent lives.
     pub(crate) fn lose_disk(&mut self) {
         self.platter.replace();
+        self.rebuilding = true;
         // There may be no tombstone yet.
         drop(std::fs::remove_dir_all(&self.state_dir));
     }
@@ -180,7 +179,7 @@ impl Node {
             Err(panic) if panic.is::<Dead>() => return,
             Err(panic) => std::panic::resume_unwind(panic),
         };
-        let (_watch, found) = Tombstones::open(&self.state_dir).unwrap();
+        let graves = Tombstones::open(&self.state_dir).unwrap();
         let start = Start {
             life,
             kernel: self.kernel.clone(),
@@ -190,7 +189,7 @@ impl Node {
             calls: self.calls.clone(),
             metrics: Metrics::new().0,
         };
-        let (agent, tasks) = start.spawn((journal, allocator, live), found).await;
+        let (agent, tasks) = start.spawn((journal, allocator, live), graves).await;
         tokio::spawn(supervise(agent.life.clone(), tasks, self.crimes.clone()));
         self.agent = Some(agent);
     }
@@ -259,7 +258,11 @@ impl Start {
     }
 
     /// The agent's tasks, put together as the agent does it (`tasks/assembly.rs`).
-    async fn spawn(self, recovered: Recovered, buried: Vec<Attachment>) -> (Agent, JoinSet<()>) {
+    async fn spawn(
+        self,
+        recovered: Recovered,
+        (tombstones, buried): (Tombstones, Vec<Attachment>),
+    ) -> (Agent, JoinSet<()>) {
         let mut tasks = JoinSet::new();
         let readiness = Readiness::default();
         let (jobs_out, jobs) = mpsc::channel(QUEUE);
@@ -275,7 +278,9 @@ impl Start {
             owned: owned.clone(),
         };
         let view = self.spawn_watch(&mut tasks, &readiness);
-        tasks.spawn(ipam::run(self.ipam(recovered, view, owned_out, requests, &readiness)));
+        tasks.spawn(ipam::run(
+            self.ipam(recovered, view, owned_out, requests, &readiness),
+        ));
         let (life, kernel) = (self.life.clone(), self.kernel.clone());
         tasks.spawn(kernel::serve_routes(life.clone(), kernel.clone(), routes, owned));
         tasks.spawn(kernel::serve_endpoints(life, kernel, endpoints));
@@ -299,15 +304,19 @@ impl Start {
         let mut inbox = cni::Inbox { jobs, parts };
         tasks.spawn(async move { cni::run(&mut inbox).await });
         for attachment in buried {
-            agent.bury(attachment).await;
+            jobs_out.send(cni::Job::Bury(attachment)).await.unwrap();
         }
-        tasks.spawn(restore::run(restore::Doors {
+        let doors = restore::Doors {
             ipam: ipam_out,
-            cni: jobs_out,
+            cni: jobs_out.clone(),
             routes: routes_out,
             workloads: workloads_out,
             restored: readiness.wait_for("pods of an earlier life"),
-        }));
+        };
+        tasks.spawn(async move {
+            restore::run(doors).await;
+            tombstones.run(jobs_out).await.unwrap();
+        });
         (agent, tasks)
     }
 

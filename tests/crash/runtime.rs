@@ -166,12 +166,7 @@ impl Runtime {
         match answer {
             Some(Ok(())) => {}
             Some(Err(_)) => return self.set(&pod.container, State::Failed),
-            None => {
-                tombstone::write(&state_dir, &attachment).unwrap();
-                if let Some(agent) = agent {
-                    agent.bury(attachment).await;
-                }
-            }
+            None => tombstone::write(&state_dir, &attachment).unwrap(),
         }
         kernel.remove_netns(&pod.netns());
         self.set(&pod.container, State::Gone);
@@ -189,9 +184,7 @@ impl Runtime {
 
     /// Calls GC with every pod of the node that is known.
     pub(crate) async fn collect(self, agent: Agent, node: usize) {
-        let known = |pod: &Pod| {
-            pod.node == node && !matches!(pod.state, State::Forgotten(_) | State::Gone)
-        };
+        let known = |pod: &Pod| pod.node == node && !matches!(pod.state, State::Forgotten(_) | State::Gone);
         let valid = self.some(known).iter().map(Pod::attachment).collect();
         // What it did shows.
         drop(agent.call(|reply| Job::Collect { valid, reply }).await);

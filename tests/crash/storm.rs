@@ -18,7 +18,11 @@ fn tell(seed: u64, steps: usize) -> Vec<String> {
     runtime.block_on(async {
         let mut world = World::new(seed);
         // Tight pools in every third story.
-        let v4 = if seed % 3 == 0 { "10.64.0.0/25" } else { "10.64.0.0/23" };
+        let v4 = if seed % 3 == 0 {
+            "10.64.0.0/25"
+        } else {
+            "10.64.0.0/23"
+        };
         world.pool("v4", v4, 28);
         if seed % 2 == 0 {
             world.pool("v6", "fd64::/118", 124);
@@ -30,7 +34,10 @@ fn tell(seed: u64, steps: usize) -> Vec<String> {
 
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {text}")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable} is a number, not {text}")),
+    )
 }
 
 /// Twelve seeds, or the one that is asked for, on as many threads as there are processors.

@@ -90,7 +90,10 @@ impl World {
 
     fn fail(&self, crime: &str) -> ! {
         let tail = self.story.len().saturating_sub(150);
-        panic!("{crime}\nthe last that happened:\n{}", self.story[tail..].join("\n"))
+        panic!(
+            "{crime}\nthe last that happened:\n{}",
+            self.story[tail..].join("\n")
+        )
     }
 
     fn tell(&mut self, what: String) {
@@ -126,7 +129,9 @@ impl World {
     }
 
     fn add(&mut self, node: usize) {
-        let living = self.runtime.some(|pod| pod.node == node && pod.state != State::Gone);
+        let living = self
+            .runtime
+            .some(|pod| pod.node == node && pod.state != State::Gone);
         if living.len() >= PODS {
             return;
         }
@@ -174,7 +179,20 @@ impl World {
     fn forget(&mut self, node: usize) {
         if let Some(pod) = self.some_pod(node, |state| matches!(state, State::Up(_))) {
             self.tell(format!("forget {} on {node}", pod.container));
-            self.runtime.set(&pod.container, State::Forgotten(pod.addresses().to_vec()));
+            self.runtime
+                .set(&pod.container, State::Forgotten(pod.addresses().to_vec()));
+        }
+    }
+
+    /// Pods that the runtime has forgotten are gone once their links are.
+    pub(crate) fn bury_the_forgotten(&self) {
+        for pod in self.runtime.some(|pod| matches!(pod.state, State::Forgotten(_))) {
+            let kernel = &self.nodes[pod.node].kernel;
+            let linked = kernel.lock().links.contains_key(&pod.interface());
+            if !linked {
+                kernel.remove_netns(&pod.netns());
+                self.runtime.set(&pod.container, State::Gone);
+            }
         }
     }
 
@@ -232,7 +250,10 @@ impl World {
             sleep(Duration::from_secs(5)).await;
             laws::always(self).unwrap_or_else(|crime| self.fail(&crime));
             match laws::at_rest(self).await {
-                Ok(()) => return,
+                Ok(()) => {
+                    self.nodes.iter_mut().for_each(|node| node.rebuilding = false);
+                    return;
+                }
                 Err(crime) if begun.elapsed() > REST => self.fail(&crime),
                 Err(_) => {}
             }
