@@ -13,7 +13,8 @@ use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
 use manx_api::{Key, Kind, Metadata};
 use manx_bgp::transport::{Authentication, Distance};
 use manx_bgp::{BfdConfig, Choice, Family, Features, Gateway, PeerConfig, PeerKey, Prefix, Transport};
-use manx_cni::{Code, Dns, Interface, IpConfig, Success};
+use manx_cni::{Code, Dns, Interface, IpConfig, MacAddress, Success};
+use manx_linux::link::Mac;
 use manx_linux::pod::{GATEWAY_V4, GATEWAY_V6};
 use manx_linux::{Attached, PodLink};
 use manx_routes::{Hop, METRIC, Route, Source, State, Target, Update};
@@ -213,17 +214,35 @@ fn everywhere(address: &IpAddr) -> IpNetwork {
     .unwrap_or_else(|_| (*address).into())
 }
 
-/// A kernel's refusal, as CNI has it.
+/// A MAC that a runtime names, as the kernel has it.
+#[must_use]
+pub const fn mac(mac: MacAddress) -> Mac {
+    Mac(mac.octets())
+}
+
+/// A kernel's refusal, as CNI has it: what it means to the runtime, and the kernel's words as details.
 #[must_use]
 pub fn cni_error(error: manx_linux::Error) -> manx_cni::Error {
     use manx_linux::Error;
-    let code = match &error {
-        Error::NoNetns(_) => Code::UnknownContainer,
-        Error::Taken { .. } => Code::InvalidEnvironment,
-        Error::Overrun | Error::Interrupted => Code::TryAgainLater,
-        Error::Refused { .. } | Error::Os { .. } | Error::Malformed(_) | Error::Broken(_) => Code::Internal,
+    let (code, message) = match &error {
+        Error::NoNetns(_) => (
+            Code::UnknownContainer,
+            "the container's network namespace is gone: make the container anew, or DEL it",
+        ),
+        Error::Taken { .. } => (
+            Code::InvalidEnvironment,
+            "CNI_IFNAME is taken in the container: name another interface, or delete that one",
+        ),
+        Error::Overrun | Error::Interrupted => (
+            Code::TryAgainLater,
+            "the kernel's tables were changing: try again",
+        ),
+        Error::Refused { .. } | Error::Os { .. } | Error::Malformed(_) | Error::Broken(_) => (
+            Code::Internal,
+            "the pod's link cannot be made or looked at: manxd's log says more",
+        ),
     };
-    manx_cni::Error::new(code, error.to_string())
+    manx_cni::Error::new(code, message).with_details(error)
 }
 
 /// The key of an attachment's WorkloadEndpoint.
@@ -344,8 +363,9 @@ mod tests {
             host_ifname: "mx0".to_owned(),
             addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
             mtu: Some(1500),
+            mac: None,
         };
-        let mac = manx_linux::Mac([2, 0, 0, 0, 0, 1]);
+        let mac = Mac([2, 0, 0, 0, 0, 1]);
         let attached = Attached {
             host_ifindex: 7,
             host_mac: mac,

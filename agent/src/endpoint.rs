@@ -6,7 +6,8 @@
 //! side, and an ADD does not stand in line behind a node's worth of DELs. Requests about one link never do:
 //! the cni task has put them in order.
 
-use manx_linux::{Attached, LinkSocket, PodLink, Result, pod};
+use manx_linux::pod::{self, Amendments};
+use manx_linux::{Attached, LinkSocket, PodLink, Result};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -33,12 +34,14 @@ pub enum Request {
         /// Done.
         reply: oneshot::Sender<Result<()>>,
     },
-    /// Compares a pod's link with what it should be.
+    /// Compares a pod's link, and the node's routes to it, with what they should be.
     Check {
-        /// What it should be.
+        /// What the link should be.
         link: PodLink,
-        /// What it is.
-        reply: oneshot::Sender<Result<Attached>>,
+        /// What others have changed of it.
+        amendments: Amendments,
+        /// Every difference, in words.
+        reply: oneshot::Sender<Result<Vec<String>>>,
     },
     /// The index of the node's end, if it is there.
     Find {
@@ -73,10 +76,20 @@ fn serve(request: Request) {
             // The node's end takes the pod's with it; the namespace need not be entered.
             answer(reply, pod::detach(&host_ifname, None, ""));
         }
-        Request::Check { link, reply } => answer(reply, pod::check(&link)),
+        Request::Check {
+            link,
+            amendments,
+            reply,
+        } => answer(reply, check(&link, &amendments)),
         Request::Find { host_ifname, reply } => {
             let found = LinkSocket::open().and_then(|mut socket| socket.get(&host_ifname));
             answer(reply, found.map(|link| link.map(|link| link.index)));
         }
     }
+}
+
+fn check(link: &PodLink, amendments: &Amendments) -> Result<Vec<String>> {
+    let mut differences = pod::check(link, amendments)?;
+    differences.extend(pod::check_routes(link)?);
+    Ok(differences)
 }

@@ -56,6 +56,9 @@ pub enum IdentityError {
 /// The smallest MTU that IPv6 allows, and IPv4 hosts take.
 const MIN_MTU: u32 = 1280;
 
+/// The index of the loopback interface, in every network namespace.
+const LOOPBACK: u32 = 1;
+
 impl Identity {
     /// The node of this configuration on a machine with this host name and these interfaces.
     ///
@@ -135,7 +138,8 @@ fn detect(interfaces: &[Interface], wanted: fn(&IpNetwork) -> bool) -> Option<Ip
     first_choice.or_else(|| interfaces.iter().find_map(address))
 }
 
-/// The smallest MTU of the interfaces that carry the node's addresses.
+/// The smallest MTU of the links that carry the node's addresses. An address of the loopback interface is
+/// reached over any link, so the smallest of all counts then.
 fn mtu(interfaces: &[Interface], addresses: &[Option<IpAddr>]) -> u32 {
     let carries = |interface: &&Interface| {
         interface
@@ -143,11 +147,9 @@ fn mtu(interfaces: &[Interface], addresses: &[Option<IpAddr>]) -> u32 {
             .iter()
             .any(|own| addresses.contains(&Some(own.ip())))
     };
-    let smallest = interfaces
-        .iter()
-        .filter(carries)
-        .map(|interface| interface.mtu)
-        .min();
+    let links = || interfaces.iter().filter(|interface| interface.index != LOOPBACK);
+    let carrying = links().filter(carries).map(|interface| interface.mtu).min();
+    let smallest = carrying.or_else(|| links().map(|interface| interface.mtu).min());
     smallest.unwrap_or(1500).max(MIN_MTU)
 }
 
@@ -189,6 +191,18 @@ mod tests {
         );
         assert_eq!(identity.router_id, Ipv4Addr::new(192, 0, 2, 1));
         assert_eq!(identity.mtu, 1400);
+    }
+
+    #[test]
+    fn a_nodes_address_on_the_loopback_interface_gives_pods_the_smallest_links_mtu() {
+        let interfaces = [
+            interface(1, 65536, &["198.51.100.1/32"], false),
+            interface(2, 9000, &[], true),
+            interface(3, 1500, &[], false),
+        ];
+        let identity = Identity::new(&Config::default(), "n1", &interfaces).unwrap();
+        assert_eq!(identity.ipv4, Some("198.51.100.1/32".parse().unwrap()));
+        assert_eq!(identity.mtu, 1500);
     }
 
     #[test]

@@ -176,6 +176,7 @@ mod tests {
             ifname: "eth0".to_owned(),
             namespace: "default".to_owned(),
             pod: container.to_owned(),
+            network: None,
         };
         let request = Request {
             owner: &owner,

@@ -39,6 +39,7 @@ mod tests {
             ifname: "eth0".to_owned(),
             namespace: "default".to_owned(),
             pod: pod.to_owned(),
+            network: None,
         };
         assert_eq!(workload("n1", &attachment("web-0")), "n1-web-0-eth0");
         assert_eq!(workload("n1", &attachment("Pod_A")), "n1-pod-a-eth0");

@@ -61,10 +61,17 @@ async fn dispatch(request: &Request, doors: &Doors) -> Result<Value, RpcError> {
         }
         Method::CniGc => {
             let config: manx_cni::NetConf = params(request)?;
-            let valid = config.valid_attachments.unwrap_or_default();
-            cni(doors, |reply| cni::Job::Collect { valid, reply }).await
+            cni(doors, |reply| cni::Job::Collect {
+                network: config.name,
+                valid: config.valid_attachments.unwrap_or_default(),
+                reply,
+            })
+            .await
         }
-        Method::CniStatus => cni::available(&doors.status.readiness.waiting_for()).map(|()| Value::Null),
+        Method::CniStatus => {
+            let blocks = ask(&doors.ipam, ipam::Request::Show).await?;
+            cni::available(&doors.status.readiness.waiting_for(), &blocks).map(|()| Value::Null)
+        }
         Method::NodeStatus => value(&doors.status.node(doors).await.map_err(gone)?),
         Method::BgpPeers => value(&ask(&doors.bgp, bgp::Question::Peers).await?),
         Method::BgpRoutes => value(&ask(&doors.bgp, bgp::Question::Routes).await?),

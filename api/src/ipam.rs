@@ -336,6 +336,9 @@ pub struct AttachmentId {
     pub namespace: String,
     /// The pod's name; the container id where the runtime names none.
     pub pod: String,
+    /// The network's name in the CNI configuration; none in journals of versions that did not keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
 }
 
 #[cfg(test)]

@@ -247,6 +247,7 @@ fn blocks() -> impl Strategy<Value = Resource> {
                 ifname: "eth0".to_owned(),
                 namespace: "default".to_owned(),
                 pod,
+                network: (number % 2 == 0).then(|| "pods".to_owned()),
             };
             let allocations = vec![Allocation {
                 address: cidr.ip(),

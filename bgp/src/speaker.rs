@@ -187,6 +187,13 @@ impl Speaker {
         self.rib.snapshot()
     }
 
+    /// How many different routes (next hop, attributes, metric) memory holds. Equal ones are one, whoever they are
+    /// from and whomever they were told, so that peers alike in what they are told cost no attributes of their own.
+    #[must_use]
+    pub fn distinct_routes(&self) -> usize {
+        self.rib.distinct_routes()
+    }
+
     /// Why a prefix is reached as it is, and which peers are told of it; none where there is no path to it.
     #[must_use]
     pub fn explain(&self, prefix: Prefix) -> Option<Explanation> {

@@ -1,9 +1,12 @@
 //! `CNI_ARGS`: `KEY=VALUE` pairs separated by semicolons.
 
+use std::fmt::Display;
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::attachment::is_cni_name;
-use crate::{Code, Error};
+use crate::{Code, Error, MacAddress, runtime};
 
 /// The longest name that Kubernetes gives an object, in bytes.
 const MAX_NAME: usize = 253;
@@ -24,6 +27,12 @@ pub struct Args {
     /// `K8S_POD_INFRA_CONTAINER_ID`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub infra_container_id: Option<String>,
+    /// `IP`: an address that the pod should have; podman says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<IpAddr>,
+    /// `MAC`: the MAC that the pod's end should have; podman says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddress>,
 }
 
 impl Args {
@@ -44,6 +53,8 @@ impl Args {
                 "K8S_POD_NAME" => args.pod_name = name(key, value)?,
                 "K8S_POD_UID" => args.pod_uid = name(key, value)?,
                 "K8S_POD_INFRA_CONTAINER_ID" => args.infra_container_id = name(key, value)?,
+                "IP" => args.ip = wish(key, value, runtime::address)?,
+                "MAC" => args.mac = wish(key, value, str::parse)?,
                 "IgnoreUnknown" => ignore_unknown = boolean(key, value)?,
                 _ => unknown.push(key),
             }
@@ -68,6 +79,19 @@ fn name(key: &str, value: &str) -> Result<Option<String>, Error> {
     Err(invalid(format!(
         "{key}='{value}': a letter or digit, then these, '_', '.' and '-', at most 253"
     )))
+}
+
+fn wish<T, E: Display>(
+    key: &str,
+    value: &str,
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> Result<Option<T>, Error> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    parse(value)
+        .map(Some)
+        .map_err(|problem| invalid(format!("{key}: {problem}")))
 }
 
 fn boolean(key: &str, value: &str) -> Result<bool, Error> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::attachment::is_cni_name;
-use crate::{Attachment, Code, Dns, Error, SpecVersion};
+use crate::{Attachment, Code, Dns, Error, SpecVersion, Success};
 
 /// Where the agent listens.
 pub const DEFAULT_SOCKET: &str = "/run/manx/manxd.sock";
@@ -44,7 +44,8 @@ pub struct NetConf {
     /// Name service settings to put into the result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<Dns>,
-    /// CHECK, DEL: the result of ADD, after the plugins that ran behind this one.
+    /// ADD: the result of the plugins that ran before this one; none for the first. CHECK, DEL: the result of
+    /// ADD, after the plugins that ran behind this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prev_result: Option<Value>,
     /// GC: every attachment to the network that is still alive.
@@ -72,6 +73,11 @@ impl Document {
         }
     }
 
+    /// A field that is an object; an empty one where it is absent.
+    pub(crate) fn object(&self, name: &str) -> Result<Map<String, Value>, Error> {
+        Ok(field(&self.fields, name)?.unwrap_or_default())
+    }
+
     /// Refuses what would change a pod's network if it were obeyed, and is not.
     ///
     /// # Errors
@@ -88,7 +94,7 @@ impl Document {
             return Err(Error::new(Code::UnsupportedField, message));
         }
         if self.fields.get("ipMasq").and_then(Value::as_bool) == Some(true) {
-            let message = "ipMasq: Manx does not rewrite pods' addresses; remove 'ipMasq'";
+            let message = "ipMasq true: Manx does not rewrite pods' addresses; remove 'ipMasq'";
             return Err(Error::new(Code::UnsupportedField, message));
         }
         Ok(())
@@ -107,6 +113,19 @@ pub(crate) fn object(text: &[u8]) -> Result<Map<String, Value>, Error> {
 }
 
 impl NetConf {
+    /// The result of the plugins before this one (ADD), or of all of them (CHECK, DEL); none where there is none.
+    ///
+    /// # Errors
+    /// [`Code::InvalidConfig`]: `prevResult` is no result of any version.
+    pub fn previous(&self) -> Result<Option<Success>, Error> {
+        let Some(result) = &self.prev_result else {
+            return Ok(None);
+        };
+        Success::deserialize(result)
+            .map(Some)
+            .map_err(|error| invalid("prevResult", &error.to_string()))
+    }
+
     /// The configuration that a document holds.
     ///
     /// # Errors
@@ -143,12 +162,21 @@ impl NetConf {
 
 /// A field's value; none where it is absent or null.
 fn field<T: DeserializeOwned>(fields: &Map<String, Value>, name: &str) -> Result<Option<T>, Error> {
+    nested(fields, name, name)
+}
+
+/// The same for a field of an object inside the configuration, which errors call by its path.
+pub(crate) fn nested<T: DeserializeOwned>(
+    fields: &Map<String, Value>,
+    name: &str,
+    path: &str,
+) -> Result<Option<T>, Error> {
     let Some(value) = fields.get(name).filter(|value| !value.is_null()) else {
         return Ok(None);
     };
     T::deserialize(value)
         .map(Some)
-        .map_err(|error| invalid(name, &error.to_string()))
+        .map_err(|error| invalid(path, &error.to_string()))
 }
 
 fn path(fields: &Map<String, Value>, name: &str, default: &str) -> Result<PathBuf, Error> {
@@ -176,7 +204,7 @@ fn within<T: DeserializeOwned + PartialOrd + std::fmt::Display>(
     }
 }
 
-fn invalid(field: &str, problem: &str) -> Error {
+pub(crate) fn invalid(field: &str, problem: &str) -> Error {
     Error::new(
         Code::InvalidConfig,
         format!("the network configuration's field '{field}': {problem}"),

@@ -1,11 +1,14 @@
 //! What the runtime wants: the verb and the attachment, from the environment.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::net::IpAddr;
 
 use manx_api::ipam::AttachmentId;
 use serde::{Deserialize, Serialize};
 
-use crate::{Args, Attachment, Code, ContainerId, Error, InterfaceName, NetConf, SpecVersion};
+use crate::runtime::Wishes;
+use crate::{Args, Attachment, Code, ContainerId, Error, InterfaceName, MacAddress, NetConf, SpecVersion};
 
 /// The verbs of CNI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -101,6 +104,15 @@ pub struct Call {
     /// `CNI_ARGS`.
     #[serde(default)]
     pub args: Args,
+    /// ADD, CHECK: addresses that the pod should have, one of a family at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requested: Vec<IpAddr>,
+    /// ADD, CHECK: the MAC that the pod's end should have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddress>,
+    /// ADD, CHECK: the pod's annotations, as far as the runtime tells them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
     /// Standard input.
     pub config: NetConf,
 }
@@ -113,7 +125,7 @@ impl Call {
     pub(crate) fn from_environment(
         command: Command,
         variable: impl Fn(&str) -> Option<String>,
-        config: NetConf,
+        (config, wishes): (NetConf, Wishes),
     ) -> Result<Self, Error> {
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let missing = command
@@ -136,11 +148,25 @@ impl Call {
             container_id: container_id.map_err(|problem| malformed("CNI_CONTAINERID", problem))?,
             ifname: ifname.map_err(|problem| malformed("CNI_IFNAME", problem))?,
         };
-        let args = Args::parse(&variable("CNI_ARGS").unwrap_or_default())?;
+        // A DEL goes through whatever else is said, also after an ADD that was refused for it.
+        let args = match command {
+            Command::Del => Args::default(),
+            Command::Add | Command::Check | Command::Status | Command::Gc | Command::Version => {
+                Args::parse(&variable("CNI_ARGS").unwrap_or_default())?
+            }
+        };
+        let Wishes {
+            requested,
+            mac,
+            annotations,
+        } = wishes.or(&args);
         Ok(Self {
             attachment,
             netns,
             args,
+            requested,
+            mac,
+            annotations,
             config,
         })
     }
@@ -158,6 +184,7 @@ impl Call {
                 .clone()
                 .unwrap_or_else(|| "default".to_owned()),
             pod: self.args.pod_name.clone().unwrap_or_else(|| container_id.clone()),
+            network: Some(self.config.name.clone()),
             container_id,
         }
     }

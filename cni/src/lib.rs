@@ -19,8 +19,10 @@ mod client;
 mod config;
 mod error;
 mod invocation;
+mod mac;
 mod plugin;
 mod result;
+mod runtime;
 pub mod tombstone;
 mod version;
 
@@ -29,6 +31,7 @@ pub use attachment::{Attachment, ContainerId, InterfaceName, InvalidName};
 pub use config::{DEFAULT_SOCKET, DEFAULT_STATE_DIR, NetConf};
 pub use error::{Code, Error};
 pub use invocation::{Call, Command};
+pub use mac::{InvalidMac, MacAddress};
 pub use plugin::{Answer, run};
 pub use result::{Dns, Interface, IpConfig, Route, Success};
 pub use version::SpecVersion;

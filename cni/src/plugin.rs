@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::client::{self, Absence, CallError};
 use crate::config::{self, Document};
+use crate::runtime::Wishes;
 use crate::{Call, Code, Command, Error, NetConf, SpecVersion, Success, tombstone};
 
 /// The longest configuration taken, in bytes.
@@ -50,11 +51,11 @@ fn serve(
             confirm(Method::CniCheck, &call, &call.config, Code::TryAgainLater)
         }
         Command::Status => {
-            let config = config()?;
+            let (config, _) = config()?;
             confirm(Method::CniStatus, &config, &config, Code::NotAvailable)
         }
         Command::Gc => {
-            let config = config()?;
+            let (config, _) = config()?;
             confirm(Method::CniGc, &config, &config, Code::TryAgainLater)
         }
         Command::Version => versions(&input).map(Some),
@@ -100,8 +101,12 @@ fn require(present: bool, command: Command, field: &str) -> Result<(), Error> {
     Err(Error::new(Code::InvalidConfig, message))
 }
 
-/// The configuration, as far as it is the verb's.
-fn configuration(command: Command, input: &[u8], version: &mut SpecVersion) -> Result<NetConf, Error> {
+/// The configuration, as far as it is the verb's, and what it wishes for the attachment.
+fn configuration(
+    command: Command,
+    input: &[u8],
+    version: &mut SpecVersion,
+) -> Result<(NetConf, Wishes), Error> {
     let document = Document::parse(input)?;
     *version = document.version;
     if *version < command.since() {
@@ -124,10 +129,16 @@ fn configuration(command: Command, input: &[u8], version: &mut SpecVersion) -> R
         )?,
         Command::Del | Command::Version => {}
     }
-    Ok(config)
+    let wishes = match command {
+        Command::Add | Command::Check => Wishes::of(&document)?,
+        Command::Del | Command::Status | Command::Gc | Command::Version => Wishes::default(),
+    };
+    Ok((config, wishes))
 }
 
+/// Passes ADD on. Behind other plugins of a chain, the answer is theirs with ours added.
 fn add(call: &Call) -> Result<Value, Error> {
+    let previous = call.config.previous()?.unwrap_or_default();
     let result = ask(Method::CniAdd, call, &call.config);
     let result = result.map_err(|problem| failure(problem, Code::TryAgainLater, &call.config))?;
     let success = Success::deserialize(result).map_err(|error| {
@@ -137,7 +148,7 @@ fn add(call: &Call) -> Result<Value, Error> {
         )
         .with_details(error)
     })?;
-    Ok(success.render(call.config.cni_version))
+    Ok(previous.with(success).render(call.config.cni_version))
 }
 
 /// Passes DEL on, or leaves it for the agent to find.

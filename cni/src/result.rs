@@ -83,6 +83,20 @@ pub struct Dns {
 }
 
 impl Success {
+    /// Both results as one: what a chain has made so far, and what was made now.
+    #[must_use]
+    pub fn with(mut self, later: Self) -> Self {
+        let offset = self.interfaces.len();
+        self.interfaces.extend(later.interfaces);
+        self.ips.extend(later.ips.into_iter().map(|ip| IpConfig {
+            interface: ip.interface.map(|index| index + offset),
+            ..ip
+        }));
+        self.routes.extend(later.routes);
+        self.dns = later.dns.or(self.dns);
+        self
+    }
+
     /// The result as the given version has it.
     #[must_use]
     pub fn render(&self, version: SpecVersion) -> Value {

@@ -553,6 +553,7 @@ mod tests {
             ifname: "eth0".into(),
             namespace: "default".into(),
             pod: "p".into(),
+            network: None,
         };
         let allocation = manx_api::ipam::Allocation {
             address: "10.244.0.1".parse().unwrap(),

@@ -31,6 +31,7 @@ pub mod journal;
 mod ownership;
 mod reconcile;
 mod releases;
+mod surplus;
 
 pub use address::Family;
 pub use allocator::{
@@ -41,3 +42,4 @@ pub use blocks::{Blocks, candidates};
 pub use ownership::{CheckpointError, ClaimError, NotOwner, checkpoint, claim, release_block, renew};
 pub use reconcile::{Decision, Live, reconcile};
 pub use releases::{Settled, settle_releases};
+pub use surplus::{Holding, surplus};

@@ -19,7 +19,7 @@ use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
-use rtnetlink::packet_route::route::RouteType;
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 
 use crate::error::{Error, Result};
 use crate::message;
@@ -354,14 +354,38 @@ impl LinkSocket {
 
     /// Whether packets to this address are received here, on whichever interface has it.
     fn is_local(&mut self, address: IpAddr) -> Result<bool> {
+        let route = self.route_to(address)?;
+        Ok(route.is_some_and(|route| route.header.kind == RouteType::Local))
+    }
+
+    /// The index of the interface that packets to this address leave by; none where they are dropped or kept.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the kernel's answer.
+    pub fn leads_to(&mut self, address: IpAddr) -> Result<Option<u32>> {
+        let route = match self.route_to(address) {
+            Err(error) if matches!(error.errno(), Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH)) => None,
+            other => other?,
+        };
+        let unicast = route.filter(|route| route.header.kind == RouteType::Unicast);
+        Ok(unicast.and_then(|route| {
+            route.attributes.iter().find_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => Some(*index),
+                _ => None,
+            })
+        }))
+    }
+
+    /// The kernel's own answer where packets to this address go.
+    fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteMessage>> {
         let answer = self.0.get(
             message::get_route_to(address),
             &format!("look up the route to {address}"),
         )?;
-        let RouteNetlinkMessage::NewRoute(route) = answer else {
-            return Ok(false);
-        };
-        Ok(route.header.kind == RouteType::Local)
+        Ok(match answer {
+            RouteNetlinkMessage::NewRoute(route) => Some(route),
+            _ => None,
+        })
     }
 
     /// The socket itself, for batches.

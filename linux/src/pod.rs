@@ -11,12 +11,14 @@
 //! router advertisement, and makes up no address: it has `fe80::1` if the pod has IPv6, and no IPv6 at all
 //! otherwise. The route *to* the pod is the route table's affair; [`Attached`] says which interface.
 
+mod inspection;
+
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
-use manx_routes::{Actual, Hop, Target};
+use manx_routes::{Hop, Target};
 use nix::errno::Errno;
 use rtnetlink::LinkUnspec;
 use sha1::{Digest, Sha1};
@@ -25,8 +27,10 @@ use crate::error::{Error, Result};
 use crate::link::{Link, LinkSocket, Mac, Veth, VethEnd};
 use crate::netns::Netns;
 use crate::nl::Request;
-use crate::routes::RouteSocket;
 use crate::{message, sysctl};
+
+pub use self::inspection::Amendments;
+use self::inspection::Inspection;
 
 /// The gateway of every pod; no interface has this address.
 pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
@@ -61,6 +65,15 @@ pub struct PodLink {
     pub addresses: Vec<IpAddr>,
     /// The largest packet in bytes, at both ends; the kernel's choice (1500) where absent.
     pub mtu: Option<u32>,
+    /// The MAC of the pod's end; [`pod_mac`] where absent.
+    pub mac: Option<Mac>,
+}
+
+impl PodLink {
+    /// The MAC that the pod's end should have.
+    fn mac(&self) -> Mac {
+        self.mac.unwrap_or_else(|| pod_mac(&self.host_ifname))
+    }
 }
 
 /// What a pod's link is.
@@ -125,7 +138,7 @@ pub fn attach(link: &PodLink) -> Result<Attached> {
             ..VethEnd::named(&link.host_ifname)
         },
         peer: VethEnd {
-            mac: Some(pod_mac(&link.host_ifname)),
+            mac: Some(link.mac()),
             mtu: link.mtu,
             netns: Some(&netns),
             ..VethEnd::named(&link.ifname)
@@ -135,7 +148,8 @@ pub fn attach(link: &PodLink) -> Result<Attached> {
     match host.create_veth(&veth) {
         Ok(()) => {}
         Err(error) if exists(&error) => {
-            if let Ok(attached) = inspect(&mut host, &netns, link) {
+            let made = Inspection::make(&mut host, &netns, link)?;
+            if let Some(attached) = made.attached(link) {
                 return Ok(attached);
             }
             host.delete(&link.host_ifname)?;
@@ -179,13 +193,69 @@ pub fn detach(host_ifname: &str, netns: Option<&Path>, ifname: &str) -> Result<(
     }
 }
 
-/// Compares a pod's link with what it should be.
+/// Compares a pod's link with what it should be, given what others have changed since; returns every difference,
+/// in words.
 ///
 /// # Errors
-/// [`Error::Broken`] with the first difference; [`Error::NoNetns`] if the pod has gone.
-pub fn check(link: &PodLink) -> Result<Attached> {
+/// [`Error::NoNetns`] if the pod has gone; [`Error::Refused`] or [`Error::Os`] where the kernel does not tell.
+pub fn check(link: &PodLink, amendments: &Amendments) -> Result<Vec<String>> {
     let netns = Netns::open(&link.netns)?;
-    inspect(&mut LinkSocket::open()?, &netns, link)
+    let mut host = LinkSocket::open()?;
+    Ok(Inspection::make(&mut host, &netns, link)?.differences(link, amendments))
+}
+
+/// The addresses of a pod that its node routes elsewhere than to the pod's link, or nowhere: each in words.
+///
+/// # Errors
+/// [`Error::Refused`] with the kernel's answer.
+pub fn check_routes(link: &PodLink) -> Result<Vec<String>> {
+    let mut host = LinkSocket::open()?;
+    let index = host.get(&link.host_ifname)?.map(|host| host.index);
+    let mut strayed = Vec::new();
+    for address in &link.addresses {
+        if index.is_none() || host.leads_to(*address)? != index {
+            strayed.push(format!(
+                "the node has no route to {address} over {}",
+                link.host_ifname
+            ));
+        }
+    }
+    Ok(strayed)
+}
+
+/// The settings of the node's end, by their paths below `/proc/sys/net`.
+fn host_settings(link: &PodLink) -> Vec<(String, &'static str)> {
+    let mut settings = vec![("ipv4", "forwarding", "1"), ("ipv4", "rp_filter", "1")];
+    if has_v6(link) {
+        settings.extend([
+            ("ipv6", "disable_ipv6", "0"),
+            ("ipv6", "addr_gen_mode", "1"),
+            ("ipv6", "accept_ra", "0"),
+            ("ipv6", "accept_dad", "0"),
+            ("ipv6", "forwarding", "1"),
+        ]);
+    } else if Path::new("/proc/sys/net/ipv6").exists() {
+        settings.push(("ipv6", "disable_ipv6", "1"));
+    }
+    of_interface(&link.host_ifname, settings)
+}
+
+/// The settings of the pod's end.
+fn pod_settings(link: &PodLink) -> Vec<(String, &'static str)> {
+    let mut settings = Vec::new();
+    if has_v6(link) {
+        settings.extend([
+            ("ipv6", "disable_ipv6", "0"),
+            ("ipv6", "accept_dad", "0"),
+            ("ipv6", "accept_ra", "0"),
+        ]);
+    }
+    of_interface(&link.ifname, settings)
+}
+
+fn of_interface(name: &str, settings: Vec<(&str, &str, &'static str)>) -> Vec<(String, &'static str)> {
+    let path = |(family, setting, value)| (format!("{family}/conf/{name}/{setting}"), value);
+    settings.into_iter().map(path).collect()
 }
 
 /// Turns a fresh pair into the pod's link.
@@ -193,12 +263,12 @@ fn configure(host: &mut LinkSocket, netns: &Netns, link: &PodLink) -> Result<Att
     let ours = present(host.get(&link.host_ifname)?, &link.host_ifname)?;
     let pod_ifindex = ours
         .peer
-        .ok_or_else(|| broken(format!("{} has no other end", ours.name)))?;
+        .ok_or_else(|| Error::Broken(format!("{} has no other end", ours.name)))?;
     let attached = Attached {
         host_ifindex: ours.index,
         host_mac: HOST_MAC,
         pod_ifindex,
-        pod_mac: pod_mac(&link.host_ifname),
+        pod_mac: link.mac(),
         netns_inode: netns.inode()?,
         mtu: ours.mtu,
     };
@@ -211,27 +281,17 @@ fn configure(host: &mut LinkSocket, netns: &Netns, link: &PodLink) -> Result<Att
 /// The node's end, in the node's namespace.
 fn configure_host(host: &mut LinkSocket, link: &PodLink, attached: &Attached) -> Result<()> {
     let name = &link.host_ifname;
-    let mut settings = vec![("ipv4", "forwarding", "1"), ("ipv4", "rp_filter", "1")];
     let mut requests = vec![message::set_link(
         LinkUnspec::new_with_index(attached.host_ifindex).up(),
     )];
     if has_v6(link) {
-        settings.extend([
-            ("ipv6", "disable_ipv6", "0"),
-            ("ipv6", "addr_gen_mode", "1"),
-            ("ipv6", "accept_ra", "0"),
-            ("ipv6", "accept_dad", "0"),
-            ("ipv6", "forwarding", "1"),
-        ]);
         requests.push(message::put_address(
             attached.host_ifindex,
             HOST_ADDRESS_V6.into(),
         ));
-    } else if Path::new("/proc/sys/net/ipv6").exists() {
-        settings.push(("ipv6", "disable_ipv6", "1"));
     }
-    for (family, setting, value) in settings {
-        sysctl::set(&format!("{family}/conf/{name}/{setting}"), value)?;
+    for (setting, value) in host_settings(link) {
+        sysctl::set(&setting, value)?;
     }
     requests.extend(
         link.addresses
@@ -243,10 +303,8 @@ fn configure_host(host: &mut LinkSocket, link: &PodLink, attached: &Attached) ->
 
 /// The pod's end; the calling thread is in the pod's namespace.
 fn configure_pod(link: &PodLink, index: u32) -> Result<()> {
-    if has_v6(link) {
-        for (setting, value) in [("disable_ipv6", "0"), ("accept_dad", "0"), ("accept_ra", "0")] {
-            sysctl::set(&format!("ipv6/conf/{}/{setting}", link.ifname), value)?;
-        }
+    for (setting, value) in pod_settings(link) {
+        sysctl::set(&setting, value)?;
     }
     let mut requests = vec![message::set_link(LinkUnspec::new_with_index(index).up())];
     requests.extend(
@@ -281,84 +339,8 @@ fn all(socket: &mut LinkSocket, requests: Vec<Request>, doing: &str) -> Result<(
     })
 }
 
-/// Compares both ends with what they should be.
-fn inspect(host: &mut LinkSocket, netns: &Netns, link: &PodLink) -> Result<Attached> {
-    let ours = present(host.get(&link.host_ifname)?, &link.host_ifname)?;
-    let (theirs, addresses, gateways_known, routes) = netns.run(|| -> Result<_> {
-        let mut pod = LinkSocket::open()?;
-        let theirs = present(pod.get(&link.ifname)?, &link.ifname)?;
-        let addresses = pod.addresses(theirs.index)?;
-        let neighbours = pod.neighbours(theirs.index)?;
-        Ok((theirs, addresses, neighbours, RouteSocket::open()?.dump_all()?))
-    })??;
-    let mac = pod_mac(&link.host_ifname);
-    let paired =
-        ours.peer == Some(theirs.index) && theirs.peer == Some(ours.index) && theirs.mac == Some(mac);
-    require(paired, || {
-        format!("{} and {} are not two ends of one link", ours.name, theirs.name)
-    })?;
-    for end in [&ours, &theirs] {
-        require(end.up, || format!("{} is down", end.name))?;
-        let mtu = link.mtu.unwrap_or(end.mtu);
-        require(end.mtu == mtu, || {
-            format!("the MTU of {} is {} and not {mtu}", end.name, end.mtu)
-        })?;
-    }
-    same_addresses(link, &addresses)?;
-    let pods_known = host.neighbours(ours.index)?;
-    for address in &link.addresses {
-        let known = pods_known.contains(&(*address, mac));
-        require(known, || format!("{} has no neighbour {address}", ours.name))?;
-    }
-    for gateway in gateways(link) {
-        let known = gateways_known.contains(&(gateway, HOST_MAC));
-        require(known, || format!("{} has no neighbour {gateway}", theirs.name))?;
-        let (everywhere, target) = (default_of(gateway), via(gateway, theirs.index));
-        let leads = |route: &Actual| route.prefix == everywhere && route.target.as_ref() == Some(&target);
-        require(routes.iter().any(leads), || {
-            format!("the pod has no default route via {gateway}")
-        })?;
-    }
-    Ok(Attached {
-        host_ifindex: ours.index,
-        host_mac: HOST_MAC,
-        pod_ifindex: theirs.index,
-        pod_mac: mac,
-        netns_inode: netns.inode()?,
-        mtu: ours.mtu,
-    })
-}
-
-/// The pod has its addresses, and no others but those that IPv6 makes up for the link itself.
-fn same_addresses(link: &PodLink, found: &[IpNetwork]) -> Result<()> {
-    let made_up = |found: &&IpNetwork| matches!(found, IpNetwork::V6(v6) if v6.ip().is_unicast_link_local());
-    let mut wanted: Vec<IpNetwork> = link
-        .addresses
-        .iter()
-        .map(|address| IpNetwork::from(*address))
-        .collect();
-    let mut found: Vec<IpNetwork> = found.iter().filter(|found| !made_up(found)).copied().collect();
-    wanted.sort_unstable();
-    found.sort_unstable();
-    require(wanted == found, || {
-        format!("{} has the addresses {found:?} and not {wanted:?}", link.ifname)
-    })
-}
-
 fn present(link: Option<Link>, name: &str) -> Result<Link> {
-    link.ok_or_else(|| broken(format!("there is no interface {name}")))
-}
-
-fn require(condition: bool, otherwise: impl FnOnce() -> String) -> Result<()> {
-    if condition {
-        Ok(())
-    } else {
-        Err(broken(otherwise()))
-    }
-}
-
-const fn broken(how: String) -> Error {
-    Error::Broken(how)
+    link.ok_or_else(|| Error::Broken(format!("there is no interface {name}")))
 }
 
 fn has_v6(link: &PodLink) -> bool {

@@ -58,11 +58,6 @@ impl Platter {
             file.lose_power(&mut rng);
         }
     }
-
-    /// A new, empty disk takes its place.
-    pub(crate) fn replace(&self) {
-        *self.lock() = Content::default();
-    }
 }
 
 impl File {

@@ -151,6 +151,26 @@ impl Tables {
         }
     }
 
+    fn differences(&self, wanted: &PodLink) -> Vec<String> {
+        // The MAC is one that the kernel chose.
+        let wanted = PodLink {
+            mac: None,
+            ..wanted.clone()
+        };
+        let checked = self
+            .check(&wanted)
+            .map(|link| self.addresses_of(link.host_ifindex));
+        match checked {
+            Ok(routed) => wanted
+                .addresses
+                .iter()
+                .filter(|address| !routed.contains(address))
+                .map(|address| format!("{address} is not routed"))
+                .collect(),
+            Err(error) => vec![error.to_string()],
+        }
+    }
+
     fn change(&mut self, change: &Change) -> Result<(), String> {
         match change {
             Change::Add(route) if self.routes.contains_key(&route.prefix) => Err("it exists".to_owned()),
@@ -211,12 +231,13 @@ async fn serve_endpoint(life: Life, kernel: Kernel, request: endpoint::Request) 
                 life.operation(&what, SLOW, gone, || failure("detach")).await,
             );
         }
-        endpoint::Request::Check { link, reply } => {
+        endpoint::Request::Check { link, reply, .. } => {
             let what = format!("check {}", link.host_ifname);
-            let check = || kernel.lock().check(&link);
+            let differences = || Ok(kernel.lock().differences(&link));
             answer(
                 reply,
-                life.operation(&what, SLOW, check, || failure("check")).await,
+                life.operation(&what, SLOW, differences, || failure("check"))
+                    .await,
             );
         }
         endpoint::Request::Find { host_ifname, reply } => {

@@ -20,7 +20,7 @@ fn law(holds: bool, crime: impl FnOnce() -> String) -> Verdict {
 
 /// At every moment.
 pub(crate) fn always(world: &mut World) -> Verdict {
-    let crimes = world.runtime.crimes.lock().unwrap().join("; ");
+    let crimes = world.runtime.accusations();
     law(crimes.is_empty(), || crimes.clone())?;
     world.bury_the_forgotten();
     no_address_is_on_two_pods(world)?;
@@ -87,9 +87,6 @@ fn no_block_has_two_owners(world: &mut World) -> Verdict {
 
 /// Before a start: the journal of a node that has kept its disk knows every address that ADD answered.
 pub(crate) fn nothing_is_lost(world: &World, node: usize) -> Verdict {
-    if world.nodes[node].rebuilding {
-        return Ok(());
-    }
     let journal = world.nodes[node].replay();
     for pod in world.runtime.pods().values().filter(|pod| pod.node == node) {
         for address in pod.addresses() {
@@ -123,7 +120,18 @@ pub(crate) async fn at_rest(world: &mut World) -> Verdict {
             format!("tombstones on {node}")
         })?;
     }
-    endpoints_are_the_pods(world)
+    endpoints_are_the_pods(world)?;
+    every_pod_passes_check(world).await
+}
+
+async fn every_pod_passes_check(world: &World) -> Verdict {
+    for pod in world.runtime.some(|pod| matches!(pod.state, State::Up(_))) {
+        let agent = world.nodes[pod.node].agent().ok_or("the agent is dead")?;
+        let container = pod.container.clone();
+        let error = world.runtime.clone().check(agent, pod).await;
+        law(error.is_none(), || format!("CHECK of {container}: {error:?}"))?;
+    }
+    Ok(())
 }
 
 fn every_pod_is_up_or_gone(world: &World) -> Verdict {
@@ -231,9 +239,11 @@ fn checkpoints_say_the_same(world: &World, node: usize) -> Verdict {
 }
 
 fn blocks(world: &World) -> Vec<IpBlock> {
-    let block = |resource| match resource {
-        Resource::IpBlock(block) => Some(block),
-        _ => None,
+    let block = |resource| {
+        if let Resource::IpBlock(block) = resource {
+            return Some(block);
+        }
+        None
     };
     world
         .memory
@@ -250,9 +260,11 @@ fn endpoints_are_the_pods(world: &World) -> Verdict {
         .iter()
         .map(|pod| (pod.container.clone(), pod.addresses().to_vec()))
         .collect();
-    let endpoint = |resource| match resource {
-        Resource::WorkloadEndpoint(endpoint) => Some((endpoint.spec.container_id, endpoint.spec.addresses)),
-        _ => None,
+    let endpoint = |resource| {
+        if let Resource::WorkloadEndpoint(endpoint) = resource {
+            return Some((endpoint.spec.container_id, endpoint.spec.addresses));
+        }
+        None
     };
     let stored: BTreeSet<_> = world
         .memory

@@ -81,9 +81,11 @@ impl State {
         let Resource::IpPool(pool) = resource else {
             return Vec::new();
         };
-        let others = self.objects.values().filter_map(|other| match other {
-            Resource::IpPool(other) => Some(other),
-            _ => None,
+        let others = self.objects.values().filter_map(|other| {
+            if let Resource::IpPool(other) = other {
+                return Some(other);
+            }
+            None
         });
         validate_among_pools(pool, others)
     }
@@ -321,9 +323,5 @@ impl Store for Remote {
 mod contract {
     use super::Memory;
 
-    async fn open() -> (Memory, ()) {
-        (Memory::default(), ())
-    }
-
-    manx_store::conformance_tests!(open());
+    manx_store::conformance_tests!(std::future::ready((Memory::default(), ())));
 }

@@ -47,8 +47,6 @@ pub(crate) struct Node {
     pub(crate) calls: Arc<AtomicUsize>,
     /// The blocks that an agent of this node published last.
     pub(crate) owned: Arc<Owned>,
-    /// Whether its disk was lost, and what it said is not rebuilt yet.
-    pub(crate) rebuilding: bool,
     memory: Memory,
     chance: Chance,
     lives: u32,
@@ -108,7 +106,6 @@ impl Node {
             state_dir: state_dir.join(name),
             calls: Arc::default(),
             owned: Arc::default(),
-            rebuilding: false,
             memory: memory.clone(),
             chance: chance.clone(),
             lives: 0,
@@ -151,14 +148,6 @@ impl Node {
         self.kill();
         self.kernel.reset();
         self.platter.lose_power(self.chance.draw(&self.name));
-    }
-
-    /// The disk is replaced by an empty one; only while no agent lives.
-    pub(crate) fn lose_disk(&mut self) {
-        self.platter.replace();
-        self.rebuilding = true;
-        // There may be no tombstone yet.
-        drop(std::fs::remove_dir_all(&self.state_dir));
     }
 
     /// Starts the agent; it may die of it.

@@ -7,14 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use manx_agent::cni::Job;
 use manx_agent::ipam::recovery;
-use manx_cni::{Args, Attachment, Call, NetConf, tombstone};
-use serde_json::json;
+use manx_cni::{Attachment, Call, SpecVersion, Success, tombstone};
+use serde_json::{Value, json};
 
 use crate::kernel::Kernel;
 use crate::node::{Agent, Crimes, Node, addresses};
 
 /// The interface that pods get.
 const IFNAME: &str = "eth0";
+
+/// The network that pods are attached to.
+const NETWORK: &str = "manx";
 
 /// How far a pod has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub(crate) struct Pod {
     pub(crate) node: usize,
     pub(crate) container: String,
     pub(crate) state: State,
+    /// What the first ADD was answered, in JSON.
+    answer: Option<Value>,
 }
 
 impl Pod {
@@ -67,17 +72,16 @@ impl Pod {
         }
     }
 
-    fn call(&self) -> Call {
-        let config: NetConf = serde_json::from_value(json!({
-            "cniVersion": "1.1.0", "name": "manx", "socket": "/manxd.sock", "stateDir": "/state", "timeoutSeconds": 30,
-        }))
-        .unwrap();
-        Call {
-            attachment: self.attachment(),
-            netns: Some(self.netns().to_string_lossy().into_owned()),
-            args: Args::default(),
-            config,
-        }
+    /// The call as the plugin passes it on.
+    fn call(&self, previous: Option<&Value>) -> Box<Call> {
+        let call = json!({
+            "containerID": self.container, "ifname": IFNAME, "netns": self.netns(),
+            "config": {
+                "cniVersion": "1.1.0", "name": NETWORK, "socket": "/manxd.sock", "stateDir": "/state",
+                "timeoutSeconds": 30, "prevResult": previous,
+            },
+        });
+        Box::new(serde_json::from_value(call).unwrap())
     }
 }
 
@@ -108,6 +112,11 @@ impl Runtime {
         self.pods()[container].state.clone()
     }
 
+    /// What was found wrong so far.
+    pub(crate) fn accusations(&self) -> String {
+        self.crimes.lock().unwrap().join("; ")
+    }
+
     fn accuse(&self, crime: String) {
         self.crimes.lock().unwrap().push(crime);
     }
@@ -118,6 +127,7 @@ impl Runtime {
             node: index,
             container: container.to_owned(),
             state: State::Adding,
+            answer: None,
         };
         node.kernel.add_netns(&pod.netns());
         self.pods().insert(container.to_owned(), pod.clone());
@@ -129,13 +139,23 @@ impl Runtime {
             Some(agent) => agent.call(|reply| add_job(&pod, reply)).await,
             None => None,
         };
+        let rendered = |success: &Success| success.render(SpecVersion::NEWEST);
+        let result = answer
+            .as_ref()
+            .and_then(|answer| answer.as_ref().ok())
+            .map(rendered);
         let answered = match answer {
             Some(Ok(success)) => State::Up(addresses(&success)),
             Some(Err(_)) | None => State::Failed,
         };
         // The node may have restarted, or a repeated ADD may have been answered first.
         match (self.state(&pod.container), answered) {
-            (State::Adding, answered) => self.set(&pod.container, answered),
+            (State::Adding, answered) => {
+                self.set(&pod.container, answered);
+                self.pods()
+                    .entry(pod.container)
+                    .and_modify(|pod| pod.answer = result);
+            }
             (State::Up(first), State::Up(second)) if first != second => {
                 self.accuse(format!("{} was given {first:?}, then {second:?}", pod.container));
             }
@@ -172,14 +192,11 @@ impl Runtime {
         self.set(&pod.container, State::Gone);
     }
 
-    /// Calls CHECK; what is up has to pass, unless something `may_fail`.
-    pub(crate) async fn check(self, agent: Agent, pod: Pod, may_fail: bool) {
-        let call = Box::new(pod.call());
+    /// Calls CHECK; the error, if there is an answer and it is one.
+    pub(crate) async fn check(self, agent: Agent, pod: Pod) -> Option<manx_cni::Error> {
+        let call = pod.call(pod.answer.as_ref());
         let answer = agent.call(|reply| Job::Check { call, reply }).await;
-        let still_up = self.state(&pod.container) == pod.state;
-        if let (Some(Err(error)), true, false) = (answer, still_up, may_fail) {
-            self.accuse(format!("CHECK of {}: {error}", pod.container));
-        }
+        answer.and_then(Result::err)
     }
 
     /// Calls GC with every pod of the node that is known.
@@ -187,7 +204,7 @@ impl Runtime {
         let known = |pod: &Pod| pod.node == node && !matches!(pod.state, State::Forgotten(_) | State::Gone);
         let valid = self.some(known).iter().map(Pod::attachment).collect();
         // What it did shows.
-        drop(agent.call(|reply| Job::Collect { valid, reply }).await);
+        drop(agent.call(|reply| collect_job(valid, reply)).await);
     }
 
     /// The node restarted: none of its pods lives any more.
@@ -204,12 +221,21 @@ impl Runtime {
 
 type Reply<T> = tokio::sync::oneshot::Sender<Result<T, manx_cni::Error>>;
 
-fn add_job(pod: &Pod, reply: Reply<manx_cni::Success>) -> Job {
-    let call = Box::new(pod.call());
+fn add_job(pod: &Pod, reply: Reply<Success>) -> Job {
+    let call = pod.call(None);
     Job::Add { call, reply }
 }
 
 fn del_job(attachment: &Attachment, reply: Reply<()>) -> Job {
     let attachment = attachment.clone();
     Job::Del { attachment, reply }
+}
+
+fn collect_job(valid: Vec<Attachment>, reply: Reply<()>) -> Job {
+    let network = NETWORK.to_owned();
+    Job::Collect {
+        network,
+        valid,
+        reply,
+    }
 }

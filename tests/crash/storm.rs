@@ -18,13 +18,13 @@ fn tell(seed: u64, steps: usize) -> Vec<String> {
     runtime.block_on(async {
         let mut world = World::new(seed);
         // Tight pools in every third story.
-        let v4 = if seed % 3 == 0 {
+        let v4 = if seed.is_multiple_of(3) {
             "10.64.0.0/25"
         } else {
             "10.64.0.0/23"
         };
         world.pool("v4", v4, 28);
-        if seed % 2 == 0 {
+        if seed.is_multiple_of(2) {
             world.pool("v6", "fd64::/118", 124);
         }
         world.run(steps).await;

@@ -116,8 +116,7 @@ impl World {
             }
             84..94 => self.start_all().await,
             94 => self.reboot(node),
-            95 => self.lose_disk(node),
-            96..98 => self.memory_away(true),
+            95..98 => self.memory_away(true),
             98 => self.memory_away(false),
             _ => self.memory.forget(),
         }
@@ -165,7 +164,7 @@ impl World {
     fn check(&mut self, node: usize) {
         let pod = self.some_pod(node, |state| matches!(state, State::Up(_)));
         if let (Some(pod), Some(agent)) = (pod, self.nodes[node].agent()) {
-            tokio::spawn(self.runtime.clone().check(agent, pod, true));
+            tokio::spawn(self.runtime.clone().check(agent, pod));
         }
     }
 
@@ -211,12 +210,6 @@ impl World {
         self.runtime.rebooted(node);
     }
 
-    fn lose_disk(&mut self, node: usize) {
-        self.tell(format!("lose the disk of {node}"));
-        self.nodes[node].kill();
-        self.nodes[node].lose_disk();
-    }
-
     fn memory_away(&mut self, away: bool) {
         self.tell(format!("datastore away: {away}"));
         self.memory.set_away(away);
@@ -250,10 +243,7 @@ impl World {
             sleep(Duration::from_secs(5)).await;
             laws::always(self).unwrap_or_else(|crime| self.fail(&crime));
             match laws::at_rest(self).await {
-                Ok(()) => {
-                    self.nodes.iter_mut().for_each(|node| node.rebuilding = false);
-                    return;
-                }
+                Ok(()) => return,
                 Err(crime) if begun.elapsed() > REST => self.fail(&crime),
                 Err(_) => {}
             }

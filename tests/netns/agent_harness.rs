@@ -17,6 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::cni_runtime::extend;
 use crate::harness::{TestNetns, eventually};
 use crate::units;
 
@@ -236,13 +237,19 @@ impl Node {
         blocks.iter().map(|block| block.allocations.len()).sum()
     }
 
-    /// Runs the CNI plugin as a runtime would.
-    pub(crate) fn cni(&self, verb: &str, container: &str, netns: &Path) -> Output {
-        let config = json!({
-            "cniVersion": "1.1.0", "name": "manx", "type": "manx",
+    /// The plugin's configuration, as a list of plugins has it.
+    pub(crate) fn plugin(&self) -> Value {
+        json!({
+            "type": "manx",
             "socket": self.directory.join("manxd.sock"),
             "stateDir": self.directory.join("state"),
-        });
+        })
+    }
+
+    /// Runs the CNI plugin as a runtime would.
+    pub(crate) fn cni(&self, verb: &str, container: &str, netns: &Path) -> Output {
+        let mut config = self.plugin();
+        extend(&mut config, &json!({"cniVersion": "1.1.0", "name": "manx"}));
         let mut plugin = Command::new(program("manx"))
             .env_clear()
             .env("CNI_COMMAND", verb)

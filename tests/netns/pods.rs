@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Instant;
 
-use manx_linux::pod::{self, Attached, PodLink};
-use manx_linux::{Error, LinkSocket, Result, RouteSocket, sysctl};
+use manx_linux::pod::{self, Amendments, Attached, PodLink};
+use manx_linux::{Error, LinkSocket, Mac, Result, RouteSocket, sysctl};
 use manx_routes::{Change, METRIC, Route, Source, Target};
 
 use crate::harness::{TestNetns, exchange, exchange_as};
@@ -24,8 +24,13 @@ impl Node {
         self.0.run(|| pod::attach(link))?
     }
 
-    fn check(&self, link: &PodLink) -> Result<Attached> {
-        self.0.run(|| pod::check(link))?
+    /// Every difference of a link from what it should be.
+    fn check(&self, link: &PodLink) -> Result<Vec<String>> {
+        self.0.run(|| pod::check(link, &Amendments::default()))?
+    }
+
+    fn assert_whole(&self, link: &PodLink) {
+        assert_eq!(self.check(link).unwrap(), [""; 0]);
     }
 
     fn detach(&self, link: &PodLink) -> Result<()> {
@@ -75,6 +80,7 @@ fn link(pod: &TestNetns, addresses: &[&str]) -> PodLink {
         host_ifname: pod::host_ifname(container, "eth0"),
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         mtu: None,
+        mac: None,
     }
 }
 
@@ -131,7 +137,8 @@ fn a_pod_of_one_family_has_a_link_of_one_family() {
     let (node, four, six) = (Node::new(), TestNetns::new("four"), TestNetns::new("six"));
     let (v4, _) = node.plug(&four, &["10.0.0.4"]);
     let (v6, _) = node.plug(&six, &["fd10::6"]);
-    assert!(node.check(&v4).is_ok() && node.check(&v6).is_ok());
+    node.assert_whole(&v4);
+    node.assert_whole(&v6);
     assert_eq!(four.ip("-6 route show default"), "");
     assert_eq!(six.ip("-4 route show"), "");
     let off = |link: &PodLink| format!("ipv6/conf/{}/disable_ipv6", link.host_ifname);
@@ -166,46 +173,57 @@ fn the_same_attach_again_finds_it_done() {
     assert_eq!(attached.netns_inode, pod.inode().unwrap());
     assert_eq!(attached.mtu, 1400);
     assert_eq!(node.attach(&link).unwrap(), attached);
-    assert_eq!(node.check(&link).unwrap(), attached);
+    node.assert_whole(&link);
 }
+
+/// Whether it is done in the pod or on the node, what is done by `ip`, and what is said of it. `HOST` is the
+/// node's end.
+const SPOILS: [(bool, &str, &str); 13] = [
+    (true, "link set eth0 down", "eth0 is down"),
+    (false, "link set HOST mtu 1300", "is 1300 and not 1400"),
+    (true, "link set eth0 mtu 1450", "the MTU of eth0 is 1450"),
+    (
+        true,
+        "link set eth0 address 02:00:00:00:00:09",
+        "the MAC of eth0 is 02:00:00:00:00:09",
+    ),
+    (
+        false,
+        "link set HOST address 02:00:00:00:00:09",
+        "is 02:00:00:00:00:09 and not ee:ee:ee:ee:ee:ee",
+    ),
+    (
+        true,
+        "addr del 10.0.0.1/32 dev eth0",
+        "has not the address 10.0.0.1/32",
+    ),
+    (
+        true,
+        "addr add 10.0.0.2/32 dev eth0",
+        "the address 10.0.0.2/32, which nobody gave it",
+    ),
+    (true, "route del default", "no default route via 169.254.1.1"),
+    (true, "-6 route del default", "no default route via fe80::1"),
+    (true, "neigh del 169.254.1.1 dev eth0", "no neighbour 169.254.1.1"),
+    (false, "neigh del fd10::1 dev HOST", "no neighbour fd10::1"),
+    (false, "link set HOST name other", "no interface mx"),
+    (true, "link set eth0 name other", "no interface eth0"),
+];
 
 #[test]
 fn what_is_half_made_or_spoilt_is_seen_and_made_anew() {
     let (node, pod) = (Node::new(), TestNetns::new("pod"));
-    let link = link(&pod, &["10.0.0.1", "fd10::1"]);
-    let host = &link.host_ifname;
-    let spoils: [(&TestNetns, String, &str); 9] = [
-        (&pod, "link set eth0 down".into(), "eth0 is down"),
-        (&pod, "addr del 10.0.0.1/32 dev eth0".into(), "has the addresses"),
-        (&pod, "addr add 10.0.0.2/32 dev eth0".into(), "has the addresses"),
-        (
-            &pod,
-            "route del default".into(),
-            "no default route via 169.254.1.1",
-        ),
-        (
-            &pod,
-            "-6 route del default".into(),
-            "no default route via fe80::1",
-        ),
-        (
-            &pod,
-            "neigh del 169.254.1.1 dev eth0".into(),
-            "no neighbour 169.254.1.1",
-        ),
-        (
-            &node.0,
-            format!("neigh del fd10::1 dev {host}"),
-            "no neighbour fd10::1",
-        ),
-        (&node.0, format!("link set {host} name other"), "no interface mx"),
-        (&pod, "link set eth0 name other".into(), "no interface eth0"),
-    ];
-    for (place, spoil, complaint) in spoils {
+    let link = PodLink {
+        mtu: Some(1400),
+        ..link(&pod, &["10.0.0.1", "fd10::1"])
+    };
+    for (in_pod, spoil, complaint) in SPOILS {
         let attached = node.attach(&link).unwrap();
+        let place = if in_pod { &pod } else { &node.0 };
+        let spoil = spoil.replace("HOST", &link.host_ifname);
         place.ip(&spoil);
-        let error = node.check(&link).unwrap_err().to_string();
-        assert!(error.contains(complaint), "after {spoil}: {error}");
+        let differences = node.check(&link).unwrap().join("; ");
+        assert!(differences.contains(complaint), "after {spoil}: {differences}");
         if spoil.contains(" name other") {
             // An end that was renamed is somebody's now, or goes with the other.
             node.detach(&link).unwrap();
@@ -215,7 +233,7 @@ fn what_is_half_made_or_spoilt_is_seen_and_made_anew() {
             attached.host_ifindex,
             "after {spoil}"
         );
-        node.check(&link).unwrap();
+        node.assert_whole(&link);
         node.detach(&link).unwrap();
         assert_eq!(
             (node.interfaces(), names(&pod)),
@@ -223,6 +241,101 @@ fn what_is_half_made_or_spoilt_is_seen_and_made_anew() {
             "after {spoil}"
         );
     }
+}
+
+#[test]
+fn a_setting_that_somebody_changed_is_seen_and_set_again() {
+    let (node, pod) = (Node::new(), TestNetns::new("pod"));
+    let link = link(&pod, &["10.0.0.1", "fd10::1"]);
+    let host = &link.host_ifname;
+    for (place, setting, value) in [
+        (&node.0, format!("ipv4/conf/{host}/rp_filter"), "0"),
+        (&node.0, format!("ipv4/conf/{host}/forwarding"), "0"),
+        (&node.0, format!("ipv6/conf/{host}/accept_ra"), "2"),
+        (&pod, "ipv6/conf/eth0/accept_dad".to_owned(), "1"),
+        (&pod, "ipv6/conf/eth0/accept_ra".to_owned(), "1"),
+    ] {
+        node.attach(&link).unwrap();
+        let right = place.run(|| sysctl::get(&setting)).unwrap().unwrap();
+        place.run(|| sysctl::set(&setting, value)).unwrap().unwrap();
+        let difference = format!("{setting} is {value} and not {right}");
+        assert_eq!(node.check(&link).unwrap(), [difference]);
+        node.attach(&link).unwrap();
+        node.assert_whole(&link);
+    }
+}
+
+#[test]
+fn every_difference_is_named_at_once() {
+    let (node, pod) = (Node::new(), TestNetns::new("pod"));
+    let (link, _) = node.plug(&pod, &["10.0.0.1"]);
+    let routes = || node.0.run(|| pod::check_routes(&link)).unwrap().unwrap();
+    assert_eq!(routes(), [""; 0]);
+    pod.ip("neigh del 169.254.1.1 dev eth0");
+    pod.ip("route del default");
+    pod.ip("addr add 10.0.0.2/32 dev eth0");
+    node.0.ip("route del 10.0.0.1/32");
+    assert_eq!(
+        node.check(&link).unwrap(),
+        [
+            "eth0 has the address 10.0.0.2/32, which nobody gave it",
+            "eth0 has no neighbour 169.254.1.1 with the MAC ee:ee:ee:ee:ee:ee",
+            "the pod has no default route via 169.254.1.1",
+        ]
+    );
+    let host = &link.host_ifname;
+    assert_eq!(
+        routes(),
+        [format!("the node has no route to 10.0.0.1 over {host}")]
+    );
+    node.0.ip(&format!("link del {host}"));
+    let gone = [host.as_str(), "eth0"].map(|name| format!("there is no interface {name}"));
+    assert_eq!(node.check(&link).unwrap(), gone);
+}
+
+#[test]
+fn what_others_changed_and_the_runtime_knows_of_is_right() {
+    let (node, pod) = (Node::new(), TestNetns::new("pod"));
+    let (link, _) = node.plug(&pod, &["10.0.0.1"]);
+    pod.ip("addr add 192.0.2.9/24 dev eth0");
+    pod.ip("link set eth0 mtu 1300");
+    pod.ip("route replace default dev eth0");
+    let amendments = Amendments {
+        addresses: vec!["192.0.2.9/24".parse().unwrap()],
+        gateways: vec![pod::GATEWAY_V4.into()],
+        mtu: Some(1300),
+    };
+    let check = |amendments: &Amendments| node.0.run(|| pod::check(&link, amendments)).unwrap().unwrap();
+    assert_eq!(check(&amendments), [""; 0]);
+    let other = Amendments {
+        mtu: Some(1200),
+        ..amendments
+    };
+    assert_eq!(check(&other), ["the MTU of eth0 is 1300 and not 1200"]);
+}
+
+#[test]
+fn a_pod_has_the_mac_that_was_asked_for_and_packets_pass() {
+    let (node, pod) = (Node::new(), TestNetns::new("pod"));
+    node.plug(&pod, &["10.0.0.1"]);
+    node.detach(&link(&pod, &["10.0.0.1"])).unwrap();
+    let asked = PodLink {
+        mac: Some(Mac([2, 0, 0, 0, 0, 7])),
+        ..link(&pod, &["10.0.0.1"])
+    };
+    let attached = node.attach(&asked).unwrap();
+    assert_eq!(attached.pod_mac, Mac([2, 0, 0, 0, 0, 7]));
+    assert!(pod.ip("link show eth0").contains("02:00:00:00:00:07"));
+    node.assert_whole(&asked);
+    assert_eq!(
+        node.check(&link(&pod, &["10.0.0.1"])).unwrap().len(),
+        2,
+        "another MAC is a difference, and so is the neighbour"
+    );
+    node.0.ip("addr add 192.0.2.100/32 dev lo");
+    node.0
+        .ip(&format!("route add 10.0.0.1/32 dev {}", asked.host_ifname));
+    assert!(exchange(&node.0, &pod, ip("10.0.0.1")).is_some());
 }
 
 #[test]
@@ -234,9 +347,9 @@ fn a_pair_that_an_earlier_life_made_and_no_more_is_finished() {
         link.host_ifname,
         pod_name(&pod)
     ));
-    assert!(node.check(&link).is_err());
+    assert!(node.check(&link).unwrap().len() > 3, "nothing of it is set up");
     node.attach(&link).unwrap();
-    node.check(&link).unwrap();
+    node.assert_whole(&link);
 }
 
 fn pod_name(pod: &TestNetns) -> &str {
@@ -251,7 +364,7 @@ fn a_leftover_of_another_pod_does_not_stand_in_the_way() {
     link.netns = new.path().to_owned();
     node.attach(&link).unwrap();
     assert_eq!(names(&old), ["lo"]);
-    node.check(&link).unwrap();
+    node.assert_whole(&link);
 }
 
 #[test]

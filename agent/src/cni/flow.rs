@@ -4,6 +4,7 @@
 //! address free. In that order an address is never given anew while a packet could still reach its last
 //! holder. Whatever fails midway in a first ADD is undone; an attachment that stood before stays.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -14,14 +15,19 @@ use manx_api::ipam::{Allocation, AttachmentId, Release};
 use manx_cni::{Attachment, Call, Code, Error, Success, tombstone};
 use manx_ipam::Settled;
 use manx_linux::PodLink;
+use manx_linux::pod::HOST_MAC;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Job;
+use super::review::Review;
 use crate::ask::{Gone, answer};
 use crate::identity::Identity;
 use crate::ipam::{Assigned, IpamError, recovery};
 use crate::metrics::{CniLabels, Metrics, Operation, Outcome};
 use crate::{convert, endpoint, ipam, route, workload};
+
+/// The smallest MTU that IPv6 runs over, in bytes (RFC 8200 §5).
+const MIN_MTU_V6: u32 = 1280;
 
 /// What jobs are done with.
 #[derive(Clone, Debug)]
@@ -56,7 +62,11 @@ pub(super) async fn run(job: Job, parts: Parts) {
             answer(reply, outcome);
         }
         Job::Check { call, reply } => answer(reply, parts.check(&call).await),
-        Job::Collect { valid, reply } => answer(reply, parts.collect(&valid).await),
+        Job::Collect {
+            network,
+            valid,
+            reply,
+        } => answer(reply, parts.collect(&network, &valid).await),
         Job::Restore { attachment, reply } => answer(reply, parts.restore(&attachment).await),
         Job::Release {
             attachment,
@@ -84,7 +94,10 @@ impl Parts {
             reply,
         };
         let Assigned { allocations, fresh } = ask(&self.ipam, request).await?.map_err(refused)?;
-        let wired = self.wire(call, &owner, &allocations).await;
+        let wired = match foreign(&allocations, call).and_then(|()| granted(&allocations, call)) {
+            Ok(()) => self.wire(call, &owner, &allocations).await,
+            Err(error) => Err(error),
+        };
         if let Err(error) = &wired {
             tracing::warn!(attachment = %call.attachment, %error, "ADD failed");
             if fresh {
@@ -119,12 +132,23 @@ impl Parts {
         let Some(netns) = call.netns.clone() else {
             return Err(Error::new(Code::InvalidEnvironment, "CNI_NETNS is not set"));
         };
+        if call.mac.map(convert::mac) == Some(HOST_MAC) {
+            let message = format!("MAC {HOST_MAC}: the node's end of every link has it; choose another");
+            return Err(Error::new(Code::InvalidConfig, message));
+        }
+        let mtu = call.config.mtu.unwrap_or(self.identity.mtu);
+        if mtu < MIN_MTU_V6 && addresses.iter().any(IpAddr::is_ipv6) {
+            let message =
+                format!("mtu {mtu}: IPv6 needs {MIN_MTU_V6} at least, and the pod has an IPv6 address");
+            return Err(Error::new(Code::InvalidConfig, message));
+        }
         Ok(PodLink {
             netns: netns.into(),
             ifname: owner.ifname.clone(),
             host_ifname: recovery::interface(&owner.container_id, &owner.ifname),
             addresses,
-            mtu: Some(call.config.mtu.unwrap_or(self.identity.mtu)),
+            mtu: Some(mtu),
+            mac: call.mac.map(convert::mac),
         })
     }
 
@@ -180,38 +204,65 @@ impl Parts {
         ask(&self.ipam, request).await?.map(drop).map_err(refused)
     }
 
-    /// Compares an attachment with what ADD made.
+    /// Compares an attachment with what ADD made and answered; every difference is named.
     async fn check(&self, call: &Call) -> Result<(), Error> {
-        let held = self.held(&call.attachment).await?;
+        let attachment = &call.attachment;
+        let held = self.held(attachment).await?;
         let Some(owner) = held.first().map(|held| held.owner.clone()) else {
-            let message = format!("{} holds no address: ADD it again", call.attachment);
+            let message = format!("{attachment} holds no address: ADD it again");
             return Err(Error::new(Code::UnknownContainer, message));
         };
-        let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
-        let link = self.link(call, &owner, addresses.clone())?;
-        let found = ask(&self.endpoints, |reply| endpoint::Request::Check { link, reply }).await?;
-        self.route(&addresses, found.map_err(convert::cni_error)?.host_ifindex)
-            .await
+        let answered = call.config.previous()?.unwrap_or_default();
+        let addresses = held.iter().map(|held| held.address).collect();
+        let mut link = self.link(call, &owner, addresses)?;
+        let Review {
+            mut differences,
+            mac,
+            amendments,
+        } = Review::of(&answered, &link)?;
+        link.mac = mac.or(link.mac);
+        let request = |reply| endpoint::Request::Check {
+            link,
+            amendments,
+            reply,
+        };
+        let found = ask(&self.endpoints, request).await?;
+        differences.extend(found.map_err(convert::cni_error)?);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        let message = format!("{attachment} is not as ADD left it: DEL and ADD it again");
+        Err(Error::new(Code::Internal, message).with_details(differences.join("; ")))
     }
 
-    /// Removes every attachment that is not among the valid ones.
-    async fn collect(&self, valid: &[Attachment]) -> Result<(), Error> {
+    /// Removes every attachment to the network that is not among the valid ones: as many as go, whatever becomes
+    /// of the others.
+    async fn collect(&self, network: &str, valid: &[Attachment]) -> Result<(), Error> {
         let blocks = ask(&self.ipam, ipam::Request::Show).await?;
         let owners = blocks
             .iter()
             .flat_map(|block| &block.allocations)
             .map(|held| &held.owner);
-        let held = owners
-            .filter(|owner| !recovery::is_quarantined(owner))
-            .filter_map(attachment_of);
-        for attachment in held.filter(|attachment| !valid.contains(attachment)) {
-            tracing::info!(%attachment, "collected: the runtime does not know it");
+        let held: BTreeSet<Attachment> = owners
+            .filter(|owner| owner.network.as_deref() == Some(network))
+            .filter_map(attachment_of)
+            .collect();
+        let mut failures = Vec::new();
+        for attachment in held.into_iter().filter(|attachment| !valid.contains(attachment)) {
+            tracing::info!(%attachment, network, "collected: the runtime does not know it");
             let Some(jobs) = self.jobs.upgrade() else {
                 return Err(gone(Gone));
             };
-            ask(&jobs, |reply| Job::Del { attachment, reply }).await??;
+            let of = attachment.to_string();
+            if let Err(error) = ask(&jobs, |reply| Job::Del { attachment, reply }).await? {
+                failures.push(format!("{of}: {error}"));
+            }
         }
-        Ok(())
+        if failures.is_empty() {
+            return Ok(());
+        }
+        let message = format!("{} attachments could not be removed: repeat GC", failures.len());
+        Err(Error::new(Code::TryAgainLater, message).with_details(failures.join("; ")))
     }
 
     /// Frees what an attachment holds, if this allocation is still its own and its interface is gone.
@@ -317,6 +368,33 @@ pub(crate) fn attachment_of(owner: &AttachmentId) -> Option<Attachment> {
         container_id: owner.container_id.clone().try_into().ok()?,
         ifname: owner.ifname.clone().try_into().ok()?,
     })
+}
+
+/// Refuses an attachment that another network has: a container has one interface of a name.
+fn foreign(allocations: &[Allocation], call: &Call) -> Result<(), Error> {
+    let holder = allocations.iter().find_map(|held| held.owner.network.as_deref());
+    match holder.filter(|network| *network != call.config.name) {
+        None => Ok(()),
+        Some(network) => {
+            let message = format!(
+                "{} is attached to network '{network}' already: DEL it there first",
+                call.attachment
+            );
+            Err(Error::new(Code::InvalidEnvironment, message))
+        }
+    }
+}
+
+/// Refuses what is not what the runtime asked for.
+fn granted(allocations: &[Allocation], call: &Call) -> Result<(), Error> {
+    let held = |address: &&IpAddr| allocations.iter().any(|held| held.address == **address);
+    match call.requested.iter().find(|address| !held(address)) {
+        None => Ok(()),
+        Some(address) => {
+            let message = format!("the requested address {address} cannot be had");
+            Err(Error::new(Code::NoAddress, message))
+        }
+    }
 }
 
 fn refused(error: IpamError) -> Error {

@@ -4,11 +4,13 @@
 //! attachment queue up, and the second ADD finds what the first one made.
 
 mod flow;
+mod review;
 
 use std::collections::{HashMap, VecDeque};
 
 use manx_api::ipam::Release;
 use manx_api::rpc::RpcError;
+use manx_api::status::BlockStatus;
 use manx_cni::{Attachment, Call, Code, Error, Success};
 use manx_ipam::Settled;
 use tokio::sync::{mpsc, oneshot};
@@ -44,7 +46,9 @@ pub enum Job {
     },
     /// CNI GC.
     Collect {
-        /// Every attachment that is still alive.
+        /// Of which network.
+        network: String,
+        /// Every attachment to it that is still alive.
         valid: Vec<Attachment>,
         /// What came of it.
         reply: oneshot::Sender<Result<(), Error>>,
@@ -162,14 +166,25 @@ impl Queues {
 /// CNI STATUS: whether an ADD could succeed.
 ///
 /// # Errors
-/// [`Code::NotAvailable`], with what is waited for.
-pub fn available(waiting_for: &[String]) -> Result<(), RpcError> {
+/// [`Code::NotAvailable`], with what is waited for, or the family without a free address.
+pub fn available(waiting_for: &[String], blocks: &[BlockStatus]) -> Result<(), RpcError> {
     if waiting_for.iter().any(|what| what == BLOCKS) {
         let message = format!(
             "node is not ready for pods: waiting for {}",
             waiting_for.join(", ")
         );
         return Err(Error::new(Code::NotAvailable, message).into());
+    }
+    for (family, is_of) in [("IPv4", true), ("IPv6", false)] {
+        let of_family = || blocks.iter().filter(|block| block.cidr.is_ipv4() == is_of);
+        let free = |block: &BlockStatus| {
+            u64::try_from(block.allocations.len()).is_ok_and(|held| held < block.capacity)
+        };
+        if of_family().next().is_some() && !of_family().any(free) {
+            let message =
+                format!("every {family} address of this node's blocks is held: add an IPPool, or end pods");
+            return Err(Error::new(Code::NotAvailable, message).into());
+        }
     }
     Ok(())
 }

@@ -74,6 +74,7 @@ fn quarantine(interface: &str) -> AttachmentId {
         ifname: interface.to_owned(),
         namespace: QUARANTINE.to_owned(),
         pod: interface.to_owned(),
+        network: None,
     }
 }
 
@@ -116,6 +117,7 @@ mod tests {
             ifname: "eth0".to_owned(),
             namespace: "default".to_owned(),
             pod: container.to_owned(),
+            network: None,
         };
         let request = Request {
             owner: &owner,

@@ -50,6 +50,14 @@ impl Interner {
         route
     }
 
+    /// How many routes somebody uses.
+    pub(crate) fn in_use(&self) -> usize {
+        self.routes
+            .iter()
+            .filter(|route| Arc::strong_count(route) > 1)
+            .count()
+    }
+
     /// Forgets what nobody uses. As many routes have to come again before the next sweep, so it costs a
     /// constant per route.
     fn sweep(&mut self) {

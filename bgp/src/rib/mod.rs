@@ -224,6 +224,11 @@ impl Rib {
         }
     }
 
+    /// How many different routes are in use.
+    pub(crate) fn distinct_routes(&self) -> usize {
+        self.interner.in_use()
+    }
+
     /// The one value equal to `route`.
     pub(crate) fn intern(&mut self, route: Route) -> Arc<Route> {
         self.interner.intern(route)

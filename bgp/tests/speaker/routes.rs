@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use manx_bgp::wire::{Attributes, Message, NextHop, RouteRefresh, Update};
-use manx_bgp::{Config, Family, Input, NextHopMode, PeerConfig, Policy};
+use manx_bgp::{Config, ConnId, Family, Input, NextHopMode, PeerConfig, Policy};
 
 use crate::rig::{ASN, Rig, address, announcement, config, external, internal, path, prefix, withdrawal};
 
@@ -304,4 +304,33 @@ fn peers_that_differ_in_one_export_setting_are_told_different_things() {
         .map(|updates| updates[0].attributes.as_path.hops());
     assert_eq!(paths, [1, 1, 0]);
     assert_eq!([silent, bystander].map(|conn| rig.updates(conn).len()), [0, 0]);
+}
+
+/// nasty case 48: peers alike in what they are told share it, so that memory for attributes does not grow with their
+/// number.
+#[test]
+fn what_two_hundred_equal_peers_are_told_is_held_once() {
+    let distinct = |clients: u8| {
+        let mut rig = Rig::new(config());
+        let source = rig.establish(external(2));
+        let client = |id| PeerConfig {
+            route_reflector_client: true,
+            ..internal(id)
+        };
+        let conns: Vec<ConnId> = (3..3 + clients).map(|id| rig.establish(client(id))).collect();
+        for number in 0..20_u8 {
+            let told = prefix(&format!("10.1.{number}.0/24"));
+            rig.update(
+                source,
+                announcement(2, told, path(&[65_002, u32::from(number) + 1])),
+            );
+        }
+        for conn in conns {
+            assert_eq!(rig.told(conn).0.len(), 20);
+        }
+        rig.speaker.distinct_routes()
+    };
+    let few = distinct(2);
+    assert!(few >= 20, "{few}");
+    assert_eq!(distinct(200), few);
 }

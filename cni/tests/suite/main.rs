@@ -5,4 +5,5 @@
 mod agent;
 mod binary;
 mod results;
+mod runtime;
 mod spec;

@@ -16,7 +16,7 @@ const ENVIRONMENT: [(&str, &str); 4] = [
 ];
 
 /// Runs the plugin with the usual environment, changed so; an empty value takes a variable away.
-fn answer(command: &str, changes: &[(&str, &str)], input: &str) -> Answer {
+pub(crate) fn answer(command: &str, changes: &[(&str, &str)], input: &str) -> Answer {
     let variables = [("CNI_COMMAND", command)];
     let all = variables.iter().chain(&ENVIRONMENT);
     let variable = |name: &str| {
@@ -37,7 +37,7 @@ fn refusal(answer: Answer) -> (i64, String) {
     )
 }
 
-fn config(more: Value) -> String {
+pub(crate) fn config(more: Value) -> String {
     let mut config =
         json!({"cniVersion": "1.1.0", "name": "pods", "type": "manx", "socket": "/nowhere/manxd.sock"});
     config
@@ -47,7 +47,7 @@ fn config(more: Value) -> String {
     config.to_string()
 }
 
-fn assert_refused(answer: Answer, code: i64, part: &str) {
+pub(crate) fn assert_refused(answer: Answer, code: i64, part: &str) {
     let (number, message) = refusal(answer);
     assert_eq!(number, code, "{message}");
     assert!(message.contains(part), "'{message}' does not say '{part}'");
@@ -187,7 +187,7 @@ fn the_configuration_is_refused_with_the_field() {
         2,
         "ipam.type 'host-local'",
     );
-    refused(json!({"ipMasq": true}), 2, "ipMasq");
+    refused(json!({"ipMasq": true}), 2, "ipMasq true");
     assert_refused(answer("ADD", &[], "garbage"), 6, "no JSON object");
     assert_refused(answer("ADD", &[], "[]"), 6, "no JSON object");
     assert_refused(answer("ADD", &[], ""), 6, "no JSON object");
@@ -278,7 +278,7 @@ fn check_needs_the_result_of_add_and_gc_needs_the_living() {
 }
 
 /// What the agent is told when the runtime calls so.
-fn told(command: &str, changes: &[(&str, &str)], more: Value) -> (Value, Value) {
+pub(crate) fn told(command: &str, changes: &[(&str, &str)], more: Value) -> (Value, Value) {
     let agent = Agent::answering(Reply::Result(json!({})));
     let answer = answer(command, changes, &agent.config("1.1.0", more));
     assert!(matches!(answer, Answer::Done(_)), "{answer:?}");
@@ -314,6 +314,7 @@ fn the_agent_is_told_the_attachment_the_pod_and_the_configuration() {
         ifname: "eth0".to_owned(),
         namespace: "blue".to_owned(),
         pod: "web-0".to_owned(),
+        network: Some("pods".to_owned()),
     };
     assert_eq!(call.attachment_id(), id);
 }

@@ -8,6 +8,7 @@ mod journal;
 mod ownership;
 mod reconcile;
 mod releases;
+mod surplus;
 
 use ipnetwork::IpNetwork;
 use manx_api::Metadata;
@@ -57,6 +58,7 @@ fn attachment(number: usize) -> AttachmentId {
         ifname: "eth0".to_owned(),
         namespace: "default".to_owned(),
         pod: format!("pod-{number}"),
+        network: Some("pods".to_owned()),
     }
 }
 
