@@ -23,6 +23,7 @@ test=(
     openbgpd:/usr/sbin/bgpctl
     exabgp:/usr/sbin/exabgp
     containernetworking-plugins:/usr/lib/cni/ptp
+    strace:/usr/bin/strace
 )
 
 case "${1:-}" in

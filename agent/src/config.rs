@@ -42,8 +42,42 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// The pods' MTU in bytes. Default: the smallest of the node's own interfaces.
     pub mtu: Option<u32>,
+    /// How rules are written.
+    pub iptables: Iptables,
     /// How much to log. Default `info`.
     pub log_level: LogLevel,
+}
+
+/// How rules are written.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Iptables {
+    /// The back end. Default `auto`.
+    pub backend: IptablesBackend,
+    /// How often the kernel's rules are compared with what they should be, in seconds: 1 to 3600. Default 60.
+    pub refresh_seconds: u16,
+}
+
+impl Default for Iptables {
+    fn default() -> Self {
+        Self {
+            backend: IptablesBackend::default(),
+            refresh_seconds: 60,
+        }
+    }
+}
+
+/// The back end of iptables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IptablesBackend {
+    /// The one that the node uses: the kubelet's, or the one with the others' rules.
+    #[default]
+    Auto,
+    /// The tables of nftables.
+    Nft,
+    /// The kernel's old tables.
+    Legacy,
 }
 
 /// Where the cluster's resources are.
@@ -118,6 +152,7 @@ impl Default for Config {
             router_id: None,
             labels: BTreeMap::new(),
             mtu: None,
+            iptables: Iptables::default(),
             log_level: LogLevel::default(),
         }
     }
@@ -204,6 +239,10 @@ impl Config {
                 "is out of range: 576 to 65535, and 1280 at least with IPv6",
             );
         }
+        let refresh = self.iptables.refresh_seconds;
+        if !(1..=3600).contains(&refresh) {
+            return refuse("iptables.refreshSeconds", &refresh, "is out of range: 1 to 3600");
+        }
         if let Some(id) = self.router_id.filter(Ipv4Addr::is_unspecified) {
             return refuse("routerId", &id, "is no identifier; any other IPv4 address is");
         }
@@ -230,7 +269,8 @@ mod tests {
         let config = parse(
             "nodeName: n1\ndatastore: {sqlite: {path: /x/s.db}}\nsocket: /x/s\nstateDir: /x\nsecretsDir: /y\nhttp: null\n\
              ipv4Address: 192.0.2.1/24\nipv6Address: 2001:db8::1/64\nasNumber: 65001\nrouterId: 192.0.2.9\n\
-             labels: {rack: a}\nmtu: 1400\nlogLevel: debug\n",
+             labels: {rack: a}\nmtu: 1400\n\
+             iptables: {backend: legacy, refreshSeconds: 5}\nlogLevel: debug\n",
         );
         let expected = Config {
             node_name: Some("n1".into()),
@@ -249,6 +289,10 @@ mod tests {
             router_id: Some(Ipv4Addr::new(192, 0, 2, 9)),
             labels: BTreeMap::from([("rack".into(), "a".into())]),
             mtu: Some(1400),
+            iptables: Iptables {
+                backend: IptablesBackend::Legacy,
+                refresh_seconds: 5,
+            },
             log_level: LogLevel::Debug,
         };
         assert_eq!(config, Ok(expected));
@@ -264,7 +308,11 @@ mod tests {
 
     #[test]
     fn values_that_no_node_can_use_are_refused_by_name() {
-        for (text, part) in [("mtu: 10", "mtu: 10"), ("routerId: 0.0.0.0", "routerId")] {
+        for (text, part) in [
+            ("mtu: 10", "mtu: 10"),
+            ("routerId: 0.0.0.0", "routerId"),
+            ("iptables: {refreshSeconds: 0}", "iptables.refreshSeconds: 0"),
+        ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(part), "{error} lacks {part}");
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use manx_api::bgp::{BfdSpec, NextHopMode};
-use manx_api::ipam::AttachmentId;
+use manx_api::ipam::{AttachmentId, IpPool};
 use manx_api::status::KernelRoute;
 use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
 use manx_api::{Key, Kind, Metadata};
@@ -16,10 +16,11 @@ use manx_bgp::{BfdConfig, Choice, Family, Features, Gateway, PeerConfig, PeerKey
 use manx_cni::{Code, Dns, Interface, IpConfig, MacAddress, Success};
 use manx_linux::link::Mac;
 use manx_linux::pod::{GATEWAY_V4, GATEWAY_V6};
-use manx_linux::{Attached, PodLink};
+use manx_linux::{Attached, Backend, PodLink};
 use manx_routes::{Hop, METRIC, Route, Source, State, Target, Update};
 
 use self::filter::Policies;
+use crate::config::IptablesBackend;
 use crate::identity::Identity;
 use crate::names;
 use crate::peering::Session;
@@ -106,6 +107,15 @@ pub fn learned(prefix: Prefix, choice: &Choice) -> Update {
         source,
         metric: choice.priority,
     })
+}
+
+/// What the policy engine wants to know of a pool.
+#[must_use]
+pub fn policy_pool(pool: &IpPool) -> manx_policy::Pool {
+    manx_policy::Pool {
+        cidr: pool.spec.cidr,
+        nat_outgoing: pool.spec.nat_outgoing,
+    }
 }
 
 /// The covering route of a block of ours.
@@ -214,6 +224,16 @@ fn everywhere(address: &IpAddr) -> IpNetwork {
     .unwrap_or_else(|_| (*address).into())
 }
 
+/// The back end of iptables that a setting stands for; none for the one that the node uses.
+#[must_use]
+pub const fn backend(setting: IptablesBackend) -> Option<Backend> {
+    match setting {
+        IptablesBackend::Auto => None,
+        IptablesBackend::Nft => Some(Backend::Nft),
+        IptablesBackend::Legacy => Some(Backend::Legacy),
+    }
+}
+
 /// A MAC that a runtime names, as the kernel has it.
 #[must_use]
 pub const fn mac(mac: MacAddress) -> Mac {
@@ -237,7 +257,13 @@ pub fn cni_error(error: manx_linux::Error) -> manx_cni::Error {
             Code::TryAgainLater,
             "the kernel's tables were changing: try again",
         ),
-        Error::Refused { .. } | Error::Os { .. } | Error::Malformed(_) | Error::Broken(_) => (
+        Error::Refused { .. }
+        | Error::Os { .. }
+        | Error::Malformed(_)
+        | Error::NoProgram(_)
+        | Error::Program { .. }
+        | Error::Late { .. }
+        | Error::Broken(_) => (
             Code::Internal,
             "the pod's link cannot be made or looked at: manxd's log says more",
         ),

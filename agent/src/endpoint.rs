@@ -1,5 +1,4 @@
-//! The endpoint task: owner of the node's ends of pods' links. Policy will be programmed here, too, so that
-//! an ADD is answered after it.
+//! The endpoint task: owner of the node's ends of pods' links.
 //!
 //! It keeps nothing between requests: the kernel knows what there is. So it survives its own panics. The
 //! kernel takes some 40 ms to let go of a link, most of which it only waits; so several requests run side by

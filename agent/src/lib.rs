@@ -21,6 +21,7 @@ pub mod metrics;
 mod names;
 pub mod node;
 pub mod peering;
+pub mod policy;
 pub mod ready;
 pub mod reclaim;
 pub mod releases;

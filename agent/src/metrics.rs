@@ -42,6 +42,12 @@ pub struct Metrics {
     pub route_errors: Counter,
     /// Times that the kernel's whole table was read again.
     pub route_resyncs: Counter,
+    /// Seconds that it took to make rules and sets as wanted, or to see that they are.
+    pub rules_commit: Histogram,
+    /// Times that rules or sets could not be made as wanted.
+    pub rule_errors: Counter,
+    /// Changes that took back what others did to our rules and sets.
+    pub rule_repairs: Counter,
     /// Events that the store sent.
     pub store_events: Counter,
     /// Times that all resources were listed.
@@ -119,6 +125,9 @@ impl Metrics {
             routes_installed: Gauge::default(),
             route_errors: Counter::default(),
             route_resyncs: Counter::default(),
+            rules_commit: durations(),
+            rule_errors: Counter::default(),
+            rule_repairs: Counter::default(),
             store_events: Counter::default(),
             store_lists: Counter::default(),
             workload_retries: Counter::default(),
@@ -161,6 +170,24 @@ impl Metrics {
         registry.register("bgp_sessions_up", "Sessions that came up", m.sessions_up);
         registry.register("bgp_sessions_down", "Sessions that went down", m.sessions_down);
         registry.register("bgp_update_faults", "UPDATEs with errors", m.update_faults);
+        self.register_kernel(&mut registry);
+        registry.register("store_events", "Events that the store sent", m.store_events);
+        registry.register(
+            "store_lists",
+            "Times that all resources were listed",
+            m.store_lists,
+        );
+        registry.register(
+            "workload_retries",
+            "WorkloadEndpoint writes to be tried again",
+            m.workload_retries,
+        );
+        registry
+    }
+
+    /// What the kernel holds of ours: routes, rules and sets.
+    fn register_kernel(&self, registry: &mut Registry) {
+        let m = self.clone();
         registry.register("routes_wanted", "Routes wanted in the kernel", m.routes_wanted);
         registry.register(
             "routes_installed",
@@ -177,18 +204,21 @@ impl Metrics {
             "Times the kernel's table was read again",
             m.route_resyncs,
         );
-        registry.register("store_events", "Events that the store sent", m.store_events);
         registry.register(
-            "store_lists",
-            "Times that all resources were listed",
-            m.store_lists,
+            "rules_commit_seconds",
+            "Time of making rules and sets as wanted",
+            m.rules_commit,
         );
         registry.register(
-            "workload_retries",
-            "WorkloadEndpoint writes to be tried again",
-            m.workload_retries,
+            "rule_errors",
+            "Times that rules could not be made as wanted",
+            m.rule_errors,
         );
-        registry
+        registry.register(
+            "rule_repairs",
+            "Changes that took back what others did to our rules",
+            m.rule_repairs,
+        );
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  store watch ──view──┬─► node task (1x)      writes our own Node resource
-//!     (1x)             ├─► reclaim task (1x)   frees deleted nodes' blocks
+//!     (1x)             ├─► policy task (1x) ──what is in force──► cni task     linux: rules and sets; one owner
+//!                      ├─► reclaim task (1x)   frees deleted nodes' blocks
 //!                      ├─► releases task (1x)  hands operators' releases to the cni task
 //!                      ├─► ipam task (1x) ◄──assign, release── cni task (1x) ──attach, detach──► endpoint task (1x)
 //!                      │      │                                  ▲   │  │ one job per attachment   linux: pods' links
@@ -17,14 +18,14 @@
 //!                          speaker, on its own runtime thread: one reader and one writer per peer (Nx)
 //! ```
 //!
-//! Every arrow is a bounded channel or a last-writer-wins value (view, owned blocks); answers are `oneshot`s.
-//! Arrows only point down or right, so no two tasks ever wait for each other. Two tasks enter the kernel, so
-//! that a full table being programmed does not hold up a pod's link. Policy will stand between the store
-//! watch and the endpoint task.
+//! Every arrow is a bounded channel or a last-writer-wins value (view, owned blocks, what is in force); answers
+//! are `oneshot`s. Arrows only point down or right, so no two tasks ever wait for each other. Three tasks enter
+//! the kernel, so that neither a full table being programmed nor somebody else's lock on iptables holds up a
+//! pod's link.
 //!
 //! | task | after a panic |
 //! |---|---|
-//! | store watch, node, reclaim, releases, workload, endpoint, cni, connections | runs again: its state is in the store, the kernel or its inbox |
+//! | store watch, node, reclaim, releases, workload, endpoint, policy, cni, connections | runs again: its state is in the store, the kernel or its inbox |
 //! | ipam, bgp, route, tombstones, HTTP | the agent ends non-zero and is started again: start-up adopts what is there |
 //!
 //! Neither touches the kernel, so packets flow on.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -45,6 +47,29 @@ pub enum Error {
         /// The name.
         ifname: String,
     },
+    /// A program that the kernel's rules are written with is not installed.
+    #[error("there is no program {0}: install the packages iptables and ipset")]
+    NoProgram(&'static str),
+    /// A program refused what it was to do.
+    #[error("{program} failed ({status}): {said}{}", offending(.line.as_deref()))]
+    Program {
+        /// Which.
+        program: &'static str,
+        /// How it ended.
+        status: ExitStatus,
+        /// What it complained of, in one line.
+        said: String,
+        /// The line of its input that it named.
+        line: Option<String>,
+    },
+    /// A program took too long, and was ended.
+    #[error("{program} was ended: it took longer than {limit:?}")]
+    Late {
+        /// Which.
+        program: &'static str,
+        /// How long it may take.
+        limit: Duration,
+    },
     /// A link is not as it was made.
     #[error("the link is not as it should be: {0}")]
     Broken(String),
@@ -65,6 +90,9 @@ impl Error {
             | Self::Interrupted
             | Self::Malformed(_)
             | Self::Taken { .. }
+            | Self::NoProgram(_)
+            | Self::Program { .. }
+            | Self::Late { .. }
             | Self::Broken(_) => None,
         }
     }
@@ -79,6 +107,11 @@ impl Error {
     pub(crate) fn file(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         Self::os(format!("{verb} {}", path.display()))
     }
+}
+
+/// The line of a program's input that it named, behind what it said of it.
+fn offending(line: Option<&str>) -> String {
+    line.map(|line| format!(": '{line}'")).unwrap_or_default()
 }
 
 /// The kernel's "no" to one netlink message.

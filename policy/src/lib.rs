@@ -1,1 +1,35 @@
 //! The calculation graph of policy: resources in, rule and set deltas out, rendered as text.
+//!
+//! A resource's life: the [`Engine`] takes it in ([`Update`]), says which [`Change`]s the node's rules and sets
+//! need, and [`Transaction`] writes those as text for `ipset restore` and `iptables-restore --noflush`. What the
+//! kernel has is read back from `ipset save` and `iptables-save` ([`Held`]), and [`plan`] says what is between
+//! that and what is wanted. So the changes of an update and the repair of a drift are the same words.
+//!
+//! Today the engine knows one thing: NAT outgoing ([`nat`]), which hides pods of some pools behind their node's
+//! address when they talk to the world outside all pools.
+//!
+//! Invariants:
+//! - What is wanted depends on the last state of each resource, never on the order of the updates, and the
+//!   changes folded are what is wanted.
+//! - Nothing is touched that is not ours: chains named `manx-…`, sets named `mx4-…` and `mx6-…`, and rules
+//!   elsewhere that lead into such a chain or carry our mark.
+//! - What nobody uses is not there: no pool with NAT outgoing in a family, no chain, rule or set of it.
+//! - At every step of a transaction, packets meet either the old rules or the new ones: what sets gain comes
+//!   first, then the rules of a table at once, then what sets lose.
+//!
+//! Nothing here knows a kernel or runs a program; `manx_linux::rules` does.
+
+mod engine;
+mod held;
+pub mod nat;
+mod plan;
+mod ruleset;
+#[cfg(test)]
+mod tests;
+mod transaction;
+
+pub use engine::{Engine, Pool, Update};
+pub use held::{Held, Jump, Unreadable};
+pub use plan::{Change, Delta, plan};
+pub use ruleset::{ChainId, Family, Full, Hook, Match, Rule, Sense, Set, Table, Target};
+pub use transaction::Transaction;

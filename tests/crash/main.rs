@@ -20,6 +20,7 @@ mod kernel;
 mod laws;
 mod memory;
 mod node;
+mod outage;
 mod runtime;
 mod storm;
 mod world;

@@ -34,6 +34,8 @@ struct State {
     forgotten: usize,
     watches: Vec<Watch>,
     away: bool,
+    /// Calls are never answered.
+    hanging: bool,
 }
 
 /// Somebody who is told of later events.
@@ -121,6 +123,17 @@ impl Memory {
         if away {
             state.watches.clear();
         }
+    }
+
+    /// From now on, calls are never answered.
+    pub(crate) fn set_hanging(&self) {
+        let mut state = self.lock();
+        state.hanging = true;
+        state.watches.clear();
+    }
+
+    fn is_hanging(&self) -> bool {
+        self.lock().hanging
     }
 
     pub(crate) fn is_away(&self) -> bool {
@@ -276,6 +289,9 @@ impl Remote {
     ) -> Result<T, Error> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let what = format!("{} {what} {about}", self.task);
+        if self.memory.is_hanging() {
+            return std::future::pending().await;
+        }
         if self.memory.is_away() {
             let hang = self.life.draw(&what).random_range(0..HANG);
             tokio::time::sleep(Duration::from_millis(hang)).await;

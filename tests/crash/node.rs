@@ -15,7 +15,7 @@ use manx_agent::metrics::Metrics;
 use manx_agent::ready::Readiness;
 use manx_agent::tombstones::Tombstones;
 use manx_agent::view::View;
-use manx_agent::{cni, ipam, restore, startup, watch, workload};
+use manx_agent::{cni, ipam, policy, restore, startup, watch, workload};
 use manx_api::status::BlockStatus;
 use manx_cni::Attachment;
 use manx_ipam::journal;
@@ -267,9 +267,13 @@ impl Start {
             owned: owned.clone(),
         };
         let view = self.spawn_watch(&mut tasks, &readiness);
-        tasks.spawn(ipam::run(
-            self.ipam(recovered, view, owned_out, requests, &readiness),
-        ));
+        tasks.spawn(ipam::run(self.ipam(
+            recovered,
+            view.clone(),
+            owned_out,
+            requests,
+            &readiness,
+        )));
         let (life, kernel) = (self.life.clone(), self.kernel.clone());
         tasks.spawn(kernel::serve_routes(life.clone(), kernel.clone(), routes, owned));
         tasks.spawn(kernel::serve_endpoints(life, kernel, endpoints));
@@ -288,6 +292,11 @@ impl Start {
             routes: routes_out.clone(),
             workloads: workloads_out.clone(),
             jobs: jobs_out.downgrade(),
+            // No pool wants NAT: nothing is waited for.
+            gate: policy::Gate {
+                view,
+                in_force: channel::channel(policy::InForce::default()).1,
+            },
             metrics: self.metrics,
         };
         let mut inbox = cni::Inbox { jobs, parts };

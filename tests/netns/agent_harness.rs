@@ -98,6 +98,23 @@ impl Cluster {
         });
     }
 
+    /// Switches a pool's NAT outgoing.
+    pub(crate) fn set_nat(&self, pool: &str, nat_outgoing: bool) {
+        let key = Key {
+            kind: Kind::IpPool,
+            namespace: None,
+            name: pool.to_owned(),
+        };
+        self.runtime.block_on(async {
+            let store = SqliteStore::open(&self.database()).await.unwrap();
+            let Resource::IpPool(mut pool) = store.get(&key).await.unwrap() else {
+                panic!("{pool} is no pool");
+            };
+            pool.spec.nat_outgoing = nat_outgoing;
+            store.update(Resource::IpPool(pool)).await.unwrap();
+        });
+    }
+
     /// The resources of a kind.
     pub(crate) fn list<T: TryFrom<Resource>>(&self, kind: Kind) -> Vec<T> {
         let listing = self.runtime.block_on(async {
@@ -163,6 +180,19 @@ impl Node {
         let mut command = units::command(&self.netns, "manxd");
         command.arg("--config").arg(self.directory.join("manxd.yaml"));
         command
+    }
+
+    /// Changes a setting of the agent, which takes effect with its next start.
+    pub(crate) fn configure(&self, setting: &str, value: Value) {
+        let path = self.directory.join("manxd.yaml");
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config[setting] = value;
+        std::fs::write(path, config.to_string()).unwrap();
+    }
+
+    /// The agent's process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.agent.as_ref().unwrap().id()
     }
 
     /// Puts a key of a Secret where the agent finds it.

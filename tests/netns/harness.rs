@@ -122,6 +122,27 @@ pub(crate) fn exchange_as(
     to: &Netns,
     address: IpAddr,
 ) -> Option<IpAddr> {
+    let question = ask(from, source, to, address)?;
+    question.receiver.send_to(b"answer", question.seen).ok()?;
+    let mut buffer = [0; 16];
+    let (length, _) = question.sender.recv_from(&mut buffer).ok()?;
+    (&buffer[..length] == b"answer").then(|| question.seen.ip())
+}
+
+/// Sends a question, and no answer back; returns the address that it seemed to come from.
+pub(crate) fn seen_as(from: &Netns, to: &Netns, address: IpAddr) -> Option<IpAddr> {
+    ask(from, None, to, address).map(|question| question.seen.ip())
+}
+
+/// A question that has arrived.
+struct Question {
+    sender: UdpSocket,
+    receiver: UdpSocket,
+    /// Where it seemed to come from.
+    seen: SocketAddr,
+}
+
+fn ask(from: &Netns, source: Option<IpAddr>, to: &Netns, address: IpAddr) -> Option<Question> {
     let bind = |address: IpAddr| {
         let socket = UdpSocket::bind(SocketAddr::new(address, 0)).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -137,11 +158,12 @@ pub(crate) fn exchange_as(
     let receiver = to.run(|| bind(address)).unwrap();
     let sender = from.run(|| bind(source.unwrap_or_else(anywhere))).unwrap();
     sender.send_to(b"question", receiver.local_addr().unwrap()).ok()?;
-    let mut buffer = [0; 16];
-    let (_, seen) = receiver.recv_from(&mut buffer).ok()?;
-    receiver.send_to(b"answer", seen).ok()?;
-    let (length, _) = sender.recv_from(&mut buffer).ok()?;
-    (&buffer[..length] == b"answer").then(|| seen.ip())
+    let (_, seen) = receiver.recv_from(&mut [0; 16]).ok()?;
+    Some(Question {
+        sender,
+        receiver,
+        seen,
+    })
 }
 
 /// Waits until the condition holds, for as long as `limit`; returns whether it came to hold.

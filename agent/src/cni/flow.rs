@@ -1,6 +1,6 @@
 //! ADD and DEL, step by step.
 //!
-//! ADD: address journalled → veth pair → routes in the kernel → answer. DEL: routes away → veth pair away →
+//! ADD: address journalled → veth pair → routes in the kernel → its pool's rules in force → answer. DEL: routes away → veth pair away →
 //! address free. In that order an address is never given anew while a packet could still reach its last
 //! holder. Whatever fails midway in a first ADD is undone; an attachment that stood before stays.
 
@@ -24,7 +24,7 @@ use crate::ask::{Gone, answer};
 use crate::identity::Identity;
 use crate::ipam::{Assigned, IpamError, recovery};
 use crate::metrics::{CniLabels, Metrics, Operation, Outcome};
-use crate::{convert, endpoint, ipam, route, workload};
+use crate::{convert, endpoint, ipam, policy, route, workload};
 
 /// The smallest MTU that IPv6 runs over, in bytes (RFC 8200 §5).
 const MIN_MTU_V6: u32 = 1280;
@@ -42,6 +42,8 @@ pub struct Parts {
     pub endpoints: mpsc::Sender<endpoint::Request>,
     /// Routes.
     pub routes: mpsc::Sender<route::Command>,
+    /// Rules.
+    pub gate: policy::Gate,
     /// WorkloadEndpoints.
     pub workloads: mpsc::Sender<workload::Change>,
     /// Further jobs, in the order of their attachments.
@@ -122,6 +124,8 @@ impl Parts {
         };
         let attached = ask(&self.endpoints, attach).await?.map_err(convert::cni_error)?;
         self.route(&addresses, attached.host_ifindex).await?;
+        let in_force = self.gate.pass(&addresses).await;
+        in_force.map_err(|error| Error::new(Code::TryAgainLater, error.to_string()))?;
         tracing::info!(pod = %format_args!("{}/{}", owner.namespace, owner.pod), ?addresses, "pod attached");
         self.describe(owner, &link.host_ifname, addresses).await;
         Ok(convert::cni_success(&link, &attached, call.config.dns.clone()))

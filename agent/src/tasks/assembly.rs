@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use manx_bgpd::control::{self, Claim};
 use manx_cni::Attachment;
 use manx_ipam::{Allocator, Live};
+use manx_linux::Netns;
 use manx_linux::sync::Syncer;
 use manx_store::Store;
 use prometheus_client::registry::Registry;
@@ -16,7 +17,7 @@ use tokio::sync::{mpsc, watch as channel};
 use tokio_util::task::TaskTracker;
 
 use super::{RunError, SERVER, Start, Tasks};
-use crate::config::Config;
+use crate::config::{Config, Iptables};
 use crate::disk::FileSystem;
 use crate::identity::Identity;
 use crate::ipam::Owned;
@@ -28,8 +29,8 @@ use crate::status::Sources;
 use crate::tombstones::Tombstones;
 use crate::view::View;
 use crate::{
-    bgp, cni, endpoint, http, ipam, node, reclaim, releases, restore, route, startup, supervise, watch,
-    workload,
+    bgp, cni, convert, endpoint, http, ipam, node, policy, reclaim, releases, restore, route, startup,
+    supervise, watch, workload,
 };
 
 /// Messages that wait in a channel, at most.
@@ -77,6 +78,7 @@ pub(super) struct Prepared {
     journalled: Journalled,
     graves: (Tombstones, Vec<Attachment>),
     syncer: Syncer,
+    netns: Netns,
     listener: UnixListener,
     http: Option<TcpListener>,
 }
@@ -102,6 +104,7 @@ pub(super) async fn prepare<S>(start: &Start<S>) -> Result<Prepared, RunError> {
         },
         graves,
         syncer: Syncer::start()?,
+        netns: Netns::current()?,
         listener: start.claim.listen()?,
         http,
     })
@@ -134,7 +137,8 @@ pub(super) async fn spawn<S: Store>(
     let secrets = start.config.secrets_dir;
     spawn_bgp(tasks, &common, &senders, receivers.bgp, speaker, secrets);
     spawn_route(tasks, &common, prepared.syncer, receivers.routes);
-    spawn_pod_tasks(tasks, &common, &senders, start.config.state_dir, pods);
+    let gate = spawn_policy(tasks, &common, prepared.netns, &start.config.iptables);
+    spawn_pod_tasks(tasks, &common, &senders, (start.config.state_dir, gate), pods);
     spawn_caretakers(tasks, &common, &senders);
     spawn_restore(tasks, &common, &senders, prepared.graves).await;
     if let Some(listener) = prepared.http {
@@ -287,12 +291,34 @@ fn spawn_route<S>(
     });
 }
 
+/// The policy task; returns where ADDs wait for it.
+fn spawn_policy<S>(tasks: &mut Tasks, common: &Common<S>, netns: Netns, settings: &Iptables) -> policy::Gate {
+    let (in_force_out, in_force) = channel::channel(policy::InForce::default());
+    let inbox = policy::Inbox {
+        view: common.view.clone(),
+        netns,
+        backend: convert::backend(settings.backend),
+        refresh: Duration::from_secs(settings.refresh_seconds.into()),
+        in_force: in_force_out,
+        metrics: common.metrics.clone(),
+        programmed: Some(common.readiness.wait_for("rules")),
+    };
+    tasks.spawn(
+        "policy",
+        forever(supervise::restarted("policy", inbox, policy::run)),
+    );
+    policy::Gate {
+        view: common.view.clone(),
+        in_force,
+    }
+}
+
 /// The cni and endpoint tasks: what pods are attached by.
 fn spawn_pod_tasks<S>(
     tasks: &mut Tasks,
     common: &Common<S>,
     senders: &Senders,
-    state_dir: PathBuf,
+    (state_dir, gate): (PathBuf, policy::Gate),
     (jobs, endpoints): (mpsc::Receiver<cni::Job>, mpsc::Receiver<endpoint::Request>),
 ) {
     let parts = cni::Parts {
@@ -301,6 +327,7 @@ fn spawn_pod_tasks<S>(
         ipam: senders.doors.ipam.clone(),
         endpoints: senders.endpoints.clone(),
         routes: senders.doors.routes.clone(),
+        gate,
         workloads: senders.workloads.clone(),
         jobs: senders.doors.cni.downgrade(),
         metrics: common.metrics.clone(),

@@ -1,0 +1,203 @@
+//! The kernel's rules and sets, kept as wanted: the whole of a policy task but its loop.
+//!
+//! ```ignore
+//! let mut rules = Rules::start_in(&Netns::current()?, None);
+//! loop {
+//!     tokio::select! {
+//!         updates = news.recv() => rules.apply(updates?).await,
+//!         () = tokio::time::sleep(INTERVAL) => rules.check().await,
+//!     }?;
+//! }
+//! ```
+//!
+//! What is to be written is said by `manx_policy`; here it meets the programs that carry it out. A news that needs
+//! no rule changed runs no program of iptables. Nothing is taken away when the owner ends: rules outlive it, and
+//! the next life takes over what it finds.
+
+use manx_policy::{Change, Delta, Engine, Family, Full, Held, Transaction, Update, plan};
+
+use crate::error::{Error, Result};
+use crate::iptables::{self, Backend, Tables};
+use crate::netns::Netns;
+use crate::program;
+
+/// Keeps the rules and sets of a namespace as wanted. One owner per namespace.
+#[derive(Debug)]
+pub struct Rules {
+    netns: Netns,
+    /// The back end that the user chose; none for the one that the node uses.
+    setting: Option<Backend>,
+    /// The back end that our rules are in, once it is known.
+    backend: Option<Backend>,
+    engine: Engine,
+    /// What the kernel holds is what was last wanted, as far as we know.
+    known: bool,
+}
+
+/// What was read back.
+struct Found {
+    sets: Held,
+    tables: Vec<Tables>,
+}
+
+impl Rules {
+    /// Wants nothing, and does not touch what an earlier life left before [`Self::apply`] or [`Self::check`]. The
+    /// back end is the one of the setting, or else the one that the node uses.
+    #[must_use]
+    pub fn start_in(netns: &Netns, setting: Option<Backend>) -> Self {
+        Self {
+            netns: netns.clone(),
+            setting,
+            backend: None,
+            engine: Engine::new(),
+            known: false,
+        }
+    }
+
+    /// Takes in news, and makes the kernel follow them; returns how many changes that took. After an error the
+    /// next call makes up for it.
+    ///
+    /// # Errors
+    /// [`Error::Program`] with the line that was refused, [`Error::NoProgram`], [`Error::Late`].
+    pub async fn apply(&mut self, updates: impl IntoIterator<Item = Update>) -> Result<usize> {
+        let delta = self.engine.apply(updates);
+        match self.backend {
+            Some(backend) if self.known => {
+                self.known = false;
+                self.carry_out(&delta, backend).await?;
+                self.known = true;
+                Ok(delta.len())
+            }
+            _ => self.check().await,
+        }
+    }
+
+    /// Reads back what the kernel holds, in both back ends, and mends what is not as wanted; returns how many
+    /// changes that took. Where nothing is wanted and nothing was left, nothing is read.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub async fn check(&mut self) -> Result<usize> {
+        let wanted = self.engine.snapshot();
+        if self.known && wanted == Full::default() {
+            return Ok(0);
+        }
+        self.known = false;
+        let found = self.read().await?;
+        let mut changes = 0;
+        if let Some(backend) = self.choose(&found.tables).await? {
+            changes += self.mend(&wanted, found, backend).await?;
+            self.backend = Some(backend);
+        } else if wanted != Full::default() {
+            return Err(Error::NoProgram(Backend::Nft.restore(Family::V4)));
+        }
+        self.known = true;
+        Ok(changes)
+    }
+
+    /// Everything that is wanted, and why.
+    #[must_use]
+    pub const fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The back end that our rules are in, once it is known.
+    #[must_use]
+    pub const fn backend(&self) -> Option<Backend> {
+        self.backend
+    }
+
+    async fn read(&self) -> Result<Found> {
+        let mut sets = Held::default();
+        match program::run(&self.netns, "ipset", ["save"], "").await {
+            Ok(text) => sets.read_sets(&text).map_err(malformed)?,
+            Err(Error::NoProgram(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let mut tables = Vec::new();
+        for backend in Backend::ALL {
+            tables.extend(Tables::read(&self.netns, backend).await?);
+        }
+        Ok(Found { sets, tables })
+    }
+
+    /// The back end for our rules; none where no program of iptables is installed.
+    async fn choose(&self, found: &[Tables]) -> Result<Option<Backend>> {
+        if self.setting.is_some() || found.is_empty() {
+            return Ok(self.setting);
+        }
+        match iptables::choose(found, self.backend) {
+            None => iptables::of_command(&self.netns).await.map(Some),
+            chosen => Ok(chosen),
+        }
+    }
+
+    /// Makes what was found what is wanted: our rules in `backend`, and none of ours elsewhere.
+    async fn mend(&self, wanted: &Full, found: Found, backend: Backend) -> Result<usize> {
+        let Found { sets, tables } = found;
+        let mut held = sets;
+        let mut strays = Vec::new();
+        for tables in tables {
+            let mut elsewhere = Held::default();
+            let into = if tables.backend == backend {
+                &mut held
+            } else {
+                &mut elsewhere
+            };
+            for (family, text) in &tables.text {
+                into.read_rules(*family, text).map_err(malformed)?;
+            }
+            if !elsewhere.is_empty() {
+                strays.push((tables.backend, plan(&Full::default(), &elsewhere)));
+            }
+        }
+        let delta = plan(wanted, &held);
+        let mut changes = delta.len();
+        let (gains, losses) = split(delta);
+        self.carry_out(&gains, backend).await?;
+        for (backend, stray) in strays {
+            tracing::info!(?backend, "our rules in the other back end go");
+            changes += stray.len();
+            self.carry_out(&stray, backend).await?;
+        }
+        // Sets belong to no back end: they go when no rule of either needs them.
+        self.carry_out(&losses, backend).await?;
+        Ok(changes)
+    }
+
+    /// Has the programs make the changes. A family whose rules are refused does not keep the other's from being
+    /// written, but nothing that rules may still need is taken away then.
+    async fn carry_out(&self, changes: &[Change], backend: Backend) -> Result<()> {
+        let text = Transaction::of(changes);
+        self.restore_sets(&text.before).await?;
+        let mut refused = None;
+        for (family, rules) in &text.rules {
+            if let Err(error) = iptables::restore(&self.netns, backend, *family, rules).await {
+                tracing::warn!(%family, ?backend, %error, "rules are refused");
+                refused.get_or_insert(error);
+            }
+        }
+        refused.map_or(Ok(()), Err)?;
+        self.restore_sets(&text.after).await
+    }
+
+    async fn restore_sets(&self, text: &str) -> Result<()> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        program::run(&self.netns, "ipset", ["-exist", "restore"], text)
+            .await
+            .map(drop)
+    }
+}
+
+/// What sets lose, apart.
+fn split(delta: Delta) -> (Delta, Delta) {
+    delta
+        .into_iter()
+        .partition(|change| !matches!(change, Change::RemoveMember { .. } | Change::DestroySet { .. }))
+}
+
+fn malformed(line: manx_policy::Unreadable) -> Error {
+    Error::Malformed(line.to_string())
+}

@@ -1,0 +1,140 @@
+//! NAT outgoing: what pods of some pools send to the world outside all pools carries their node's address.
+//!
+//! One chain per family, one rule: the source is in a pool with NAT outgoing, the destination in no pool at all,
+//! so the packet is masqueraded. Pools are told by the most specific one that contains an address, so that a
+//! part of a pool may be a pool of its own with another wish.
+//!
+//! What is left alone, and why:
+//! - *Pods to pods*, and to whatever else a pool contains: a disabled pool with the nodes' own network in it keeps
+//!   nodes seeing pods' true addresses.
+//! - *Multicast*: a group's members are to see who speaks, and nobody answers to a group's packet by conntrack.
+//! - *Answers and later packets*: the nat table sees only the first packet of a connection, so that established
+//!   ones need no rule, and keep what they began with whatever changes here.
+//! - *Link-local destinations* need no rule: what is on the pod's own link is not routed. But 169.254.169.254 is,
+//!   where a cloud answers metadata there, and only a masqueraded packet gets an answer.
+//! - *To the pod's own node*: such packets do not pass POSTROUTING.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+
+use crate::engine::Pool;
+use crate::ruleset::{ChainId, Family, Full, Hook, Match, Rule, Sense, Set, Table, Target};
+
+/// The chain.
+pub const CHAIN: &str = "manx-nat-out";
+
+/// The set of all pools: where NAT is not for. Sets gain members in the order of their names, and lose them in
+/// the opposite one: this one comes before [`NAT_POOLS`], so that no pool is ever masqueraded towards itself.
+pub const ALL_POOLS: &str = "all-pools";
+
+/// The set of the pools with NAT outgoing.
+pub const NAT_POOLS: &str = "nat-pools";
+
+/// The rules and sets of NAT outgoing; none in a family where no pool has it.
+#[must_use]
+pub fn rules<'a>(pools: impl IntoIterator<Item = &'a Pool>) -> Full {
+    let mut wishes: BTreeMap<Family, BTreeMap<IpNetwork, bool>> = BTreeMap::new();
+    for pool in pools {
+        let nets = wishes.entry(Family::of(pool.cidr)).or_default();
+        // Pools do not overlap; should two be the same for a moment, a pod that is reached beats one that is not.
+        *nets.entry(canonical(pool.cidr)).or_default() |= pool.nat_outgoing;
+    }
+    let mut full = Full::default();
+    for (family, nets) in wishes {
+        if nets.values().any(|nat| *nat) {
+            add(&mut full, family, &nets);
+        }
+    }
+    full
+}
+
+fn add(full: &mut Full, family: Family, nets: &BTreeMap<IpNetwork, bool>) {
+    let all = nets.keys().map(|net| (*net, Sense::Match));
+    let inside_nat = |net: &IpNetwork| nets.iter().any(|(other, nat)| *nat && contains(*other, *net));
+    let hidden = nets.iter().filter_map(|(net, nat)| match nat {
+        true => Some((*net, Sense::Match)),
+        false => inside_nat(net).then_some((*net, Sense::Except)),
+    });
+    let (all_pools, nat_pools) = (family.set_name(ALL_POOLS), family.set_name(NAT_POOLS));
+    full.sets.insert(all_pools.clone(), set(family, all));
+    full.sets.insert(nat_pools.clone(), set(family, hidden));
+    let chain = ChainId {
+        family,
+        table: Table::Nat,
+        name: CHAIN.to_owned(),
+    };
+    let rule = Rule {
+        matches: vec![
+            Match::SourceIn(nat_pools),
+            Match::DestinationNotIn(all_pools),
+            Match::DestinationOutside(multicast(family)),
+        ],
+        target: Target::Masquerade,
+    };
+    full.hooks.insert(Hook {
+        chain: chain.clone(),
+        base: "POSTROUTING",
+    });
+    full.chains.insert(chain, vec![rule]);
+}
+
+/// A set of these; the whole address space goes in as its halves, unless a half has a word of its own.
+fn set(family: Family, nets: impl Iterator<Item = (IpNetwork, Sense)>) -> Set {
+    let mut members: BTreeMap<IpNetwork, Sense> = nets.collect();
+    let whole = members.iter().find(|(net, _)| net.prefix() == 0);
+    if let Some((whole, sense)) = whole.map(|(net, sense)| (*net, *sense)) {
+        members.remove(&whole);
+        for half in halves(family) {
+            members.entry(half).or_insert(sense);
+        }
+    }
+    Set { family, members }
+}
+
+/// The halves of a family's address space.
+const fn halves(family: Family) -> [IpNetwork; 2] {
+    const V4: [IpNetwork; 2] = [v4([0, 0, 0, 0], 1), v4([128, 0, 0, 0], 1)];
+    const V6: [IpNetwork; 2] = [v6(0, 1), v6(0x8000, 1)];
+    match family {
+        Family::V4 => V4,
+        Family::V6 => V6,
+    }
+}
+
+/// A family's multicast groups (RFC 5771, RFC 4291 §2.7).
+const fn multicast(family: Family) -> IpNetwork {
+    const V4: IpNetwork = v4([224, 0, 0, 0], 4);
+    const V6: IpNetwork = v6(0xff00, 8);
+    match family {
+        Family::V4 => V4,
+        Family::V6 => V6,
+    }
+}
+
+/// A constant network.
+const fn v4([a, b, c, d]: [u8; 4], prefix: u8) -> IpNetwork {
+    match Ipv4Network::new_checked(Ipv4Addr::new(a, b, c, d), prefix) {
+        Some(net) => IpNetwork::V4(net),
+        None => panic!("longer than an IPv4 address"),
+    }
+}
+
+/// A constant network whose address is zeros behind its first group.
+const fn v6(group: u16, prefix: u8) -> IpNetwork {
+    match Ipv6Network::new_checked(Ipv6Addr::new(group, 0, 0, 0, 0, 0, 0, 0), prefix) {
+        Some(net) => IpNetwork::V6(net),
+        None => panic!("longer than an IPv6 address"),
+    }
+}
+
+/// The network without host bits.
+fn canonical(net: IpNetwork) -> IpNetwork {
+    IpNetwork::new(net.network(), net.prefix()).unwrap_or(net)
+}
+
+/// Whether `inner` is a part of `outer`, and not all of it; both of one family.
+fn contains(outer: IpNetwork, inner: IpNetwork) -> bool {
+    outer.prefix() < inner.prefix() && outer.contains(inner.network())
+}

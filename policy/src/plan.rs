@@ -1,0 +1,161 @@
+//! What lies between what is wanted and what the kernel holds.
+
+use ipnetwork::IpNetwork;
+
+use crate::held::{Held, Jump};
+use crate::ruleset::{ChainId, Family, Full, Hook, Rule, Sense, Table};
+
+/// One step. A delta has them in the order in which they are to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// An empty set comes to be.
+    CreateSet {
+        /// Its name.
+        name: String,
+        /// Of this family.
+        family: Family,
+        /// In the place of one that has its name and is something else.
+        replace: bool,
+    },
+    /// A set gains a member, or sees it in another sense.
+    PutMember {
+        /// Which set.
+        set: String,
+        /// Which member.
+        net: IpNetwork,
+        /// In what sense.
+        sense: Sense,
+    },
+    /// A chain comes to be, or gets other rules; all at once.
+    WriteChain {
+        /// Which chain.
+        chain: ChainId,
+        /// All its rules.
+        rules: Vec<Rule>,
+    },
+    /// A chain of the kernel's leads into one of ours, before all else in it.
+    InsertHook(Hook),
+    /// A rule in somebody else's chain goes.
+    DeleteRule {
+        /// Whose family.
+        family: Family,
+        /// In which table.
+        table: Table,
+        /// The rule, as the kernel's programs print it, chain first.
+        words: String,
+    },
+    /// A chain that nothing leads into any more goes.
+    RemoveChain(ChainId),
+    /// A set loses a member.
+    RemoveMember {
+        /// Which set.
+        set: String,
+        /// Which member.
+        net: IpNetwork,
+    },
+    /// A set that no rule names any more goes.
+    DestroySet {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// Steps, in order.
+pub type Delta = Vec<Change>;
+
+/// The steps that make what is held what is wanted; none if it is. A hook that somebody put other rules in front
+/// of stays where it is.
+#[must_use]
+pub fn plan(wanted: &Full, held: &Held) -> Delta {
+    let mut delta = Delta::new();
+    gain_members(wanted, held, &mut delta);
+    write_chains(wanted, held, &mut delta);
+    hook(wanted, held, &mut delta);
+    let unwanted = held
+        .chains
+        .keys()
+        .filter(|chain| !wanted.chains.contains_key(chain));
+    delta.extend(unwanted.cloned().map(Change::RemoveChain));
+    lose_members(wanted, held, &mut delta);
+    delta
+}
+
+fn gain_members(wanted: &Full, held: &Held, delta: &mut Delta) {
+    for (name, set) in &wanted.sets {
+        let found = held.sets.get(name);
+        let same = found
+            .and_then(Option::as_ref)
+            .filter(|there| there.family == set.family);
+        if same.is_none() {
+            delta.push(Change::CreateSet {
+                name: name.clone(),
+                family: set.family,
+                replace: found.is_some(),
+            });
+        }
+        for (net, sense) in &set.members {
+            if same.and_then(|there| there.members.get(net)) != Some(sense) {
+                delta.push(Change::PutMember {
+                    set: name.clone(),
+                    net: *net,
+                    sense: *sense,
+                });
+            }
+        }
+    }
+}
+
+fn write_chains(wanted: &Full, held: &Held, delta: &mut Delta) {
+    for (chain, rules) in &wanted.chains {
+        let hashes = rules.iter().map(|rule| Some(rule.hash(&chain.name)));
+        let found = held.chains.get(chain);
+        if !found.is_some_and(|found| hashes.eq(found.iter().cloned())) {
+            delta.push(Change::WriteChain {
+                chain: chain.clone(),
+                rules: rules.clone(),
+            });
+        }
+    }
+}
+
+/// Each hook once, and nothing else that leads into our chains.
+fn hook(wanted: &Full, held: &Held, delta: &mut Delta) {
+    let mut missing: Vec<&Hook> = wanted.hooks.iter().collect();
+    let mut stray = Vec::new();
+    for jump in &held.jumps {
+        let is_it = |hook: &&Hook| {
+            let want = Jump::of(hook);
+            (want.family, want.table, want.base()) == (jump.family, jump.table, jump.base())
+                && want.hash == jump.hash
+        };
+        match missing.iter().position(is_it) {
+            Some(place) => drop(missing.remove(place)),
+            None => stray.push(Change::DeleteRule {
+                family: jump.family,
+                table: jump.table,
+                words: jump.words.clone(),
+            }),
+        }
+    }
+    delta.extend(missing.into_iter().cloned().map(Change::InsertHook));
+    delta.append(&mut stray);
+}
+
+/// Sets lose members in the opposite order to that in which they gain them.
+fn lose_members(wanted: &Full, held: &Held, delta: &mut Delta) {
+    for (name, set) in held.sets.iter().rev() {
+        let Some(want) = wanted.sets.get(name) else {
+            delta.push(Change::DestroySet { name: name.clone() });
+            continue;
+        };
+        let members = set.iter().filter(|set| set.family == want.family);
+        for net in members.flat_map(|set| set.members.keys()) {
+            if !want.members.contains_key(net) {
+                delta.push(Change::RemoveMember {
+                    set: name.clone(),
+                    net: *net,
+                });
+            }
+        }
+    }
+}

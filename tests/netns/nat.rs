@@ -1,0 +1,264 @@
+//! NAT outgoing on a whole node: pods of a pool that wants it leave for the outside with the node's address.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use manx_linux::Backend;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use crate::agent_harness::{Cluster, Node};
+use crate::harness::{TestNetns, eventually, exchange, seen_as};
+use crate::rules::{run, sets, tables};
+
+/// What goes through the datastore, waits for a start, or for the next look at the kernel.
+const LATER: Duration = Duration::from_secs(30);
+
+/// The node's and the outside's addresses of both families.
+const NODE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
+const OUTSIDE: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn configure(node: &Node, backend: Backend, refresh: u16) {
+    let name = match backend {
+        Backend::Nft => "nft",
+        Backend::Legacy => "legacy",
+    };
+    node.configure("iptables", json!({"backend": name, "refreshSeconds": refresh}));
+}
+
+/// A node with a pod of pools with NAT outgoing, and a host beyond that knows no way back to pods.
+struct Site {
+    cluster: Cluster,
+    node: Node,
+    outside: TestNetns,
+    pod: TestNetns,
+    at: Vec<IpAddr>,
+    backend: Backend,
+}
+
+impl Site {
+    fn new(backend: Backend) -> Self {
+        let cluster = Cluster::new();
+        cluster.set_nat("v4", true);
+        cluster.set_nat("v6", true);
+        let [netns, outside] = TestNetns::pair(["node", "outside"]);
+        let mut node = cluster.node("n1", netns);
+        configure(&node, backend, 1);
+        node.start();
+        // Routers ask for neighbours by their link-local addresses, which are theirs a second later.
+        let is_up = || exchange(&node.netns, &outside, ip(OUTSIDE[1])).is_some();
+        assert!(eventually(LATER, is_up));
+        let pod = TestNetns::new("pod");
+        let at = node.add("pod", &pod);
+        Self {
+            cluster,
+            node,
+            outside,
+            pod,
+            at,
+            backend,
+        }
+    }
+
+    /// Who the outside sees when the pod speaks, by family.
+    fn seen(&self) -> Vec<IpAddr> {
+        let seen = OUTSIDE.map(|host| seen_as(&self.pod, &self.outside, ip(host)));
+        seen.into_iter().flatten().collect()
+    }
+
+    fn iptables(&self, arguments: &str) {
+        for family in ["iptables", "ip6tables"] {
+            let program = match self.backend {
+                Backend::Nft => format!("{family}-nft"),
+                Backend::Legacy => format!("{family}-legacy"),
+            };
+            run(&self.node.netns, &program, arguments);
+        }
+    }
+
+    fn held(&self) -> (Vec<String>, Vec<String>) {
+        (tables(&self.node.netns, self.backend), sets(&self.node.netns))
+    }
+}
+
+#[test]
+fn the_outside_sees_the_node_and_everybody_else_the_pod() {
+    for backend in Backend::ALL {
+        let site = Site::new(backend);
+        for (host, node) in OUTSIDE.into_iter().zip(NODE) {
+            let answered = exchange(&site.pod, &site.outside, ip(host));
+            assert_eq!(answered, Some(ip(node)), "{backend:?}: {}", site.node.log());
+        }
+        let other = TestNetns::new("other");
+        let at_other = site.node.add("other", &other);
+        for (from, to) in site.at.iter().zip(at_other) {
+            assert_eq!(
+                exchange(&site.pod, &other, to),
+                Some(*from),
+                "{backend:?}: between pods"
+            );
+        }
+        for (from, node) in site.at.iter().zip(NODE) {
+            assert_eq!(
+                exchange(&site.pod, &site.node.netns, ip(node)),
+                Some(*from),
+                "{backend:?}: to its node"
+            );
+        }
+    }
+}
+
+#[test]
+fn nat_is_switched_while_pods_run_and_leaves_nothing_behind() {
+    for backend in Backend::ALL {
+        let site = Site::new(backend);
+        let nodes: Vec<IpAddr> = NODE.into_iter().map(ip).collect();
+        assert_eq!(site.seen(), nodes, "{backend:?}: {}", site.node.log());
+        for nat in [false, true, false] {
+            site.cluster.set_nat("v4", nat);
+            site.cluster.set_nat("v6", nat);
+            let expected = if nat { &nodes } else { &site.at };
+            assert!(
+                eventually(LATER, || site.seen() == *expected),
+                "{backend:?} {nat}: {:?}\n{}",
+                site.seen(),
+                site.node.log()
+            );
+        }
+        let (tables, sets) = site.held();
+        assert!(!tables.iter().any(|line| line.contains("manx")), "{tables:?}");
+        assert_eq!(sets, [""; 0]);
+    }
+}
+
+#[test]
+fn rules_flushed_by_hand_come_back_and_those_of_a_dead_agent_stay() {
+    for backend in Backend::ALL {
+        let mut site = Site::new(backend);
+        let nodes: Vec<IpAddr> = NODE.into_iter().map(ip).collect();
+        let right = site.held();
+        for damage in ["-t nat -F manx-nat-out", "-t nat -F"] {
+            site.iptables(damage);
+            assert!(
+                eventually(LATER, || site.held() == right),
+                "{backend:?}: {}",
+                site.node.log()
+            );
+        }
+        run(&site.node.netns, "ipset", "flush");
+        assert!(
+            eventually(LATER, || site.held() == right),
+            "{backend:?}: {}",
+            site.node.log()
+        );
+        for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+            site.node.end(signal);
+            assert_eq!(site.held(), right, "{backend:?}");
+            assert_eq!(site.seen(), nodes, "{backend:?}: while the agent is down");
+            site.node.start();
+            assert_eq!(
+                site.held(),
+                right,
+                "{backend:?}: the next life finds all in place"
+            );
+        }
+        assert!(!site.node.log().contains("panicked"), "{}", site.node.log());
+    }
+}
+
+#[test]
+fn a_pods_first_packet_is_masqueraded_even_if_the_node_has_just_started() {
+    for backend in Backend::ALL {
+        let mut site = Site::new(backend);
+        for round in 0..3 {
+            site.node.end(Signal::SIGKILL);
+            // As after a reboot.
+            site.iptables("-t nat -F");
+            site.iptables("-t nat -X");
+            run(&site.node.netns, "ipset", "destroy");
+            site.node.launch();
+            let (pod, name) = (TestNetns::new("early"), format!("early{round}"));
+            let added = || site.node.cni("ADD", &name, pod.path()).status.success();
+            assert!(eventually(LATER, added), "{backend:?}: {}", site.node.log());
+            for (host, node) in OUTSIDE.into_iter().zip(NODE) {
+                assert_eq!(
+                    seen_as(&pod, &site.outside, ip(host)),
+                    Some(ip(node)),
+                    "{backend:?}"
+                );
+            }
+            site.node.delete(&name, pod.path());
+        }
+    }
+}
+
+/// The programs that the agent starts while `work` is done.
+fn programs_started(node: &Node, trace: &Path, work: impl FnOnce()) -> Vec<String> {
+    let mut strace = std::process::Command::new("strace")
+        .args([
+            "-f",
+            "-e",
+            "trace=execve,flock",
+            "-p",
+            &node.pid().to_string(),
+            "-o",
+        ])
+        .arg(trace)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let status = format!("/proc/{}/status", node.pid());
+    let traced = || {
+        fs::read_to_string(&status)
+            .unwrap()
+            .contains(&format!("TracerPid:\t{}", strace.id()))
+    };
+    assert!(eventually(LATER, traced));
+    work();
+    kill(Pid::from_raw(i32::try_from(strace.id()).unwrap()), Signal::SIGINT).unwrap();
+    strace.wait().unwrap();
+    let text = fs::read_to_string(trace).unwrap();
+    text.lines()
+        .filter(|line| line.contains("execve(") || line.contains("flock("))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn add_and_delete_start_no_program_and_take_no_lock() {
+    for backend in Backend::ALL {
+        let site = Site::new(backend);
+        // No look at the kernel comes in between.
+        let mut node = site.node;
+        node.end(Signal::SIGTERM);
+        configure(&node, backend, 3600);
+        node.start();
+        let folder = tempfile::tempdir().unwrap();
+        let trace = folder.path().join("trace");
+        let started = programs_started(&node, &trace, || {
+            for round in 0..5 {
+                let (pod, name) = (TestNetns::new("pod"), format!("churn{round}"));
+                assert_eq!(node.add(&name, &pod).len(), 2);
+                node.delete(&name, pod.path());
+            }
+        });
+        assert_eq!(started, [""; 0]);
+        let started = programs_started(&node, &trace, || {
+            site.cluster.set_nat("v4", false);
+            let gone = || !sets(&node.netns).iter().any(|line| line.contains("mx4-"));
+            assert!(eventually(LATER, gone), "{}", node.log());
+        });
+        assert!(
+            started.iter().any(|line| line.contains("tables")),
+            "the trace sees programs: {started:?}"
+        );
+    }
+}
