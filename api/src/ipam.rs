@@ -341,6 +341,17 @@ pub struct AttachmentId {
     pub network: Option<String>,
 }
 
+/// The container of addresses that an interface carries and nobody is known to hold. They are given to nobody.
+pub const QUARANTINE: &str = "quarantine";
+
+impl AttachmentId {
+    /// Whether it stands for nobody known.
+    #[must_use]
+    pub fn is_quarantined(&self) -> bool {
+        self.container_id == QUARANTINE
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

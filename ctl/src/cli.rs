@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use manx_lab::{Name, Software};
 
+use crate::ipam::args::IpamCommand;
 use crate::output::Format;
 
 /// Operates Manx: resources, sessions, routes, addresses, and labs on one machine.
@@ -268,23 +269,6 @@ pub(crate) enum BgpCommand {
 pub(crate) enum RouteCommand {
     /// The routes that Manx wants in the kernel, and whether they are there.
     Show(NodesArgs),
-}
-
-/// `ipam …`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum IpamCommand {
-    /// How full pools are.
-    Show {
-        /// Blocks, too, with their nodes.
-        #[arg(long)]
-        show_blocks: bool,
-        /// Who holds this address.
-        #[arg(long, value_name = "ADDRESS", conflicts_with = "show_blocks")]
-        ip: Option<std::net::IpAddr>,
-        /// How to print.
-        #[command(flatten)]
-        output: OutputArgs,
-    },
 }
 
 /// `topology`.

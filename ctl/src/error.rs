@@ -81,9 +81,14 @@ pub(crate) enum CtlError {
     /// `bgp explain` of a prefix that nobody announces.
     #[error("there is no path to {0}: 'manxctl bgp routes' lists the prefixes that there are")]
     NoPath(ipnetwork::IpNetwork),
-    /// Nobody holds the address.
-    #[error("{0} is in no block of a node that answers: `manxctl ipam show --show-blocks` lists them")]
-    NoBlock(std::net::IpAddr),
+    /// There is no such pool.
+    #[error("there is no IPPool '{name}': there is {}", .known.join(", "))]
+    NoPool {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+    },
     /// Some of several things went wrong, and were told of as they did.
     #[error("{failed} of {all} failed")]
     Partly {

@@ -1,7 +1,7 @@
 //! The operator's command line manxctl.
 //!
 //! [`cli`] is the grammar, [`target`] finds the cluster that a command is about, [`resources`], [`observe`],
-//! [`topology`] and [`lab`] are the verbs, [`output`] and [`rows`] print what they find.
+//! [`ipam`], [`topology`] and [`lab`] are the verbs, [`output`] and [`rows`] print what they find.
 
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ use serde::Serialize;
 
 mod cli;
 mod error;
+mod ipam;
 mod lab;
 mod observe;
 mod output;
@@ -64,7 +65,7 @@ async fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Node(command) => observe::node(&target, &command)?,
         Command::Bgp(command) => observe::bgp(&target, &command)?,
         Command::Route(command) => observe::route(&target, &command)?,
-        Command::Ipam(command) => observe::ipam(&target, &command).await?,
+        Command::Ipam(command) => ipam::run(&target, &command).await?,
         Command::Topology(args) => topology::show(&target, args.output).await?,
         Command::Lab(command) => return lab::run(&target, command).await,
         Command::Version(args) => output::print(&[Version::OURS], args.output)?,

@@ -1,4 +1,4 @@
-//! `node`, `bgp`, `route`, `ipam`: what agents say.
+//! `node`, `bgp`, `route`: what agents say.
 
 use std::path::Path;
 
@@ -8,19 +8,17 @@ use ipnetwork::IpNetwork;
 use manx_api::operation::{DrainCall, Operated, ResetCall, UndrainCall};
 use manx_api::rpc::Method;
 use manx_api::status::{
-    BgpExplanation, BgpRoute, BlockStatus, ExplainCall, ExplainedPath, KernelRoute, NodeStatus, PeerStatus,
-    Reload, TableDump,
+    BgpExplanation, BgpRoute, ExplainCall, ExplainedPath, KernelRoute, NodeStatus, PeerStatus, Reload,
+    TableDump,
 };
-use manx_api::{Kind, Resource};
-use manx_store::Store as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::cli::{BgpCommand, IpamCommand, NodeCommand, NodesArgs, OutputArgs, RouteCommand, SpeakerArgs};
+use crate::cli::{BgpCommand, NodeCommand, NodesArgs, OutputArgs, RouteCommand, SpeakerArgs};
 use crate::error::{CtlError, Result};
 use crate::output::{self, Format, Row};
-use crate::rows::{Change, Holder, PeerLine, Usage};
+use crate::rows::{Change, PeerLine};
 use crate::target::{Agent, Target, ask, ask_all, ask_with};
 
 /// `bgp …`.
@@ -309,46 +307,6 @@ fn paragraph(health: &Health) -> String {
     text
 }
 
-/// `ipam …`.
-pub(crate) async fn ipam(target: &Target, command: &IpamCommand) -> Result<()> {
-    let IpamCommand::Show {
-        show_blocks,
-        ip,
-        output: OutputArgs { output },
-    } = command;
-    let (blocks, outcome) = ask_all::<BlockStatus>(&target.agents(&[])?, Method::IpamShow);
-    if let Some(ip) = ip {
-        let block = blocks
-            .iter()
-            .find(|block| block.cidr.contains(*ip))
-            .ok_or(CtlError::NoBlock(*ip))?;
-        let holder = block
-            .allocations
-            .iter()
-            .find(|allocation| allocation.address == *ip);
-        let pod = holder.map(|held| format!("{}/{}", held.owner.namespace, held.owner.pod));
-        return output::print(
-            &[Holder {
-                ip: *ip,
-                block: block.cidr,
-                node: block.node.clone(),
-                pod,
-            }],
-            *output,
-        );
-    }
-    let pools = target.store().await?.list(Kind::IpPool, None).await?.items;
-    let mut usage = Vec::new();
-    for pool in pools {
-        let Resource::IpPool(pool) = pool else { continue };
-        usage.push(Usage::of_pool(&pool.metadata.name, pool.spec.cidr, &blocks));
-        let of_pool = blocks.iter().filter(|block| block.pool == pool.metadata.name);
-        usage.extend(of_pool.filter(|_| *show_blocks).map(Usage::of_block));
-    }
-    output::print(&usage, *output)?;
-    outcome
-}
-
 #[cfg(test)]
 mod tests {
     use manx_api::operation::DrainStatus;
@@ -543,46 +501,6 @@ mod tests {
         node1  192.168.1.12  64512  Established (draining, 12s left)  1m15s   1         1         2           -
         node1  192.168.1.12  64512  Established (draining, 4s left)   1m15s   1         1         2           -
         node1  192.168.1.12  64512  Idle (drained)                    -       1         1         2           -
-        ");
-    }
-
-    #[test]
-    fn a_pool_is_as_full_as_its_blocks() {
-        let owner = manx_api::ipam::AttachmentId {
-            container_id: "c".into(),
-            ifname: "eth0".into(),
-            namespace: "default".into(),
-            pod: "p".into(),
-            network: None,
-        };
-        let allocation = manx_api::ipam::Allocation {
-            address: "10.244.0.1".parse().unwrap(),
-            sequence: 1,
-            owner,
-        };
-        let block = BlockStatus {
-            node: "node1".into(),
-            cidr: "10.244.0.0/26".parse().unwrap(),
-            pool: "default".into(),
-            capacity: 64,
-            allocations: vec![allocation],
-        };
-        let pool = Usage::of_pool(
-            "default",
-            "10.244.0.0/24".parse().unwrap(),
-            std::slice::from_ref(&block),
-        );
-        let other = Usage::of_pool(
-            "other",
-            "10.245.0.0/24".parse().unwrap(),
-            std::slice::from_ref(&block),
-        );
-        let text = output::text(&[pool, Usage::of_block(&block), other], Format::Table).unwrap();
-        insta::assert_snapshot!(plain(&text), @r"
-        GROUPING  CIDR           IPS TOTAL  IPS IN USE  IPS FREE    NODE
-        IP Pool   10.244.0.0/24  256        1 (0%)      255 (100%)  -
-        Block     10.244.0.0/26  64         1 (2%)      63 (98%)    node1
-        IP Pool   10.245.0.0/24  256        0 (0%)      256 (100%)  -
         ");
     }
 }

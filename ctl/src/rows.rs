@@ -1,13 +1,9 @@
 //! The columns of every list, with calicoctl's names where it has them.
 
-use std::net::IpAddr;
-
 use ipnetwork::IpNetwork;
 use manx_api::bgp::{BGP_PORT, BgpConfigurationSpec, BgpPeerSpec};
 use manx_api::ipam::IpPoolSpec;
-use manx_api::status::{
-    BgpRoute, BlockStatus, KernelRoute, LimitStatus, NodeStatus, PeerStatus, RangeStatus, Reload,
-};
+use manx_api::status::{BgpRoute, KernelRoute, LimitStatus, NodeStatus, PeerStatus, RangeStatus, Reload};
 use manx_api::{Kind, Resource};
 use manx_lab::{LabStatus, NodeView, Pod, RouterView};
 use serde::Serialize;
@@ -344,116 +340,6 @@ impl Row for PeerLine {
 
     fn is_well(&self) -> bool {
         self.0.is_well()
-    }
-}
-
-/// How full a pool or a block is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Usage {
-    /// `IP Pool` or `Block`.
-    pub(crate) grouping: &'static str,
-    /// Which addresses.
-    pub(crate) cidr: IpNetwork,
-    /// How many there are.
-    pub(crate) total: u128,
-    /// How many pods have.
-    pub(crate) in_use: u64,
-    /// How many are left.
-    pub(crate) free: u128,
-    /// The block's owner.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) node: Option<String>,
-}
-
-impl Row for Usage {
-    const COLUMNS: (&'static [&'static str], usize) = (
-        &["GROUPING", "CIDR", "IPS TOTAL", "IPS IN USE", "IPS FREE", "NODE"],
-        6,
-    );
-
-    fn cells(&self) -> Vec<String> {
-        // calicoctl says how much that is of the whole, too.
-        let percent = |part: u128| part as f64 * 100.0 / (self.total.max(1)) as f64;
-        let in_use = u128::from(self.in_use);
-        vec![
-            self.grouping.to_owned(),
-            self.cidr.to_string(),
-            self.total.to_string(),
-            format!("{in_use} ({:.0}%)", percent(in_use)),
-            format!("{} ({:.0}%)", self.free, percent(self.free)),
-            optional(self.node.as_ref()),
-        ]
-    }
-
-    fn name(&self) -> String {
-        self.cidr.to_string()
-    }
-}
-
-impl Usage {
-    /// A block's.
-    #[must_use]
-    pub(crate) fn of_block(block: &BlockStatus) -> Self {
-        let (total, in_use) = (u128::from(block.capacity), block.allocations.len() as u64);
-        Self {
-            grouping: "Block",
-            cidr: block.cidr,
-            total,
-            in_use,
-            free: total.saturating_sub(in_use.into()),
-            node: Some(block.node.clone()),
-        }
-    }
-
-    /// A pool's, from all its blocks.
-    #[must_use]
-    pub(crate) fn of_pool(pool: &str, cidr: IpNetwork, blocks: &[BlockStatus]) -> Self {
-        let total = match cidr {
-            IpNetwork::V4(network) => network.size().into(),
-            IpNetwork::V6(network) => network.size(),
-        };
-        let of_pool = blocks.iter().filter(|block| block.pool == pool);
-        let in_use = of_pool.map(|block| block.allocations.len() as u64).sum::<u64>();
-        Self {
-            grouping: "IP Pool",
-            cidr,
-            total,
-            in_use,
-            free: total.saturating_sub(in_use.into()),
-            node: None,
-        }
-    }
-}
-
-/// Who holds an address.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Holder {
-    /// The address.
-    pub(crate) ip: IpAddr,
-    /// The block that it is in.
-    pub(crate) block: IpNetwork,
-    /// The block's owner.
-    pub(crate) node: String,
-    /// `namespace/pod`; none while the address is free.
-    pub(crate) pod: Option<String>,
-}
-
-impl Row for Holder {
-    const COLUMNS: (&'static [&'static str], usize) = (&["IP", "BLOCK", "NODE", "POD"], 4);
-
-    fn cells(&self) -> Vec<String> {
-        vec![
-            self.ip.to_string(),
-            self.block.to_string(),
-            self.node.clone(),
-            optional(self.pod.as_ref()),
-        ]
-    }
-
-    fn name(&self) -> String {
-        self.ip.to_string()
     }
 }
 

@@ -102,6 +102,14 @@ impl Target {
         })
     }
 
+    /// The agents that there may be here; none where there is no socket.
+    pub(crate) fn known_agents(&self) -> Result<Vec<Agent>> {
+        match self.agents(&[]) {
+            Err(CtlError::NoAgent { .. }) => Ok(Vec::new()),
+            other => other,
+        }
+    }
+
     fn own_agent(&self) -> Result<Agent> {
         let socket = PathBuf::from(SOCKET);
         if !socket.exists() {
@@ -135,7 +143,8 @@ impl Agent {
         self.node.as_deref().is_none_or(|node| node == name)
     }
 
-    fn label(&self) -> String {
+    /// What to call it.
+    pub(crate) fn label(&self) -> String {
         self.node
             .clone()
             .unwrap_or_else(|| self.socket.display().to_string())

@@ -18,6 +18,7 @@ mod cni_spec;
 mod filters;
 mod harness;
 mod lab_harness;
+mod lab_ipam;
 mod lab_outage;
 mod lab_routers;
 mod lab_up;

@@ -308,7 +308,7 @@ impl Parts {
         };
         let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
         self.route(&addresses, index).await?;
-        if !recovery::is_quarantined(&owner) {
+        if !owner.is_quarantined() {
             self.describe(&owner, &name, addresses).await;
         }
         Ok(())

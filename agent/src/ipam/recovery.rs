@@ -2,13 +2,9 @@
 
 use std::net::IpAddr;
 
-use manx_api::ipam::AttachmentId;
+use manx_api::ipam::{AttachmentId, QUARANTINE};
 use manx_ipam::journal::Record;
 use manx_ipam::{Allocator, Decision, Live, reconcile};
-
-/// The container of addresses that an interface carries and nobody is known to hold. They are given to
-/// nobody until a start finds the interface gone.
-const QUARANTINE: &str = "quarantine";
 
 /// Brings the allocator in line with the interfaces that exist, as far as addresses are `within` what is
 /// being recovered: frees what is gone, and puts the unknown into quarantine.
@@ -76,12 +72,6 @@ fn quarantine(interface: &str) -> AttachmentId {
         pod: interface.to_owned(),
         network: None,
     }
-}
-
-/// Whether an owner stands for nobody known.
-#[must_use]
-pub fn is_quarantined(owner: &AttachmentId) -> bool {
-    owner.container_id == QUARANTINE
 }
 
 /// The host's interface of an attachment.

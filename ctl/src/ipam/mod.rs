@@ -1,0 +1,22 @@
+//! `ipam …`: pools, blocks and addresses.
+//!
+//! The datastore knows every block, as of its owner's last checkpoint; an owner's agent knows what is newer. Every
+//! verb reads the datastore, so that it works for the whole cluster and also while agents are away.
+
+pub(crate) mod args;
+mod cluster;
+mod holder;
+mod show;
+mod usage;
+
+use args::IpamCommand;
+
+use crate::error::Result;
+use crate::target::Target;
+
+/// Does what is asked.
+pub(crate) async fn run(target: &Target, command: &IpamCommand) -> Result<()> {
+    match command {
+        IpamCommand::Show(args) => show::show(target, args).await,
+    }
+}
