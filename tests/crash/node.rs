@@ -151,7 +151,7 @@ impl Node {
     }
 
     /// Starts the agent; it may die of it.
-    pub(crate) async fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         self.kill();
         self.lives += 1;
         let life = Life::new(format!("{} life {}", self.name, self.lives), self.chance.clone());
@@ -178,7 +178,7 @@ impl Node {
             calls: self.calls.clone(),
             metrics: Metrics::new().0,
         };
-        let (agent, tasks) = start.spawn((journal, allocator, live), graves).await;
+        let (agent, tasks) = start.spawn((journal, allocator, live), graves);
         tokio::spawn(supervise(agent.life.clone(), tasks, self.crimes.clone()));
         self.agent = Some(agent);
     }
@@ -247,7 +247,7 @@ impl Start {
     }
 
     /// The agent's tasks, put together as the agent does it (`tasks/assembly.rs`).
-    async fn spawn(
+    fn spawn(
         self,
         recovered: Recovered,
         (tombstones, buried): (Tombstones, Vec<Attachment>),
@@ -277,13 +277,7 @@ impl Start {
         let (life, kernel) = (self.life.clone(), self.kernel.clone());
         tasks.spawn(kernel::serve_routes(life.clone(), kernel.clone(), routes, owned));
         tasks.spawn(kernel::serve_endpoints(life, kernel, endpoints));
-        let mut inbox = workload::Inbox {
-            identity: self.identity.clone(),
-            store: self.remote("workload"),
-            changes,
-            metrics: self.metrics.clone(),
-        };
-        tasks.spawn(async move { workload::run(&mut inbox).await });
+        self.spawn_workload(&mut tasks, changes);
         let parts = cni::Parts {
             identity: self.identity,
             state_dir: self.state_dir,
@@ -301,9 +295,6 @@ impl Start {
         };
         let mut inbox = cni::Inbox { jobs, parts };
         tasks.spawn(async move { cni::run(&mut inbox).await });
-        for attachment in buried {
-            jobs_out.send(cni::Job::Bury(attachment)).await.unwrap();
-        }
         let doors = restore::Doors {
             ipam: ipam_out,
             cni: jobs_out.clone(),
@@ -312,10 +303,23 @@ impl Start {
             restored: readiness.wait_for("pods of an earlier life"),
         };
         tasks.spawn(async move {
+            for attachment in buried {
+                jobs_out.send(cni::Job::Bury(attachment)).await.unwrap();
+            }
             restore::run(doors).await;
             tombstones.run(jobs_out).await.unwrap();
         });
         (agent, tasks)
+    }
+
+    fn spawn_workload(&self, tasks: &mut JoinSet<()>, changes: mpsc::Receiver<workload::Change>) {
+        let mut inbox = workload::Inbox {
+            identity: self.identity.clone(),
+            store: self.remote("workload"),
+            changes,
+            metrics: self.metrics.clone(),
+        };
+        tasks.spawn(async move { workload::run(&mut inbox).await });
     }
 
     fn spawn_watch(&self, tasks: &mut JoinSet<()>, readiness: &Readiness) -> channel::Receiver<Arc<View>> {

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 async fn cluster() -> World {
     let mut world = World::new(1);
     world.pool("v4", "10.64.0.0/16", 26);
-    world.start_all().await;
+    world.start_all();
     for node in 0..world.nodes.len() {
         add(&world, node, &format!("first-{node}")).await;
     }
@@ -72,7 +72,7 @@ fn an_agent_that_starts_without_a_datastore_carries_out_every_del() {
         world.memory.set_away(true);
         world.nodes[0].kill();
         delete(&world, "unheard").await;
-        world.start_all().await;
+        world.start_all();
         sleep(PATIENCE).await;
         delete(&world, "heard").await;
         let held: Vec<String> = world.nodes[0]

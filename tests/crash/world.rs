@@ -80,7 +80,7 @@ impl World {
                 self.rest().await;
             }
             self.chance.set_storm(true);
-            self.step().await;
+            self.step();
             let pause = *[0, 1, 5, 20, 100, 1_000, 3_000].choose(&mut self.rng).unwrap();
             sleep(Duration::from_millis(pause)).await;
             laws::always(self).unwrap_or_else(|crime| self.fail(&crime));
@@ -100,7 +100,7 @@ impl World {
         self.story.push(format!("{:?} {what}", self.begun.elapsed()));
     }
 
-    async fn step(&mut self) {
+    fn step(&mut self) {
         let node = self.rng.random_range(0..NODES);
         match self.rng.random_range(0..100) {
             0..36 => self.add(node),
@@ -114,7 +114,7 @@ impl World {
                 self.tell(format!("kill {node}"));
                 self.nodes[node].kill();
             }
-            84..94 => self.start_all().await,
+            84..94 => self.start_all(),
             94 => self.reboot(node),
             95..98 => self.memory_away(true),
             98 => self.memory_away(false),
@@ -216,12 +216,12 @@ impl World {
     }
 
     /// Starts the agents that are dead.
-    pub(crate) async fn start_all(&mut self) {
+    pub(crate) fn start_all(&mut self) {
         for node in 0..NODES {
             if self.nodes[node].agent().is_none() {
                 self.tell(format!("start {node}"));
                 laws::nothing_is_lost(self, node).unwrap_or_else(|crime| self.fail(&crime));
-                self.nodes[node].start().await;
+                self.nodes[node].start();
             }
         }
     }
@@ -233,7 +233,7 @@ impl World {
         self.memory_away(false);
         let begun = Instant::now();
         loop {
-            self.start_all().await;
+            self.start_all();
             for pod in self.runtime.some(|pod| pod.state == State::Failed) {
                 self.runtime.delete(&self.nodes[pod.node], pod);
             }
