@@ -14,7 +14,7 @@ use manx_routes::{Actual, Source, Target};
 
 use crate::disk::Disk;
 use crate::identity::Interface;
-use crate::ipam::recovery;
+use crate::ipam::{Clock, recovery};
 use crate::journal::{Journal, JournalError};
 
 /// The machine as it was found.
@@ -59,9 +59,10 @@ pub fn recover(
     disk: Arc<dyn Disk>,
     path: &Path,
     pods: &[Live<String>],
+    clock: Clock,
 ) -> Result<(Journal, Allocator), JournalError> {
     let (mut journal, mut allocator) = Journal::open(disk, path)?;
-    let records = recovery::settle(&mut allocator, pods.to_vec(), |_| true);
+    let records = recovery::settle(&mut allocator, pods.to_vec(), clock.now(), |_| true);
     if !records.is_empty() {
         journal.commit(&records, &allocator)?;
     }

@@ -5,6 +5,7 @@
 //! loop {
 //!     tokio::select! {
 //!         updates = news.recv() => rules.apply(updates?).await,
+//!         () = rules.disturbed() => rules.check().await,
 //!         () = tokio::time::sleep(INTERVAL) => rules.check().await,
 //!     }?;
 //! }
@@ -16,6 +17,7 @@
 
 use manx_policy::{Change, Delta, Engine, Family, Full, Held, Transaction, Update, plan};
 
+use crate::disturbance::Watcher;
 use crate::error::{Error, Result};
 use crate::iptables::{self, Backend, Tables};
 use crate::netns::Netns;
@@ -27,17 +29,13 @@ pub struct Rules {
     netns: Netns,
     /// The back end that the user chose; none for the one that the node uses.
     setting: Option<Backend>,
-    /// The back end that our rules are in, once it is known.
+    /// The back end that our rules are in, while there are any.
     backend: Option<Backend>,
     engine: Engine,
     /// What the kernel holds is what was last wanted, as far as we know.
     known: bool,
-}
-
-/// What was read back.
-struct Found {
-    sets: Held,
-    tables: Vec<Tables>,
+    /// Tells of others' hands on our rules, while there are any in nftables.
+    watcher: Option<Watcher>,
 }
 
 impl Rules {
@@ -51,6 +49,7 @@ impl Rules {
             backend: None,
             engine: Engine::new(),
             known: false,
+            watcher: None,
         }
     }
 
@@ -65,7 +64,7 @@ impl Rules {
             Some(backend) if self.known => {
                 self.known = false;
                 self.carry_out(&delta, backend).await?;
-                self.known = true;
+                self.settled(Some(backend));
                 Ok(delta.len())
             }
             _ => self.check().await,
@@ -73,7 +72,7 @@ impl Rules {
     }
 
     /// Reads back what the kernel holds, in both back ends, and mends what is not as wanted; returns how many
-    /// changes that took. Where nothing is wanted and nothing was left, nothing is read.
+    /// changes that took. Where nothing is wanted and nothing was left, no table is read.
     ///
     /// # Errors
     /// As [`Self::apply`].
@@ -83,16 +82,36 @@ impl Rules {
             return Ok(0);
         }
         self.known = false;
-        let found = self.read().await?;
-        let mut changes = 0;
-        if let Some(backend) = self.choose(&found.tables).await? {
-            changes += self.mend(&wanted, found, backend).await?;
-            self.backend = Some(backend);
-        } else if wanted != Full::default() {
-            return Err(Error::NoProgram(Backend::Nft.restore(Family::V4)));
+        // That comes before reading: what happens meanwhile is not lost.
+        self.watch(&wanted);
+        let sets = self.read_sets().await?;
+        // Sets come before the rules and go after them: without sets, there are no rules.
+        if wanted == Full::default() && sets.is_empty() {
+            self.settled(None);
+            return Ok(0);
         }
-        self.known = true;
+        let tables = self.read_tables().await?;
+        let backend = self.choose(&tables).await?;
+        let changes = match backend {
+            Some(backend) => self.mend(&wanted, (sets, tables), backend).await?,
+            None if wanted == Full::default() => 0,
+            None => return Err(Error::NoProgram(Backend::Nft.restore(Family::V4))),
+        };
+        self.settled(backend);
         Ok(changes)
+    }
+
+    /// Waits until somebody, be it ourselves, may have changed our rules: check then. Of the legacy back end and of
+    /// sets nothing is heard. Nothing is lost if the future is dropped.
+    pub async fn disturbed(&mut self) {
+        if let Some(watcher) = &mut self.watcher {
+            match watcher.disturbed().await {
+                Ok(()) => return,
+                Err(error) => tracing::warn!(%error, "nftables is not watched any more until the next check"),
+            }
+            self.watcher = None;
+        }
+        std::future::pending().await
     }
 
     /// Everything that is wanted, and why.
@@ -101,24 +120,48 @@ impl Rules {
         &self.engine
     }
 
-    /// The back end that our rules are in, once it is known.
+    /// The back end that our rules are in, while there are any.
     #[must_use]
     pub const fn backend(&self) -> Option<Backend> {
         self.backend
     }
 
-    async fn read(&self) -> Result<Found> {
+    /// All is as wanted. Where that is nothing, the next rules ask anew which back end the node uses.
+    fn settled(&mut self, backend: Option<Backend>) {
+        let wanted = self.engine.snapshot();
+        self.known = true;
+        self.backend = backend.filter(|_| wanted != Full::default());
+        self.watch(&wanted);
+    }
+
+    /// Watches nftables while there may be rules of ours.
+    fn watch(&mut self, wanted: &Full) {
+        if *wanted == Full::default() || self.setting == Some(Backend::Legacy) {
+            self.watcher = None;
+        } else if self.watcher.is_none() {
+            let opened = Watcher::open_in(&self.netns);
+            // A kernel without nftables has nothing to tell.
+            let opened = opened.inspect_err(|error| tracing::debug!(%error, "nftables is not watched"));
+            self.watcher = opened.ok();
+        }
+    }
+
+    async fn read_sets(&self) -> Result<Held> {
         let mut sets = Held::default();
         match program::run(&self.netns, "ipset", ["save"], "").await {
             Ok(text) => sets.read_sets(&text).map_err(malformed)?,
             Err(Error::NoProgram(_)) => {}
             Err(error) => return Err(error),
         }
+        Ok(sets)
+    }
+
+    async fn read_tables(&self) -> Result<Vec<Tables>> {
         let mut tables = Vec::new();
         for backend in Backend::ALL {
             tables.extend(Tables::read(&self.netns, backend).await?);
         }
-        Ok(Found { sets, tables })
+        Ok(tables)
     }
 
     /// The back end for our rules; none where no program of iptables is installed.
@@ -133,9 +176,12 @@ impl Rules {
     }
 
     /// Makes what was found what is wanted: our rules in `backend`, and none of ours elsewhere.
-    async fn mend(&self, wanted: &Full, found: Found, backend: Backend) -> Result<usize> {
-        let Found { sets, tables } = found;
-        let mut held = sets;
+    async fn mend(
+        &self,
+        wanted: &Full,
+        (mut held, tables): (Held, Vec<Tables>),
+        backend: Backend,
+    ) -> Result<usize> {
         let mut strays = Vec::new();
         for tables in tables {
             let mut elsewhere = Held::default();

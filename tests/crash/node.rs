@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use manx_agent::ask::ask;
 use manx_agent::identity::Identity;
-use manx_agent::ipam::Owned;
+use manx_agent::ipam::{Clock, Owned};
 use manx_agent::journal::JournalError;
 use manx_agent::metrics::Metrics;
 use manx_agent::ready::Readiness;
@@ -21,6 +21,7 @@ use manx_cni::Attachment;
 use manx_ipam::journal;
 use tokio::sync::{mpsc, oneshot, watch as channel};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::chance::{Chance, Dead, Life};
 use crate::disk::{CrashingDisk, Platter};
@@ -36,6 +37,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Where the agent keeps its journal.
 const JOURNAL: &str = "/state/ipam.journal";
 
+/// When the nodes' clocks begin, in seconds of UTC.
+const EPOCH: u64 = 1_800_000_000;
+
 /// A node of the cluster.
 pub(crate) struct Node {
     pub(crate) name: String,
@@ -47,6 +51,8 @@ pub(crate) struct Node {
     pub(crate) calls: Arc<AtomicUsize>,
     /// The blocks that an agent of this node published last.
     pub(crate) owned: Arc<Owned>,
+    /// When its clock showed [`EPOCH`].
+    born: Instant,
     memory: Memory,
     chance: Chance,
     lives: u32,
@@ -106,6 +112,7 @@ impl Node {
             state_dir: state_dir.join(name),
             calls: Arc::default(),
             owned: Arc::default(),
+            born: Instant::now(),
             memory: memory.clone(),
             chance: chance.clone(),
             lives: 0,
@@ -159,8 +166,8 @@ impl Node {
             platter: self.platter.clone(),
             life: life.clone(),
         });
-        let live = self.kernel.survey();
-        let recover = || startup::recover(disk, Path::new(JOURNAL), &live);
+        let (live, clock) = (self.kernel.survey(), self.clock());
+        let recover = || startup::recover(disk, Path::new(JOURNAL), &live, clock);
         let (journal, allocator) = match std::panic::catch_unwind(AssertUnwindSafe(recover)) {
             Ok(Ok(recovered)) => recovered,
             Ok(Err(error @ JournalError::Replay { .. })) => panic!("{}: {error}", self.name),
@@ -178,9 +185,14 @@ impl Node {
             calls: self.calls.clone(),
             metrics: Metrics::new().0,
         };
-        let (agent, tasks) = start.spawn((journal, allocator, live), graves);
+        let (agent, tasks) = start.spawn((journal, allocator, live, clock), graves);
         tokio::spawn(supervise(agent.life.clone(), tasks, self.crimes.clone()));
         self.agent = Some(agent);
+    }
+
+    /// The node's clock, which goes on while the agent is dead.
+    fn clock(&self) -> Clock {
+        Clock::at(EPOCH + self.born.elapsed().as_secs())
     }
 
     fn identity(&self) -> Identity {
@@ -234,6 +246,7 @@ type Recovered = (
     manx_agent::journal::Journal,
     manx_ipam::Allocator,
     Vec<manx_ipam::Live<String>>,
+    Clock,
 );
 
 impl Start {
@@ -336,7 +349,7 @@ impl Start {
 
     fn ipam(
         &self,
-        (journal, allocator, live): Recovered,
+        (journal, allocator, live, clock): Recovered,
         view: channel::Receiver<Arc<View>>,
         owned: channel::Sender<Arc<Owned>>,
         requests: mpsc::Receiver<ipam::Request>,
@@ -354,6 +367,7 @@ impl Start {
             allocator,
             journal,
             live,
+            clock,
             metrics: self.metrics.clone(),
             claimed: readiness.wait_for(cni::BLOCKS),
         }

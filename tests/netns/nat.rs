@@ -9,6 +9,8 @@ use std::time::Duration;
 use manx_linux::Backend;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
 
 use crate::agent_harness::{Cluster, Node};
@@ -17,6 +19,9 @@ use crate::rules::{run, sets, tables};
 
 /// What goes through the datastore, waits for a start, or for the next look at the kernel.
 const LATER: Duration = Duration::from_secs(30);
+
+/// How soon what nftables tells of is mended, on a busy machine.
+const SOON: Duration = Duration::from_secs(5);
 
 /// The node's and the outside's addresses of both families.
 const NODE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -117,6 +122,61 @@ fn the_outside_sees_the_node_and_everybody_else_the_pod() {
 }
 
 #[test]
+fn pods_on_other_nodes_see_the_pod_and_other_nodes_do_if_a_pool_contains_them() {
+    let cluster = Cluster::new();
+    cluster.set_nat("v4", true);
+    cluster.set_nat("v6", true);
+    let [left, right] = TestNetns::pair(["left", "right"]);
+    let (mut left, mut right) = (cluster.node("left", left), cluster.node("right", right));
+    left.start();
+    right.start();
+    let (a, b) = (TestNetns::new("a"), TestNetns::new("b"));
+    let (at_a, at_b) = (left.add("a", &a), right.add("b", &b));
+    for (from, to) in at_a.iter().zip(&at_b) {
+        let routed = || exchange(&a, &b, *to).is_some();
+        assert!(eventually(LATER, routed), "{}\n{}", left.log(), right.log());
+        assert_eq!(exchange(&a, &b, *to), Some(*from));
+    }
+    for (node, other) in NODE.into_iter().zip(OUTSIDE) {
+        assert_eq!(exchange(&a, &right.netns, ip(other)), Some(ip(node)));
+    }
+    cluster.create_pool("machines", &json!({"cidr": "192.0.2.0/24", "disabled": true}));
+    cluster.create_pool("machines6", &json!({"cidr": "2001:db8::/64", "disabled": true}));
+    for (from, other) in at_a.iter().zip(OUTSIDE) {
+        let true_source = || exchange(&a, &right.netns, ip(other)) == Some(*from);
+        assert!(eventually(LATER, true_source), "{}", left.log());
+    }
+}
+
+#[test]
+fn an_agent_killed_at_any_moment_of_a_change_leaves_what_the_next_one_mends() {
+    for backend in Backend::ALL {
+        let mut site = Site::new(backend);
+        let right = site.held();
+        let mut random = StdRng::seed_from_u64(179);
+        for round in 0..12 {
+            let nat = round % 2 == 1;
+            site.cluster.set_nat("v4", nat);
+            site.cluster.set_nat("v6", nat);
+            std::thread::sleep(Duration::from_millis(random.random_range(0..300)));
+            site.node.end(Signal::SIGKILL);
+            if round % 3 == 0 {
+                site.iptables("-t nat -F");
+            }
+            site.node.launch();
+        }
+        let mended = || site.held() == right;
+        assert!(
+            eventually(LATER, mended),
+            "{backend:?}: {:?}\n{}",
+            site.held(),
+            site.node.log()
+        );
+        assert_eq!(site.seen(), NODE.map(ip));
+    }
+}
+
+#[test]
 fn nat_is_switched_while_pods_run_and_leaves_nothing_behind() {
     for backend in Backend::ALL {
         let site = Site::new(backend);
@@ -172,6 +232,50 @@ fn rules_flushed_by_hand_come_back_and_those_of_a_dead_agent_stay() {
         }
         assert!(!site.node.log().contains("panicked"), "{}", site.node.log());
     }
+}
+
+#[test]
+fn rules_of_nftables_are_back_within_a_second_or_two() {
+    let mut site = Site::new(Backend::Nft);
+    site.node.end(Signal::SIGTERM);
+    configure(&site.node, Backend::Nft, 3600);
+    site.node.start();
+    let right = site.held();
+    for damage in ["-t nat -F manx-nat-out", "-t nat -D POSTROUTING 1", "-t nat -F"] {
+        site.iptables(damage);
+        assert_ne!(site.held(), right);
+        assert!(
+            eventually(SOON, || site.held() == right),
+            "{damage}: {}",
+            site.node.log()
+        );
+    }
+}
+
+#[test]
+fn an_add_whose_rules_are_refused_says_why_and_succeeds_when_they_are_not() {
+    let cluster = Cluster::new();
+    let [netns, _outside] = TestNetns::pair(["node", "outside"]);
+    let mut node = cluster.node("n1", netns);
+    node.start();
+    // A set with the name of ours that somebody uses for something else.
+    run(&node.netns, "ipset", "create mx4-all-pools hash:ip");
+    let rule = "POSTROUTING -t nat -m set --match-set mx4-all-pools src -j ACCEPT";
+    run(&node.netns, "iptables-nft", &format!("-A {rule}"));
+    cluster.set_nat("v4", true);
+    let refused = || node.log().contains("rules are not as wanted");
+    assert!(eventually(LATER, refused), "{}", node.log());
+    let pod = TestNetns::new("pod");
+    let output = node.cni("ADD", "pod", pod.path());
+    let error: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(error["code"], 11, "{error}");
+    for part in ["v4", "natOutgoing", "destroy mx4-all-pools"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    assert_eq!(node.held(), 0, "the failed ADD leaves nothing behind");
+    run(&node.netns, "iptables-nft", &format!("-D {rule}"));
+    let added = || node.cni("ADD", "pod", pod.path()).status.success();
+    assert!(eventually(LATER, added), "{}", node.log());
 }
 
 #[test]
