@@ -85,6 +85,13 @@ impl Journal {
         Ok((this, replay.allocator))
     }
 
+    /// Whether a commit failed, so that the file may say anything between what it said before and after that
+    /// one: nothing may be promised until another commit, if of no records, has succeeded.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.file.is_none()
+    }
+
     /// Makes `records` durable, as one group; `allocator` has them applied already.
     ///
     /// # Errors

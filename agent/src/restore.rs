@@ -1,16 +1,20 @@
 //! Takes up the pods of an earlier life: routes and describes them anew, then lets go of what is left over.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use manx_cni::Attachment;
 use manx_routes::Source;
 use tokio::sync::mpsc;
 
-use crate::ask::ask;
+use crate::ask::{Gone, ask};
 use crate::cni::{self, Job};
 use crate::ready::Guard;
 
 use crate::{ipam, route, workload};
+
+/// Pause before pods that could not be taken up are tried again.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What it works with.
 #[derive(Debug)]
@@ -39,17 +43,19 @@ pub async fn run(doors: Doors) {
     let Ok(held) = ask(&ipam, ipam::Request::Recovered).await else {
         return;
     };
-    let attachments: BTreeSet<Attachment> = held
+    let mut attachments: BTreeSet<Attachment> = held
         .iter()
         .filter_map(|held| cni::attachment_of(&held.owner))
         .collect();
     let count = attachments.len();
-    for attachment in attachments {
-        if ask(&cni, |reply| Job::Restore { attachment, reply })
-            .await
-            .is_err()
-        {
+    // Not before all are taken up may what nobody wants go: it would be the route of a pod that lives.
+    while !attachments.is_empty() {
+        let Ok(left) = take_up(&cni, attachments).await else {
             return;
+        };
+        attachments = left;
+        if !attachments.is_empty() {
+            tokio::time::sleep(PAUSE).await;
         }
     }
     for source in [Source::Pod, Source::Block] {
@@ -61,4 +67,23 @@ pub async fn run(doors: Doors) {
         tracing::info!(pods = count, "pods of an earlier life are taken up");
         restored.done();
     }
+}
+
+/// Has attachments routed and described; gives back those that could not be.
+async fn take_up(
+    cni: &mpsc::Sender<Job>,
+    attachments: BTreeSet<Attachment>,
+) -> Result<BTreeSet<Attachment>, Gone> {
+    let mut left = BTreeSet::new();
+    for attachment in attachments {
+        let job = |reply| Job::Restore {
+            attachment: attachment.clone(),
+            reply,
+        };
+        if let Err(error) = ask(cni, job).await? {
+            tracing::error!(%attachment, %error, "a pod of an earlier life is not taken up; trying again");
+            left.insert(attachment);
+        }
+    }
+    Ok(left)
 }

@@ -59,9 +59,10 @@ pub fn recover(
     disk: Arc<dyn Disk>,
     path: &Path,
     pods: &[Live<String>],
+    clock: Clock,
 ) -> Result<(Journal, Allocator), JournalError> {
     let (mut journal, mut allocator) = Journal::open(disk, path)?;
-    let records = recovery::settle(&mut allocator, pods.to_vec(), Clock::start().now(), |_| true);
+    let records = recovery::settle(&mut allocator, pods.to_vec(), clock.now(), |_| true);
     if !records.is_empty() {
         journal.commit(&records, &allocator)?;
     }

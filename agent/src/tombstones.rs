@@ -1,21 +1,29 @@
 //! The tombstone task: carries out DELs that the agent was not there to hear ([`manx_cni::tombstone`]).
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use inotify::{EventStream, Inotify, WatchMask};
 use manx_cni::{Attachment, tombstone};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::cni::Job;
 
 /// Bytes for events: room for the longest name, many times.
 const BUFFER: usize = 4096;
 
+/// How often the directory is read, for tombstones whose attachment could not be removed the first time.
+const AGAIN: Duration = Duration::from_secs(10);
+
 /// The tombstones' directory, watched.
 #[derive(Debug)]
-pub struct Tombstones(EventStream<Vec<u8>>);
+pub struct Tombstones {
+    directory: PathBuf,
+    events: EventStream<Vec<u8>>,
+}
 
 impl Tombstones {
     /// Watches the directory of this state directory; returns what lies there already.
@@ -30,31 +38,42 @@ impl Tombstones {
         inotify
             .watches()
             .add(&directory, WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO)?;
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(&directory)? {
-            found.extend(entry?.file_name().to_str().and_then(tombstone::parse));
-        }
-        Ok((Self(inotify.into_event_stream(vec![0; BUFFER])?), found))
+        let found = read(&directory)?;
+        let events = inotify.into_event_stream(vec![0; BUFFER])?;
+        Ok((Self { directory, events }, found))
     }
 
-    /// Hands every new tombstone to the cni task, until that has ended.
+    /// Hands every new tombstone to the cni task, and again those that stay, until that has ended.
     ///
     /// # Errors
-    /// The directory cannot be watched any more.
+    /// The directory cannot be watched or read any more.
     pub async fn run(mut self, jobs: mpsc::Sender<Job>) -> io::Result<()> {
-        while let Some(event) = self.0.next().await {
-            let name = event?.name;
-            let Some(attachment) = name
-                .as_ref()
-                .and_then(|name| name.to_str())
-                .and_then(tombstone::parse)
-            else {
-                continue;
+        let mut again = tokio::time::interval_at(Instant::now() + AGAIN, AGAIN);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let found = tokio::select! {
+                biased;
+                Some(event) = self.events.next() => {
+                    let name = event?.name;
+                    let found = name.as_ref().and_then(|name| name.to_str()).and_then(tombstone::parse);
+                    found.into_iter().collect()
+                }
+                _ = again.tick() => read(&self.directory)?,
             };
-            if jobs.send(Job::Bury(attachment)).await.is_err() {
-                return Ok(());
+            for attachment in found {
+                if jobs.send(Job::Bury(attachment)).await.is_err() {
+                    return Ok(());
+                }
             }
         }
-        Ok(())
     }
+}
+
+/// The attachments whose tombstones lie in a directory.
+fn read(directory: &Path) -> io::Result<Vec<Attachment>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        found.extend(entry?.file_name().to_str().and_then(tombstone::parse));
+    }
+    Ok(found)
 }

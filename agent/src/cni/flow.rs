@@ -69,20 +69,20 @@ pub(super) async fn run(job: Job, parts: Parts) {
             valid,
             reply,
         } => answer(reply, parts.collect(&network, &valid).await),
-        Job::Restore { attachment, reply } => {
-            if let Err(error) = parts.restore(&attachment).await {
-                tracing::error!(%attachment, %error, "an attachment of an earlier life is not routed");
-            }
-            answer(reply, ());
-        }
+        Job::Restore { attachment, reply } => answer(reply, parts.restore(&attachment).await),
         Job::Release {
             attachment,
             release,
             reply,
         } => answer(reply, parts.release(&attachment, release).await),
+        Job::Bury(attachment) if !parts.has_tombstone(&attachment) => {
+            tracing::debug!(%attachment, "its tombstone went meanwhile: an ADD took its place, or it is done");
+        }
         Job::Bury(attachment) => match parts.delete(&attachment).await {
             Ok(()) => parts.remove_tombstone(&attachment),
-            Err(error) => tracing::error!(%attachment, %error, "a tombstone's attachment is not removed"),
+            Err(error) => {
+                tracing::warn!(%attachment, %error, "a tombstone's attachment is not removed yet; trying again");
+            }
         },
     }
 }
@@ -195,19 +195,20 @@ impl Parts {
         let host_ifname = recovery::interface(&container_id, &ifname);
         let detach = |reply| endpoint::Request::Detach { host_ifname, reply };
         ask(&self.endpoints, detach).await?.map_err(convert::cni_error)?;
+        // Before the address is free: whoever gets it next is never described beside its last holder. And a DEL
+        // that is repeated because the release was refused finds nothing that it could name the pod by.
+        if let Some(owner) = held.first().map(|held| &held.owner) {
+            tracing::info!(pod = %format_args!("{}/{}", owner.namespace, owner.pod), "pod detached");
+            let key = convert::workload_key(&self.identity.name, owner);
+            let container_id = container_id.clone();
+            self.tell(workload::Change::Remove { key, container_id }).await;
+        }
         let request = |reply| ipam::Request::Release {
-            container_id: container_id.clone(),
+            container_id,
             ifname,
             reply,
         };
-        let released = ask(&self.ipam, request).await?.map_err(refused)?;
-        if let Some(held) = released.first() {
-            let owner = &held.owner;
-            tracing::info!(pod = %format_args!("{}/{}", owner.namespace, owner.pod), "pod detached");
-            let key = convert::workload_key(&self.identity.name, &held.owner);
-            self.tell(workload::Change::Remove { key, container_id }).await;
-        }
-        Ok(())
+        ask(&self.ipam, request).await?.map(drop).map_err(refused)
     }
 
     /// Compares an attachment with what ADD made and answered; every difference is named.
@@ -333,8 +334,16 @@ impl Parts {
         .await
     }
 
+    fn tombstone(&self, attachment: &Attachment) -> PathBuf {
+        tombstone::directory(&self.state_dir).join(tombstone::file_name(attachment))
+    }
+
+    fn has_tombstone(&self, attachment: &Attachment) -> bool {
+        self.tombstone(attachment).exists()
+    }
+
     fn remove_tombstone(&self, attachment: &Attachment) {
-        let path = tombstone::directory(&self.state_dir).join(tombstone::file_name(attachment));
+        let path = self.tombstone(attachment);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(path = %path.display(), %error, "a tombstone cannot be removed");

@@ -57,8 +57,8 @@ pub enum Job {
     Restore {
         /// Which.
         attachment: Attachment,
-        /// Done, whatever became of it.
-        reply: oneshot::Sender<()>,
+        /// Done, or why not.
+        reply: oneshot::Sender<Result<(), Error>>,
     },
     /// Carries out what a tombstone stands for, and removes it.
     Bury(Attachment),

@@ -30,7 +30,7 @@ impl<S: Store> Task<S> {
     pub(super) fn commit(&mut self) {
         let records = std::mem::take(&mut self.staged);
         let answers = std::mem::take(&mut self.answers);
-        if records.is_empty() {
+        if records.is_empty() && !self.journal.is_behind() {
             answers.into_iter().for_each(Answer::send);
             return self.announce_recovery();
         }

@@ -34,7 +34,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 pub use self::assign::Wish;
 use self::assign::{Failure, Need, Waiting};
 use self::blocks::Done;
-pub(crate) use self::clock::Clock;
+pub use self::clock::Clock;
 use self::commit::Answer;
 pub use self::owned::Owned;
 use self::owned::is_elsewhere;
@@ -195,6 +195,8 @@ pub struct Inbox<S> {
     pub journal: Journal,
     /// The pods' interfaces that existed when the agent started.
     pub live: Vec<Live<String>>,
+    /// What time it is.
+    pub clock: Clock,
     /// What is counted.
     pub metrics: Metrics,
     /// Done when each family has a block.
@@ -249,6 +251,7 @@ pub async fn run<S: Store>(inbox: Inbox<S>) {
         allocator,
         journal,
         live,
+        clock,
         metrics,
         claimed,
     } = inbox;
@@ -265,7 +268,7 @@ pub async fn run<S: Store>(inbox: Inbox<S>) {
         claimed: Some(claimed),
         jobs: JoinSet::new(),
         recovery: Recovery::Due,
-        clock: Clock::start(),
+        clock,
         claiming: BTreeSet::new(),
         failures: BTreeMap::new(),
         waiting: Vec::new(),

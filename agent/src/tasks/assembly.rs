@@ -20,7 +20,7 @@ use super::{RunError, SERVER, Start, Tasks};
 use crate::config::{Config, Iptables};
 use crate::disk::FileSystem;
 use crate::identity::Identity;
-use crate::ipam::Owned;
+use crate::ipam::{Clock, Owned};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::ready::Readiness;
@@ -71,6 +71,7 @@ struct Journalled {
     allocator: Allocator,
     journal: Journal,
     live: Vec<Live<String>>,
+    clock: Clock,
 }
 
 /// What has to be had before the first task starts.
@@ -89,8 +90,9 @@ pub(super) struct Prepared {
 /// The first thing that cannot be had.
 pub(super) async fn prepare<S>(start: &Start<S>) -> Result<Prepared, RunError> {
     let Config { state_dir, http, .. } = &start.config;
-    let live = start.machine.pods.clone();
-    let (journal, allocator) = startup::recover(Arc::new(FileSystem), &state_dir.join(JOURNAL), &live)?;
+    let (live, clock) = (start.machine.pods.clone(), Clock::start());
+    let (journal, allocator) =
+        startup::recover(Arc::new(FileSystem), &state_dir.join(JOURNAL), &live, clock)?;
     let graves = Tombstones::open(state_dir).map_err(RunError::io("cannot watch for tombstones"))?;
     let http = match http {
         Some(address) => Some(http::listen(*address).await.map_err(RunError::io("HTTP"))?),
@@ -101,6 +103,7 @@ pub(super) async fn prepare<S>(start: &Start<S>) -> Result<Prepared, RunError> {
             allocator,
             journal,
             live,
+            clock,
         },
         graves,
         syncer: Syncer::start()?,
@@ -234,6 +237,7 @@ fn spawn_ipam<S: Store>(
         allocator,
         journal,
         live,
+        clock,
     } = journalled;
     let inbox = ipam::Inbox {
         identity: common.identity.clone(),
@@ -244,6 +248,7 @@ fn spawn_ipam<S: Store>(
         allocator,
         journal,
         live,
+        clock,
         metrics: common.metrics.clone(),
         claimed: common.readiness.wait_for(cni::BLOCKS),
     };

@@ -1,0 +1,380 @@
+//! A node: what outlives its agent, and the agent's own tasks wired to it, one life after the other.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use manx_agent::ask::ask;
+use manx_agent::identity::Identity;
+use manx_agent::ipam::{Clock, Owned};
+use manx_agent::journal::JournalError;
+use manx_agent::metrics::Metrics;
+use manx_agent::ready::Readiness;
+use manx_agent::tombstones::Tombstones;
+use manx_agent::view::View;
+use manx_agent::{cni, ipam, policy, restore, startup, watch, workload};
+use manx_api::status::BlockStatus;
+use manx_cni::Attachment;
+use manx_ipam::journal;
+use tokio::sync::{mpsc, oneshot, watch as channel};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::chance::{Chance, Dead, Life};
+use crate::disk::{CrashingDisk, Platter};
+use crate::kernel::{self, Kernel};
+use crate::memory::{Memory, Remote};
+
+/// Messages that wait in a channel, at most.
+const QUEUE: usize = 256;
+
+/// How long the plugin waits for the agent.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where the agent keeps its journal.
+const JOURNAL: &str = "/state/ipam.journal";
+
+/// When the nodes' clocks begin, in seconds of UTC.
+const EPOCH: u64 = 1_800_000_000;
+
+/// A node of the cluster.
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) kernel: Kernel,
+    pub(crate) platter: Platter,
+    /// Where tombstones are.
+    pub(crate) state_dir: PathBuf,
+    /// Calls of the datastore by the tasks that ADD and DEL wait for.
+    pub(crate) calls: Arc<AtomicUsize>,
+    /// The blocks that an agent of this node published last.
+    pub(crate) owned: Arc<Owned>,
+    /// When its clock showed [`EPOCH`].
+    born: Instant,
+    memory: Memory,
+    chance: Chance,
+    lives: u32,
+    agent: Option<Agent>,
+    /// What no agent should do.
+    crimes: Crimes,
+}
+
+/// What was found wrong in tasks.
+pub(crate) type Crimes = Arc<Mutex<Vec<String>>>;
+
+/// A way to a living agent, as the plugin has one. Clones lead to the same life.
+#[derive(Clone, Debug)]
+pub(crate) struct Agent {
+    pub(crate) life: Life,
+    jobs: mpsc::Sender<cni::Job>,
+    ipam: mpsc::Sender<ipam::Request>,
+    owned: channel::Receiver<Arc<Owned>>,
+}
+
+impl Agent {
+    /// Calls the agent as the plugin does; none: it gave no answer.
+    pub(crate) async fn call<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, manx_cni::Error>>) -> cni::Job,
+    ) -> Option<Result<T, manx_cni::Error>> {
+        tokio::select! {
+            biased;
+            () = self.life.over() => None,
+            () = tokio::time::sleep(PATIENCE) => None,
+            answer = ask(&self.jobs, job) => answer.ok(),
+        }
+    }
+
+    /// Who holds what.
+    pub(crate) async fn show(&self) -> Option<Vec<BlockStatus>> {
+        tokio::select! {
+            biased;
+            () = self.life.over() => None,
+            blocks = ask(&self.ipam, ipam::Request::Show) => blocks.ok(),
+        }
+    }
+}
+
+impl Node {
+    pub(crate) fn new(
+        name: &str,
+        state_dir: &Path,
+        memory: &Memory,
+        chance: &Chance,
+        crimes: &Crimes,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            kernel: Kernel::default(),
+            platter: Platter::default(),
+            state_dir: state_dir.join(name),
+            calls: Arc::default(),
+            owned: Arc::default(),
+            born: Instant::now(),
+            memory: memory.clone(),
+            chance: chance.clone(),
+            lives: 0,
+            agent: None,
+            crimes: crimes.clone(),
+        }
+    }
+
+    /// The agent, if it lives.
+    pub(crate) fn agent(&self) -> Option<Agent> {
+        self.agent.clone().filter(|agent| !agent.life.is_over())
+    }
+
+    /// What the journal says.
+    pub(crate) fn replay(&self) -> manx_ipam::Allocator {
+        let bytes = self.platter.read(Path::new(JOURNAL)).unwrap_or_default();
+        let replay = journal::replay(&bytes);
+        let replay = replay.unwrap_or_else(|error| panic!("the journal of {}: {error}", self.name));
+        replay.allocator
+    }
+
+    /// The blocks that the node holds, as far as anybody can know.
+    pub(crate) fn blocks(&mut self) -> Arc<Owned> {
+        if let Some(agent) = &self.agent {
+            self.owned = agent.owned.borrow().clone();
+        }
+        self.owned.clone()
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.blocks();
+        if let Some(agent) = self.agent.take() {
+            agent.life.end();
+        }
+    }
+
+    /// The node loses power and starts again; the agent does not, yet.
+    pub(crate) fn reboot(&mut self) {
+        self.kill();
+        self.kernel.reset();
+        self.platter.lose_power(self.chance.draw(&self.name));
+    }
+
+    /// Starts the agent; it may die of it.
+    pub(crate) fn start(&mut self) {
+        self.kill();
+        self.lives += 1;
+        let life = Life::new(format!("{} life {}", self.name, self.lives), self.chance.clone());
+        let disk = Arc::new(CrashingDisk {
+            platter: self.platter.clone(),
+            life: life.clone(),
+        });
+        let (live, clock) = (self.kernel.survey(), self.clock());
+        let recover = || startup::recover(disk, Path::new(JOURNAL), &live, clock);
+        let (journal, allocator) = match std::panic::catch_unwind(AssertUnwindSafe(recover)) {
+            Ok(Ok(recovered)) => recovered,
+            Ok(Err(error @ JournalError::Replay { .. })) => panic!("{}: {error}", self.name),
+            Ok(Err(JournalError::Io { .. } | JournalError::Encode(_))) => return,
+            Err(panic) if panic.is::<Dead>() => return,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        let graves = Tombstones::open(&self.state_dir).unwrap();
+        let start = Start {
+            life,
+            kernel: self.kernel.clone(),
+            identity: Arc::new(self.identity()),
+            state_dir: self.state_dir.clone(),
+            memory: self.memory.clone(),
+            calls: self.calls.clone(),
+            metrics: Metrics::new().0,
+        };
+        let (agent, tasks) = start.spawn((journal, allocator, live, clock), graves);
+        tokio::spawn(supervise(agent.life.clone(), tasks, self.crimes.clone()));
+        self.agent = Some(agent);
+    }
+
+    /// The node's clock, which goes on while the agent is dead.
+    fn clock(&self) -> Clock {
+        Clock::at(EPOCH + self.born.elapsed().as_secs())
+    }
+
+    fn identity(&self) -> Identity {
+        Identity {
+            name: self.name.clone(),
+            ipv4: None,
+            ipv6: None,
+            as_number: None,
+            router_id: Ipv4Addr::LOCALHOST,
+            labels: Default::default(),
+            mtu: 1500,
+        }
+    }
+}
+
+/// Drops an agent's tasks when its life is over. One that panics is a crime; one that ends is a death.
+async fn supervise(life: Life, mut tasks: JoinSet<()>, crimes: Crimes) {
+    loop {
+        let ended = tokio::select! {
+            biased;
+            () = life.over() => return,
+            ended = tasks.join_next() => ended,
+        };
+        match ended {
+            Some(Err(error)) if error.is_panic() => {
+                let panic = error.into_panic();
+                if !panic.is::<Dead>() {
+                    let reason = manx_agent::supervise::reason(&*panic);
+                    crimes.lock().unwrap().push(format!("a task panicked: {reason}"));
+                }
+                life.end();
+            }
+            Some(_) => {}
+            None => return,
+        }
+    }
+}
+
+/// What a life starts with.
+struct Start {
+    life: Life,
+    kernel: Kernel,
+    identity: Arc<Identity>,
+    state_dir: PathBuf,
+    memory: Memory,
+    calls: Arc<AtomicUsize>,
+    metrics: Metrics,
+}
+
+type Recovered = (
+    manx_agent::journal::Journal,
+    manx_ipam::Allocator,
+    Vec<manx_ipam::Live<String>>,
+    Clock,
+);
+
+impl Start {
+    fn remote(&self, task: &'static str) -> Remote {
+        Remote {
+            memory: self.memory.clone(),
+            life: self.life.clone(),
+            task,
+            calls: Arc::default(),
+        }
+    }
+
+    /// The agent's tasks, put together as the agent does it (`tasks/assembly.rs`).
+    fn spawn(
+        self,
+        recovered: Recovered,
+        (tombstones, buried): (Tombstones, Vec<Attachment>),
+    ) -> (Agent, JoinSet<()>) {
+        let mut tasks = JoinSet::new();
+        let readiness = Readiness::default();
+        let (jobs_out, jobs) = mpsc::channel(QUEUE);
+        let (ipam_out, requests) = mpsc::channel(QUEUE);
+        let (routes_out, routes) = mpsc::channel(QUEUE);
+        let (endpoints_out, endpoints) = mpsc::channel(QUEUE);
+        let (workloads_out, changes) = mpsc::channel(QUEUE);
+        let (owned_out, owned) = channel::channel(Arc::default());
+        let agent = Agent {
+            life: self.life.clone(),
+            jobs: jobs_out.clone(),
+            ipam: ipam_out.clone(),
+            owned: owned.clone(),
+        };
+        let view = self.spawn_watch(&mut tasks, &readiness);
+        tasks.spawn(ipam::run(self.ipam(
+            recovered,
+            view.clone(),
+            owned_out,
+            requests,
+            &readiness,
+        )));
+        let (life, kernel) = (self.life.clone(), self.kernel.clone());
+        tasks.spawn(kernel::serve_routes(life.clone(), kernel.clone(), routes, owned));
+        tasks.spawn(kernel::serve_endpoints(life, kernel, endpoints));
+        self.spawn_workload(&mut tasks, changes);
+        let parts = cni::Parts {
+            identity: self.identity,
+            state_dir: self.state_dir,
+            ipam: ipam_out.clone(),
+            endpoints: endpoints_out,
+            routes: routes_out.clone(),
+            workloads: workloads_out.clone(),
+            jobs: jobs_out.downgrade(),
+            // No pool wants NAT: nothing is waited for.
+            gate: policy::Gate {
+                view,
+                in_force: channel::channel(policy::InForce::default()).1,
+            },
+            metrics: self.metrics,
+        };
+        let mut inbox = cni::Inbox { jobs, parts };
+        tasks.spawn(async move { cni::run(&mut inbox).await });
+        let doors = restore::Doors {
+            ipam: ipam_out,
+            cni: jobs_out.clone(),
+            routes: routes_out,
+            workloads: workloads_out,
+            restored: readiness.wait_for("pods of an earlier life"),
+        };
+        tasks.spawn(async move {
+            for attachment in buried {
+                jobs_out.send(cni::Job::Bury(attachment)).await.unwrap();
+            }
+            restore::run(doors).await;
+            tombstones.run(jobs_out).await.unwrap();
+        });
+        (agent, tasks)
+    }
+
+    fn spawn_workload(&self, tasks: &mut JoinSet<()>, changes: mpsc::Receiver<workload::Change>) {
+        let mut inbox = workload::Inbox {
+            identity: self.identity.clone(),
+            store: self.remote("workload"),
+            changes,
+            metrics: self.metrics.clone(),
+        };
+        tasks.spawn(async move { workload::run(&mut inbox).await });
+    }
+
+    fn spawn_watch(&self, tasks: &mut JoinSet<()>, readiness: &Readiness) -> channel::Receiver<Arc<View>> {
+        let (view_out, view) = channel::channel(Arc::default());
+        let mut inbox = watch::Inbox {
+            store: self.remote("watch"),
+            view: view_out,
+            metrics: self.metrics.clone(),
+            listed: Some(readiness.wait_for("datastore")),
+        };
+        tasks.spawn(async move { watch::run(&mut inbox).await });
+        view
+    }
+
+    fn ipam(
+        &self,
+        (journal, allocator, live, clock): Recovered,
+        view: channel::Receiver<Arc<View>>,
+        owned: channel::Sender<Arc<Owned>>,
+        requests: mpsc::Receiver<ipam::Request>,
+        readiness: &Readiness,
+    ) -> ipam::Inbox<Remote> {
+        ipam::Inbox {
+            identity: self.identity.clone(),
+            store: Remote {
+                calls: self.calls.clone(),
+                ..self.remote("ipam")
+            },
+            view,
+            owned,
+            requests,
+            allocator,
+            journal,
+            live,
+            clock,
+            metrics: self.metrics.clone(),
+            claimed: readiness.wait_for(cni::BLOCKS),
+        }
+    }
+}
+
+/// An address of each family that an answer to ADD has.
+pub(crate) fn addresses(success: &manx_cni::Success) -> Vec<IpAddr> {
+    success.ips.iter().map(|ip| ip.address.ip()).collect()
+}

@@ -1,0 +1,106 @@
+//! The datastore goes away: pods come and go all the same.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::laws;
+use crate::runtime::State;
+use crate::storm::virtually;
+use crate::world::World;
+
+/// How long an ADD or DEL may take: nothing that it does in these worlds takes longer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A calm cluster whose nodes have a block each.
+async fn cluster() -> World {
+    let mut world = World::new(1);
+    world.pool("v4", "10.64.0.0/16", 26);
+    world.start_all();
+    for node in 0..world.nodes.len() {
+        add(&world, node, &format!("first-{node}")).await;
+    }
+    sleep(Duration::from_secs(5)).await;
+    world
+}
+
+async fn add(world: &World, node: usize, container: &str) {
+    world.runtime.add(node, &world.nodes[node], container);
+    sleep(PATIENCE).await;
+    let pods = world.runtime.some(|pod| pod.container == container);
+    assert!(matches!(pods[0].state, State::Up(_)), "{:?}", pods[0]);
+}
+
+async fn delete(world: &World, container: &str) {
+    let pods = world.runtime.some(|pod| pod.container == container);
+    let pod = pods[0].clone();
+    world.runtime.delete(&world.nodes[pod.node], pod);
+    sleep(PATIENCE).await;
+    let pods = world.runtime.some(|pod| pod.container == container);
+    assert_eq!(pods[0].state, State::Gone, "{container}");
+}
+
+#[test]
+fn ten_minutes_without_a_datastore_stop_no_pod_and_heal_by_themselves() {
+    virtually(async {
+        let mut world = cluster().await;
+        world.memory.set_away(true);
+        for minute in 0..10 {
+            for node in 0..world.nodes.len() {
+                for pod in 0..3 {
+                    add(&world, node, &format!("pod-{node}-{minute}-{pod}")).await;
+                }
+                delete(&world, &format!("pod-{node}-{minute}-1")).await;
+                if minute % 3 == 2 {
+                    delete(&world, &format!("pod-{node}-{}-0", minute - 1)).await;
+                }
+            }
+            sleep(Duration::from_secs(40)).await;
+            laws::always(&mut world).unwrap();
+        }
+        world.rest().await;
+    });
+}
+
+#[test]
+fn an_agent_that_starts_without_a_datastore_carries_out_every_del() {
+    virtually(async {
+        let mut world = cluster().await;
+        add(&world, 0, "heard").await;
+        add(&world, 0, "unheard").await;
+        world.memory.set_away(true);
+        world.nodes[0].kill();
+        delete(&world, "unheard").await;
+        world.start_all();
+        sleep(PATIENCE).await;
+        delete(&world, "heard").await;
+        let held: Vec<String> = world.nodes[0]
+            .replay()
+            .allocations()
+            .map(|held| held.owner.container_id)
+            .collect();
+        assert_eq!(held, ["first-0"]);
+        laws::always(&mut world).unwrap();
+        world.rest().await;
+    });
+}
+
+#[test]
+fn an_add_waits_for_no_call_of_the_datastore_and_makes_none() {
+    virtually(async {
+        let world = cluster().await;
+        let calls = || world.nodes[0].calls.load(Ordering::Relaxed);
+        // Calls hang. A checkpoint is one, beside the task and not for an ADD; it is the last until it is answered.
+        world.memory.set_away(true);
+        add(&world, 0, "checkpointed").await;
+        sleep(Duration::from_secs(2)).await;
+        world.memory.set_hanging();
+        sleep(Duration::from_secs(60)).await;
+        let before = calls();
+        for pod in 0..20 {
+            add(&world, 0, &format!("pod-{pod}")).await;
+        }
+        assert_eq!(calls(), before);
+    });
+}
