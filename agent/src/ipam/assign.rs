@@ -1,9 +1,11 @@
 //! ADD: which addresses a pod may have, and what it waits for where there is none at hand.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use manx_api::ipam::{Allocation, AttachmentId, pool_of};
-use manx_ipam::{AssignError, Chooser, Family, Pod, Selection, Want};
+use manx_ipam::{AssignError, Chooser, Family, HoldError, Place, Pod, Selection, Want};
 use manx_store::Store;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -18,6 +20,8 @@ use crate::view::View;
 pub struct Wish {
     /// Its annotations.
     pub annotations: BTreeMap<String, String>,
+    /// The addresses that the runtime wants for it, one of a family at most.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A block that has to be had before a request can be served: of this family, from one of these pools.
@@ -26,6 +30,8 @@ pub(super) struct Need {
     pub(super) family: Family,
     /// By name, the preferred first.
     pub(super) pools: Vec<String>,
+    /// Only this block will do.
+    pub(super) block: Option<IpNetwork>,
 }
 
 /// Why a need cannot be met, for the time being.
@@ -48,6 +54,7 @@ impl Need {
         Self {
             family: selection.family,
             pools: names.collect(),
+            block: None,
         }
     }
 }
@@ -78,19 +85,25 @@ impl<S: Store> Task<S> {
                 self.answers
                     .push(Answer::assigned(request.reply, assignment.allocations, &held));
             }
-            Err(AssignError::NoRoom { family }) => {
+            Err(error) => {
+                let family = match &error {
+                    AssignError::NoRoom { family } => *family,
+                    AssignError::Hold(HoldError::Outside { address } | HoldError::Held { address, .. }) => {
+                        Family::of(*address)
+                    }
+                };
                 let need = needs.into_iter().flatten().find(|need| need.family == family);
-                self.wait(request, need);
+                match (need, error) {
+                    (Some(need), _) => self.wait(request, need),
+                    (None, AssignError::Hold(error)) => answer(request.reply, Err(error.into())),
+                    (None, AssignError::NoRoom { .. }) => self.waiting.push(request),
+                }
             }
-            Err(AssignError::Hold(error)) => answer(request.reply, Err(error.into())),
         }
     }
 
     /// Has a need met, unless that was just tried.
-    fn wait(&mut self, request: Waiting, need: Option<Need>) {
-        let Some(need) = need else {
-            return self.waiting.push(request);
-        };
+    fn wait(&mut self, request: Waiting, need: Need) {
         if let Some(error) = self.failure(&need) {
             return answer(request.reply, Err(error.clone()));
         }
@@ -106,6 +119,13 @@ impl<S: Store> Task<S> {
 
     /// What a pod may have of each family, and what it needs where that is not there.
     fn wanted(&self, view: &View, request: &Waiting) -> Result<Vec<(Option<Need>, Want)>, IpamError> {
+        let addresses = manx_ipam::requested(&request.wish.annotations, &request.wish.addresses)?;
+        if !addresses.is_empty() {
+            let wanted = addresses
+                .into_iter()
+                .map(|address| self.wanted_address(view, address));
+            return wanted.collect();
+        }
         let node = &self.identity.name;
         let namespace = &request.owner.namespace;
         let pod = Pod {
@@ -143,9 +163,33 @@ impl<S: Store> Task<S> {
         Ok(wanted)
     }
 
+    /// This very address, and what it needs where it is in no block of ours.
+    fn wanted_address(&self, view: &View, address: IpAddr) -> Result<(Option<Need>, Want), IpamError> {
+        let block = self.allocator.block_of(address).map(manx_ipam::Block::cidr);
+        let want = Want::Address(address);
+        if block.is_some_and(|block| !self.is_closed(block)) {
+            return Ok((None, want));
+        }
+        match manx_ipam::place(address, view.pools.values(), view.blocks.values())? {
+            Place::Free { pool, block } => {
+                let need = Need {
+                    family: Family::of(address),
+                    pools: vec![pool.metadata.name.clone()],
+                    block: Some(block),
+                };
+                Ok((Some(need), want))
+            }
+            Place::Elsewhere { block } => Err(IpamError::Elsewhere {
+                address,
+                block: block.spec.cidr,
+                node: block.spec.node.clone().unwrap_or_default(),
+            }),
+        }
+    }
+
     /// Our blocks that give addresses of these pools, in the order of the pools; in a pool the lowest block
     /// first, so that the higher ones drain.
-    pub(super) fn serving(&self, view: &View, pools: &[String]) -> Vec<ipnetwork::IpNetwork> {
+    pub(super) fn serving(&self, view: &View, pools: &[String]) -> Vec<IpNetwork> {
         let open = self.allocator.blocks().map(manx_ipam::Block::cidr);
         let open = open.filter(|cidr| !self.is_closed(*cidr));
         let placed: Vec<_> = open

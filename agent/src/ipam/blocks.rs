@@ -215,7 +215,11 @@ fn common_needs(pools: &[&IpPool]) -> Vec<Need> {
         let family = Family::of_network(pool.spec.cidr);
         needs.entry(family).or_default().push(pool.metadata.name.clone());
     }
-    let need = |(family, pools)| Need { family, pools };
+    let need = |(family, pools)| Need {
+        family,
+        pools,
+        block: None,
+    };
     needs.into_iter().map(need).collect()
 }
 
@@ -235,7 +239,9 @@ async fn claim<S: Store>(store: &S, need: &Need, search: &Search, node: &str) ->
         reserved,
     } = search;
     for pool in pools {
-        for cidr in manx_ipam::candidates(pool, taken, reserved, node).take(ATTEMPTS) {
+        let any = || manx_ipam::candidates(pool, taken, reserved, node).take(ATTEMPTS);
+        let candidates: Vec<IpNetwork> = need.block.map_or_else(|| any().collect(), |block| vec![block]);
+        for cidr in candidates {
             match take(store, pool, cidr, node).await {
                 Ok(Some(block)) => return Ok(block),
                 Ok(None) => {}
@@ -246,6 +252,10 @@ async fn claim<S: Store>(store: &S, need: &Need, search: &Search, node: &str) ->
                 }
             }
         }
+    }
+    if let Some(block) = need.block {
+        let reason = format!("another node was about to claim {block}, too");
+        return Err(IpamError::NotYet { reason });
     }
     Err(IpamError::Exhausted {
         family: need.family,

@@ -17,6 +17,7 @@ mod owned;
 pub mod recovery;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use ipnetwork::IpNetwork;
 use manx_api::ipam::{Allocation, AttachmentId, block_name};
 use manx_api::status::BlockStatus;
 use manx_ipam::journal::Record;
-use manx_ipam::{Allocator, AnnotationError, Family, HoldError, Live, Reserved, Rest};
+use manx_ipam::{Allocator, AnnotationError, Family, HoldError, Live, PlaceError, Reserved, Rest};
 use manx_store::Store;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -121,6 +122,21 @@ pub enum IpamError {
     /// The address that was asked for cannot be had.
     #[error(transparent)]
     Hold(#[from] HoldError),
+    /// The address that was asked for can be had by nobody, or is somebody else's.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// The address that was asked for is in another node's block.
+    #[error(
+        "{address} is in block {block}, which node {node} owns: run the pod there, or ask for another address"
+    )]
+    Elsewhere {
+        /// The address.
+        address: IpAddr,
+        /// The block.
+        block: IpNetwork,
+        /// Its owner.
+        node: String,
+    },
     /// The node may not have more blocks.
     #[error(
         "no free {family} address: node {node} has {max} blocks, the most that maxBlocksPerHost allows; raise it in \
