@@ -30,13 +30,14 @@ impl<S: Store> Task<S> {
     pub(super) fn commit(&mut self) {
         let records = std::mem::take(&mut self.staged);
         let answers = std::mem::take(&mut self.answers);
-        if records.is_empty() {
+        if records.is_empty() && self.durable {
             answers.into_iter().for_each(Answer::send);
             return self.announce_recovery();
         }
         let begun = Instant::now();
         let outcome = blocking::in_place(|| self.journal.commit(&records, &self.allocator));
         self.metrics.journal_commit.observe(begun.elapsed().as_secs_f64());
+        self.durable = outcome.is_ok();
         match outcome {
             Ok(()) => answers.into_iter().for_each(Answer::send),
             Err(error) => self.undo(answers, &error),
@@ -77,7 +78,10 @@ impl<S: Store> Task<S> {
         let addresses = records.iter().flat_map(|record| match record {
             Record::Assigned(allocations) => allocations.iter().map(|a| a.address).collect::<Vec<_>>(),
             Record::Released(freed) => freed.iter().map(|f| f.address).collect(),
-            Record::BlockAdded(_) | Record::BlockRemoved { .. } => Vec::new(),
+            Record::BlockAdded(_)
+            | Record::BlockRemoved { .. }
+            | Record::Lent { .. }
+            | Record::TakenBack { .. } => Vec::new(),
         });
         for address in addresses {
             let block = self.allocator.block_of(address);

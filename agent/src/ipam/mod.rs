@@ -13,6 +13,8 @@ mod blocks;
 mod checkpoint;
 mod clock;
 mod commit;
+mod count;
+mod leases;
 mod owned;
 pub mod recovery;
 
@@ -22,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use manx_api::ipam::{Allocation, AttachmentId, block_name};
+use manx_api::ipam::{Allocation, AttachmentId, IpBlock, block_name};
 use manx_api::status::BlockStatus;
 use manx_ipam::journal::Record;
 use manx_ipam::{Allocator, AnnotationError, Family, HoldError, Live, PlaceError, Reserved, Rest};
@@ -36,6 +38,7 @@ use self::assign::{Failure, Need, Waiting};
 use self::blocks::Done;
 pub(crate) use self::clock::Clock;
 use self::commit::Answer;
+use self::leases::Asked;
 pub use self::owned::Owned;
 use self::owned::is_elsewhere;
 use crate::ask::answer;
@@ -183,6 +186,16 @@ pub enum IpamError {
     },
 }
 
+impl IpamError {
+    /// Whether no block can be had, of which others may have addresses to spare.
+    fn is_shortage(&self) -> bool {
+        matches!(
+            self,
+            Self::Exhausted { .. } | Self::Limit { .. } | Self::NoClaims { .. }
+        )
+    }
+}
+
 fn explained(why: &[String]) -> String {
     match why {
         [] => String::new(),
@@ -233,6 +246,17 @@ struct Task<S> {
     claiming: BTreeSet<Need>,
     /// Needs that could not be met a moment ago.
     failures: BTreeMap<Need, Failure>,
+    /// Leases of ours, and of our blocks, in the view.
+    leases: Vec<IpBlock>,
+    /// Parts that were asked for.
+    asked_parts: BTreeMap<Need, Asked>,
+    /// Since when leases are empty.
+    idle_leases: BTreeMap<IpNetwork, Instant>,
+    /// Whether something may have to be written about leases, and whether that is under way.
+    leases_due: bool,
+    writing_leases: bool,
+    /// Whether the journal says what the allocator says.
+    durable: bool,
     waiting: Vec<Waiting>,
     /// Who wants to know that the task is recovered.
     asked: Vec<oneshot::Sender<Vec<Allocation>>>,
@@ -281,6 +305,12 @@ pub async fn run<S: Store>(inbox: Inbox<S>) {
         clock: Clock::start(),
         claiming: BTreeSet::new(),
         failures: BTreeMap::new(),
+        leases: Vec::new(),
+        asked_parts: BTreeMap::new(),
+        idle_leases: BTreeMap::new(),
+        leases_due: true,
+        writing_leases: false,
+        durable: true,
         waiting: Vec::new(),
         asked: Vec::new(),
         checkpointing: false,
@@ -307,7 +337,9 @@ pub async fn run<S: Store>(inbox: Inbox<S>) {
                 _ => batch.drain(..).for_each(|request| task.plan(request)),
             },
         }
+        task.journal_leases();
         task.commit();
+        task.write_leases();
     }
 }
 
@@ -351,10 +383,26 @@ impl<S: Store> Task<S> {
     fn look(&mut self, view: Arc<View>) {
         self.view = view;
         self.failures.clear();
-        let reserved = self.view.reservations.values();
-        let networks = reserved.flat_map(|reservation| reservation.spec.reserved_cidrs.iter().copied());
-        self.allocator.reserve(Reserved::new(networks));
+        self.allocator.reserve(self.reserved());
+        let leases = self
+            .view
+            .blocks
+            .values()
+            .filter(|block| block.spec.lease.is_some());
+        self.leases = leases.cloned().collect();
+        self.leases_due = true;
+        self.review_requests();
         self.mark_deleted();
+    }
+
+    /// What is reserved.
+    fn reserved(&self) -> Reserved {
+        let reserved = self.view.reservations.values();
+        Reserved::new(reserved.flat_map(|reservation| reservation.spec.reserved_cidrs.iter().copied()))
+    }
+
+    fn is_recovered(&self) -> bool {
+        self.recovery == Recovery::Done
     }
 
     /// How long freed addresses rest.
@@ -368,9 +416,10 @@ impl<S: Store> Task<S> {
     /// Marks blocks of ours that the datastore has not (any more) for a checkpoint, which makes them anew:
     /// their addresses are in use, and no other node may claim them.
     fn mark_deleted(&mut self) {
+        // A lease's lender sees to it that the resource is there.
+        let own = self.allocator.blocks().filter(|block| !block.is_leased());
         let absent = |cidr: &IpNetwork| !self.view.blocks.contains_key(&block_name(*cidr));
-        self.dirty
-            .extend(self.allocator.blocks().map(manx_ipam::Block::cidr).filter(absent));
+        self.dirty.extend(own.map(manx_ipam::Block::cidr).filter(absent));
     }
 
     /// Whether the datastore gives a block of ours to another node: somebody edited it, or this node was away
@@ -415,7 +464,11 @@ impl<S: Store> Task<S> {
                 }),
             );
         }
+        self.leases_due = true;
+        self.review_requests();
+        self.let_leases_go();
         self.checkpoint();
+        self.count();
     }
 
     fn status(&self) -> Vec<BlockStatus> {
