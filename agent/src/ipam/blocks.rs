@@ -33,6 +33,8 @@ pub(super) enum Done {
     WroteLeases,
     /// The blocks whose checkpoint has to be tried again.
     Checkpointed(Vec<IpNetwork>),
+    /// The blocks that are still to be given back.
+    GivenBack(Vec<IpNetwork>),
 }
 
 /// A block that this node owns from now on, and what others have of it.
@@ -188,6 +190,7 @@ impl<S: Store> Task<S> {
                 self.checkpointing = false;
                 self.dirty.extend(again);
             }
+            Done::GivenBack(again) => self.spare.told(again),
         }
     }
 

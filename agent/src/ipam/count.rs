@@ -1,6 +1,5 @@
 //! Counting addresses for the metrics.
 
-use manx_api::ipam::pool_of;
 use manx_store::Store;
 
 use super::Task;
@@ -13,8 +12,7 @@ impl<S: Store> Task<S> {
         self.metrics.ipam.addresses.clear();
         self.metrics.ipam.pool_blocks.clear();
         for block in self.allocator.blocks() {
-            let pool = pool_of(block.cidr(), self.view.pools.values());
-            let pool = pool.map_or_else(|| block.pool().to_owned(), |pool| pool.metadata.name.clone());
+            let pool = self.pool_of(block);
             let cooling = block.cooling(rest);
             for (state, number) in [
                 (State::InUse, block.held()),
