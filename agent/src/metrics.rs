@@ -1,5 +1,5 @@
-//! What `/metrics` counts. Labels take few values each, none of them a peer, a pod or a prefix, so that the
-//! number of series does not grow with the cluster.
+//! What `/metrics` counts. Labels take few values each, none of them a peer, a pod or another node's prefix, so
+//! that the number of series does not grow with the cluster, only with the node's own blocks.
 
 use manx_bgp::wire::Action;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -20,6 +20,8 @@ pub struct Metrics {
     pub blocks: Gauge,
     /// Addresses held by pods.
     pub addresses: Gauge,
+    /// Addresses and blocks more closely.
+    pub ipam: IpamMetrics,
     /// Sessions wanted.
     pub peers: Gauge,
     /// Sessions established.
@@ -54,6 +56,72 @@ pub struct Metrics {
     pub store_lists: Counter,
     /// Writes of WorkloadEndpoints that failed and are tried again.
     pub workload_retries: Counter,
+}
+
+/// What is counted of addresses and blocks.
+#[derive(Clone, Debug, Default)]
+pub struct IpamMetrics {
+    /// Addresses of the node's blocks.
+    pub addresses: Family<AddressLabels, Gauge>,
+    /// The node's blocks.
+    pub pool_blocks: Family<PoolLabels, Gauge>,
+    /// Blocks claimed.
+    pub claims: Counter,
+    /// Claims that brought no block.
+    pub claim_failures: Counter,
+    /// ADDs that wait for a block.
+    pub waiting: Gauge,
+}
+
+impl IpamMetrics {
+    fn register(self, registry: &mut Registry) {
+        registry.register(
+            "ipam_block_addresses",
+            "Addresses of the node's blocks by state",
+            self.addresses,
+        );
+        registry.register("ipam_pool_blocks", "Blocks of the node by pool", self.pool_blocks);
+        registry.register("ipam_claims", "Blocks claimed", self.claims);
+        registry.register(
+            "ipam_claim_failures",
+            "Claims that brought no block",
+            self.claim_failures,
+        );
+        registry.register("ipam_waiting", "ADDs that wait for a block", self.waiting);
+    }
+}
+
+/// The labels of `manx_ipam_block_addresses`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AddressLabels {
+    /// The block's pool.
+    pub pool: String,
+    /// The block, one of the node's.
+    pub block: String,
+    /// What the addresses are.
+    pub state: State,
+}
+
+/// The label of `manx_ipam_pool_blocks`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PoolLabels {
+    /// The pool.
+    pub pool: String,
+}
+
+/// What an address of a block is; each address is one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum State {
+    /// Held by a pod.
+    InUse,
+    /// Free, and not yet rested.
+    Cooling,
+    /// Free, and only for who asks for it.
+    Reserved,
+    /// Lent to another node.
+    Lent,
+    /// Free for anybody.
+    Free,
 }
 
 /// The labels of `manx_cni_duration_seconds`.
@@ -114,6 +182,7 @@ impl Metrics {
             journal_commit: durations(),
             blocks: Gauge::default(),
             addresses: Gauge::default(),
+            ipam: IpamMetrics::default(),
             peers: Gauge::default(),
             peers_established: Gauge::default(),
             bfd_sessions: Gauge::default(),
@@ -151,6 +220,7 @@ impl Metrics {
         );
         registry.register("ipam_blocks", "Blocks owned", m.blocks);
         registry.register("ipam_addresses", "Addresses held by pods", m.addresses);
+        m.ipam.register(&mut registry);
         registry.register("bgp_peers", "Sessions wanted", m.peers);
         registry.register(
             "bgp_peers_established",
@@ -230,7 +300,7 @@ mod tests {
 
     use super::*;
 
-    /// nasty case 57: no label takes a value per peer, pod, prefix or node.
+    /// nasty case 57: no label takes a value per peer, pod, node or another node's prefix.
     #[test]
     fn the_number_of_series_does_not_grow_with_the_cluster() {
         let (metrics, registry) = Metrics::new();
@@ -240,6 +310,12 @@ mod tests {
                 metrics.cni.get_or_create(&labels).observe(0.001);
             }
         }
+        let labels = AddressLabels {
+            pool: "p".to_owned(),
+            block: "10.0.0.0/26".to_owned(),
+            state: State::Free,
+        };
+        metrics.ipam.addresses.get_or_create(&labels).set(64);
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         let series = text.lines().filter(|line| !line.starts_with('#'));
@@ -249,7 +325,8 @@ mod tests {
             .flat_map(|(labels, _)| labels.split(','))
             .filter_map(|label| label.split('=').next())
             .collect();
-        assert_eq!(labels, BTreeSet::from(["action", "le", "operation", "outcome"]));
+        let known = ["action", "block", "le", "operation", "outcome", "pool", "state"];
+        assert_eq!(labels, BTreeSet::from(known));
         assert!(series.count() < 200);
     }
 }

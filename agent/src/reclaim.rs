@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use manx_api::ipam::{IpBlock, covers};
+use manx_api::ipam::{IpBlock, LeaseState, covers};
 use manx_api::{Key, Kind, Resource};
 use manx_store::{Error, Store};
 use tokio::sync::{mpsc, watch};
@@ -60,7 +60,14 @@ pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
             }
             continue;
         }
-        let Some(routed) = routed(inbox).await else { return };
+        let Some(mut routed) = routed(inbox).await else {
+            return;
+        };
+        if let Some(routed) = &mut routed {
+            // What a node has leased of a block is announced whether the block's owner is there or not.
+            let leases = leases(&view);
+            routed.retain(|prefix| !leases.iter().any(|lease| covers(*lease, *prefix)));
+        }
         watched.look(Instant::now(), &orphans, routed.as_ref());
         let patience = TURN * turn(&view, &inbox.identity.name);
         for block in orphans {
@@ -79,12 +86,24 @@ pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
 fn orphans(view: &View) -> Vec<&IpBlock> {
     let is_orphan = |block: &&IpBlock| {
         let owner = block.spec.node.as_ref();
-        owner.is_some_and(|owner| !view.nodes.contains_key(owner)) && block.spec.lease.is_none()
+        let lease = block.spec.lease.as_ref();
+        owner.is_some_and(|owner| !view.nodes.contains_key(owner))
+            && lease.is_none_or(|lease| lease.state != LeaseState::Returned)
     };
     if !view.complete {
         return Vec::new();
     }
     view.blocks.values().filter(is_orphan).collect()
+}
+
+/// The leases of nodes that are there.
+fn leases(view: &View) -> Vec<IpNetwork> {
+    let is_there = |block: &&IpBlock| {
+        let node = block.spec.node.as_ref();
+        block.spec.lease.is_some() && node.is_some_and(|node| view.nodes.contains_key(node))
+    };
+    let leases = view.blocks.values().filter(is_there);
+    leases.map(|block| block.spec.cidr).collect()
 }
 
 /// How many agents act before this one.
@@ -161,7 +180,12 @@ async fn free<S: Store>(store: &S, block: &IpBlock) {
 }
 
 async fn give_up<S: Store>(store: &S, block: &IpBlock, owner: &str) -> Result<(), Error> {
-    match manx_ipam::release_block(block, owner) {
+    let freed = match block.spec.lease {
+        // Its lender has it back.
+        Some(_) => manx_ipam::return_lease(block, owner),
+        None => manx_ipam::release_block(block, owner),
+    };
+    match freed {
         Ok(next) => store.update(Resource::IpBlock(next)).await.map(drop),
         Err(_) => Ok(()),
     }

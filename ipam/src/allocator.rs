@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use manx_api::ipam::{Allocation, AttachmentId, IpBlock};
 
+use crate::block::Loan;
 use crate::free::Free;
 use crate::journal::{Freed, Record};
 use crate::{Block, BlockError, Family, Reserved, Rest};
@@ -138,7 +139,7 @@ pub enum RemoveError {
         cidr: IpNetwork,
     },
     /// Somebody holds an address of it.
-    #[error("block {cidr} is in use: {held} addresses are held")]
+    #[error("block {cidr} is in use: {held} addresses are held or lent")]
     InUse {
         /// The block.
         cidr: IpNetwork,
@@ -172,6 +173,20 @@ pub enum ApplyError {
         /// Its sequence number.
         sequence: u64,
     },
+    /// No block has the part, or an address of it is not free, or its generation is old.
+    #[error(
+        "{part} cannot be lent: it is no part of a block of this node, or not free, or its generation is old"
+    )]
+    Lend {
+        /// The part.
+        part: IpNetwork,
+    },
+    /// The part is not lent.
+    #[error("{part} cannot be taken back: it is not lent")]
+    TakeBack {
+        /// The part.
+        part: IpNetwork,
+    },
     /// There is no such allocation.
     #[error("{address} (sequence {sequence}) cannot be released: there is no such allocation")]
     Release {
@@ -204,6 +219,33 @@ impl Allocator {
     /// The block is not here, or an address of it is held.
     pub fn remove_block(&mut self, cidr: IpNetwork) -> Result<Record, ApplyError> {
         self.carry_out(Record::BlockRemoved { cidr })
+    }
+
+    /// Lends a part of a block to another node, in the generation that it asked with, or a later one where the
+    /// part had that already.
+    ///
+    /// # Errors
+    /// No block has the part, or an address of it is not free.
+    pub fn lend(&mut self, part: IpNetwork, to: &str, generation: u64) -> Result<Record, ApplyError> {
+        let block = self.block_of(part.network());
+        let generation = block.map_or(generation, |block| block.loan_generation(generation));
+        self.carry_out(Record::Lent {
+            part,
+            to: to.to_owned(),
+            generation,
+        })
+    }
+
+    /// Has a part back that its borrower returned in this generation. `now` is in seconds of UTC.
+    ///
+    /// # Errors
+    /// The part is not lent.
+    pub fn take_back(&mut self, part: IpNetwork, generation: u64, now: u64) -> Result<Record, ApplyError> {
+        self.carry_out(Record::TakenBack {
+            part,
+            generation,
+            at: now,
+        })
     }
 
     /// Gives nobody an address of these who does not ask for it; what is held of them stays held.
@@ -414,7 +456,7 @@ impl Allocator {
             }
             Record::BlockRemoved { cidr } => {
                 let block = self.block(*cidr).ok_or(RemoveError::Unknown { cidr: *cidr })?;
-                match block.allocations().count() {
+                match block.held().saturating_add(block.lent()) {
                     0 => Ok(()),
                     held => Err(RemoveError::InUse { cidr: *cidr, held }.into()),
                 }
@@ -436,6 +478,26 @@ impl Allocator {
                 },
             )
             .map_err(|(address, sequence)| ApplyError::Release { address, sequence }),
+            Record::Lent { part, generation, .. } => {
+                let block = self.block_of(part.network());
+                let good = block.is_some_and(|block| {
+                    block.can_lend(*part) && block.loan_generation(*generation) == *generation
+                });
+                if good {
+                    Ok(())
+                } else {
+                    Err(ApplyError::Lend { part: *part })
+                }
+            }
+            Record::TakenBack { part, .. } => {
+                let block = self.block_of(part.network());
+                let good = block.is_some_and(|block| block.loans().any(|(lent, _)| lent == *part));
+                if good {
+                    Ok(())
+                } else {
+                    Err(ApplyError::TakeBack { part: *part })
+                }
+            }
         }
     }
 
@@ -468,6 +530,17 @@ impl Allocator {
                 }
             }
             Record::Released(freed) => freed.iter().for_each(|freed| self.give_back(*freed)),
+            Record::Lent { part, to, generation } => {
+                if let Some(block) = self.block_of_mut(part.network()) {
+                    let (to, generation) = (to.clone(), *generation);
+                    block.lend(*part, Loan { to, generation });
+                }
+            }
+            Record::TakenBack { part, generation, at } => {
+                if let Some(block) = self.block_of_mut(part.network()) {
+                    block.take_back(*part, *generation, *at);
+                }
+            }
         }
     }
 

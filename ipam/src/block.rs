@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use manx_api::ipam::{Allocation, AttachmentId, IpBlock};
+use manx_api::ipam::{Allocation, AttachmentId, IpBlock, covers};
 use serde::{Deserialize, Serialize};
 
 use crate::address::{from_number, to_number};
@@ -19,7 +19,7 @@ const GENERATION_SHIFT: u32 = 32;
 
 /// A block in its owner's hands.
 ///
-/// Every address of the block is in exactly one of `free` and `held`.
+/// Every address of the block is in exactly one of `free`, `held` and the parts that are `lent`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Block {
@@ -30,6 +30,24 @@ pub struct Block {
     sequence: u64,
     free: FreeList,
     held: BTreeMap<IpAddr, Holder>,
+    /// Parts that other nodes have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    lent: BTreeMap<IpNetwork, Loan>,
+    /// The highest generation that a part had, so that none has it twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_loan: Option<u64>,
+    /// The name of the block that this one is a part of, lent by that one's owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lender: Option<String>,
+}
+
+/// Who has a part that is lent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loan {
+    /// The node.
+    pub to: String,
+    /// The part's generation.
+    pub generation: u64,
 }
 
 /// Who holds an address.
@@ -114,6 +132,9 @@ impl Block {
             sequence,
             free,
             held,
+            lent: BTreeMap::new(),
+            last_loan: None,
+            lender: spec.lease.as_ref().map(|lease| lease.of.clone()),
         };
         block.check()?;
         Ok(block)
@@ -127,7 +148,8 @@ impl Block {
     pub(crate) fn check(&self) -> Result<(), BlockError> {
         let cidr = self.cidr;
         let free = self.free.iter().map(Free::address);
-        let mut known: Vec<_> = free.chain(self.held.keys().copied()).collect();
+        let lent = self.lent.keys().flat_map(IpNetwork::iter);
+        let mut known: Vec<_> = free.chain(self.held.keys().copied()).chain(lent).collect();
         known.sort_unstable();
         let mut known = known.into_iter();
         for address in addresses(cidr)? {
@@ -180,7 +202,10 @@ impl Block {
     /// How many addresses there are.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.free.len().saturating_add(self.held.len())
+        self.free
+            .len()
+            .saturating_add(self.held.len())
+            .saturating_add(self.lent())
     }
 
     /// How many addresses are free for whoever asks for any: reserved ones do not count.
@@ -205,6 +230,58 @@ impl Block {
     #[must_use]
     pub fn held(&self) -> usize {
         self.held.len()
+    }
+
+    /// How many addresses are lent.
+    #[must_use]
+    pub fn lent(&self) -> usize {
+        self.lent.keys().map(|part| part.iter().count()).sum()
+    }
+
+    /// The parts that are lent, and to whom.
+    pub fn loans(&self) -> impl Iterator<Item = (IpNetwork, &Loan)> {
+        self.lent.iter().map(|(part, loan)| (*part, loan))
+    }
+
+    /// Whether the block itself is a part of another one, lent to this node.
+    #[must_use]
+    pub fn is_leased(&self) -> bool {
+        self.lender.is_some()
+    }
+
+    /// The name of the block that this one is a part of.
+    #[must_use]
+    pub fn lender(&self) -> Option<&str> {
+        self.lender.as_deref()
+    }
+
+    /// Whether these addresses can be lent: a part of the block, and all of them free.
+    #[must_use]
+    pub fn can_lend(&self, part: IpNetwork) -> bool {
+        let is_part = part.prefix() > self.cidr.prefix() && covers(self.cidr, part);
+        is_part && self.lender.is_none() && part.iter().all(|address| self.free.contains(address))
+    }
+
+    /// The generation of a part that is asked for with this one: above all that parts had.
+    pub(crate) fn loan_generation(&self, asked: u64) -> u64 {
+        self.last_loan
+            .map_or(asked, |last| asked.max(last.saturating_add(1)))
+    }
+
+    /// Lends what [`Self::can_lend`].
+    pub(crate) fn lend(&mut self, part: IpNetwork, loan: Loan) {
+        part.iter().for_each(|address| self.free.remove(address));
+        self.last_loan = self.last_loan.max(Some(loan.generation));
+        self.lent.insert(part, loan);
+    }
+
+    /// Has a part back that its borrower returned in this generation.
+    pub(crate) fn take_back(&mut self, part: IpNetwork, generation: u64, at: u64) {
+        if self.lent.remove(&part).is_some() {
+            self.last_loan = self.last_loan.max(Some(generation));
+            part.iter()
+                .for_each(|address| self.free.push(Free::new(address, Some(at))));
+        }
     }
 
     /// What is held, ordered by address.

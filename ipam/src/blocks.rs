@@ -64,7 +64,7 @@ impl Blocks {
     }
 
     /// The number of the block that an address of the pool is in.
-    fn number_of(&self, address: IpAddr) -> u128 {
+    pub(crate) fn number_of(&self, address: IpAddr) -> u128 {
         let host_bits = Family::of_network(self.pool).bits().saturating_sub(self.prefix);
         let offset = to_number(address).saturating_sub(to_number(self.pool.network()));
         offset.checked_shr(host_bits.into()).unwrap_or(0)

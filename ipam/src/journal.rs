@@ -32,6 +32,10 @@ const FRAME_HEAD: usize = 8;
 const COMPACT_GROUP: usize = 16;
 
 /// One change of an allocator.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a record lives until the next sync, and few of them are blocks"
+)]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Record {
@@ -46,6 +50,24 @@ pub enum Record {
     Assigned(Vec<Allocation>),
     /// One attachment's addresses are free, all or none.
     Released(Vec<Freed>),
+    /// A part of a block is another node's.
+    Lent {
+        /// The part.
+        part: IpNetwork,
+        /// The other node.
+        to: String,
+        /// The generation in which it has the part.
+        generation: u64,
+    },
+    /// A part that was lent is this node's again.
+    TakenBack {
+        /// The part.
+        part: IpNetwork,
+        /// The last generation in which the other node had it.
+        generation: u64,
+        /// When, in seconds of UTC.
+        at: u64,
+    },
 }
 
 /// An allocation that ended.

@@ -29,9 +29,11 @@ mod block;
 mod blocks;
 mod free;
 pub mod journal;
+mod lease;
 mod ownership;
 mod reconcile;
 mod releases;
+mod requested;
 mod reserved;
 mod selection;
 mod surplus;
@@ -40,12 +42,14 @@ pub use address::Family;
 pub use allocator::{
     Allocator, ApplyError, AssignError, Assignment, HoldError, Release, RemoveError, Request, Want,
 };
-pub use block::{Block, BlockError};
+pub use block::{Block, BlockError, Loan};
 pub use blocks::{Blocks, candidates};
 pub use free::Rest;
+pub use lease::{Duty, Surroundings, duties, lease_request, proposals, return_lease};
 pub use ownership::{CheckpointError, ClaimError, NotOwner, checkpoint, claim, release_block, renew};
 pub use reconcile::{Decision, Live, reconcile};
 pub use releases::{Settled, settle_releases};
+pub use requested::{Place, PlaceError, place, requested};
 pub use reserved::Reserved;
 pub use selection::{AnnotationError, Chooser, Objection, Pod, Selection, objection, select};
 pub use surplus::{Holding, surplus};

@@ -132,7 +132,7 @@ pub fn claim(
             });
         }
         Some(block) => match &block.spec.node {
-            Some(owner) if owner == node => return Ok(block.clone()),
+            Some(owner) if owner == node && block.spec.lease.is_none() => return Ok(block.clone()),
             Some(owner) => {
                 return Err(ClaimError::Owned {
                     cidr,

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use manx_api::ipam::IpPool;
@@ -85,6 +86,24 @@ pub enum AnnotationError {
         value: String,
         /// What would be right.
         example: &'static str,
+    },
+    /// It names something that is no address.
+    #[error("{by} names '{entry}', which is no address: write it without a prefix length")]
+    NoAddress {
+        /// Whose it is, and its name.
+        by: Chooser,
+        /// What it names.
+        entry: String,
+    },
+    /// It names two addresses of a family.
+    #[error("{by} names two {family} addresses, {} and {}: a pod has one of a family", .addresses[0], .addresses[1])]
+    Two {
+        /// Whose it is, and its name.
+        by: Chooser,
+        /// The family.
+        family: Family,
+        /// The addresses.
+        addresses: [IpAddr; 2],
     },
     /// It names a pool that there is not.
     #[error("{by} names '{entry}', which is neither name nor CIDR of an IPPool: the {family} ones are [{}]", .known.join(", "))]

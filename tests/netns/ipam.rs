@@ -148,3 +148,65 @@ fn a_freed_address_rests_and_is_used_again_only_when_no_block_can_be_had() {
         "{code} {message}"
     );
 }
+
+#[test]
+fn an_address_that_is_asked_for_is_given_from_whichever_block_it_is_in_or_refused_with_the_reason() {
+    let cluster = Cluster::empty();
+    cluster.create_pool("v4", &json!({"cidr": "10.1.0.0/24"}));
+    cluster.create_pool("v6", &json!({"cidr": "fd01::/64"}));
+    cluster.create_pool("off", &json!({"cidr": "10.2.0.0/24", "disabled": true}));
+    cluster.create(
+        "IPReservation",
+        "some",
+        &json!({"reservedCIDRs": ["10.1.0.7/32"]}),
+    );
+    let mut node = node(&cluster);
+    node.start();
+    let ask = |pod: &Pod, list: &str| {
+        let annotations = json!({"cni.projectcalico.org/ipAddrs": list});
+        add(&node, "default", pod, &annotations)
+    };
+    let pods = pods(["a", "b", "c", "d"]);
+    // One address of each of the pool's four blocks, so that three are claimed for it; a reserved one, too.
+    let blocks = cluster.list::<IpBlock>(Kind::IpBlock).len();
+    for (pod, address) in pods
+        .iter()
+        .zip(["10.1.0.7", "10.1.0.64", "10.1.0.130", "10.1.0.255"])
+    {
+        let list = format!(r#"["{address}"]"#);
+        let given = node.added(&ask(pod, &list));
+        assert_eq!(
+            given,
+            [address.parse::<IpAddr>().unwrap()],
+            "that one, and no other family's"
+        );
+        assert_eq!(node.added(&ask(pod, &list)), given, "asked again");
+    }
+    assert_eq!(cluster.list::<IpBlock>(Kind::IpBlock).len(), blocks + 3);
+
+    let other = Pod {
+        container: "e",
+        netns: TestNetns::new("e"),
+    };
+    for (list, code, problem) in [
+        (r#"["10.1.0.64"]"#, 11, "is held by eth0 of container b"),
+        (r#"["10.2.0.1"]"#, 101, "which is disabled"),
+        (r#"["10.3.0.1"]"#, 101, "is in no IPPool"),
+        (r#"["10.1.0.1", "10.1.0.2"]"#, 7, "two IPv4 addresses"),
+        ("10.1.0.1", 7, "no JSON list"),
+        (r#"["fd01::7", "10.1.0.64"]"#, 11, "is held"),
+    ] {
+        let refused = refusal(&ask(&other, list));
+        assert!(
+            refused.0 == code && refused.1.contains(problem),
+            "{list}: {refused:?}"
+        );
+    }
+    assert_eq!(node.held(), 4, "what was refused took nothing");
+    let both = node.added(&ask(&other, r#"["fd01::7", "10.1.0.1"]"#));
+    assert_eq!(both.len(), 2);
+    node.delete("b", pods[1].netns.path());
+    let by_runtime = json!({"ips": ["10.1.0.64/24"]});
+    let given = node.cni_of("default", "ADD", "b", pods[1].netns.path(), &by_runtime);
+    assert_eq!(node.added(&given), ["10.1.0.64".parse::<IpAddr>().unwrap()]);
+}

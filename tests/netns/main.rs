@@ -27,6 +27,7 @@ mod lab_ipam;
 mod lab_outage;
 mod lab_routers;
 mod lab_up;
+mod leases;
 mod links;
 mod namespaces;
 mod nat;

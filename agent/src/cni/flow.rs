@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use manx_api::ipam::{Allocation, AttachmentId, Release};
 use manx_cni::{Attachment, Call, Code, Error, Success, tombstone};
-use manx_ipam::Settled;
+use manx_ipam::{HoldError, PlaceError, Settled};
 use manx_linux::pod::HOST_MAC;
 use manx_linux::{Netns, PodLink};
 use tokio::sync::{mpsc, oneshot};
@@ -95,6 +95,7 @@ impl Parts {
             owner: owner.clone(),
             wish: Wish {
                 annotations: call.annotations.clone(),
+                addresses: call.requested.clone(),
             },
             reply,
         };
@@ -426,7 +427,13 @@ fn refused(error: IpamError) -> Error {
         | IpamError::Limit { .. }
         | IpamError::NoClaims { .. } => Code::NoAddress,
         IpamError::Annotation(_) => Code::InvalidConfig,
-        IpamError::Hold(_) => Code::NoAddress,
+        // Its holder may go.
+        IpamError::Hold(HoldError::Held { .. }) | IpamError::Place(PlaceError::Held { .. }) => {
+            Code::TryAgainLater
+        }
+        IpamError::Hold(HoldError::Outside { .. })
+        | IpamError::Place(PlaceError::Outside { .. } | PlaceError::Disabled { .. })
+        | IpamError::Elsewhere { .. } => Code::NoAddress,
         IpamError::NotYet { .. } => Code::TryAgainLater,
         IpamError::Journal { .. } => Code::Io,
     };

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnetwork::IpNetwork;
-use manx_api::ipam::{IpBlock, IpPool, block_name, covers};
+use manx_api::ipam::{IpBlock, IpPool, LeaseState, block_name, covers};
 use manx_api::{Key, Kind, Resource};
 use manx_ipam::{ClaimError, Family, Reserved};
 use manx_store::{Error, Store};
 use tokio::task::JoinError;
 
-use super::assign::Need;
+use super::assign::{Need, Site};
+use super::leases::parts_of;
 use super::{IpamError, Recovery, Task, recovery};
 use crate::supervise;
 
@@ -23,13 +24,24 @@ const RESERVE: usize = 8;
 #[derive(Debug)]
 pub(super) enum Done {
     /// A block, or why there is none.
-    Claimed(Need, Result<Box<IpBlock>, IpamError>),
+    Claimed(Need, Result<Box<Claimed>, IpamError>),
     /// Our blocks that the journal did not know, each begun anew.
-    Recovered(Result<Vec<IpBlock>, Error>),
+    Recovered(Result<Vec<Claimed>, Error>),
+    /// A lease was asked for, or could not be.
+    Wrote,
+    /// What was due about leases was written, as far as it could be.
+    WroteLeases,
     /// The blocks whose checkpoint has to be tried again.
     Checkpointed(Vec<IpNetwork>),
     /// The blocks that are still to be given back.
     GivenBack(Vec<IpNetwork>),
+}
+
+/// A block that this node owns from now on, and what others have of it.
+#[derive(Debug)]
+pub(super) struct Claimed {
+    block: IpBlock,
+    parts: Vec<IpBlock>,
 }
 
 impl<S: Store> Task<S> {
@@ -46,7 +58,13 @@ impl<S: Store> Task<S> {
     }
 
     fn recover(&mut self) {
-        let ours = |block: &&IpBlock| block.spec.node.as_deref() == Some(self.identity.name.as_str());
+        let is_had = |block: &IpBlock| {
+            let lease = block.spec.lease.as_ref();
+            lease.is_none_or(|lease| lease.state == LeaseState::Granted)
+        };
+        let ours = |block: &&IpBlock| {
+            block.spec.node.as_deref() == Some(self.identity.name.as_str()) && is_had(block)
+        };
         let unknown = |block: &&IpBlock| self.allocator.block(block.spec.cidr).is_none();
         let blocks: Vec<IpBlock> = self
             .view
@@ -114,7 +132,8 @@ impl<S: Store> Task<S> {
         if !settings.auto_allocate_blocks {
             return Err(IpamError::NoClaims { family, node });
         }
-        let of_family = |block: &&manx_ipam::Block| Family::of_network(block.cidr()) == family;
+        let of_family =
+            |block: &&manx_ipam::Block| Family::of_network(block.cidr()) == family && !block.is_leased();
         let owned = self.allocator.blocks().filter(of_family).count();
         match settings.max_blocks_per_host {
             max if max > 0 && u32::try_from(owned).is_ok_and(|owned| owned >= max) => {
@@ -140,14 +159,15 @@ impl<S: Store> Task<S> {
             .blocks
             .values()
             .filter(|block| block.spec.node.is_some());
-        let reserved = self.view.reservations.values();
+        let leased = self.allocator.blocks().filter(|block| block.is_leased());
         Search {
             pools: named.filter(|pool| !is_split(pool)).cloned().collect(),
             taken: owned
                 .map(|block| block.spec.cidr)
                 .chain(self.allocator.blocks().map(manx_ipam::Block::cidr))
                 .collect(),
-            reserved: Reserved::new(reserved.flat_map(|reservation| reservation.spec.reserved_cidrs.clone())),
+            leased: leased.map(manx_ipam::Block::cidr).collect(),
+            reserved: self.reserved(),
         }
     }
 
@@ -164,6 +184,8 @@ impl<S: Store> Task<S> {
                 tracing::warn!(%error, "cannot take over this node's blocks yet; trying again");
                 self.recovery = Recovery::Due;
             }
+            Done::Wrote => {}
+            Done::WroteLeases => self.writing_leases = false,
             Done::Checkpointed(again) => {
                 self.checkpointing = false;
                 self.dirty.extend(again);
@@ -172,24 +194,27 @@ impl<S: Store> Task<S> {
         }
     }
 
-    fn claimed(&mut self, need: Need, outcome: Result<Box<IpBlock>, IpamError>) {
+    fn claimed(&mut self, need: Need, outcome: Result<Box<Claimed>, IpamError>) {
         self.claiming.remove(&need);
         match outcome {
-            Ok(block) => {
+            Ok(claimed) => {
+                let block = &claimed.block;
                 tracing::info!(block = %block.spec.cidr, pool = block.spec.pool, "block claimed");
-                self.add(&block);
+                self.metrics.ipam.claims.inc();
+                self.add(&claimed);
             }
             Err(error) => {
                 tracing::warn!(family = %need.family, %error, "no block claimed");
-                self.failed(need, error);
+                self.metrics.ipam.claim_failures.inc();
+                self.failed(need, error, false);
             }
         }
         self.retry();
     }
 
-    fn recovered(&mut self, blocks: &[IpBlock]) {
-        blocks.iter().for_each(|block| self.add(block));
-        let within: Vec<IpNetwork> = blocks.iter().map(|block| block.spec.cidr).collect();
+    fn recovered(&mut self, blocks: &[Claimed]) {
+        blocks.iter().for_each(|claimed| self.add(claimed));
+        let within: Vec<IpNetwork> = blocks.iter().map(|claimed| claimed.block.spec.cidr).collect();
         let (live, now) = (std::mem::take(&mut self.live), self.clock.now());
         self.staged
             .extend(recovery::settle(&mut self.allocator, live, now, |address| {
@@ -199,9 +224,12 @@ impl<S: Store> Task<S> {
         self.retry();
     }
 
-    fn add(&mut self, block: &IpBlock) {
+    fn add(&mut self, Claimed { block, parts }: &Claimed) {
         match self.allocator.add_block(block) {
-            Ok(record) => self.staged.push(record),
+            Ok(record) => {
+                self.staged.push(record);
+                self.carve(parts);
+            }
             Err(error) => {
                 tracing::error!(block = %block.spec.cidr, %error, "a block of this node cannot be used")
             }
@@ -218,7 +246,11 @@ fn common_needs(pools: &[&IpPool]) -> Vec<Need> {
         let family = Family::of_network(pool.spec.cidr);
         needs.entry(family).or_default().push(pool.metadata.name.clone());
     }
-    let need = |(family, pools)| Need { family, pools };
+    let need = |(family, pools)| Need {
+        family,
+        pools,
+        site: Site::Any,
+    };
     needs.into_iter().map(need).collect()
 }
 
@@ -227,18 +259,29 @@ struct Search {
     /// The preferred first.
     pools: Vec<IpPool>,
     taken: BTreeSet<IpNetwork>,
+    /// Parts of others' blocks that this node has.
+    leased: Vec<IpNetwork>,
     reserved: Reserved,
 }
 
 /// Claims one block of the first pool that has one.
-async fn claim<S: Store>(store: &S, need: &Need, search: &Search, node: &str) -> Result<IpBlock, IpamError> {
+async fn claim<S: Store>(store: &S, need: &Need, search: &Search, node: &str) -> Result<Claimed, IpamError> {
     let Search {
         pools,
         taken,
+        leased,
         reserved,
     } = search;
     for pool in pools {
-        for cidr in manx_ipam::candidates(pool, taken, reserved, node).take(ATTEMPTS) {
+        let any = || manx_ipam::candidates(pool, taken, reserved, node).take(ATTEMPTS);
+        let candidates: Vec<IpNetwork> = match need.site {
+            Site::Any => any().collect(),
+            Site::Block(block) => vec![block],
+            Site::Part { .. } => Vec::new(),
+        };
+        // A block around a lease of ours is somebody else's, or will be when we have returned that.
+        let is_around = |block: &IpNetwork| leased.iter().any(|lease| covers(*block, *lease));
+        for cidr in candidates.into_iter().filter(|block| !is_around(block)) {
             match take(store, pool, cidr, node).await {
                 Ok(Some(block)) => return Ok(block),
                 Ok(None) => {}
@@ -249,6 +292,10 @@ async fn claim<S: Store>(store: &S, need: &Need, search: &Search, node: &str) ->
                 }
             }
         }
+    }
+    if let Site::Block(block) = need.site {
+        let reason = format!("another node was about to claim {block}, too");
+        return Err(IpamError::NotYet { reason });
     }
     Err(IpamError::Exhausted {
         family: need.family,
@@ -262,7 +309,7 @@ async fn take<S: Store>(
     pool: &IpPool,
     cidr: IpNetwork,
     node: &str,
-) -> Result<Option<IpBlock>, Error> {
+) -> Result<Option<Claimed>, Error> {
     let existing = read(store, cidr).await?;
     let wanted = match manx_ipam::claim(existing.as_ref(), pool, cidr, node) {
         Ok(wanted) => wanted,
@@ -275,22 +322,46 @@ async fn take<S: Store>(
         None => store.create(Resource::IpBlock(wanted)).await,
     };
     match written {
-        Ok(resource) => Ok(IpBlock::try_from(resource).ok()),
+        Ok(resource) => {
+            let Ok(block) = IpBlock::try_from(resource) else {
+                return Ok(None);
+            };
+            // A block that never was has no parts. Of one that was, an earlier owner may have lent some.
+            let parts = match existing {
+                Some(_) => parts_of(cidr, &list(store).await?),
+                None => Vec::new(),
+            };
+            Ok(Some(Claimed { block, parts }))
+        }
         Err(Error::Conflict { .. } | Error::AlreadyExists(_) | Error::NotFound(_)) => Ok(None),
         Err(error @ (Error::Invalid { .. } | Error::Expired(_) | Error::Unavailable { .. })) => Err(error),
     }
 }
 
 /// Begins a new generation of each block, so that its sequence numbers are above all that were lost.
-async fn renew<S: Store>(store: &S, blocks: Vec<IpBlock>, node: &str) -> Result<Vec<IpBlock>, Error> {
+async fn renew<S: Store>(store: &S, blocks: Vec<IpBlock>, node: &str) -> Result<Vec<Claimed>, Error> {
     let mut renewed = Vec::new();
+    if blocks.is_empty() {
+        return Ok(renewed);
+    }
+    let all = list(store).await?;
     for block in blocks {
         let Ok(next) = manx_ipam::renew(&block, node) else {
             continue;
         };
-        renewed.extend(IpBlock::try_from(store.update(Resource::IpBlock(next)).await?));
+        if let Ok(block) = IpBlock::try_from(store.update(Resource::IpBlock(next)).await?) {
+            let parts = parts_of(block.spec.cidr, &all);
+            renewed.push(Claimed { block, parts });
+        }
     }
     Ok(renewed)
+}
+
+async fn list<S: Store>(store: &S) -> Result<Vec<IpBlock>, Error> {
+    let items = store.list(Kind::IpBlock, None).await?.items.into_iter();
+    Ok(items
+        .filter_map(|resource| IpBlock::try_from(resource).ok())
+        .collect())
 }
 
 pub(super) async fn read<S: Store>(store: &S, cidr: IpNetwork) -> Result<Option<IpBlock>, Error> {
@@ -301,6 +372,6 @@ pub(super) async fn read<S: Store>(store: &S, cidr: IpNetwork) -> Result<Option<
     }
 }
 
-fn key(cidr: IpNetwork) -> Key {
+pub(super) fn key(cidr: IpNetwork) -> Key {
     Key::cluster(Kind::IpBlock, block_name(cidr))
 }

@@ -31,6 +31,8 @@ struct State {
     pool: String,
     generation: u64,
     allocations: Vec<Allocation>,
+    /// Its lender sees to it that the resource is there.
+    is_leased: bool,
 }
 
 impl State {
@@ -40,6 +42,7 @@ impl State {
             pool,
             generation: block.generation(),
             allocations: block.allocations().collect(),
+            is_leased: block.is_leased(),
         }
     }
 }
@@ -83,6 +86,9 @@ async fn checkpoint<S: Store>(store: &S, states: Vec<State>, node: &str) -> Vec<
 
 async fn write<S: Store>(store: &S, state: State, node: &str) -> Result<(), Error> {
     let Some(block) = read(store, state.cidr).await? else {
+        if state.is_leased {
+            return Ok(());
+        }
         tracing::warn!(block = %state.cidr, "somebody deleted a block of this node; it is there again");
         return store.create(Resource::IpBlock(state.block(node))).await.map(drop);
     };

@@ -77,7 +77,10 @@ impl<S: Store> Task<S> {
         let addresses = records.iter().flat_map(|record| match record {
             Record::Assigned(allocations) => allocations.iter().map(|a| a.address).collect::<Vec<_>>(),
             Record::Released(freed) => freed.iter().map(|f| f.address).collect(),
-            Record::BlockAdded(_) | Record::BlockRemoved { .. } => Vec::new(),
+            Record::BlockAdded(_)
+            | Record::BlockRemoved { .. }
+            | Record::Lent { .. }
+            | Record::TakenBack { .. } => Vec::new(),
         });
         for address in addresses {
             let block = self.allocator.block_of(address);

@@ -13,19 +13,22 @@ mod blocks;
 mod checkpoint;
 mod clock;
 mod commit;
+mod count;
+mod leases;
 mod owned;
 pub mod recovery;
 mod surplus;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use manx_api::ipam::{Allocation, AttachmentId, block_name, pool_of};
+use manx_api::ipam::{Allocation, AttachmentId, IpBlock, block_name, pool_of};
 use manx_api::status::BlockStatus;
 use manx_ipam::journal::Record;
-use manx_ipam::{Allocator, AnnotationError, Family, HoldError, Live, Reserved, Rest};
+use manx_ipam::{Allocator, AnnotationError, Family, HoldError, Live, PlaceError, Reserved, Rest};
 use manx_store::Store;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -36,6 +39,7 @@ use self::assign::{Failure, Need, Waiting};
 use self::blocks::Done;
 pub use self::clock::Clock;
 use self::commit::Answer;
+use self::leases::Asked;
 pub use self::owned::Owned;
 use self::owned::is_elsewhere;
 use self::surplus::Spare;
@@ -123,6 +127,21 @@ pub enum IpamError {
     /// The address that was asked for cannot be had.
     #[error(transparent)]
     Hold(#[from] HoldError),
+    /// The address that was asked for can be had by nobody, or is somebody else's.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// The address that was asked for is in another node's block.
+    #[error(
+        "{address} is in block {block}, which node {node} owns: run the pod there, or ask for another address"
+    )]
+    Elsewhere {
+        /// The address.
+        address: IpAddr,
+        /// The block.
+        block: IpNetwork,
+        /// Its owner.
+        node: String,
+    },
     /// The node may not have more blocks.
     #[error(
         "no free {family} address: node {node} has {max} blocks, the most that maxBlocksPerHost allows; raise it in \
@@ -167,6 +186,16 @@ pub enum IpamError {
         /// What the file system said.
         reason: String,
     },
+}
+
+impl IpamError {
+    /// Whether no block can be had, of which others may have addresses to spare.
+    fn is_shortage(&self) -> bool {
+        matches!(
+            self,
+            Self::Exhausted { .. } | Self::Limit { .. } | Self::NoClaims { .. }
+        )
+    }
 }
 
 fn explained(why: &[String]) -> String {
@@ -221,6 +250,15 @@ struct Task<S> {
     claiming: BTreeSet<Need>,
     /// Needs that could not be met a moment ago.
     failures: BTreeMap<Need, Failure>,
+    /// Leases of ours, and of our blocks, in the view.
+    leases: Vec<IpBlock>,
+    /// Parts that were asked for.
+    asked_parts: BTreeMap<Need, Asked>,
+    /// Since when leases are empty.
+    idle_leases: BTreeMap<IpNetwork, Instant>,
+    /// Whether something may have to be written about leases, and whether that is under way.
+    leases_due: bool,
+    writing_leases: bool,
     waiting: Vec<Waiting>,
     /// Who wants to know that the task is recovered.
     asked: Vec<oneshot::Sender<Vec<Allocation>>>,
@@ -271,6 +309,11 @@ pub async fn run<S: Store>(inbox: Inbox<S>) {
         clock,
         claiming: BTreeSet::new(),
         failures: BTreeMap::new(),
+        leases: Vec::new(),
+        asked_parts: BTreeMap::new(),
+        idle_leases: BTreeMap::new(),
+        leases_due: true,
+        writing_leases: false,
         waiting: Vec::new(),
         asked: Vec::new(),
         checkpointing: false,
@@ -298,7 +341,9 @@ pub async fn run<S: Store>(inbox: Inbox<S>) {
                 _ => batch.drain(..).for_each(|request| task.plan(request)),
             },
         }
+        task.journal_leases();
         task.commit();
+        task.write_leases();
     }
 }
 
@@ -342,10 +387,26 @@ impl<S: Store> Task<S> {
     fn look(&mut self, view: Arc<View>) {
         self.view = view;
         self.failures.clear();
-        let reserved = self.view.reservations.values();
-        let networks = reserved.flat_map(|reservation| reservation.spec.reserved_cidrs.iter().copied());
-        self.allocator.reserve(Reserved::new(networks));
+        self.allocator.reserve(self.reserved());
+        let leases = self
+            .view
+            .blocks
+            .values()
+            .filter(|block| block.spec.lease.is_some());
+        self.leases = leases.cloned().collect();
+        self.leases_due = true;
+        self.review_requests();
         self.mark_stale();
+    }
+
+    /// What is reserved.
+    fn reserved(&self) -> Reserved {
+        let reserved = self.view.reservations.values();
+        Reserved::new(reserved.flat_map(|reservation| reservation.spec.reserved_cidrs.iter().copied()))
+    }
+
+    fn is_recovered(&self) -> bool {
+        self.recovery == Recovery::Done
     }
 
     /// How long freed addresses rest.
@@ -411,7 +472,11 @@ impl<S: Store> Task<S> {
                 }),
             );
         }
+        self.leases_due = true;
+        self.review_requests();
+        self.let_leases_go();
         self.checkpoint();
+        self.count();
         self.give_surplus_back();
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ipnetwork::IpNetwork;
-use manx_api::ipam::{block_name, pool_of};
+use manx_api::ipam::{LeaseState, block_name, pool_of};
 
 use crate::view::View;
 
@@ -27,11 +27,12 @@ impl Owned {
     }
 }
 
-/// Whether the datastore says that another node than `node` owns the block.
+/// Whether the datastore says that another node than `node` owns the block, or that it was lent and is returned.
 pub(super) fn is_elsewhere(view: &View, block: IpNetwork, node: &str) -> bool {
-    let owner = view
-        .blocks
-        .get(&block_name(block))
-        .and_then(|block| block.spec.node.as_deref());
-    owner.is_some_and(|owner| owner != node)
+    let Some(block) = view.blocks.get(&block_name(block)) else {
+        return false;
+    };
+    let lease = block.spec.lease.as_ref();
+    let owner = block.spec.node.as_deref();
+    owner.is_some_and(|owner| owner != node) || lease.is_some_and(|lease| lease.state == LeaseState::Returned)
 }

@@ -66,7 +66,9 @@ impl<S: Store> Task<S> {
 
     /// Notes since when blocks are empty.
     fn note_empty(&mut self) {
-        let empty = self.allocator.blocks().filter(|block| block.held() == 0);
+        // Leases go back by ways of their own, and a block of which others have parts is in use.
+        let own = self.allocator.blocks().filter(|block| !block.is_leased());
+        let empty = own.filter(|block| block.held() == 0 && block.lent() == 0);
         let since = |block: &Block| {
             let known = self.spare.empty.get(&block.cidr()).copied();
             (block.cidr(), known.unwrap_or_else(Instant::now))
@@ -80,7 +82,7 @@ impl<S: Store> Task<S> {
         let grace = GRACE.max(rest);
         let labels = self.labels(&self.view);
         let mut families: BTreeMap<Family, Vec<Holding>> = BTreeMap::new();
-        for block in self.allocator.blocks() {
+        for block in self.allocator.blocks().filter(|block| !block.is_leased()) {
             let cidr = block.cidr();
             let pool = pool_of(cidr, self.view.pools.values());
             let open = pool.is_some_and(|pool| objection(pool, labels).is_none()) && !self.is_closed(cidr);
@@ -100,7 +102,7 @@ impl<S: Store> Task<S> {
 
     /// Tells the datastore of blocks that were let go of, once the journal has it.
     fn give_back(&mut self) {
-        if self.spare.giving_back || self.spare.leaving.is_empty() {
+        if self.spare.giving_back || self.spare.leaving.is_empty() || self.journal.is_behind() {
             return;
         }
         self.spare.giving_back = true;

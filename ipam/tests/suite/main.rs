@@ -9,6 +9,7 @@ mod model;
 mod ownership;
 mod reconcile;
 mod releases;
+mod requested;
 mod reserved;
 mod selection;
 mod surplus;

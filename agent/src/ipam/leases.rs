@@ -1,0 +1,271 @@
+//! Leases: parts of other nodes' blocks for pods that find no room, and parts of ours for others.
+//!
+//! What is due follows from the allocator and the resources ([`manx_ipam::duties`]). Records are journalled
+//! first; what they allow to be written is written by a job, once they are durable, and looked at again with each
+//! view and each tick until there is nothing due.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+use manx_api::Resource;
+use manx_api::ipam::{IpBlock, LeaseState, block_name};
+use manx_ipam::{Duty, Family, Surroundings};
+use manx_store::{Error, Store};
+use tokio::time::Instant;
+
+use super::assign::{Need, Site};
+use super::blocks::{Done, key, read};
+use super::{IpamError, Task};
+
+/// How long an empty lease is kept, unless it is of one address.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// How long a lender may take before another one is asked.
+const LENDERS_TIME: Duration = Duration::from_secs(3);
+
+/// A part that this node has asked for.
+#[derive(Debug)]
+pub(super) struct Asked {
+    part: IpNetwork,
+    since: Instant,
+    /// Whether the view has shown the request: if it is gone then, it was refused.
+    seen: bool,
+    /// What was asked for before, in vain.
+    tried: BTreeSet<IpNetwork>,
+    /// Why a lease is needed.
+    error: IpamError,
+}
+
+impl<S: Store> Task<S> {
+    /// Asks for a part of another node's block, unless that is under way for this need.
+    pub(super) fn borrow(&mut self, need: Need, error: IpamError) {
+        if !self.asked_parts.contains_key(&need) {
+            self.propose(need, BTreeSet::new(), error);
+        }
+    }
+
+    /// Asks for the next part that might be had.
+    fn propose(&mut self, need: Need, tried: BTreeSet<IpNetwork>, error: IpamError) {
+        let proposals = self.proposals(&need);
+        let next = proposals.into_iter().find(|(_, part)| !tried.contains(part));
+        let Some((lender, part)) = next else {
+            self.failed(need, error, true);
+            return self.retry();
+        };
+        let request = manx_ipam::lease_request(&lender, part, &self.identity.name, self.clock.now());
+        tracing::info!(%part, of = %lender.spec.cidr, node = lender.spec.node, "asking for a lease");
+        let asked = Asked {
+            part,
+            since: Instant::now(),
+            seen: false,
+            tried,
+            error,
+        };
+        self.asked_parts.insert(need, asked);
+        let store = self.store.clone();
+        self.jobs.spawn(async move {
+            if let Err(error) = store.create(Resource::IpBlock(request)).await {
+                tracing::debug!(%part, %error, "a lease cannot be asked for");
+            }
+            Done::Wrote
+        });
+    }
+
+    /// What might be lent for this need.
+    fn proposals(&self, need: &Need) -> Vec<(IpBlock, IpNetwork)> {
+        let blocks = &self.view.blocks;
+        if let Site::Part { of, part } = need.site {
+            let lender = blocks.get(&block_name(of));
+            return lender.map(|lender| (lender.clone(), part)).into_iter().collect();
+        }
+        let me = Some(self.identity.name.as_str());
+        let is_lender = |block: &&IpBlock| {
+            let spec = &block.spec;
+            let pool = manx_api::ipam::pool_of(spec.cidr, self.view.pools.values());
+            let serves = pool.is_some_and(|pool| need.pools.contains(&pool.metadata.name));
+            spec.node.is_some()
+                && spec.node.as_deref() != me
+                && spec.lease.is_none()
+                && serves
+                && Family::of_network(spec.cidr) == need.family
+        };
+        let lenders: Vec<&IpBlock> = blocks.values().filter(is_lender).collect();
+        let leases = self.leases.iter().map(|lease| lease.spec.cidr).collect();
+        let proposals = manx_ipam::proposals(&lenders, &leases, &self.reserved());
+        proposals
+            .into_iter()
+            .map(|(block, part)| (block.clone(), part))
+            .collect()
+    }
+
+    /// Looks after what was asked for: a request that is gone was refused; one that nobody answers is given up.
+    pub(super) fn review_requests(&mut self) {
+        let me = self.identity.name.clone();
+        let view = self.view.clone();
+        let mut over = Vec::new();
+        for (need, asked) in &mut self.asked_parts {
+            let age = asked.since.elapsed();
+            let resource = view.blocks.get(&block_name(asked.part));
+            let ours = resource.filter(|block| block.spec.node.as_deref() == Some(me.as_str()));
+            let state = ours
+                .and_then(|block| block.spec.lease.as_ref())
+                .map(|lease| lease.state);
+            let in_vain = match state {
+                Some(LeaseState::Granted) => false,
+                Some(LeaseState::Requested) => age > LENDERS_TIME,
+                Some(LeaseState::Returned) => true,
+                None => resource.is_some() || asked.seen || age > LENDERS_TIME,
+            };
+            asked.seen |= state.is_some();
+            if in_vain {
+                over.push(need.clone());
+            }
+        }
+        for need in over {
+            if let Some(asked) = self.asked_parts.remove(&need) {
+                let mut tried = asked.tried;
+                tried.insert(asked.part);
+                self.propose(need, tried, asked.error);
+            }
+        }
+    }
+
+    /// Journals what is due about leases.
+    pub(super) fn journal_leases(&mut self) {
+        let mut adopted = false;
+        for duty in self.duties() {
+            let done = match &duty {
+                Duty::Lend { part, to, generation } => self.allocator.lend(*part, to, *generation),
+                Duty::TakeBack { part, generation } => {
+                    let now = self.clock.now();
+                    self.allocator.take_back(*part, *generation, now)
+                }
+                Duty::Adopt(block) => {
+                    adopted = true;
+                    self.asked_parts.retain(|_, asked| asked.part != block.spec.cidr);
+                    self.allocator.add_block(block)
+                }
+                Duty::Update(_) | Duty::Create(_) | Duty::Delete(_) => continue,
+            };
+            match done {
+                Ok(record) => {
+                    tracing::info!(?duty, "lease");
+                    self.staged.push(record);
+                }
+                Err(error) => tracing::error!(?duty, %error, "what is due about a lease cannot be done"),
+            }
+        }
+        if adopted {
+            self.retry();
+        }
+    }
+
+    /// Writes what is due about leases, once what it follows from is durable.
+    pub(super) fn write_leases(&mut self) {
+        if !self.leases_due || self.writing_leases || self.journal.is_behind() {
+            return;
+        }
+        self.leases_due = false;
+        let is_write = |duty: &Duty| matches!(duty, Duty::Update(_) | Duty::Create(_) | Duty::Delete(_));
+        let duties: Vec<Duty> = self.duties().into_iter().filter(is_write).collect();
+        if duties.is_empty() {
+            return;
+        }
+        self.writing_leases = true;
+        let store = self.store.clone();
+        self.jobs.spawn(async move {
+            for duty in duties {
+                if let Err(error) = write(&store, duty).await {
+                    tracing::debug!(%error, "a lease cannot be written yet");
+                }
+            }
+            Done::WroteLeases
+        });
+    }
+
+    fn duties(&self) -> Vec<Duty> {
+        let lends = |block: &manx_ipam::Block| block.lent() > 0;
+        if !self.is_recovered() || (self.leases.is_empty() && !self.allocator.blocks().any(lends)) {
+            return Vec::new();
+        }
+        let wanted = self.asked_parts.values().map(|asked| asked.part).collect();
+        let blocks = self.allocator.blocks().map(manx_ipam::Block::cidr);
+        let around = Surroundings {
+            node: &self.identity.name,
+            strict: self.view.ipam.strict_affinity,
+            wanted: &wanted,
+            closed: &blocks.filter(|cidr| self.is_closed(*cidr)).collect(),
+        };
+        manx_ipam::duties(&self.allocator, &self.leases, around)
+    }
+
+    /// Lets empty leases go: those of one address at once, others after a while.
+    pub(super) fn let_leases_go(&mut self) {
+        let now = Instant::now();
+        let leased = self.allocator.blocks().filter(|block| block.is_leased());
+        let empty: BTreeSet<IpNetwork> = leased
+            .filter(|block| block.held() == 0)
+            .map(manx_ipam::Block::cidr)
+            .collect();
+        self.idle_leases.retain(|cidr, _| empty.contains(cidr));
+        for cidr in empty {
+            let since = *self.idle_leases.entry(cidr).or_insert(now);
+            let single = cidr.iter().nth(1).is_none();
+            if single || now.duration_since(since) >= GRACE {
+                match self.allocator.remove_block(cidr) {
+                    Ok(record) => self.staged.push(record),
+                    Err(error) => tracing::error!(block = %cidr, %error, "an empty lease stays"),
+                }
+                self.leases_due = true;
+            }
+        }
+    }
+
+    /// Gives nobody what others have of a block that this node has just become the owner of.
+    pub(super) fn carve(&mut self, parts: &[IpBlock]) {
+        for part in parts {
+            let Some(borrower) = part.spec.node.as_deref() else {
+                continue;
+            };
+            match self
+                .allocator
+                .lend(part.spec.cidr, borrower, part.spec.generation)
+            {
+                Ok(record) => self.staged.push(record),
+                Err(error) => {
+                    tracing::error!(part = %part.spec.cidr, %error, "a lease of an earlier owner overlaps another")
+                }
+            }
+        }
+    }
+}
+
+/// The leases of parts of this block that somebody has, or was about to get.
+pub(super) fn parts_of<'a>(cidr: IpNetwork, blocks: impl IntoIterator<Item = &'a IpBlock>) -> Vec<IpBlock> {
+    let name = block_name(cidr);
+    let is_part = |block: &&IpBlock| {
+        let lease = block.spec.lease.as_ref();
+        lease.is_some_and(|lease| lease.of == name && lease.state != LeaseState::Returned)
+    };
+    blocks.into_iter().filter(is_part).cloned().collect()
+}
+
+/// Writes one thing, if the resource is as it was when that became due.
+async fn write<S: Store>(store: &S, duty: Duty) -> Result<(), Error> {
+    match duty {
+        Duty::Update(block) => store.update(Resource::IpBlock(*block)).await.map(drop),
+        Duty::Create(block) => store.create(Resource::IpBlock(*block)).await.map(drop),
+        Duty::Delete(block) => {
+            let Some(present) = read(store, block.spec.cidr).await? else {
+                return Ok(());
+            };
+            if present.spec != block.spec {
+                return Ok(());
+            }
+            let revision = present.metadata.resource_version.as_ref();
+            store.delete(&key(block.spec.cidr), revision).await.map(drop)
+        }
+        Duty::Lend { .. } | Duty::TakeBack { .. } | Duty::Adopt(_) => Ok(()),
+    }
+}
