@@ -30,10 +30,7 @@ impl Tombstones {
         inotify
             .watches()
             .add(&directory, WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO)?;
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(&directory)? {
-            found.extend(entry?.file_name().to_str().and_then(tombstone::parse));
-        }
+        let found = found(state_dir)?;
         Ok((Self(inotify.into_event_stream(vec![0; BUFFER])?), found))
     }
 
@@ -57,4 +54,16 @@ impl Tombstones {
         }
         Ok(())
     }
+}
+
+/// The tombstones that lie in this state directory.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn found(state_dir: &Path) -> io::Result<Vec<Attachment>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(tombstone::directory(state_dir))? {
+        found.extend(entry?.file_name().to_str().and_then(tombstone::parse));
+    }
+    Ok(found)
 }

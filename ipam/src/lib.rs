@@ -27,6 +27,7 @@ mod address;
 mod allocator;
 mod block;
 mod blocks;
+pub mod check;
 pub mod journal;
 mod ownership;
 mod reconcile;
