@@ -146,7 +146,7 @@ mod tests {
     use std::io::Write as _;
 
     use manx_api::ipam::{AttachmentId, IpBlock};
-    use manx_ipam::{Family, Request};
+    use manx_ipam::{Family, Request, Rest, Want};
 
     use super::*;
     use crate::disk::FileSystem;
@@ -173,9 +173,12 @@ mod tests {
         };
         let request = Request {
             owner: &owner,
-            families: &[Family::V4],
-            pools: &["p".to_owned()],
-            closed: &std::collections::BTreeSet::new(),
+            wants: &[Want::Any {
+                family: Family::V4,
+                blocks: allocator.blocks().map(manx_ipam::Block::cidr).collect(),
+                unrested: false,
+            }],
+            rest: Rest::default(),
         };
         allocator.assign(&request).unwrap().record.unwrap()
     }

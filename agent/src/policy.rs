@@ -5,7 +5,7 @@
 //! node's address. Pools change rarely; every other ADD finds them in force and waits for nothing, and no ADD or
 //! DEL changes a rule.
 //!
-//! What others do to our rules is looked for at intervals and mended. Nothing is taken away when the agent ends or
+//! What others do to our rules is looked for at intervals, and when nftables tells of it, and mended. Nothing is taken away when the agent ends or
 //! the task panics; the next life reads what is there. As long as the datastore has not said which pools there
 //! are, nothing is touched.
 
@@ -28,7 +28,10 @@ use crate::view::View;
 use crate::watch::pauses;
 
 /// How long an ADD waits for its pool's rules.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long whoever changes our rules is given to finish.
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// What the kernel does, as far as it was carried out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,6 +86,8 @@ pub async fn run(inbox: &mut Inbox) {
                 return;
             },
             () = sleep_until(due), if view.complete => {}
+            // What is refused is tried again at its own pace.
+            () = rules.disturbed(), if right => due = due.min(Instant::now() + SETTLE),
         }
     }
 }
@@ -159,7 +164,7 @@ pub struct Gate {
 
 /// An address's packets would not be masqueraded as its pool wants it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("pool {pool} wants NAT outgoing, and its rules are not in the kernel yet: {reason}")]
+#[error("IPPool {pool} has natOutgoing, and the rules for it are not in the kernel yet: {reason}")]
 pub struct NotInForce {
     /// The address's pool.
     pub pool: String,

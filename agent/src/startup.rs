@@ -14,7 +14,7 @@ use manx_routes::{Actual, Source, Target};
 
 use crate::disk::Disk;
 use crate::identity::Interface;
-use crate::ipam::recovery;
+use crate::ipam::{Clock, recovery};
 use crate::journal::{Journal, JournalError};
 
 /// The machine as it was found.
@@ -66,7 +66,7 @@ pub fn recover(
     pods: &[Live<String>],
 ) -> Result<(Journal, Allocator), JournalError> {
     let (mut journal, mut allocator) = Journal::open(disk, path)?;
-    let records = recovery::settle(&mut allocator, pods.to_vec(), |_| true);
+    let records = recovery::settle(&mut allocator, pods.to_vec(), Clock::start().now(), |_| true);
     if !records.is_empty() {
         journal.commit(&records, &allocator)?;
     }

@@ -398,6 +398,9 @@ pub(crate) enum PodCommand {
         /// Its namespace.
         #[command(flatten)]
         namespace: NamespaceArgs,
+        /// An annotation of it; may be given several times.
+        #[arg(long = "annotation", value_name = "KEY=VALUE", value_parser = pair)]
+        annotations: Vec<(String, String)>,
     },
     /// Every pod.
     List(OutputArgs),
@@ -420,4 +423,12 @@ pub(crate) enum PodCommand {
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
+}
+
+/// `KEY=VALUE`.
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        Some(_) | None => Err("it is no KEY=VALUE".to_owned()),
+    }
 }

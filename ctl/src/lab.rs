@@ -46,9 +46,12 @@ fn pod(target: &Target, command: PodCommand) -> Result<ExitCode> {
             name,
             node,
             namespace,
+            annotations,
         } => {
             let mut lab = target.lab()?;
-            let pod = lab.add_pod(&namespace.namespace, &name, &node, &Progress::silent())?;
+            let annotations = annotations.into_iter().collect();
+            let progress = Progress::silent();
+            let pod = lab.add_pod(&namespace.namespace, &name, &node, annotations, &progress)?;
             output::print(std::slice::from_ref(pod), Format::Table)?;
         }
         PodCommand::List(OutputArgs { output }) => output::print(target.lab()?.pods(), output)?,

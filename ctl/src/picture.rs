@@ -164,6 +164,7 @@ mod tests {
                     .parse()
                     .unwrap(),
             ],
+            annotations: std::collections::BTreeMap::default(),
         };
         of_lab(&plan, &plan.pods.iter().enumerate().map(pod).collect::<Vec<_>>())
     }

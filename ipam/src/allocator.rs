@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use manx_api::ipam::{Allocation, AttachmentId, IpBlock};
 
+use crate::free::Free;
 use crate::journal::{Freed, Record};
-use crate::{Block, BlockError, Family};
+use crate::{Block, BlockError, Family, Reserved, Rest};
 
 /// A node's blocks and allocations.
 ///
@@ -17,25 +18,61 @@ use crate::{Block, BlockError, Family};
 ///
 /// An attachment is known by container id and interface name, as in CNI: the runtime may name the pod at
 /// ADD and not at DEL.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Allocator {
     blocks: BTreeMap<IpNetwork, Block>,
     /// By container id and interface name.
     owners: BTreeMap<(String, String), BTreeSet<IpAddr>>,
+    /// A setting, and in no record.
+    reserved: Reserved,
 }
+
+/// Allocators are equal where the same is held and free: what is reserved is a setting.
+impl PartialEq for Allocator {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.blocks, &self.owners) == (&other.blocks, &other.owners)
+    }
+}
+
+impl Eq for Allocator {}
 
 /// What an attachment asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// Who asks.
     pub owner: &'a AttachmentId,
-    /// One address of each.
-    pub families: &'a [Family],
-    /// Names of the pools to take from, the preferred first; no other pool's block is touched.
-    pub pools: &'a [String],
-    /// Blocks that give nothing new: the datastore says that they are another node's by now. What is held
-    /// in them stays held.
-    pub closed: &'a BTreeSet<IpNetwork>,
+    /// What it is to have, one of a family at most. What it holds of a family already it gets again.
+    pub wants: &'a [Want],
+    /// How long freed addresses rest.
+    pub rest: Rest,
+}
+
+/// An address that an attachment is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Whichever is free.
+    Any {
+        /// The family.
+        family: Family,
+        /// The blocks that it may be of, the preferred first; no other block is touched.
+        blocks: Vec<IpNetwork>,
+        /// Whether one that has not rested will do, because no block can be had. The longest rested is given
+        /// then.
+        unrested: bool,
+    },
+    /// This very one, reserved or not.
+    Address(IpAddr),
+}
+
+impl Want {
+    /// The address's family.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        match self {
+            Self::Any { family, .. } => *family,
+            Self::Address(address) => Family::of(*address),
+        }
+    }
 }
 
 /// What an attachment holds after [`Allocator::assign`] or [`Allocator::hold`].
@@ -61,14 +98,15 @@ pub struct Release {
 /// Why nothing was assigned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AssignError {
-    /// This node's blocks are full: claim another one, of one of these pools, and ask again.
-    #[error("no free {family} address in this node's blocks of the pools [{}]", .pools.join(", "))]
+    /// The blocks are full: claim another one, and ask again.
+    #[error("no free {family} address in this node's blocks")]
     NoRoom {
         /// The family without room.
         family: Family,
-        /// The pools asked for.
-        pools: Vec<String>,
     },
+    /// The address that was asked for cannot be had.
+    #[error(transparent)]
+    Hold(#[from] HoldError),
 }
 
 /// Why an attachment cannot have a given address.
@@ -168,11 +206,20 @@ impl Allocator {
         self.carry_out(Record::BlockRemoved { cidr })
     }
 
-    /// Gives the attachment one address of each family, all or none. What it holds already it gets again,
-    /// from whichever pool that is.
+    /// Gives nobody an address of these who does not ask for it; what is held of them stays held.
+    pub fn reserve(&mut self, reserved: Reserved) {
+        if self.reserved != reserved {
+            self.blocks
+                .values_mut()
+                .for_each(|block| block.reserve(&reserved));
+            self.reserved = reserved;
+        }
+    }
+
+    /// Gives the attachment what it wants, all or nothing.
     ///
     /// # Errors
-    /// [`AssignError::NoRoom`]; nothing has changed then.
+    /// See [`AssignError`]; nothing has changed then.
     pub fn assign(&mut self, request: &Request<'_>) -> Result<Assignment, AssignError> {
         let held: Vec<_> = self
             .held_by(&request.owner.container_id, &request.owner.ifname)
@@ -180,7 +227,8 @@ impl Allocator {
         let mut families: Vec<Family> = Vec::new();
         let mut allocations = Vec::new();
         let mut fresh = Vec::new();
-        for &family in request.families {
+        for want in request.wants {
+            let family = want.family();
             if families.contains(&family) {
                 continue;
             }
@@ -189,10 +237,17 @@ impl Allocator {
                 allocations.push(allocation.clone());
                 continue;
             }
-            let allocation = self.next(family, request).ok_or_else(|| AssignError::NoRoom {
-                family,
-                pools: request.pools.to_vec(),
-            })?;
+            let allocation = match want {
+                Want::Any { blocks, unrested, .. } => {
+                    let block = self.next(blocks, request.rest, *unrested);
+                    let next = block.and_then(|block| {
+                        let free = block.first_free()?;
+                        block.next_of(free.address(), request.owner)
+                    });
+                    next.ok_or(AssignError::NoRoom { family })?
+                }
+                Want::Address(address) => self.this(*address, request.owner)?,
+            };
             allocations.push(allocation.clone());
             fresh.push(allocation);
         }
@@ -202,28 +257,20 @@ impl Allocator {
         })
     }
 
-    /// Gives the attachment this very address: one that a live interface carries, or that a pod asks for.
+    /// Gives the attachment this very address, which a live interface carries.
     ///
     /// # Errors
     /// No block has the address, or somebody else holds it; nothing has changed then.
     pub fn hold(&mut self, owner: &AttachmentId, address: IpAddr) -> Result<Assignment, HoldError> {
-        let block = self.block_of(address).ok_or(HoldError::Outside { address })?;
-        if let Some(allocation) = block.allocation(address) {
-            if key(&allocation.owner) != key(owner) {
-                return Err(HoldError::Held {
-                    address,
-                    holder: Box::new(allocation.owner),
-                });
-            }
-            return Ok(Assignment {
-                allocations: vec![allocation],
-                record: None,
-            });
-        }
-        let allocation = block
-            .next_of(address, owner)
-            .ok_or(HoldError::Outside { address })?;
-        let record = self.take(vec![allocation.clone()]);
+        let allocation = self.this(address, owner)?;
+        let is_held = self
+            .block_of(address)
+            .is_some_and(|block| block.allocation(address).is_some());
+        let record = if is_held {
+            None
+        } else {
+            self.take(vec![allocation.clone()])
+        };
         Ok(Assignment {
             allocations: vec![allocation],
             record,
@@ -231,19 +278,20 @@ impl Allocator {
     }
 
     /// Frees everything that an attachment holds; none where it holds nothing, which is no error: CNI DEL
-    /// of an unknown attachment succeeds.
-    pub fn release(&mut self, container_id: &str, ifname: &str) -> Option<Release> {
+    /// of an unknown attachment succeeds. `now` is in seconds of UTC.
+    pub fn release(&mut self, container_id: &str, ifname: &str, now: u64) -> Option<Release> {
         let allocations = self.held_by(container_id, ifname).collect();
-        self.free(allocations)
+        self.free(allocations, now)
     }
 
     /// Frees one allocation, if it is still that one: the sequence number tells it from a later holder's.
-    pub fn release_address(&mut self, address: IpAddr, sequence: u64) -> Option<Release> {
+    /// `now` is in seconds of UTC.
+    pub fn release_address(&mut self, address: IpAddr, sequence: u64, now: u64) -> Option<Release> {
         let allocation = self.block_of(address)?.allocation(address)?;
         if allocation.sequence != sequence {
             return None;
         }
-        self.free(vec![allocation])
+        self.free(vec![allocation], now)
     }
 
     /// Applies a record of the journal.
@@ -294,17 +342,33 @@ impl Allocator {
         cidr.contains(address).then_some(block)
     }
 
-    /// The allocation that would serve a request: pools as preferred, and in a pool the lowest block with
-    /// room, so that the higher ones drain and can be given back.
-    fn next(&self, family: Family, request: &Request<'_>) -> Option<Allocation> {
-        let of = |pool: &'_ String| {
-            self.blocks().find_map(|block| {
-                let serves = block.pool() == pool && Family::of_network(block.cidr()) == family;
-                let open = !request.closed.contains(&block.cidr());
-                (serves && open).then(|| block.next(request.owner)).flatten()
-            })
+    /// The block that gives the next address: the first that has a rested one, so that the others drain and
+    /// can be given back; else, if need be, the one whose address rested longest.
+    fn next(&self, blocks: &[IpNetwork], rest: Rest, unrested: bool) -> Option<&Block> {
+        let blocks = || blocks.iter().filter_map(|cidr| self.block(*cidr));
+        let first = |block: &&Block| block.first_free().map(Free::freed);
+        let longest = || {
+            let unrested = blocks().filter(|block| unrested && first(block).is_some());
+            unrested.min_by_key(first)
         };
-        request.pools.iter().find_map(of)
+        blocks()
+            .find(|block| first(block).is_some_and(|freed| rest.is_over(freed)))
+            .or_else(longest)
+    }
+
+    /// The allocation of this very address: the present one, where it is the attachment's already.
+    fn this(&self, address: IpAddr, owner: &AttachmentId) -> Result<Allocation, HoldError> {
+        let block = self.block_of(address).ok_or(HoldError::Outside { address })?;
+        match block.allocation(address) {
+            Some(allocation) if key(&allocation.owner) == key(owner) => Ok(allocation),
+            Some(allocation) => Err(HoldError::Held {
+                address,
+                holder: Box::new(allocation.owner),
+            }),
+            None => block
+                .next_of(address, owner)
+                .ok_or(HoldError::Outside { address }),
+        }
     }
 
     /// Commits allocations that the blocks offered.
@@ -317,13 +381,14 @@ impl Allocator {
         Some(record)
     }
 
-    fn free(&mut self, allocations: Vec<Allocation>) -> Option<Release> {
+    fn free(&mut self, allocations: Vec<Allocation>, now: u64) -> Option<Release> {
         if allocations.is_empty() {
             return None;
         }
         let freed = |held: &Allocation| Freed {
             address: held.address,
             sequence: held.sequence,
+            at: Some(now),
         };
         let record = Record::Released(allocations.iter().map(freed).collect());
         self.commit(&record);
@@ -384,7 +449,9 @@ impl Allocator {
                         .or_default()
                         .insert(allocation.address);
                 }
-                self.blocks.insert(block.cidr(), block.clone());
+                let mut block = block.clone();
+                block.reserve(&self.reserved);
+                self.blocks.insert(block.cidr(), block);
             }
             Record::BlockRemoved { cidr } => {
                 self.blocks.remove(cidr);
@@ -400,18 +467,18 @@ impl Allocator {
                         .insert(allocation.address);
                 }
             }
-            Record::Released(freed) => freed.iter().for_each(|freed| self.give_back(freed.address)),
+            Record::Released(freed) => freed.iter().for_each(|freed| self.give_back(*freed)),
         }
     }
 
-    fn give_back(&mut self, address: IpAddr) {
+    fn give_back(&mut self, Freed { address, at, .. }: Freed) {
         let Some(block) = self.block_of_mut(address) else {
             return;
         };
         let Some(allocation) = block.allocation(address) else {
             return;
         };
-        block.give_back(address);
+        block.give_back(address, at);
         let owner = key(&allocation.owner);
         if let Some(addresses) = self.owners.get_mut(&owner) {
             addresses.remove(&address);

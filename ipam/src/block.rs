@@ -1,14 +1,15 @@
 //! A block in its owner's hands: which addresses are free, and who holds the others.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use manx_api::ipam::{Allocation, AttachmentId, IpBlock};
 use serde::{Deserialize, Serialize};
 
-use crate::Family;
 use crate::address::{from_number, to_number};
+use crate::free::{Free, FreeList};
+use crate::{Family, Reserved, Rest};
 
 /// The most addresses a block has: of a /20 (IPv4) or a /116 (IPv6).
 const MAX_HOST_BITS: u8 = 12;
@@ -27,8 +28,7 @@ pub struct Block {
     generation: u64,
     /// The last sequence number given.
     sequence: u64,
-    /// Free addresses, the longest free first.
-    free: VecDeque<IpAddr>,
+    free: FreeList,
     held: BTreeMap<IpAddr, Holder>,
 }
 
@@ -105,6 +105,7 @@ impl Block {
         let sequence = held.values().map(|holder| holder.sequence).fold(start, u64::max);
         let free = addresses(cidr)?
             .filter(|address| !held.contains_key(address))
+            .map(Free::Unused)
             .collect();
         let block = Self {
             cidr,
@@ -125,7 +126,8 @@ impl Block {
     /// See [`BlockError`].
     pub(crate) fn check(&self) -> Result<(), BlockError> {
         let cidr = self.cidr;
-        let mut known: Vec<_> = self.free.iter().chain(self.held.keys()).copied().collect();
+        let free = self.free.iter().map(Free::address);
+        let mut known: Vec<_> = free.chain(self.held.keys().copied()).collect();
         known.sort_unstable();
         let mut known = known.into_iter();
         for address in addresses(cidr)? {
@@ -175,16 +177,34 @@ impl Block {
         self.generation
     }
 
-    /// How many addresses pods may get.
+    /// How many addresses there are.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.free.len().saturating_add(self.held.len())
     }
 
-    /// How many addresses are free.
+    /// How many addresses are free for whoever asks for any: reserved ones do not count.
     #[must_use]
     pub fn free(&self) -> usize {
-        self.free.len()
+        self.free.open()
+    }
+
+    /// How many of the free ones have not rested.
+    #[must_use]
+    pub fn cooling(&self, rest: Rest) -> usize {
+        self.free.cooling(rest)
+    }
+
+    /// How many addresses are free and reserved.
+    #[must_use]
+    pub fn reserved(&self) -> usize {
+        self.free.len().saturating_sub(self.free.open())
+    }
+
+    /// How many addresses are held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
     }
 
     /// What is held, ordered by address.
@@ -199,15 +219,15 @@ impl Block {
         self.held.get(&address).map(|holder| holder.allocation(address))
     }
 
-    /// The allocation that would give `owner` the address that is free for the longest time.
-    pub(crate) fn next(&self, owner: &AttachmentId) -> Option<Allocation> {
-        self.next_of(*self.free.front()?, owner)
+    /// The free address that comes next for whoever asks for any, with the time it was freed.
+    pub(crate) fn first_free(&self) -> Option<Free> {
+        self.free.first()
     }
 
     /// The allocation that would give `owner` this address, if it is free.
     pub(crate) fn next_of(&self, address: IpAddr, owner: &AttachmentId) -> Option<Allocation> {
         let sequence = self.sequence.checked_add(1)?;
-        self.free.contains(&address).then(|| Allocation {
+        self.free.contains(address).then(|| Allocation {
             address,
             sequence,
             owner: owner.clone(),
@@ -216,14 +236,12 @@ impl Block {
 
     /// Whether `allocation` could be the block's next.
     pub(crate) fn can_take(&self, allocation: &Allocation) -> bool {
-        allocation.sequence > self.sequence && self.free.contains(&allocation.address)
+        allocation.sequence > self.sequence && self.free.contains(allocation.address)
     }
 
     /// Makes an allocation that [`Self::can_take`].
     pub(crate) fn take(&mut self, allocation: &Allocation) {
-        if let Some(position) = self.free.iter().position(|free| *free == allocation.address) {
-            self.free.remove(position);
-        }
+        self.free.remove(allocation.address);
         self.sequence = allocation.sequence;
         let holder = Holder {
             sequence: allocation.sequence,
@@ -233,10 +251,15 @@ impl Block {
     }
 
     /// Frees a held address: it will be the last to be used again.
-    pub(crate) fn give_back(&mut self, address: IpAddr) {
+    pub(crate) fn give_back(&mut self, address: IpAddr, at: Option<u64>) {
         if self.held.remove(&address).is_some() {
-            self.free.push_back(address);
+            self.free.push(Free::new(address, at));
         }
+    }
+
+    /// Gives these to nobody who does not ask for them.
+    pub(crate) fn reserve(&mut self, reserved: &Reserved) {
+        self.free.reserve(reserved.clone());
     }
 }
 

@@ -1,12 +1,13 @@
 //! Cutting a pool into blocks, and which of them a node tries to claim.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use manx_api::ipam::IpPool;
 
-use crate::Family;
 use crate::address::{from_number, to_number};
+use crate::{Family, Reserved};
 
 /// The blocks of a pool, numbered from 0 in address order.
 ///
@@ -62,6 +63,13 @@ impl Blocks {
             && self.pool.contains(cidr.ip())
     }
 
+    /// The number of the block that an address of the pool is in.
+    fn number_of(&self, address: IpAddr) -> u128 {
+        let host_bits = Family::of_network(self.pool).bits().saturating_sub(self.prefix);
+        let offset = to_number(address).saturating_sub(to_number(self.pool.network()));
+        offset.checked_shr(host_bits.into()).unwrap_or(0)
+    }
+
     /// Where `node` starts looking: spread by the node's name, so that nodes which start together rarely
     /// meet, and the same at every call, so that a node finds its own blocks side by side.
     fn start(&self, node: &str) -> u128 {
@@ -73,20 +81,32 @@ impl Blocks {
 }
 
 /// The blocks of `pool` that `node` may try to claim, in the order to try them: from the node's own start
-/// position upwards, around the end, without those in `claimed`.
+/// position upwards, around the end, without those in `claimed` and those whose every address is reserved.
 ///
-/// Lazy; finding the next one takes at most `claimed.len()` steps, and the iterator ends after one round.
+/// Lazy; finding the next one takes at most as many steps as there are claimed blocks and reservations, however
+/// many blocks these cover, and the iterator ends after one round.
 pub fn candidates<'a>(
     pool: &IpPool,
     claimed: &'a BTreeSet<IpNetwork>,
+    reserved: &'a Reserved,
     node: &str,
 ) -> impl Iterator<Item = IpNetwork> + use<'a> {
     let blocks = Blocks::of(pool);
     let (start, count) = (blocks.start(node), blocks.count());
-    let numbers = (start..count).chain(0..start);
-    numbers
-        .filter_map(move |index| blocks.get(index))
-        .filter(|block| !claimed.contains(block))
+    let run = move |mut next: u128, end: u128| {
+        std::iter::from_fn(move || {
+            let index = Some(next).filter(|index| *index < end)?;
+            let block = blocks.get(index)?;
+            let past = reserved
+                .range_over(block)
+                .map_or(index, |last| blocks.number_of(last));
+            next = past.saturating_add(1);
+            Some(block)
+        })
+    };
+    run(start, count)
+        .chain(run(0, start))
+        .filter(|block| !claimed.contains(block) && !reserved.covers(*block))
 }
 
 /// A 64-bit hash of a name: FNV-1a, then mixed once more (as `SplitMix64` ends), since the names differ

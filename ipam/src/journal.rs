@@ -55,6 +55,9 @@ pub struct Freed {
     pub address: IpAddr,
     /// The allocation's sequence number.
     pub sequence: u64,
+    /// When it ended, in seconds of UTC; none where that was not written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<u64>,
 }
 
 /// Why records cannot be written.

@@ -28,19 +28,25 @@ mod allocator;
 mod block;
 mod blocks;
 pub mod check;
+mod free;
 pub mod journal;
 mod ownership;
 mod reconcile;
 mod releases;
+mod reserved;
+mod selection;
 mod surplus;
 
 pub use address::Family;
 pub use allocator::{
-    Allocator, ApplyError, AssignError, Assignment, HoldError, Release, RemoveError, Request,
+    Allocator, ApplyError, AssignError, Assignment, HoldError, Release, RemoveError, Request, Want,
 };
 pub use block::{Block, BlockError};
 pub use blocks::{Blocks, candidates};
+pub use free::Rest;
 pub use ownership::{CheckpointError, ClaimError, NotOwner, checkpoint, claim, release_block, renew};
 pub use reconcile::{Decision, Live, reconcile};
 pub use releases::{Settled, settle_releases};
+pub use reserved::Reserved;
+pub use selection::{AnnotationError, Chooser, Objection, Pod, Selection, objection, select};
 pub use surplus::{Holding, surplus};

@@ -1,5 +1,6 @@
 //! A lab that runs: up, down, its pods, commands in it.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -210,7 +211,7 @@ impl Lab {
         for (index, pod) in self.plan.pods.clone().iter().enumerate() {
             progress.doing(&format!("pods: {index} of {all}"));
             progress.check()?;
-            self.attach(&pod.namespace, &pod.name, &pod.node, progress)?;
+            self.attach(&pod.namespace, &pod.name, &pod.node, BTreeMap::new(), progress)?;
         }
         progress.done(&format!("pods: {all} of {all}"));
         Ok(())
@@ -355,19 +356,33 @@ impl Lab {
         self.save()
     }
 
-    /// Adds a pod.
+    /// Adds a pod with these annotations.
     ///
     /// # Errors
     /// When the name is no name or taken, when there is no such node, and when CNI ADD fails: then nothing
     /// of the pod is left.
-    pub fn add_pod(&mut self, namespace: &str, name: &str, node: &str, progress: &Progress) -> Result<&Pod> {
+    pub fn add_pod(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        node: &str,
+        annotations: BTreeMap<String, String>,
+        progress: &Progress,
+    ) -> Result<&Pod> {
         let _lock = Lock::take(&self.plan.layout, &self.plan.options.name)?;
         self.reload()?;
-        self.attach(namespace, name, node, progress)?;
+        self.attach(namespace, name, node, annotations, progress)?;
         self.pod(namespace, name)
     }
 
-    fn attach(&mut self, namespace: &str, name: &str, node: &str, progress: &Progress) -> Result<()> {
+    fn attach(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        node: &str,
+        annotations: BTreeMap<String, String>,
+        progress: &Progress,
+    ) -> Result<()> {
         for text in [namespace, name] {
             check_name(text)?;
         }
@@ -384,6 +399,7 @@ impl Lab {
             netns: self.plan.pod_netns(namespace, name),
             container_id: pods::container_id()?,
             addresses: Vec::new(),
+            annotations,
         };
         self.state.pods.push(pod.clone());
         self.save()?;

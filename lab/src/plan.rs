@@ -15,6 +15,7 @@ use manx_api::{Metadata, Resource};
 use crate::address::{self, ROUTER, SPINE};
 use crate::layout::Layout;
 use crate::options::{Options, OptionsError, Software, Topology};
+use crate::pods::ANNOTATIONS;
 use crate::routers::{self, Router, Session, Setup};
 
 /// The AS of a cluster that is one AS, and what a rack's number is added to.
@@ -543,6 +544,7 @@ stateDir: {state}
                 "type": "manx",
                 "socket": self.layout.socket(node),
                 "stateDir": self.layout.state_dir(node),
+                "capabilities": { ANNOTATIONS: true },
             }],
         });
         format!("{list:#}\n")

@@ -17,6 +17,8 @@ use crate::state::Pod;
 
 /// The interface in a pod.
 const INTERFACE: &str = "eth0";
+/// The capability that brings a pod's annotations, as containerd and CRI-O have it.
+pub(crate) const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
 /// CNI's error code for "try again later".
 const TRY_AGAIN_LATER: u32 = 11;
 
@@ -76,7 +78,7 @@ pub(crate) fn delete(layout: &Layout, node_netns: &str, pod: &Pod) -> Result<()>
 }
 
 fn call(layout: &Layout, node_netns: &str, pod: &Pod, verb: &'static str) -> Result<Vec<u8>> {
-    let configuration = configuration(&layout.cni_conf_dir(&pod.node))?;
+    let configuration = configuration(&layout.cni_conf_dir(&pod.node), pod)?;
     let plugins = layout.cni_bin_dir(&pod.node);
     let program = plugins.join(programs::PLUGIN);
     let netns =
@@ -150,7 +152,7 @@ fn cni_error(verb: &'static str, pod: &Pod, code: Option<u32>, message: String) 
 }
 
 /// What a runtime makes of the node's configuration list for its first plugin.
-fn configuration(folder: &Path) -> Result<Value> {
+fn configuration(folder: &Path, pod: &Pod) -> Result<Value> {
     let path = folder.join("10-manx.conflist");
     let text = std::fs::read(&path).map_err(LabError::file("read", &path))?;
     let wrong = |problem: &str| {
@@ -164,6 +166,12 @@ fn configuration(folder: &Path) -> Result<Value> {
         .ok_or_else(|| wrong("it lists no plugin"))?;
     for key in ["cniVersion", "name"] {
         fields.insert(key.to_owned(), list[key].clone());
+    }
+    // A runtime tells a plugin what the plugin's configuration says that it can take.
+    let capabilities = fields.remove("capabilities").unwrap_or_default();
+    if capabilities[ANNOTATIONS] == true && !pod.annotations.is_empty() {
+        let runtime = serde_json::json!({ ANNOTATIONS: pod.annotations });
+        fields.insert("runtimeConfig".to_owned(), runtime);
     }
     Ok(plugin)
 }
@@ -179,6 +187,19 @@ pub(crate) fn container_id() -> Result<String> {
 mod tests {
     use super::*;
 
+    fn pod(annotations: &[(&str, &str)]) -> Pod {
+        let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        Pod {
+            namespace: "default".to_owned(),
+            name: "p".to_owned(),
+            node: "n".to_owned(),
+            netns: "ns".to_owned(),
+            container_id: "c".to_owned(),
+            addresses: Vec::new(),
+            annotations: annotations.iter().map(own).collect(),
+        }
+    }
+
     #[test]
     fn the_plugin_gets_the_lists_name_and_version() {
         let folder = tempfile::tempdir().unwrap();
@@ -186,14 +207,27 @@ mod tests {
         std::fs::write(folder.path().join("10-manx.conflist"), list).unwrap();
         let expected =
             serde_json::json!({"cniVersion": "1.0.0", "name": "n", "type": "manx", "socket": "/s"});
-        assert_eq!(configuration(folder.path()).unwrap(), expected);
+        let annotated = pod(&[("a", "b")]);
+        assert_eq!(configuration(folder.path(), &annotated).unwrap(), expected);
         std::fs::write(folder.path().join("10-manx.conflist"), r#"{"plugins": []}"#).unwrap();
-        assert!(
-            configuration(folder.path())
-                .unwrap_err()
-                .to_string()
-                .contains("it lists no plugin")
-        );
+        let refused = configuration(folder.path(), &annotated).unwrap_err().to_string();
+        assert!(refused.contains("it lists no plugin"), "{refused}");
+    }
+
+    #[test]
+    fn a_plugin_that_can_take_annotations_is_told_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let list = serde_json::json!({"cniVersion": "1.0.0", "name": "n", "plugins": [
+            {"type": "manx", "capabilities": {ANNOTATIONS: true}},
+        ]});
+        std::fs::write(folder.path().join("10-manx.conflist"), list.to_string()).unwrap();
+        let told = |annotations: &[(&str, &str)]| {
+            let plugin = configuration(folder.path(), &pod(annotations)).unwrap();
+            plugin.get("runtimeConfig").cloned()
+        };
+        let expected = serde_json::json!({ANNOTATIONS: {"a": "b"}});
+        assert_eq!(told(&[("a", "b")]), Some(expected));
+        assert_eq!(told(&[]), None);
     }
 
     #[test]

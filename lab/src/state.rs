@@ -1,5 +1,6 @@
 //! What a lab remembers of itself, so that a later process can take it up or down.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
@@ -70,6 +71,9 @@ pub struct Pod {
     pub container_id: String,
     /// Its addresses; none until CNI ADD has answered.
     pub addresses: Vec<IpAddr>,
+    /// Its annotations, which the plugin is told of.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl State {

@@ -13,6 +13,7 @@
 //!
 //! Calls block, briefly; only [`watch`] and [`rules`] wait, and they are the only parts that want tokio.
 
+mod disturbance;
 pub mod error;
 pub mod iptables;
 pub mod link;

@@ -5,6 +5,7 @@
 //! loop {
 //!     tokio::select! {
 //!         updates = news.recv() => rules.apply(updates?).await,
+//!         () = rules.disturbed() => rules.check().await,
 //!         () = tokio::time::sleep(INTERVAL) => rules.check().await,
 //!     }?;
 //! }
@@ -16,6 +17,7 @@
 
 use manx_policy::{Change, Delta, Engine, Family, Full, Held, Transaction, Update, plan};
 
+use crate::disturbance::Watcher;
 use crate::error::{Error, Result};
 use crate::iptables::{self, Backend, Tables};
 use crate::netns::Netns;
@@ -27,11 +29,13 @@ pub struct Rules {
     netns: Netns,
     /// The back end that the user chose; none for the one that the node uses.
     setting: Option<Backend>,
-    /// The back end that our rules are in, once it is known.
+    /// The back end that our rules are in, while there are any.
     backend: Option<Backend>,
     engine: Engine,
     /// What the kernel holds is what was last wanted, as far as we know.
     known: bool,
+    /// Tells of others' hands on our rules, while there are any in nftables.
+    watcher: Option<Watcher>,
 }
 
 /// What was read back.
@@ -51,6 +55,7 @@ impl Rules {
             backend: None,
             engine: Engine::new(),
             known: false,
+            watcher: None,
         }
     }
 
@@ -65,7 +70,7 @@ impl Rules {
             Some(backend) if self.known => {
                 self.known = false;
                 self.carry_out(&delta, backend).await?;
-                self.known = true;
+                self.settled(backend);
                 Ok(delta.len())
             }
             _ => self.check().await,
@@ -83,16 +88,31 @@ impl Rules {
             return Ok(0);
         }
         self.known = false;
+        // That comes before reading: what happens meanwhile is not lost.
+        self.watch(&wanted);
         let found = self.read().await?;
         let mut changes = 0;
         if let Some(backend) = self.choose(&found.tables).await? {
             changes += self.mend(&wanted, found, backend).await?;
-            self.backend = Some(backend);
+            self.settled(backend);
         } else if wanted != Full::default() {
             return Err(Error::NoProgram(Backend::Nft.restore(Family::V4)));
         }
         self.known = true;
         Ok(changes)
+    }
+
+    /// Waits until somebody, be it ourselves, may have changed our rules: check then. Of the legacy back end and of
+    /// sets nothing is heard. Nothing is lost if the future is dropped.
+    pub async fn disturbed(&mut self) {
+        if let Some(watcher) = &mut self.watcher {
+            match watcher.disturbed().await {
+                Ok(()) => return,
+                Err(error) => tracing::warn!(%error, "nftables is not watched any more until the next check"),
+            }
+            self.watcher = None;
+        }
+        std::future::pending().await
     }
 
     /// Everything that is wanted, and why.
@@ -101,10 +121,30 @@ impl Rules {
         &self.engine
     }
 
-    /// The back end that our rules are in, once it is known.
+    /// The back end that our rules are in, while there are any.
     #[must_use]
     pub const fn backend(&self) -> Option<Backend> {
         self.backend
+    }
+
+    /// All is as wanted. Where that is nothing, the next rules ask anew which back end the node uses.
+    fn settled(&mut self, backend: Backend) {
+        let wanted = self.engine.snapshot();
+        self.known = true;
+        self.backend = (wanted != Full::default()).then_some(backend);
+        self.watch(&wanted);
+    }
+
+    /// Watches nftables while there may be rules of ours.
+    fn watch(&mut self, wanted: &Full) {
+        if *wanted == Full::default() || self.setting == Some(Backend::Legacy) {
+            self.watcher = None;
+        } else if self.watcher.is_none() {
+            let opened = Watcher::open_in(&self.netns);
+            // A kernel without nftables has nothing to tell.
+            let opened = opened.inspect_err(|error| tracing::debug!(%error, "nftables is not watched"));
+            self.watcher = opened.ok();
+        }
     }
 
     async fn read(&self) -> Result<Found> {

@@ -100,12 +100,8 @@ impl Watcher {
     }
 
     fn over(socket: sys::Socket) -> Result<Self> {
-        // SAFETY: the socket owns its file and gives the same one out until it is dropped, which only happens
-        // with the `AsyncFd` around it: nothing here takes it out or replaces it.
-        let socket = unsafe { AsyncFd::register(socket) };
-        let socket = socket.map_err(|error| Error::os("watch a netlink socket")(error.into()))?;
         Ok(Self {
-            socket,
+            socket: register(socket)?,
             buffer: Vec::new(),
             events: VecDeque::new(),
         })
@@ -162,6 +158,14 @@ impl Watcher {
         }
         Ok(())
     }
+}
+
+/// Makes a socket known to the tokio runtime, which tells when there is something to read.
+pub(crate) fn register(socket: sys::Socket) -> Result<AsyncFd<sys::Socket>> {
+    // SAFETY: the socket owns its file and gives the same one out until it is dropped, which only happens with the
+    // `AsyncFd` around it: no user of that takes it out or replaces it.
+    let socket = unsafe { AsyncFd::register(socket) };
+    socket.map_err(|error| Error::os("watch a netlink socket")(error.into()))
 }
 
 fn subscribe(except: Option<u32>, groups: &[u32]) -> Result<sys::Socket> {

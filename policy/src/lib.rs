@@ -31,5 +31,5 @@ mod transaction;
 pub use engine::{Engine, Pool, Update};
 pub use held::{Held, Jump, Unreadable};
 pub use plan::{Change, Delta, plan};
-pub use ruleset::{ChainId, Family, Full, Hook, Match, Rule, Sense, Set, Table, Target};
+pub use ruleset::{CHAIN_PREFIX, ChainId, Family, Full, Hook, Match, Rule, Sense, Set, Table, Target};
 pub use transaction::Transaction;

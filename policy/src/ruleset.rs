@@ -10,7 +10,7 @@ use sha1::{Digest as _, Sha1};
 pub(crate) const MARK: &str = "manx:";
 
 /// What the name of each chain of ours begins with.
-pub(crate) const CHAIN_PREFIX: &str = "manx-";
+pub const CHAIN_PREFIX: &str = "manx-";
 
 /// An address family: each has programs, chains and sets of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -62,9 +62,19 @@ impl Cluster {
     /// Adds a resource.
     pub(crate) fn create(&self, kind: &str, name: &str, spec: &Value) {
         let metadata = json!({"name": name});
-        let resource = json!({
+        self.store(json!({
             "apiVersion": "manx.network/v1", "kind": kind, "metadata": metadata, "spec": spec,
-        });
+        }));
+    }
+
+    /// Adds a namespace with more metadata than its name.
+    pub(crate) fn create_namespace(&self, name: &str, metadata: &Value) {
+        let mut named = json!({"name": name});
+        extend(&mut named, metadata);
+        self.store(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": named}));
+    }
+
+    fn store(&self, resource: Value) {
         let resource: Resource = serde_json::from_value(resource).unwrap();
         self.runtime.block_on(async {
             let store = SqliteStore::open(&self.database()).await.unwrap();
@@ -278,8 +288,21 @@ impl Node {
 
     /// Runs the CNI plugin as a runtime would.
     pub(crate) fn cni(&self, verb: &str, container: &str, netns: &Path) -> Output {
+        self.cni_of("default", verb, container, netns, &json!({}))
+    }
+
+    /// The same for a pod of this namespace that the runtime says this of.
+    pub(crate) fn cni_of(
+        &self,
+        namespace: &str,
+        verb: &str,
+        container: &str,
+        netns: &Path,
+        runtime: &Value,
+    ) -> Output {
         let mut config = self.plugin();
-        extend(&mut config, &json!({"cniVersion": "1.1.0", "name": "manx"}));
+        let head = json!({"cniVersion": "1.1.0", "name": "manx", "runtimeConfig": runtime});
+        extend(&mut config, &head);
         let mut plugin = Command::new(program("manx"))
             .env_clear()
             .env("CNI_COMMAND", verb)
@@ -288,7 +311,7 @@ impl Node {
             .env("CNI_IFNAME", "eth0")
             .env(
                 "CNI_ARGS",
-                format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={container}"),
+                format!("IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={container}"),
             )
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -300,7 +323,11 @@ impl Node {
 
     /// Attaches a pod; returns its addresses, IPv4 first.
     pub(crate) fn add(&self, container: &str, netns: &TestNetns) -> Vec<IpAddr> {
-        let output = self.cni("ADD", container, netns.path());
+        self.added(&self.cni("ADD", container, netns.path()))
+    }
+
+    /// The addresses in ADD's answer, IPv4 first.
+    pub(crate) fn added(&self, output: &Output) -> Vec<IpAddr> {
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{text}\n{}", self.log());
         let result: Value = serde_json::from_str(&text).unwrap();

@@ -17,6 +17,7 @@ mod cni_runtime;
 mod cni_spec;
 mod filters;
 mod harness;
+mod ipam;
 mod lab_harness;
 mod lab_ipam;
 mod lab_outage;

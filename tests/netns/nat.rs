@@ -18,6 +18,9 @@ use crate::rules::{run, sets, tables};
 /// What goes through the datastore, waits for a start, or for the next look at the kernel.
 const LATER: Duration = Duration::from_secs(30);
 
+/// How soon what nftables tells of is mended, on a busy machine.
+const SOON: Duration = Duration::from_secs(5);
+
 /// The node's and the outside's addresses of both families.
 const NODE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 const OUTSIDE: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
@@ -172,6 +175,50 @@ fn rules_flushed_by_hand_come_back_and_those_of_a_dead_agent_stay() {
         }
         assert!(!site.node.log().contains("panicked"), "{}", site.node.log());
     }
+}
+
+#[test]
+fn rules_of_nftables_are_back_within_a_second_or_two() {
+    let mut site = Site::new(Backend::Nft);
+    site.node.end(Signal::SIGTERM);
+    configure(&site.node, Backend::Nft, 3600);
+    site.node.start();
+    let right = site.held();
+    for damage in ["-t nat -F manx-nat-out", "-t nat -D POSTROUTING 1", "-t nat -F"] {
+        site.iptables(damage);
+        assert_ne!(site.held(), right);
+        assert!(
+            eventually(SOON, || site.held() == right),
+            "{damage}: {}",
+            site.node.log()
+        );
+    }
+}
+
+#[test]
+fn an_add_whose_rules_are_refused_says_why_and_succeeds_when_they_are_not() {
+    let cluster = Cluster::new();
+    let [netns, _outside] = TestNetns::pair(["node", "outside"]);
+    let mut node = cluster.node("n1", netns);
+    node.start();
+    // A set with the name of ours that somebody uses for something else.
+    run(&node.netns, "ipset", "create mx4-all-pools hash:ip");
+    let rule = "POSTROUTING -t nat -m set --match-set mx4-all-pools src -j ACCEPT";
+    run(&node.netns, "iptables-nft", &format!("-A {rule}"));
+    cluster.set_nat("v4", true);
+    let refused = || node.log().contains("rules are not as wanted");
+    assert!(eventually(LATER, refused), "{}", node.log());
+    let pod = TestNetns::new("pod");
+    let output = node.cni("ADD", "pod", pod.path());
+    let error: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(error["code"], 11, "{error}");
+    for part in ["v4", "natOutgoing", "destroy mx4-all-pools"] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    assert_eq!(node.held(), 0, "the failed ADD leaves nothing behind");
+    run(&node.netns, "iptables-nft", &format!("-D {rule}"));
+    let added = || node.cni("ADD", "pod", pod.path()).status.success();
+    assert!(eventually(LATER, added), "{}", node.log());
 }
 
 #[test]

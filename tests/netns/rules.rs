@@ -88,6 +88,12 @@ impl Owner {
         }
     }
 
+    /// Waits until the rules are disturbed, for as long as `limit`; returns whether they were.
+    fn disturbed(&mut self, limit: Duration) -> bool {
+        let (rules, runtime) = (&mut self.rules, &self.runtime);
+        runtime.block_on(async { tokio::time::timeout(limit, rules.disturbed()).await.is_ok() })
+    }
+
     fn apply(&mut self, updates: impl IntoIterator<Item = Update>) -> Result<usize, Error> {
         self.runtime.block_on(self.rules.apply(updates))
     }
@@ -291,6 +297,50 @@ fn whatever_is_done_to_our_rules_by_hand_is_mended() {
         // The next life finds what this one made, and has nothing to do.
         assert_eq!(Owner::new(&node, Some(backend)).apply(pools).unwrap(), 0);
     }
+}
+
+#[test]
+fn nftables_tells_when_our_rules_are_disturbed_and_not_when_others_are() {
+    const QUIET: Duration = Duration::from_millis(200);
+    let node = TestNetns::new("node");
+    let mut owner = Owner::new(&node, None);
+    owner
+        .apply([
+            set_pool("v4", "10.64.0.0/16", true),
+            set_pool("v6", "fd64::/64", true),
+        ])
+        .unwrap();
+    let drain = |owner: &mut Owner| while owner.disturbed(QUIET) {};
+    drain(&mut owner);
+    for others in [
+        "-t nat -N KUBE-SVC-A",
+        "-t nat -A KUBE-SVC-A -j ACCEPT",
+        "-t nat -F KUBE-SVC-A",
+        "-t nat -X KUBE-SVC-A",
+    ] {
+        run(&node, "iptables-nft", others);
+        assert!(!owner.disturbed(QUIET), "{others}");
+    }
+    for ours in [
+        "-F manx-nat-out",
+        "-D POSTROUTING 1",
+        "-F",
+        "-A manx-nat-out -j ACCEPT",
+    ] {
+        run(&node, "ip6tables-nft", &format!("-t nat {ours}"));
+        assert!(owner.disturbed(PATIENCE), "{ours}");
+        assert!(owner.check().unwrap() > 0, "{ours}");
+        drain(&mut owner);
+    }
+    owner
+        .apply([
+            set_pool("v4", "10.64.0.0/16", false),
+            set_pool("v6", "fd64::/64", false),
+        ])
+        .unwrap();
+    run(&node, "iptables-nft", "-t nat -N manx-test");
+    run(&node, "iptables-nft", "-t nat -X manx-test");
+    assert!(!owner.disturbed(QUIET), "who wants nothing hears nothing");
 }
 
 #[test]

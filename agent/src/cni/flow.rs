@@ -22,7 +22,7 @@ use super::Job;
 use super::review::Review;
 use crate::ask::{Gone, answer};
 use crate::identity::Identity;
-use crate::ipam::{Assigned, IpamError, recovery};
+use crate::ipam::{Assigned, IpamError, Wish, recovery};
 use crate::metrics::{CniLabels, Metrics, Operation, Outcome};
 use crate::{convert, endpoint, ipam, policy, route, workload};
 
@@ -93,6 +93,9 @@ impl Parts {
         let owner = call.attachment_id();
         let request = |reply| ipam::Request::Assign {
             owner: owner.clone(),
+            wish: Wish {
+                annotations: call.annotations.clone(),
+            },
             reply,
         };
         let Assigned { allocations, fresh } = ask(&self.ipam, request).await?.map_err(refused)?;
@@ -394,7 +397,12 @@ fn granted(allocations: &[Allocation], call: &Call) -> Result<(), Error> {
 
 fn refused(error: IpamError) -> Error {
     let code = match error {
-        IpamError::NoPool { .. } | IpamError::Exhausted { .. } => Code::NoAddress,
+        IpamError::NoPool { .. }
+        | IpamError::Exhausted { .. }
+        | IpamError::Limit { .. }
+        | IpamError::NoClaims { .. } => Code::NoAddress,
+        IpamError::Annotation(_) => Code::InvalidConfig,
+        IpamError::Hold(_) => Code::NoAddress,
         IpamError::NotYet { .. } => Code::TryAgainLater,
         IpamError::Journal { .. } => Code::Io,
     };

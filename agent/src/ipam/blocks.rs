@@ -1,28 +1,29 @@
-//! What the ipam task does in the datastore: claiming blocks, taking over those of an earlier life,
-//! checkpointing. Each runs as a job beside the task.
+//! Claiming blocks, and taking over those of an earlier life: jobs beside the task.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnetwork::IpNetwork;
-use manx_api::ipam::{Allocation, IpBlock, IpBlockSpec, IpPool, block_name};
-use manx_api::{Key, Kind, Metadata, Resource};
-use manx_ipam::{ClaimError, Family};
+use manx_api::ipam::{IpBlock, IpPool, block_name, covers};
+use manx_api::{Key, Kind, Resource};
+use manx_ipam::{ClaimError, Family, Reserved};
 use manx_store::{Error, Store};
 use tokio::task::JoinError;
-use tokio::time::Instant;
 
-use super::{CLAIM_PAUSE, IpamError, Recovery, Task, recovery};
-use crate::ask::answer;
+use super::assign::Need;
+use super::{IpamError, Recovery, Task, recovery};
 use crate::supervise;
 
 /// Blocks of a pool that one claim tries; each that it does not get was taken by somebody just now.
 const ATTEMPTS: usize = 64;
 
+/// The part of a block's addresses that are rested and free when the next block is claimed: one in so many.
+const RESERVE: usize = 8;
+
 /// What a job brings.
 #[derive(Debug)]
 pub(super) enum Done {
     /// A block, or why there is none.
-    Claimed(Family, Result<Box<IpBlock>, IpamError>),
+    Claimed(Need, Result<Box<IpBlock>, IpamError>),
     /// Our blocks that the journal did not know, each begun anew.
     Recovered(Result<Vec<IpBlock>, Error>),
     /// The blocks whose checkpoint has to be tried again.
@@ -59,68 +60,93 @@ impl<S: Store> Task<S> {
             .spawn(async move { Done::Recovered(renew(&store, blocks, &node).await) });
     }
 
+    /// Claims ahead of need, so that an ADD seldom waits; tells who waits for it that each family has a block.
     fn keep_room(&mut self) {
-        let mut every_family_has_a_block = true;
-        let (usable, closed) = (self.usable(), self.closed());
-        for (family, pools) in &usable {
-            let serves = |block: &&manx_ipam::Block| {
-                pools.iter().any(|pool| pool.metadata.name == block.pool()) && !closed.contains(&block.cidr())
-            };
-            let of_family = |block: &&manx_ipam::Block| Family::of_network(block.cidr()) == *family;
-            let blocks: Vec<_> = self.allocator.blocks().filter(serves).filter(of_family).collect();
-            every_family_has_a_block &= !blocks.is_empty();
-            let room = blocks.iter().any(|block| block.free() > 0);
-            let cool = self
-                .cooling
-                .get(family)
-                .is_none_or(|until| *until <= Instant::now());
-            if !room && cool {
-                self.claim(*family);
+        let view = self.view.clone();
+        let labels = self.labels(&view).clone();
+        let serves = |pool: &&IpPool| !pool.spec.disabled && pool.spec.node_selector.matches(&labels);
+        let pools: Vec<&IpPool> = view.pools.values().filter(serves).collect();
+        let mut missing = pools.is_empty();
+        for need in common_needs(&pools) {
+            let blocks = self.serving(&view, &need.pools);
+            missing |= blocks.is_empty() && view.ipam.auto_allocate_blocks;
+            if self.is_tight(&blocks) && self.failure(&need).is_none() {
+                self.claim(need);
             }
         }
-        if every_family_has_a_block
-            && !usable.is_empty()
-            && let Some(guard) = self.claimed.take()
-        {
+        if !missing && let Some(guard) = self.claimed.take() {
             guard.done();
         }
     }
 
-    /// Starts a claim for the family, unless one is under way.
-    pub(super) fn claim(&mut self, family: Family) {
-        if !self.claiming.insert(family) {
+    /// Whether so few rested addresses are left in these blocks that it is time for another one.
+    fn is_tight(&self, blocks: &[IpNetwork]) -> bool {
+        let rest = self.rest();
+        let blocks = || blocks.iter().filter_map(|cidr| self.allocator.block(*cidr));
+        let rested: usize = blocks().map(|block| block.free() - block.cooling(rest)).sum();
+        let size = blocks().map(manx_ipam::Block::capacity).max().unwrap_or_default();
+        rested <= size / RESERVE
+    }
+
+    /// Starts a claim, unless one is under way that meets the need.
+    pub(super) fn claim(&mut self, need: Need) {
+        if !self.claiming.insert(need.clone()) {
             return;
         }
-        let pools = self.usable().remove(&family).unwrap_or_default();
-        let taken = self
-            .view
-            .blocks
-            .values()
-            .filter(|block| block.spec.node.is_some())
-            .map(|block| block.spec.cidr);
-        let taken: BTreeSet<IpNetwork> = taken
-            .chain(self.allocator.blocks().map(manx_ipam::Block::cidr))
-            .collect();
+        let may = self.may_claim(need.family);
+        let search = self.search(&need);
         let (store, node) = (self.store.clone(), self.identity.name.clone());
         self.jobs.spawn(async move {
-            Done::Claimed(
-                family,
-                claim(&store, family, &pools, &taken, &node).await.map(Box::new),
-            )
+            let claimed = match may {
+                Ok(()) => claim(&store, &need, &search, &node).await.map(Box::new),
+                Err(error) => Err(error),
+            };
+            Done::Claimed(need, claimed)
         });
     }
 
-    pub(super) fn checkpoint(&mut self) {
-        if self.checkpointing || self.dirty.is_empty() {
-            return;
+    /// Whether the settings allow this node another block.
+    fn may_claim(&self, family: Family) -> Result<(), IpamError> {
+        let node = self.identity.name.clone();
+        let settings = &self.view.ipam;
+        if !settings.auto_allocate_blocks {
+            return Err(IpamError::NoClaims { family, node });
         }
-        let dirty = std::mem::take(&mut self.dirty);
-        let blocks = dirty.iter().filter_map(|cidr| self.allocator.block(*cidr));
-        let states: Vec<State> = blocks.map(State::of).collect();
-        self.checkpointing = true;
-        let (store, node) = (self.store.clone(), self.identity.name.clone());
-        self.jobs
-            .spawn(async move { Done::Checkpointed(checkpoint(&store, states, &node).await) });
+        let of_family = |block: &&manx_ipam::Block| Family::of_network(block.cidr()) == family;
+        let owned = self.allocator.blocks().filter(of_family).count();
+        match settings.max_blocks_per_host {
+            max if max > 0 && u32::try_from(owned).is_ok_and(|owned| owned >= max) => {
+                Err(IpamError::Limit { family, node, max })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where a claim looks.
+    fn search(&self, need: &Need) -> Search {
+        let pools = &self.view.pools;
+        // A pool with another one inside it is being split: that one's blocks are not its own any more.
+        let is_split = |pool: &IpPool| {
+            let cidr = pool.spec.cidr;
+            pools
+                .values()
+                .any(|other| other.spec.cidr != cidr && covers(cidr, other.spec.cidr))
+        };
+        let named = need.pools.iter().filter_map(|name| pools.get(name));
+        let owned = self
+            .view
+            .blocks
+            .values()
+            .filter(|block| block.spec.node.is_some());
+        let reserved = self.view.reservations.values();
+        Search {
+            pools: named.filter(|pool| !is_split(pool)).cloned().collect(),
+            taken: owned
+                .map(|block| block.spec.cidr)
+                .chain(self.allocator.blocks().map(manx_ipam::Block::cidr))
+                .collect(),
+            reserved: Reserved::new(reserved.flat_map(|reservation| reservation.spec.reserved_cidrs.clone())),
+        }
     }
 
     pub(super) fn finished(&mut self, done: Result<Done, JoinError>) {
@@ -130,7 +156,7 @@ impl<S: Store> Task<S> {
             Err(error) => std::panic::resume_unwind(supervise::panic_of(error)),
         };
         match done {
-            Done::Claimed(family, outcome) => self.claimed(family, outcome),
+            Done::Claimed(need, outcome) => self.claimed(need, outcome),
             Done::Recovered(Ok(blocks)) => self.recovered(&blocks),
             Done::Recovered(Err(error)) => {
                 tracing::warn!(%error, "cannot take over this node's blocks yet; trying again");
@@ -143,36 +169,31 @@ impl<S: Store> Task<S> {
         }
     }
 
-    fn claimed(&mut self, family: Family, outcome: Result<Box<IpBlock>, IpamError>) {
-        self.claiming.remove(&family);
+    fn claimed(&mut self, need: Need, outcome: Result<Box<IpBlock>, IpamError>) {
+        self.claiming.remove(&need);
         match outcome {
             Ok(block) => {
                 tracing::info!(block = %block.spec.cidr, pool = block.spec.pool, "block claimed");
                 self.add(&block);
-                let waiting = std::mem::take(&mut self.waiting);
-                waiting.into_iter().for_each(|request| self.assign(request));
             }
             Err(error) => {
-                tracing::warn!(%family, %error, "no block claimed");
-                self.cooling.insert(family, Instant::now() + CLAIM_PAUSE);
-                for request in std::mem::take(&mut self.waiting) {
-                    answer(request.reply, Err(error.clone()));
-                }
+                tracing::warn!(family = %need.family, %error, "no block claimed");
+                self.failed(need, error);
             }
         }
+        self.retry();
     }
 
     fn recovered(&mut self, blocks: &[IpBlock]) {
         blocks.iter().for_each(|block| self.add(block));
         let within: Vec<IpNetwork> = blocks.iter().map(|block| block.spec.cidr).collect();
-        let live = std::mem::take(&mut self.live);
+        let (live, now) = (std::mem::take(&mut self.live), self.clock.now());
         self.staged
-            .extend(recovery::settle(&mut self.allocator, live, |address| {
+            .extend(recovery::settle(&mut self.allocator, live, now, |address| {
                 within.iter().any(|block| block.contains(address))
             }));
         self.recovery = Recovery::Done;
-        let waiting = std::mem::take(&mut self.waiting);
-        waiting.into_iter().for_each(|request| self.assign(request));
+        self.retry();
     }
 
     fn add(&mut self, block: &IpBlock) {
@@ -185,16 +206,36 @@ impl<S: Store> Task<S> {
     }
 }
 
+/// What every pod of the node may need: for each family a block of the pools that serve all namespaces.
+fn common_needs(pools: &[&IpPool]) -> Vec<Need> {
+    let common =
+        |pool: &&&IpPool| pool.spec.assignment_mode.is_automatic() && pool.spec.namespace_selector.is_all();
+    let mut needs: BTreeMap<Family, Vec<String>> = BTreeMap::new();
+    for pool in pools.iter().filter(common) {
+        let family = Family::of_network(pool.spec.cidr);
+        needs.entry(family).or_default().push(pool.metadata.name.clone());
+    }
+    let need = |(family, pools)| Need { family, pools };
+    needs.into_iter().map(need).collect()
+}
+
+/// Where a claim looks.
+struct Search {
+    /// The preferred first.
+    pools: Vec<IpPool>,
+    taken: BTreeSet<IpNetwork>,
+    reserved: Reserved,
+}
+
 /// Claims one block of the first pool that has one.
-async fn claim<S: Store>(
-    store: &S,
-    family: Family,
-    pools: &[IpPool],
-    taken: &BTreeSet<IpNetwork>,
-    node: &str,
-) -> Result<IpBlock, IpamError> {
+async fn claim<S: Store>(store: &S, need: &Need, search: &Search, node: &str) -> Result<IpBlock, IpamError> {
+    let Search {
+        pools,
+        taken,
+        reserved,
+    } = search;
     for pool in pools {
-        for cidr in manx_ipam::candidates(pool, taken, node).take(ATTEMPTS) {
+        for cidr in manx_ipam::candidates(pool, taken, reserved, node).take(ATTEMPTS) {
             match take(store, pool, cidr, node).await {
                 Ok(Some(block)) => return Ok(block),
                 Ok(None) => {}
@@ -207,8 +248,8 @@ async fn claim<S: Store>(
         }
     }
     Err(IpamError::Exhausted {
-        family,
-        pools: pools.iter().map(|pool| pool.metadata.name.clone()).collect(),
+        family: need.family,
+        pools: need.pools.clone(),
     })
 }
 
@@ -249,75 +290,7 @@ async fn renew<S: Store>(store: &S, blocks: Vec<IpBlock>, node: &str) -> Result<
     Ok(renewed)
 }
 
-/// A block as it is to be checkpointed.
-struct State {
-    cidr: IpNetwork,
-    pool: String,
-    generation: u64,
-    allocations: Vec<Allocation>,
-}
-
-impl State {
-    fn of(block: &manx_ipam::Block) -> Self {
-        Self {
-            cidr: block.cidr(),
-            pool: block.pool().to_owned(),
-            generation: block.generation(),
-            allocations: block.allocations().collect(),
-        }
-    }
-}
-
-impl State {
-    /// The block's resource, where there is none.
-    fn block(self, node: &str) -> IpBlock {
-        IpBlock {
-            metadata: Metadata {
-                name: block_name(self.cidr),
-                ..Metadata::default()
-            },
-            spec: IpBlockSpec {
-                cidr: self.cidr,
-                pool: self.pool,
-                node: Some(node.to_owned()),
-                generation: self.generation,
-                allocations: self.allocations,
-                releases: Vec::new(),
-                lease: None,
-            },
-        }
-    }
-}
-
-/// Writes checkpoints; returns the blocks to try again.
-async fn checkpoint<S: Store>(store: &S, states: Vec<State>, node: &str) -> Vec<IpNetwork> {
-    let mut again = Vec::new();
-    for state in states {
-        let cidr = state.cidr;
-        match write(store, state, node).await {
-            Ok(()) => {}
-            Err(Error::Conflict { .. } | Error::AlreadyExists(_) | Error::Unavailable { .. }) => {
-                again.push(cidr)
-            }
-            Err(error) => tracing::error!(block = %cidr, %error, "a block cannot be checkpointed"),
-        }
-    }
-    again
-}
-
-async fn write<S: Store>(store: &S, state: State, node: &str) -> Result<(), Error> {
-    let Some(block) = read(store, state.cidr).await? else {
-        tracing::warn!(block = %state.cidr, "somebody deleted a block of this node; it is there again");
-        return store.create(Resource::IpBlock(state.block(node))).await.map(drop);
-    };
-    match manx_ipam::checkpoint(&block, node, state.generation, state.allocations) {
-        Ok(block) => drop(store.update(Resource::IpBlock(block)).await?),
-        Err(error) => tracing::error!(block = %state.cidr, %error, "a block's checkpoint is refused"),
-    }
-    Ok(())
-}
-
-async fn read<S: Store>(store: &S, cidr: IpNetwork) -> Result<Option<IpBlock>, Error> {
+pub(super) async fn read<S: Store>(store: &S, cidr: IpNetwork) -> Result<Option<IpBlock>, Error> {
     match store.get(&key(cidr)).await {
         Ok(resource) => Ok(IpBlock::try_from(resource).ok()),
         Err(Error::NotFound(_)) => Ok(None),

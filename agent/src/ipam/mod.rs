@@ -8,7 +8,12 @@
 //! blocks that are ours in the datastore and unknown to the journal are taken over ([`recovery`]); from then
 //! on the task is *recovered*, and claims blocks so that each family has a free address at hand.
 
+mod assign;
 mod blocks;
+mod checkpoint;
+mod clock;
+mod commit;
+mod owned;
 pub mod recovery;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,20 +21,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use manx_api::ipam::{Allocation, AttachmentId, IpPool, block_name};
+use manx_api::ipam::{Allocation, AttachmentId, block_name};
 use manx_api::status::BlockStatus;
 use manx_ipam::journal::Record;
-use manx_ipam::{Allocator, AssignError, Family, Live};
+use manx_ipam::{Allocator, AnnotationError, Family, HoldError, Live, Reserved, Rest};
 use manx_store::Store;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
+pub use self::assign::Wish;
+use self::assign::{Failure, Need, Waiting};
 use self::blocks::Done;
+pub(crate) use self::clock::Clock;
+use self::commit::Answer;
+pub use self::owned::Owned;
+use self::owned::is_elsewhere;
 use crate::ask::answer;
-use crate::blocking;
 use crate::identity::Identity;
-use crate::journal::{Journal, JournalError};
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::ready::Guard;
 use crate::view::View;
@@ -46,44 +56,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Pause before a claim that nobody waits for is tried again.
 const CLAIM_PAUSE: Duration = Duration::from_secs(5);
 
-/// The blocks of this node, each with the name of its pool.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Owned(pub BTreeMap<IpNetwork, String>);
-
-impl Owned {
-    /// The blocks that `node` announces: all but those of pools that say otherwise, and those that the
-    /// datastore gives to another node, which announces them itself.
-    #[must_use]
-    pub fn exported(&self, view: &View, node: &str) -> BTreeSet<IpNetwork> {
-        let hidden = |pool: &String| {
-            view.pools
-                .get(pool)
-                .is_some_and(|pool| pool.spec.disable_bgp_export)
-        };
-        self.0
-            .iter()
-            .filter(|(cidr, pool)| !hidden(pool) && !is_elsewhere(view, **cidr, node))
-            .map(|(cidr, _)| *cidr)
-            .collect()
-    }
-}
-
-/// Whether the datastore says that another node than `node` owns the block.
-fn is_elsewhere(view: &View, block: IpNetwork, node: &str) -> bool {
-    let owner = view
-        .blocks
-        .get(&block_name(block))
-        .and_then(|block| block.spec.node.as_deref());
-    owner.is_some_and(|owner| owner != node)
-}
-
 /// A request to the ipam task.
 #[derive(Debug)]
 pub enum Request {
-    /// One address of each family that has a pool; those held already, where there are any.
+    /// One address of each family that has a pool for the pod; those held already, where there are any.
     Assign {
         /// For whom.
         owner: AttachmentId,
+        /// What is said of the pod.
+        wish: Wish,
         /// Answered when the journal has it.
         reply: oneshot::Sender<Result<Assigned, IpamError>>,
     },
@@ -123,9 +104,44 @@ pub struct Assigned {
 /// Why addresses could not be assigned or released.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IpamError {
-    /// No pool gives this node addresses.
-    #[error("no IPPool gives addresses to node {node}: create one, or enable one that selects this node")]
+    /// No pool gives the pod addresses.
+    #[error("no IPPool gives addresses to pods of namespace {namespace} on node {node}: create one, or enable one that \
+             selects both{}", explained(.why))]
     NoPool {
+        /// This node.
+        node: String,
+        /// The pod's namespace.
+        namespace: String,
+        /// What is against the pools that there are.
+        why: Vec<String>,
+    },
+    /// An annotation cannot be obeyed.
+    #[error(transparent)]
+    Annotation(#[from] AnnotationError),
+    /// The address that was asked for cannot be had.
+    #[error(transparent)]
+    Hold(#[from] HoldError),
+    /// The node may not have more blocks.
+    #[error(
+        "no free {family} address: node {node} has {max} blocks, the most that maxBlocksPerHost allows; raise it in \
+             the IPAMConfiguration, or set it to 0"
+    )]
+    Limit {
+        /// The family.
+        family: Family,
+        /// This node.
+        node: String,
+        /// The limit.
+        max: u32,
+    },
+    /// The node may not claim blocks.
+    #[error(
+        "no free {family} address: the IPAMConfiguration's autoAllocateBlocks is false, so that node {node} claims \
+             no further block"
+    )]
+    NoClaims {
+        /// The family.
+        family: Family,
         /// This node.
         node: String,
     },
@@ -149,6 +165,13 @@ pub enum IpamError {
         /// What the file system said.
         reason: String,
     },
+}
+
+fn explained(why: &[String]) -> String {
+    match why {
+        [] => String::new(),
+        why => format!(" ({})", why.join(". ")),
+    }
 }
 
 /// What the task starts with and works with.
@@ -176,27 +199,6 @@ pub struct Inbox<S> {
     pub claimed: Guard,
 }
 
-/// An answer that waits for the journal.
-enum Answer {
-    Assigned {
-        reply: oneshot::Sender<Result<Assigned, IpamError>>,
-        assigned: Assigned,
-        /// What to undo where the journal fails.
-        new: Vec<Allocation>,
-    },
-    Released {
-        reply: oneshot::Sender<Result<Vec<Allocation>, IpamError>>,
-        allocations: Vec<Allocation>,
-    },
-}
-
-/// An ADD that waits for a block.
-struct Waiting {
-    owner: AttachmentId,
-    reply: oneshot::Sender<Result<Assigned, IpamError>>,
-    until: Instant,
-}
-
 struct Task<S> {
     identity: Arc<Identity>,
     store: S,
@@ -210,10 +212,11 @@ struct Task<S> {
     /// What runs beside the task.
     jobs: JoinSet<Done>,
     recovery: Recovery,
-    /// Families with a claim under way.
-    claiming: BTreeSet<Family>,
-    /// When a claim that failed may be tried again without need.
-    cooling: BTreeMap<Family, Instant>,
+    clock: Clock,
+    /// Needs with a claim under way.
+    claiming: BTreeSet<Need>,
+    /// Needs that could not be met a moment ago.
+    failures: BTreeMap<Need, Failure>,
     waiting: Vec<Waiting>,
     /// Who wants to know that the task is recovered.
     asked: Vec<oneshot::Sender<Vec<Allocation>>>,
@@ -259,8 +262,9 @@ pub async fn run<S: Store>(inbox: Inbox<S>) {
         claimed: Some(claimed),
         jobs: JoinSet::new(),
         recovery: Recovery::Due,
+        clock: Clock::start(),
         claiming: BTreeSet::new(),
-        cooling: BTreeMap::new(),
+        failures: BTreeMap::new(),
         waiting: Vec::new(),
         asked: Vec::new(),
         checkpointing: false,
@@ -278,9 +282,8 @@ pub async fn run<S: Store>(inbox: Inbox<S>) {
             biased;
             Some(done) = task.jobs.join_next() => task.finished(done),
             Ok(()) = view.changed() => {
-                task.view = view.borrow_and_update().clone();
-                task.cooling.clear();
-                task.mark_deleted();
+                let view = view.borrow_and_update().clone();
+                task.look(view);
             }
             _ = tick.tick() => task.tick(),
             count = requests.recv_many(&mut batch, BATCH) => match count {
@@ -295,9 +298,10 @@ pub async fn run<S: Store>(inbox: Inbox<S>) {
 impl<S: Store> Task<S> {
     fn plan(&mut self, request: Request) {
         match request {
-            Request::Assign { owner, reply } => {
+            Request::Assign { owner, wish, reply } => {
                 self.assign(Waiting {
                     owner,
+                    wish,
                     reply,
                     until: Instant::now() + PATIENCE,
                 });
@@ -307,7 +311,8 @@ impl<S: Store> Task<S> {
                 ifname,
                 reply,
             } => {
-                let release = self.allocator.release(&container_id, &ifname);
+                let now = self.clock.now();
+                let release = self.allocator.release(&container_id, &ifname, now);
                 let allocations = release.map_or_else(Vec::new, |release| {
                     self.staged.push(release.record);
                     release.allocations
@@ -326,116 +331,21 @@ impl<S: Store> Task<S> {
         }
     }
 
-    /// Assigns, or claims a block and lets the request wait for it.
-    fn assign(&mut self, request: Waiting) {
-        let pools = self.usable();
-        if pools.is_empty() && self.recovery == Recovery::Done {
-            let node = self.identity.name.clone();
-            return answer(request.reply, Err(IpamError::NoPool { node }));
-        }
-        if pools.is_empty() {
-            return self.waiting.push(request);
-        }
-        let held: Vec<_> = self
-            .allocator
-            .held_by(&request.owner.container_id, &request.owner.ifname)
-            .collect();
-        let families: Vec<Family> = pools.keys().copied().collect();
-        let names: Vec<String> = pools
-            .values()
-            .flatten()
-            .map(|pool| pool.metadata.name.clone())
-            .collect();
-        let asked = manx_ipam::Request {
-            owner: &request.owner,
-            families: &families,
-            pools: &names,
-            closed: &self.closed(),
-        };
-        match self.allocator.assign(&asked) {
-            Ok(assignment) => {
-                self.staged.extend(assignment.record);
-                let allocations = assignment.allocations;
-                let new = allocations
-                    .iter()
-                    .filter(|allocation| !held.contains(allocation))
-                    .cloned()
-                    .collect();
-                let assigned = Assigned {
-                    allocations,
-                    fresh: held.is_empty(),
-                };
-                self.answers.push(Answer::Assigned {
-                    reply: request.reply,
-                    assigned,
-                    new,
-                });
-            }
-            Err(AssignError::NoRoom { family, pools: _ }) => {
-                self.waiting.push(request);
-                self.claim(family);
-            }
-        }
+    /// Takes in what the cluster is by now.
+    fn look(&mut self, view: Arc<View>) {
+        self.view = view;
+        self.failures.clear();
+        let reserved = self.view.reservations.values();
+        let networks = reserved.flat_map(|reservation| reservation.spec.reserved_cidrs.iter().copied());
+        self.allocator.reserve(Reserved::new(networks));
+        self.mark_deleted();
     }
 
-    /// Makes what was planned durable, then answers; what cannot be made durable is undone and refused.
-    fn commit(&mut self) {
-        let records = std::mem::take(&mut self.staged);
-        let answers = std::mem::take(&mut self.answers);
-        if records.is_empty() {
-            answers.into_iter().for_each(Answer::send);
-            return self.announce_recovery();
-        }
-        let begun = Instant::now();
-        let outcome = blocking::in_place(|| self.journal.commit(&records, &self.allocator));
-        self.metrics.journal_commit.observe(begun.elapsed().as_secs_f64());
-        match outcome {
-            Ok(()) => answers.into_iter().for_each(Answer::send),
-            Err(error) => self.undo(answers, &error),
-        }
-        self.touch(&records);
-        self.publish();
-        self.announce_recovery();
-    }
-
-    /// Answers those who wait for the recovery, after its blocks were published.
-    fn announce_recovery(&mut self) {
-        if self.recovery == Recovery::Done {
-            for reply in std::mem::take(&mut self.asked) {
-                answer(reply, self.allocator.allocations().collect());
-            }
-        }
-    }
-
-    fn undo(&mut self, answers: Vec<Answer>, error: &JournalError) {
-        tracing::error!(%error, "the address journal cannot be written; requests are refused");
-        for answer in answers {
-            for allocation in answer.new_allocations() {
-                // The next commit writes the whole journal anew, without it: the record is not needed.
-                drop(
-                    self.allocator
-                        .release_address(allocation.address, allocation.sequence),
-                );
-            }
-            answer.refuse(&IpamError::Journal {
-                reason: error.to_string(),
-            });
-        }
-    }
-
-    /// Marks the blocks that records changed for a checkpoint.
-    fn touch(&mut self, records: &[Record]) {
-        let addresses = records.iter().flat_map(|record| match record {
-            Record::Assigned(allocations) => allocations.iter().map(|a| a.address).collect::<Vec<_>>(),
-            Record::Released(freed) => freed.iter().map(|f| f.address).collect(),
-            Record::BlockAdded(_) | Record::BlockRemoved { .. } => Vec::new(),
-        });
-        for address in addresses {
-            let block = self
-                .allocator
-                .blocks()
-                .find(|block| block.cidr().contains(address));
-            self.dirty.extend(block.map(manx_ipam::Block::cidr));
+    /// How long freed addresses rest.
+    fn rest(&self) -> Rest {
+        Rest {
+            now: self.clock.now(),
+            seconds: self.view.ipam.ip_cooldown_seconds.into(),
         }
     }
 
@@ -447,15 +357,10 @@ impl<S: Store> Task<S> {
             .extend(self.allocator.blocks().map(manx_ipam::Block::cidr).filter(absent));
     }
 
-    /// Our blocks that the datastore gives to another node: somebody edited them, or this node was away until
-    /// its blocks were given up. They assign nothing more, so that no address is held twice.
-    fn closed(&self) -> BTreeSet<IpNetwork> {
-        let node = &self.identity.name;
-        self.allocator
-            .blocks()
-            .map(manx_ipam::Block::cidr)
-            .filter(|cidr| is_elsewhere(&self.view, *cidr, node))
-            .collect()
+    /// Whether the datastore gives a block of ours to another node: somebody edited it, or this node was away
+    /// until its blocks were given up. It assigns nothing more, so that no address is held twice.
+    fn is_closed(&self, block: IpNetwork) -> bool {
+        is_elsewhere(&self.view, block, &self.identity.name)
     }
 
     /// Publishes the blocks if they changed, and counts.
@@ -468,11 +373,7 @@ impl<S: Store> Task<S> {
         self.metrics
             .blocks
             .set(i64::try_from(owned.0.len()).unwrap_or(i64::MAX));
-        let held: usize = self
-            .allocator
-            .blocks()
-            .map(|block| block.capacity() - block.free())
-            .sum();
+        let held: usize = self.allocator.blocks().map(manx_ipam::Block::held).sum();
         self.metrics
             .addresses
             .set(i64::try_from(held).unwrap_or(i64::MAX));
@@ -483,24 +384,6 @@ impl<S: Store> Task<S> {
             }
             changed
         });
-    }
-
-    /// The pools that this node may take addresses from, by family and name.
-    fn usable(&self) -> BTreeMap<Family, Vec<IpPool>> {
-        let mut usable: BTreeMap<Family, Vec<IpPool>> = BTreeMap::new();
-        let labels = self
-            .view
-            .nodes
-            .get(&self.identity.name)
-            .map_or(&self.identity.labels, |node| &node.metadata.labels);
-        let open = |pool: &&IpPool| !pool.spec.disabled && pool.spec.node_selector.matches(labels);
-        for pool in self.view.pools.values().filter(open) {
-            usable
-                .entry(Family::of_network(pool.spec.cidr))
-                .or_default()
-                .push(pool.clone());
-        }
-        usable
     }
 
     fn tick(&mut self) {
@@ -528,28 +411,5 @@ impl<S: Store> Task<S> {
             allocations: block.allocations().collect(),
         };
         self.allocator.blocks().map(status).collect()
-    }
-}
-
-impl Answer {
-    fn send(self) {
-        match self {
-            Self::Assigned { reply, assigned, .. } => answer(reply, Ok(assigned)),
-            Self::Released { reply, allocations } => answer(reply, Ok(allocations)),
-        }
-    }
-
-    fn refuse(self, error: &IpamError) {
-        match self {
-            Self::Assigned { reply, .. } => answer(reply, Err(error.clone())),
-            Self::Released { reply, .. } => answer(reply, Err(error.clone())),
-        }
-    }
-
-    fn new_allocations(&self) -> &[Allocation] {
-        match self {
-            Self::Assigned { new, .. } => new,
-            Self::Released { .. } => &[],
-        }
     }
 }

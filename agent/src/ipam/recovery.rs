@@ -14,6 +14,7 @@ use manx_ipam::{Allocator, Decision, Live, reconcile};
 pub fn settle(
     allocator: &mut Allocator,
     live: Vec<Live<String>>,
+    now: u64,
     within: impl Fn(IpAddr) -> bool,
 ) -> Vec<Record> {
     let allocations: Vec<_> = allocator
@@ -29,18 +30,18 @@ pub fn settle(
     });
     decisions
         .into_iter()
-        .filter_map(|decision| carry_out(allocator, decision))
+        .filter_map(|decision| carry_out(allocator, decision, now))
         .collect()
 }
 
-fn carry_out(allocator: &mut Allocator, decision: Decision<String>) -> Option<Record> {
+fn carry_out(allocator: &mut Allocator, decision: Decision<String>, now: u64) -> Option<Record> {
     match decision {
         Decision::Keep(_) => None,
         Decision::Release(held) => {
             let (address, container) = (held.address, &held.owner.container_id);
             tracing::info!(%address, container, "released: its interface is gone");
             allocator
-                .release_address(address, held.sequence)
+                .release_address(address, held.sequence, now)
                 .map(|release| release.record)
         }
         Decision::Refuse {
@@ -86,7 +87,7 @@ pub fn interface(container_id: &str, ifname: &str) -> String {
 #[cfg(test)]
 mod tests {
     use manx_api::ipam::IpBlock;
-    use manx_ipam::{Family, Request};
+    use manx_ipam::{Family, Request, Rest, Want};
 
     use super::*;
 
@@ -111,9 +112,12 @@ mod tests {
         };
         let request = Request {
             owner: &owner,
-            families: &[Family::V4],
-            pools: &["p".to_owned()],
-            closed: &std::collections::BTreeSet::new(),
+            wants: &[Want::Any {
+                family: Family::V4,
+                blocks: allocator.blocks().map(manx_ipam::Block::cidr).collect(),
+                unrested: true,
+            }],
+            rest: Rest::default(),
         };
         allocator
             .assign(&request)
@@ -134,7 +138,7 @@ mod tests {
         let kept = assign(&mut allocator, "kept").unwrap();
         assign(&mut allocator, "gone").unwrap();
         let found = vec![live(&interface("kept", "eth0"), kept)];
-        assert_eq!(settle(&mut allocator, found, |_| true).len(), 1);
+        assert_eq!(settle(&mut allocator, found, 0, |_| true).len(), 1);
         let held: Vec<_> = allocator.allocations().map(|held| held.address).collect();
         assert_eq!(held, [kept]);
     }
@@ -144,7 +148,7 @@ mod tests {
         let mut allocator = allocator();
         let unknown: IpAddr = "10.0.0.2".parse().unwrap();
         assert_eq!(
-            settle(&mut allocator, vec![live("mxunknown", unknown)], |_| true).len(),
+            settle(&mut allocator, vec![live("mxunknown", unknown)], 0, |_| true).len(),
             1
         );
         let given: Vec<_> = (0..4)
@@ -152,11 +156,11 @@ mod tests {
             .collect();
         assert_eq!(given.len(), 3);
         assert!(!given.contains(&unknown));
-        let again = settle(&mut allocator, vec![live("mxunknown", unknown)], |address| {
+        let again = settle(&mut allocator, vec![live("mxunknown", unknown)], 0, |address| {
             address == unknown
         });
         assert!(again.is_empty(), "the next start finds it as it was: {again:?}");
-        let released = settle(&mut allocator, Vec::new(), |address| address == unknown);
+        let released = settle(&mut allocator, Vec::new(), 0, |address| address == unknown);
         assert_eq!(released.len(), 1);
         assert_eq!(assign(&mut allocator, "late"), Some(unknown));
     }
@@ -165,6 +169,6 @@ mod tests {
     fn what_is_not_being_recovered_is_left_alone() {
         let mut allocator = allocator();
         assign(&mut allocator, "served meanwhile").unwrap();
-        assert!(settle(&mut allocator, Vec::new(), |_| false).is_empty());
+        assert!(settle(&mut allocator, Vec::new(), 0, |_| false).is_empty());
     }
 }

@@ -1,17 +1,17 @@
-//! The allocator, beside a model that only knows who holds what since when.
+//! The allocator, case by case.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ipnetwork::IpNetwork;
-use manx_api::ipam::{Allocation, AttachmentId, IpBlock};
+use manx_api::ipam::{AttachmentId, IpBlock};
 use manx_ipam::journal::Record;
-use manx_ipam::{Allocator, ApplyError, AssignError, BlockError, Family, HoldError, RemoveError, Request};
-use proptest::prelude::*;
+use manx_ipam::{
+    Allocator, ApplyError, AssignError, BlockError, Family, HoldError, RemoveError, Request, Reserved, Rest,
+    Want,
+};
 
-use crate::{allocation, attachment, block, cases, net};
+use crate::{allocation, attachment, block, net, request, wants};
 
-fn with(blocks: &[IpBlock]) -> Allocator {
+pub(crate) fn with(blocks: &[IpBlock]) -> Allocator {
     let mut allocator = Allocator::new();
     for block in blocks {
         allocator.add_block(block).map(drop).unwrap();
@@ -25,14 +25,8 @@ fn assign(
     families: &[Family],
     pools: &[&str],
 ) -> Result<Vec<String>, AssignError> {
-    let pools: Vec<String> = pools.iter().map(|pool| (*pool).to_owned()).collect();
-    let request = Request {
-        owner: &attachment(owner),
-        families,
-        pools: &pools,
-        closed: &BTreeSet::new(),
-    };
-    let assignment = allocator.assign(&request)?;
+    let wants = wants(allocator, families, pools, false);
+    let assignment = allocator.assign(&request(&attachment(owner), &wants))?;
     Ok(assignment
         .allocations
         .iter()
@@ -42,7 +36,7 @@ fn assign(
 
 fn release(allocator: &mut Allocator, owner: usize) -> Option<Vec<String>> {
     let owner = attachment(owner);
-    let release = allocator.release(&owner.container_id, &owner.ifname)?;
+    let release = allocator.release(&owner.container_id, &owner.ifname, 0)?;
     Some(
         release
             .allocations
@@ -52,16 +46,16 @@ fn release(allocator: &mut Allocator, owner: usize) -> Option<Vec<String>> {
     )
 }
 
-fn small() -> IpBlock {
+pub(crate) fn small() -> IpBlock {
     block("blue", "10.0.0.0/24", "10.0.0.0/30")
 }
 
-fn small_v6() -> IpBlock {
+pub(crate) fn small_v6() -> IpBlock {
     block("six", "fd00::/112", "fd00::4/126")
 }
 
-const V4: &[Family] = &[Family::V4];
-const DUAL: &[Family] = &[Family::V4, Family::V6];
+pub(crate) const V4: &[Family] = &[Family::V4];
+pub(crate) const DUAL: &[Family] = &[Family::V4, Family::V6];
 
 #[test]
 fn every_address_of_a_block_is_given_out_the_first_and_the_last_too() {
@@ -73,24 +67,16 @@ fn every_address_of_a_block_is_given_out_the_first_and_the_last_too() {
     assert_eq!(given.last().map(String::as_str), Some("10.0.0.127"));
     assert_eq!(
         assign(&mut allocator, 64, V4, &["blue"]),
-        Err(AssignError::NoRoom {
-            family: Family::V4,
-            pools: vec!["blue".to_owned()]
-        })
+        Err(AssignError::NoRoom { family: Family::V4 })
     );
 }
 
 #[test]
 fn asking_again_gives_the_same_addresses_and_nothing_to_journal() {
     let mut allocator = with(&[small(), small_v6()]);
-    let pools = ["blue".to_owned(), "six".to_owned()];
     let owner = attachment(1);
-    let request = Request {
-        owner: &owner,
-        families: DUAL,
-        pools: &pools,
-        closed: &BTreeSet::new(),
-    };
+    let wants = wants(&allocator, DUAL, &["blue", "six"], false);
+    let request = request(&owner, &wants);
     let first = allocator.assign(&request).unwrap();
     assert!(first.record.is_some());
     let again = allocator.assign(&request).unwrap();
@@ -99,66 +85,34 @@ fn asking_again_gives_the_same_addresses_and_nothing_to_journal() {
 }
 
 #[test]
-fn a_closed_block_gives_nothing_new_and_keeps_what_is_held() {
+fn a_block_that_is_not_named_gives_nothing_new_and_keeps_what_is_held() {
     let mut allocator = with(&[small()]);
-    let pools = ["blue".to_owned()];
-    let (open, closed) = (BTreeSet::new(), BTreeSet::from([small().spec.cidr]));
-    let (holder, late) = (attachment(1), attachment(2));
-    let mut ask = |owner: &AttachmentId, closed: &BTreeSet<IpNetwork>| {
-        let request = Request {
-            owner,
-            families: &[Family::V4],
-            pools: &pools,
-            closed,
-        };
-        allocator
-            .assign(&request)
-            .map(|assignment| assignment.allocations)
-    };
-    let held = ask(&holder, &open).unwrap();
-    assert_eq!(ask(&holder, &closed), Ok(held));
-    assert!(matches!(ask(&late, &closed), Err(AssignError::NoRoom { .. })));
-    assert!(ask(&late, &open).is_ok());
+    let held = assign(&mut allocator, 1, V4, &["blue"]);
+    assert_eq!(assign(&mut allocator, 1, V4, &["red"]), held);
+    assert!(matches!(
+        assign(&mut allocator, 2, V4, &["red"]),
+        Err(AssignError::NoRoom { .. })
+    ));
+    assert!(assign(&mut allocator, 2, V4, &["blue"]).is_ok());
 }
 
 #[test]
 fn an_attachment_is_known_by_container_and_interface_whatever_the_pod_is_called() {
     let mut allocator = with(&[small()]);
-    let pools = ["blue".to_owned()];
+    let wants = wants(&allocator, V4, &["blue"], false);
     let named = attachment(1);
     let unnamed = AttachmentId {
         pod: named.container_id.clone(),
         ..named.clone()
     };
-    let first = allocator
-        .assign(&Request {
-            owner: &named,
-            families: V4,
-            pools: &pools,
-            closed: &BTreeSet::new(),
-        })
-        .unwrap();
-    let again = allocator
-        .assign(&Request {
-            owner: &unnamed,
-            families: V4,
-            pools: &pools,
-            closed: &BTreeSet::new(),
-        })
-        .unwrap();
+    let first = allocator.assign(&request(&named, &wants)).unwrap();
+    let again = allocator.assign(&request(&unnamed, &wants)).unwrap();
     assert_eq!(again.allocations, first.allocations);
     let second = AttachmentId {
         ifname: "eth1".to_owned(),
         ..named
     };
-    let other = allocator
-        .assign(&Request {
-            owner: &second,
-            families: V4,
-            pools: &pools,
-            closed: &BTreeSet::new(),
-        })
-        .unwrap();
+    let other = allocator.assign(&request(&second, &wants)).unwrap();
     assert_ne!(other.allocations[0].address, first.allocations[0].address);
 }
 
@@ -185,7 +139,7 @@ fn half_an_answer_is_none_and_takes_nothing() {
         assign(&mut allocator, 1, DUAL, &["blue", "six"])
             .unwrap_err()
             .to_string(),
-        "no free IPv6 address in this node's blocks of the pools [blue, six]"
+        "no free IPv6 address in this node's blocks"
     );
     assert_eq!(allocator, before);
 }
@@ -236,6 +190,95 @@ fn the_address_free_for_the_longest_time_is_used_first() {
 }
 
 #[test]
+fn a_freed_address_rests_before_another_has_it_unless_no_block_can_be_had() {
+    let mut allocator = with(&[small(), block("blue", "10.0.0.0/24", "10.0.0.8/31")]);
+    let ask = |allocator: &mut Allocator, owner: usize, now: u64, unrested: bool| {
+        let wants = wants(allocator, V4, &["blue"], unrested);
+        let rest = Rest { now, seconds: 60 };
+        let owner = attachment(owner);
+        let request = Request {
+            rest,
+            ..request(&owner, &wants)
+        };
+        let given = allocator.assign(&request)?.allocations;
+        Ok::<_, AssignError>(given[0].address.to_string())
+    };
+    for owner in 0..6 {
+        ask(&mut allocator, owner, 1000, false).unwrap();
+    }
+    for (owner, now) in [(5, 1001), (1, 1002), (2, 1003)] {
+        let owner = attachment(owner);
+        allocator
+            .release(&owner.container_id, &owner.ifname, now)
+            .map(drop)
+            .unwrap();
+    }
+    let none = Err(AssignError::NoRoom { family: Family::V4 });
+    assert_eq!(ask(&mut allocator, 10, 1060, false), none);
+    assert_eq!(
+        ask(&mut allocator, 10, 1060, true).unwrap(),
+        "10.0.0.9",
+        "the longest rested"
+    );
+    assert_eq!(ask(&mut allocator, 11, 1061, false), none);
+    assert_eq!(ask(&mut allocator, 11, 1062, false).unwrap(), "10.0.0.1");
+    let set_back = ask(&mut allocator, 12, 500, false);
+    assert_eq!(
+        set_back.unwrap(),
+        "10.0.0.2",
+        "a clock that was set back blocks no address"
+    );
+}
+
+#[test]
+fn a_reserved_address_is_given_only_to_who_asks_for_it() {
+    let mut allocator = with(&[small()]);
+    allocator.reserve(Reserved::new([net("10.0.0.0/31"), net("10.0.0.3/32")]));
+    assert_eq!(assign(&mut allocator, 1, V4, &["blue"]).unwrap(), ["10.0.0.2"]);
+    assert!(assign(&mut allocator, 2, V4, &["blue"]).is_err());
+    let want = [Want::Address("10.0.0.3".parse().unwrap())];
+    let asked = attachment(2);
+    let given = allocator.assign(&request(&asked, &want)).unwrap();
+    assert_eq!(given.allocations[0].address.to_string(), "10.0.0.3");
+    release(&mut allocator, 2).unwrap();
+    assert!(assign(&mut allocator, 3, V4, &["blue"]).is_err());
+    allocator.reserve(Reserved::default());
+    assert_eq!(assign(&mut allocator, 3, V4, &["blue"]).unwrap(), ["10.0.0.0"]);
+}
+
+#[test]
+fn an_address_asked_for_comes_with_one_of_the_other_family_or_not_at_all() {
+    let mut allocator = with(&[small(), small_v6()]);
+    let ask = |allocator: &mut Allocator, owner: usize, address: &str| {
+        let mut wants = wants(allocator, &[Family::V6], &["six"], false);
+        wants.push(Want::Address(address.parse().unwrap()));
+        let given = allocator.assign(&request(&attachment(owner), &wants))?;
+        Ok(given
+            .allocations
+            .iter()
+            .map(|given| given.address.to_string())
+            .collect::<Vec<_>>())
+    };
+    assert_eq!(
+        ask(&mut allocator, 1, "10.0.0.2").unwrap(),
+        ["fd00::4", "10.0.0.2"]
+    );
+    let before = allocator.clone();
+    let address = "10.0.0.2".parse().unwrap();
+    let held = HoldError::Held {
+        address,
+        holder: Box::new(attachment(1)),
+    };
+    assert_eq!(ask(&mut allocator, 2, "10.0.0.2"), Err(AssignError::Hold(held)));
+    assert_eq!(allocator, before);
+    assert_eq!(
+        ask(&mut allocator, 1, "10.0.0.1").unwrap(),
+        ["fd00::4", "10.0.0.2"],
+        "who has an address keeps it"
+    );
+}
+
+#[test]
 fn a_stale_release_does_not_free_a_later_holders_address() {
     let mut allocator = with(&[block("blue", "10.0.0.0/24", "10.0.0.0/32")]);
     let address: IpAddr = "10.0.0.0".parse().unwrap();
@@ -244,11 +287,11 @@ fn a_stale_release_does_not_free_a_later_holders_address() {
     let stale = holder(&allocator);
     release(&mut allocator, 1).unwrap();
     assign(&mut allocator, 2, V4, &["blue"]).unwrap();
-    assert_eq!(allocator.release_address(address, stale.sequence), None);
+    assert_eq!(allocator.release_address(address, stale.sequence, 0), None);
     let current = holder(&allocator);
     assert_eq!(
         allocator
-            .release_address(address, current.sequence)
+            .release_address(address, current.sequence, 0)
             .unwrap()
             .allocations,
         [current]
@@ -384,10 +427,12 @@ fn a_record_that_does_not_follow_is_refused_and_changes_nothing() {
     let before = allocator.clone();
     let next = allocation("fd00::4", (1 << 32) + 1, 2);
     let stale = manx_ipam::journal::Freed {
+        at: None,
         address: held.address,
         sequence: held.sequence + 1,
     };
     let current = manx_ipam::journal::Freed {
+        at: None,
         address: held.address,
         sequence: held.sequence,
     };
@@ -435,293 +480,4 @@ fn a_journalled_block_whose_numbers_do_not_add_up_is_refused() {
     let mut allocator = Allocator::new();
     allocator.apply(&block).unwrap();
     assert_eq!(allocator, original);
-}
-
-/// What can happen to an allocator; numbers are reduced to what there is.
-#[derive(Clone, Debug)]
-pub(crate) enum Event {
-    Add(usize),
-    Remove(usize),
-    Assign {
-        owner: usize,
-        families: &'static [Family],
-        pools: Vec<&'static str>,
-    },
-    Hold {
-        owner: usize,
-        address: usize,
-    },
-    Release(usize),
-    ReleaseAddress {
-        held: usize,
-        stale: bool,
-    },
-}
-
-/// The blocks that come and go: two pools of IPv4, one of IPv6.
-fn blocks() -> Vec<IpBlock> {
-    vec![
-        small(),
-        block("blue", "10.0.0.0/24", "10.0.0.8/30"),
-        block("red", "10.9.0.0/24", "10.9.0.4/31"),
-        small_v6(),
-        block("six", "fd00::/112", "fd00::1000/127"),
-    ]
-}
-
-pub(crate) fn events(most: usize) -> impl Strategy<Value = Vec<Event>> {
-    let families = prop::sample::select(vec![V4, &[Family::V6], DUAL]);
-    let pools = prop::sample::subsequence(vec!["blue", "red", "six"], 1..=3);
-    let event = prop_oneof![
-        3 => (0..5usize).prop_map(Event::Add),
-        1 => (0..5usize).prop_map(Event::Remove),
-        8 => (0..12usize, families, pools)
-            .prop_map(|(owner, families, pools)| Event::Assign { owner, families, pools }),
-        1 => (0..12usize, 0..16usize).prop_map(|(owner, address)| Event::Hold { owner, address }),
-        5 => (0..12usize).prop_map(Event::Release),
-        1 => (0..8usize, any::<bool>()).prop_map(|(held, stale)| Event::ReleaseAddress { held, stale }),
-    ];
-    prop::collection::vec(event, 0..most)
-}
-
-/// Who holds what, and what each block gave out last; nothing of how the allocator works.
-#[derive(Default)]
-struct Model {
-    holders: BTreeMap<IpAddr, Allocation>,
-    freed: BTreeMap<IpAddr, usize>,
-    sequences: BTreeMap<IpNetwork, u64>,
-    step: usize,
-}
-
-impl Model {
-    fn free<'a>(&'a self, cidr: IpNetwork) -> impl Iterator<Item = IpAddr> + 'a {
-        cidr.iter().filter(|address| !self.holders.contains_key(address))
-    }
-
-    /// Takes over a fresh allocation from a block, in which it has to be the right one.
-    fn take(&mut self, cidr: IpNetwork, allocation: &Allocation, oldest: bool) {
-        assert!(
-            !self.holders.contains_key(&allocation.address),
-            "{} is held",
-            allocation.address
-        );
-        let last = self
-            .sequences
-            .insert(cidr, allocation.sequence)
-            .unwrap_or_default();
-        assert!(allocation.sequence > last, "{} after {last}", allocation.sequence);
-        if oldest {
-            let age = |address: &IpAddr| (self.freed.get(address).copied().unwrap_or(0), *address);
-            assert_eq!(self.free(cidr).min_by_key(age), Some(allocation.address));
-        }
-        self.holders.insert(allocation.address, allocation.clone());
-    }
-
-    fn give_back(&mut self, address: IpAddr) {
-        self.step += 1;
-        self.freed.insert(address, self.step);
-        self.holders.remove(&address);
-    }
-
-    fn held_by(&self, owner: usize) -> Vec<Allocation> {
-        self.holders
-            .values()
-            .filter(|held| held.owner == attachment(owner))
-            .cloned()
-            .collect()
-    }
-}
-
-/// An allocator beside its model, and every record it gave.
-#[derive(Default)]
-pub(crate) struct Pair {
-    pub(crate) allocator: Allocator,
-    pub(crate) records: Vec<Record>,
-    model: Model,
-    generations: BTreeMap<IpNetwork, u64>,
-}
-
-impl Pair {
-    pub(crate) fn run(events: &[Event]) -> Self {
-        let mut pair = Self::default();
-        for event in events {
-            let before = pair.allocator.clone();
-            let records = pair.records.len();
-            pair.step(event);
-            if pair.records.len() == records {
-                assert_eq!(pair.allocator, before, "no record, no change: {event:?}");
-            }
-            let held: Vec<_> = pair.allocator.allocations().collect();
-            assert_eq!(held, pair.model.holders.values().cloned().collect::<Vec<_>>());
-            for owner in 0..12 {
-                let id = attachment(owner);
-                let held: Vec<_> = pair.allocator.held_by(&id.container_id, &id.ifname).collect();
-                assert_eq!(held, pair.model.held_by(owner));
-            }
-        }
-        pair
-    }
-
-    fn cidrs(&self) -> Vec<(IpNetwork, String)> {
-        self.allocator
-            .blocks()
-            .map(|block| (block.cidr(), block.pool().to_owned()))
-            .collect()
-    }
-
-    fn block_of(&self, address: IpAddr) -> IpNetwork {
-        self.cidrs()
-            .into_iter()
-            .find(|(cidr, _)| cidr.contains(address))
-            .unwrap()
-            .0
-    }
-
-    fn step(&mut self, event: &Event) {
-        match event {
-            Event::Add(n) => self.add(*n),
-            Event::Remove(n) => self.remove(*n),
-            Event::Assign {
-                owner,
-                families,
-                pools,
-            } => self.assign(*owner, families, pools),
-            Event::Hold { owner, address } => self.hold(*owner, *address),
-            Event::Release(owner) => self.release(*owner),
-            Event::ReleaseAddress { held, stale } => self.release_address(*held, *stale),
-        }
-    }
-
-    fn add(&mut self, n: usize) {
-        let mut resource = blocks().remove(n);
-        let cidr = resource.spec.cidr;
-        if self.allocator.block(cidr).is_some() {
-            assert!(self.allocator.add_block(&resource).is_err());
-            return;
-        }
-        // What happened to the block in other hands since.
-        let generation = self.generations.entry(cidr).or_default();
-        *generation += 1;
-        resource.spec.generation = *generation;
-        self.model.freed.retain(|address, _| !cidr.contains(*address));
-        self.records.push(self.allocator.add_block(&resource).unwrap());
-    }
-
-    fn remove(&mut self, n: usize) {
-        let cidr = blocks().remove(n).spec.cidr;
-        let used = self.model.holders.keys().any(|address| cidr.contains(*address));
-        let known = self.allocator.block(cidr).is_some();
-        match self.allocator.remove_block(cidr) {
-            Ok(record) => {
-                assert!(known && !used);
-                self.records.push(record);
-            }
-            Err(_) => assert!(used || !known),
-        }
-    }
-
-    fn assign(&mut self, owner: usize, families: &[Family], pools: &[&str]) {
-        let pools: Vec<String> = pools.iter().map(|pool| (*pool).to_owned()).collect();
-        let held = self.model.held_by(owner);
-        let lacks = |family: Family| !held.iter().any(|held| Family::of(held.address) == family);
-        let room = |family: Family| {
-            self.cidrs().iter().any(|(cidr, pool)| {
-                Family::of_network(*cidr) == family
-                    && pools.contains(pool)
-                    && self.model.free(*cidr).count() > 0
-            })
-        };
-        let possible = families.iter().all(|family| !lacks(*family) || room(*family));
-        let request = Request {
-            owner: &attachment(owner),
-            families,
-            pools: &pools,
-            closed: &BTreeSet::new(),
-        };
-        let Ok(assignment) = self.allocator.assign(&request) else {
-            assert!(!possible);
-            return;
-        };
-        assert!(possible);
-        let given: Vec<_> = assignment
-            .allocations
-            .iter()
-            .map(|a| Family::of(a.address))
-            .collect();
-        assert_eq!(given, families);
-        for allocation in assignment
-            .allocations
-            .iter()
-            .filter(|a| lacks(Family::of(a.address)))
-        {
-            self.model
-                .take(self.block_of(allocation.address), allocation, true);
-        }
-        self.records.extend(assignment.record);
-    }
-
-    fn hold(&mut self, owner: usize, n: usize) {
-        let known: Vec<IpAddr> = self.cidrs().iter().flat_map(|(cidr, _)| cidr.iter()).collect();
-        let Some(&address) = known.get(n) else { return };
-        let holder = self.model.holders.get(&address).map(|held| held.owner.clone());
-        match self.allocator.hold(&attachment(owner), address) {
-            Ok(assignment) if assignment.record.is_some() => {
-                self.model
-                    .take(self.block_of(address), &assignment.allocations[0], false);
-                self.records.extend(assignment.record);
-            }
-            Ok(_) => assert_eq!(holder, Some(attachment(owner))),
-            Err(_) => assert!(holder.is_some_and(|holder| holder != attachment(owner))),
-        }
-    }
-
-    fn release(&mut self, owner: usize) {
-        let held = self.model.held_by(owner);
-        let id = attachment(owner);
-        let Some(release) = self.allocator.release(&id.container_id, &id.ifname) else {
-            assert!(held.is_empty());
-            return;
-        };
-        assert_eq!(release.allocations, held);
-        self.records.push(release.record);
-        held.iter().for_each(|held| self.model.give_back(held.address));
-    }
-
-    fn release_address(&mut self, n: usize, stale: bool) {
-        let Some(held) = self.model.holders.values().nth(n).cloned() else {
-            return;
-        };
-        let sequence = if stale { held.sequence - 1 } else { held.sequence };
-        let release = self.allocator.release_address(held.address, sequence);
-        assert_eq!(release.is_none(), stale);
-        if let Some(release) = release {
-            self.records.push(release.record);
-            self.model.give_back(held.address);
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(cases(128))]
-
-    #[test]
-    fn no_address_is_held_twice_and_the_oldest_free_one_is_next(events in events(120)) {
-        Pair::run(&events);
-    }
-
-    #[test]
-    fn the_records_folded_are_the_allocator(events in events(120)) {
-        let pair = Pair::run(&events);
-        let mut folded = Allocator::new();
-        for record in &pair.records {
-            folded.apply(record).unwrap();
-        }
-        prop_assert_eq!(folded, pair.allocator);
-    }
-
-    #[test]
-    fn blocks_may_come_in_any_order(order in Just((0..5usize).collect::<Vec<_>>()).prop_shuffle()) {
-        let shuffled: Vec<_> = order.iter().map(|n| blocks().remove(*n)).collect();
-        prop_assert_eq!(with(&shuffled), with(&blocks()));
-    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ipnetwork::IpNetwork;
-use manx_ipam::{Blocks, candidates};
+use manx_ipam::{Blocks, Reserved, candidates};
 use proptest::prelude::*;
 
 use crate::{cases, net, pool};
@@ -46,7 +46,13 @@ fn a_block_larger_than_its_pool_does_not_exist() {
     assert_eq!(blocks.get(0), None);
     assert!(!blocks.contains(net("10.0.0.0/26")));
     assert_eq!(
-        candidates(&pool("p", "10.0.0.0/28", Some(26)), &BTreeSet::new(), "n").count(),
+        candidates(
+            &pool("p", "10.0.0.0/28", Some(26)),
+            &BTreeSet::new(),
+            &Reserved::default(),
+            "n"
+        )
+        .count(),
         0
     );
 }
@@ -55,7 +61,11 @@ fn a_block_larger_than_its_pool_does_not_exist() {
 fn the_whole_of_ipv6_in_single_addresses_is_counted_without_overflow() {
     let all = pool("p", "::/0", Some(128));
     assert_eq!(Blocks::of(&all).count(), u128::MAX);
-    assert!(candidates(&all, &BTreeSet::new(), "n").next().is_some());
+    assert!(
+        candidates(&all, &BTreeSet::new(), &Reserved::default(), "n")
+            .next()
+            .is_some()
+    );
 }
 
 #[test]
@@ -76,14 +86,14 @@ fn what_is_not_cut_that_way_is_no_block() {
 #[test]
 fn candidates_are_all_unclaimed_blocks_once_from_the_nodes_start_upwards() {
     let pool = pool("p", "10.0.0.0/24", Some(29));
-    let every: Vec<_> = candidates(&pool, &BTreeSet::new(), "node-7").collect();
+    let every: Vec<_> = candidates(&pool, &BTreeSet::new(), &Reserved::default(), "node-7").collect();
     assert_eq!(every.len(), 32);
     assert_eq!(every.iter().collect::<BTreeSet<_>>().len(), 32);
     let wraps = every.windows(2).filter(|pair| pair[0] > pair[1]).count();
     assert!(wraps <= 1, "upwards, around the end once: {every:?}");
 
     let claimed: BTreeSet<IpNetwork> = every.iter().copied().step_by(3).collect();
-    let rest: Vec<_> = candidates(&pool, &claimed, "node-7").collect();
+    let rest: Vec<_> = candidates(&pool, &claimed, &Reserved::default(), "node-7").collect();
     assert_eq!(
         rest,
         every
@@ -96,8 +106,28 @@ fn candidates_are_all_unclaimed_blocks_once_from_the_nodes_start_upwards() {
 #[test]
 fn a_full_pool_has_no_candidate() {
     let pool = pool("p", "10.0.0.0/24", Some(26));
-    let claimed = candidates(&pool, &BTreeSet::new(), "a").collect();
-    assert_eq!(candidates(&pool, &claimed, "b").next(), None);
+    let claimed: BTreeSet<_> = candidates(&pool, &BTreeSet::new(), &Reserved::default(), "a").collect();
+    assert_eq!(
+        candidates(&pool, &claimed, &Reserved::default(), "b").next(),
+        None
+    );
+}
+
+#[test]
+fn reserved_blocks_are_jumped_over_however_many_there_are() {
+    let all = pool("p", "fd00::/32", None);
+    let most = Reserved::new([
+        net("fd00::/33"),
+        net("fd00:0:8000::/34"),
+        net("fd00:0:c000::/122"),
+    ]);
+    let first = candidates(&all, &BTreeSet::new(), &most, "a").next().unwrap();
+    assert!(net("fd00:0:c000::/34").contains(first.network()), "{first}");
+    let small = pool("p", "10.0.0.0/28", Some(30));
+    let reserved = Reserved::new(["10.0.0.4/30", "10.0.0.8/31", "10.0.0.12/31", "10.0.0.14/31"].map(net));
+    let mut left: Vec<_> = candidates(&small, &BTreeSet::new(), &reserved, "a").collect();
+    left.sort();
+    assert_eq!(left, ["10.0.0.0/30", "10.0.0.8/30"].map(net));
 }
 
 #[test]
@@ -105,7 +135,7 @@ fn a_thousand_nodes_that_start_together_rarely_meet() {
     let pool = pool("p", "10.0.0.0/14", None);
     let none = BTreeSet::new();
     let first: BTreeSet<_> = (0..1000)
-        .filter_map(|n| candidates(&pool, &none, &format!("node-{n}")).next())
+        .filter_map(|n| candidates(&pool, &none, &Reserved::default(), &format!("node-{n}")).next())
         .collect();
     // Thrown at random, 1,000 nodes hit 4096 · (1 − e^(−1000/4096)) ≈ 888 of the 4,096 blocks.
     assert!(first.len() > 850, "{} different first candidates", first.len());

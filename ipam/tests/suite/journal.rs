@@ -1,14 +1,12 @@
 //! The journal's promises: what was synced comes back, what was cut is cut, what is damaged is said.
 
-use std::collections::BTreeSet;
-
 use manx_api::ipam::AttachmentId;
 use manx_ipam::journal::{HEADER, Record, ReplayError, Torn, compact, encode, replay};
-use manx_ipam::{Allocator, Family, Request};
+use manx_ipam::{Allocator, Family, Rest};
 use proptest::prelude::*;
 
-use crate::allocator::{Event, Pair, events};
-use crate::{attachment, block, cases};
+use crate::model::{Event, Pair, events};
+use crate::{attachment, block, cases, request, wants};
 
 /// A journal with so many records in a frame, and after each frame its length and the allocator so far.
 fn write(records: &[Record], group: usize) -> (Vec<u8>, Vec<(usize, Allocator)>) {
@@ -30,6 +28,7 @@ fn short() -> Vec<Record> {
         owner,
         families,
         pools: vec!["blue", "six"],
+        unrested: true,
     };
     let events = [
         Event::Add(0),
@@ -182,9 +181,31 @@ fn the_formats_bytes_stay_what_they_are() {
     assert_eq!(
         String::from_utf8_lossy(&release[8..]),
         format!(
-            r#"[{{"released":[{{"address":"10.0.0.0","sequence":{sequence}}},{{"address":"fd00::4","sequence":{sequence}}}]}}]"#
+            r#"[{{"released":[{{"address":"10.0.0.0","sequence":{sequence},"at":6}},{{"address":"fd00::4","sequence":{sequence},"at":6}}]}}]"#
         )
     );
+}
+
+/// What version 1 wrote before freed addresses had times.
+#[test]
+fn a_journal_without_times_is_read_and_its_free_addresses_count_as_rested() {
+    let frames: [&[u8]; 2] = [
+        br#"[{"blockAdded":{"cidr":"10.0.0.0/31","pool":"blue","generation":1,"sequence":4294967297,"free":["10.0.0.1"],"held":{"10.0.0.0":{"sequence":4294967297,"owner":{"containerID":"c","ifname":"eth0","namespace":"default","pod":"p"}}}}}]"#,
+        br#"[{"released":[{"address":"10.0.0.0","sequence":4294967297}]}]"#,
+    ];
+    let mut journal = HEADER.to_vec();
+    for payload in frames {
+        let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
+        let checksum = crc32fast::hash(&[&length, payload].concat()).to_le_bytes();
+        journal.extend([&length, &checksum, payload].concat());
+    }
+    let allocator = replay(&journal).unwrap().allocator;
+    let rest = Rest { now: 7, seconds: 60 };
+    let states: Vec<_> = allocator
+        .blocks()
+        .map(|block| (block.free(), block.cooling(rest)))
+        .collect();
+    assert_eq!(states, [(2, 0)]);
 }
 
 /// A node of 1,000 pods, each of which came and went until there are 10,000 records.
@@ -199,19 +220,14 @@ fn long() -> (Vec<Record>, Allocator) {
                 .unwrap(),
         );
     }
-    let pools = ["blue".to_owned()];
+    let wants = wants(&allocator, &[Family::V4], &["blue"], false);
     for n in 0.. {
         let gone: AttachmentId = attachment(n % 1000);
-        if let Some(release) = allocator.release(&gone.container_id, &gone.ifname) {
+        if let Some(release) = allocator.release(&gone.container_id, &gone.ifname, 0) {
             records.push(release.record);
         }
-        let request = Request {
-            owner: &attachment(n % 1000),
-            families: &[Family::V4],
-            pools: &pools,
-            closed: &BTreeSet::new(),
-        };
-        records.extend(allocator.assign(&request).unwrap().record);
+        let owner = attachment(n % 1000);
+        records.extend(allocator.assign(&request(&owner, &wants)).unwrap().record);
         if records.len() >= 10_000 {
             break;
         }

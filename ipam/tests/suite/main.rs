@@ -5,15 +5,18 @@
 mod allocator;
 mod blocks;
 mod journal;
+mod model;
 mod ownership;
 mod reconcile;
 mod releases;
+mod reserved;
+mod selection;
 mod surplus;
 
 use ipnetwork::IpNetwork;
 use manx_api::Metadata;
 use manx_api::ipam::{Allocation, AttachmentId, IpBlock, IpPool, IpPoolSpec};
-use manx_ipam::claim;
+use manx_ipam::{Allocator, Family, Request, Rest, Want, claim};
 use proptest::test_runner::{Config, RngSeed};
 
 /// The node that the tests' blocks belong to.
@@ -67,5 +70,37 @@ fn allocation(address: &str, sequence: u64, owner: usize) -> Allocation {
         address: address.parse().unwrap(),
         sequence,
         owner: attachment(owner),
+    }
+}
+
+/// An address of each family, of the blocks of these pools in that order.
+fn wants<P: AsRef<str>>(
+    allocator: &Allocator,
+    families: &[Family],
+    pools: &[P],
+    unrested: bool,
+) -> Vec<Want> {
+    let of = |family: Family| {
+        let blocks = pools.iter().flat_map(|pool| {
+            let of_pool = allocator.blocks().filter(|block| block.pool() == pool.as_ref());
+            of_pool
+                .map(manx_ipam::Block::cidr)
+                .filter(|cidr| Family::of_network(*cidr) == family)
+        });
+        Want::Any {
+            family,
+            blocks: blocks.collect(),
+            unrested,
+        }
+    };
+    families.iter().map(|family| of(*family)).collect()
+}
+
+/// A request where freed addresses do not rest.
+fn request<'a>(owner: &'a AttachmentId, wants: &'a [Want]) -> Request<'a> {
+    Request {
+        owner,
+        wants,
+        rest: Rest::default(),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnetwork::IpNetwork;
 use manx_api::ipam::{IpBlock, IpPool};
-use manx_ipam::{CheckpointError, ClaimError, candidates, checkpoint, claim, release_block, renew};
+use manx_ipam::{CheckpointError, ClaimError, Reserved, candidates, checkpoint, claim, release_block, renew};
 use proptest::prelude::*;
 
 use crate::{allocation, block, cases, net, pool};
@@ -224,7 +224,7 @@ impl Racer {
             }
             None => {
                 // A stale view: a node knows only its own blocks, and meets the others' at the store.
-                let next = candidates(pool, &self.owned, &self.name).find(|cidr| {
+                let next = candidates(pool, &self.owned, &Reserved::default(), &self.name).find(|cidr| {
                     store
                         .read(*cidr)
                         .is_none_or(|(_, block)| block.spec.node.is_none())
