@@ -38,12 +38,6 @@ pub struct Rules {
     watcher: Option<Watcher>,
 }
 
-/// What was read back.
-struct Found {
-    sets: Held,
-    tables: Vec<Tables>,
-}
-
 impl Rules {
     /// Wants nothing, and does not touch what an earlier life left before [`Self::apply`] or [`Self::check`]. The
     /// back end is the one of the setting, or else the one that the node uses.
@@ -70,7 +64,7 @@ impl Rules {
             Some(backend) if self.known => {
                 self.known = false;
                 self.carry_out(&delta, backend).await?;
-                self.settled(backend);
+                self.settled(Some(backend));
                 Ok(delta.len())
             }
             _ => self.check().await,
@@ -78,7 +72,7 @@ impl Rules {
     }
 
     /// Reads back what the kernel holds, in both back ends, and mends what is not as wanted; returns how many
-    /// changes that took. Where nothing is wanted and nothing was left, nothing is read.
+    /// changes that took. Where nothing is wanted and nothing was left, no table is read.
     ///
     /// # Errors
     /// As [`Self::apply`].
@@ -90,15 +84,20 @@ impl Rules {
         self.known = false;
         // That comes before reading: what happens meanwhile is not lost.
         self.watch(&wanted);
-        let found = self.read().await?;
-        let mut changes = 0;
-        if let Some(backend) = self.choose(&found.tables).await? {
-            changes += self.mend(&wanted, found, backend).await?;
-            self.settled(backend);
-        } else if wanted != Full::default() {
-            return Err(Error::NoProgram(Backend::Nft.restore(Family::V4)));
+        let sets = self.read_sets().await?;
+        // Sets come before the rules and go after them: without sets, there are no rules.
+        if wanted == Full::default() && sets.is_empty() {
+            self.settled(None);
+            return Ok(0);
         }
-        self.known = true;
+        let tables = self.read_tables().await?;
+        let backend = self.choose(&tables).await?;
+        let changes = match backend {
+            Some(backend) => self.mend(&wanted, (sets, tables), backend).await?,
+            None if wanted == Full::default() => 0,
+            None => return Err(Error::NoProgram(Backend::Nft.restore(Family::V4))),
+        };
+        self.settled(backend);
         Ok(changes)
     }
 
@@ -128,10 +127,10 @@ impl Rules {
     }
 
     /// All is as wanted. Where that is nothing, the next rules ask anew which back end the node uses.
-    fn settled(&mut self, backend: Backend) {
+    fn settled(&mut self, backend: Option<Backend>) {
         let wanted = self.engine.snapshot();
         self.known = true;
-        self.backend = (wanted != Full::default()).then_some(backend);
+        self.backend = backend.filter(|_| wanted != Full::default());
         self.watch(&wanted);
     }
 
@@ -147,18 +146,22 @@ impl Rules {
         }
     }
 
-    async fn read(&self) -> Result<Found> {
+    async fn read_sets(&self) -> Result<Held> {
         let mut sets = Held::default();
         match program::run(&self.netns, "ipset", ["save"], "").await {
             Ok(text) => sets.read_sets(&text).map_err(malformed)?,
             Err(Error::NoProgram(_)) => {}
             Err(error) => return Err(error),
         }
+        Ok(sets)
+    }
+
+    async fn read_tables(&self) -> Result<Vec<Tables>> {
         let mut tables = Vec::new();
         for backend in Backend::ALL {
             tables.extend(Tables::read(&self.netns, backend).await?);
         }
-        Ok(Found { sets, tables })
+        Ok(tables)
     }
 
     /// The back end for our rules; none where no program of iptables is installed.
@@ -173,9 +176,12 @@ impl Rules {
     }
 
     /// Makes what was found what is wanted: our rules in `backend`, and none of ours elsewhere.
-    async fn mend(&self, wanted: &Full, found: Found, backend: Backend) -> Result<usize> {
-        let Found { sets, tables } = found;
-        let mut held = sets;
+    async fn mend(
+        &self,
+        wanted: &Full,
+        (mut held, tables): (Held, Vec<Tables>),
+        backend: Backend,
+    ) -> Result<usize> {
         let mut strays = Vec::new();
         for tables in tables {
             let mut elsewhere = Held::default();

@@ -9,6 +9,8 @@ use std::time::Duration;
 use manx_linux::Backend;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
 
 use crate::agent_harness::{Cluster, Node};
@@ -116,6 +118,61 @@ fn the_outside_sees_the_node_and_everybody_else_the_pod() {
                 "{backend:?}: to its node"
             );
         }
+    }
+}
+
+#[test]
+fn pods_on_other_nodes_see_the_pod_and_other_nodes_do_if_a_pool_contains_them() {
+    let cluster = Cluster::new();
+    cluster.set_nat("v4", true);
+    cluster.set_nat("v6", true);
+    let [left, right] = TestNetns::pair(["left", "right"]);
+    let (mut left, mut right) = (cluster.node("left", left), cluster.node("right", right));
+    left.start();
+    right.start();
+    let (a, b) = (TestNetns::new("a"), TestNetns::new("b"));
+    let (at_a, at_b) = (left.add("a", &a), right.add("b", &b));
+    for (from, to) in at_a.iter().zip(&at_b) {
+        let routed = || exchange(&a, &b, *to).is_some();
+        assert!(eventually(LATER, routed), "{}\n{}", left.log(), right.log());
+        assert_eq!(exchange(&a, &b, *to), Some(*from));
+    }
+    for (node, other) in NODE.into_iter().zip(OUTSIDE) {
+        assert_eq!(exchange(&a, &right.netns, ip(other)), Some(ip(node)));
+    }
+    cluster.create_pool("machines", &json!({"cidr": "192.0.2.0/24", "disabled": true}));
+    cluster.create_pool("machines6", &json!({"cidr": "2001:db8::/64", "disabled": true}));
+    for (from, other) in at_a.iter().zip(OUTSIDE) {
+        let true_source = || exchange(&a, &right.netns, ip(other)) == Some(*from);
+        assert!(eventually(LATER, true_source), "{}", left.log());
+    }
+}
+
+#[test]
+fn an_agent_killed_at_any_moment_of_a_change_leaves_what_the_next_one_mends() {
+    for backend in Backend::ALL {
+        let mut site = Site::new(backend);
+        let right = site.held();
+        let mut random = StdRng::seed_from_u64(179);
+        for round in 0..12 {
+            let nat = round % 2 == 1;
+            site.cluster.set_nat("v4", nat);
+            site.cluster.set_nat("v6", nat);
+            std::thread::sleep(Duration::from_millis(random.random_range(0..300)));
+            site.node.end(Signal::SIGKILL);
+            if round % 3 == 0 {
+                site.iptables("-t nat -F");
+            }
+            site.node.launch();
+        }
+        let mended = || site.held() == right;
+        assert!(
+            eventually(LATER, mended),
+            "{backend:?}: {:?}\n{}",
+            site.held(),
+            site.node.log()
+        );
+        assert_eq!(site.seen(), NODE.map(ip));
     }
 }
 
