@@ -25,6 +25,7 @@ pub mod policy;
 pub mod ready;
 pub mod reclaim;
 pub mod releases;
+pub mod report;
 pub mod restore;
 pub mod route;
 pub mod secrets;

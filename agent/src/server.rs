@@ -1,5 +1,6 @@
 //! The control socket: what is asked, and which task answers ([`manx_api::rpc`], [`manx_bgpd::control`]).
 
+use manx_api::report::NodeReport;
 use manx_api::rpc::{Method, Request, RpcError};
 use manx_api::status::ExplainCall;
 use manx_bgpd::control::{Answer, INTERNAL_ERROR, METHOD_NOT_FOUND, error, params, value};
@@ -90,6 +91,20 @@ async fn dispatch(request: &Request, doors: &Doors) -> Result<Value, RpcError> {
         )),
         Method::RouteShow => value(&ask(&doors.routes, route::Command::Show).await?),
         Method::IpamShow => value(&ask(&doors.ipam, ipam::Request::Show).await?),
+        Method::IpamCheck => value(&report(doors).await?),
+    }
+}
+
+async fn report(doors: &Doors) -> Result<NodeReport, RpcError> {
+    let blocks = ask(&doors.ipam, ipam::Request::Show).await?;
+    let Sources {
+        identity, state_dir, ..
+    } = doors.status.clone();
+    let gathered =
+        tokio::task::spawn_blocking(move || crate::report::gather(&identity.name, blocks, &state_dir)).await;
+    match gathered {
+        Ok(report) => report.map_err(|reason| error(INTERNAL_ERROR, reason.to_string())),
+        Err(panic) => Err(error(INTERNAL_ERROR, panic.to_string())),
     }
 }
 

@@ -46,7 +46,12 @@ pub fn survey() -> manx_linux::Result<Machine> {
     }
     Ok(Machine {
         interfaces,
-        pods: live(&pods, &routes),
+        pods: live(
+            &pods,
+            routes
+                .iter()
+                .filter(|route| Source::of(route) == Some(Source::Pod)),
+        ),
         forwarding: routes.iter().any(|route| Source::of(route).is_some()),
     })
 }
@@ -96,12 +101,24 @@ fn is_global(address: IpAddr) -> bool {
     }
 }
 
-fn live(pods: &[Link], routes: &[Actual]) -> Vec<Live<String>> {
+/// The node's ends of pods' links, each with the addresses that are routed to it, whoever did it.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn carried() -> manx_linux::Result<Vec<Live<String>>> {
+    let mut pods = LinkSocket::open()?.list()?;
+    pods.retain(|link| link.name.starts_with(HOST_IFNAME_PREFIX));
+    let routes = RouteSocket::open()?.dump_all()?;
+    let to_hosts = routes.iter().filter(|route| {
+        let full = if route.prefix.is_ipv4() { 32 } else { 128 };
+        route.prefix.prefix() == full && is_global(route.prefix.ip())
+    });
+    Ok(live(&pods, to_hosts))
+}
+
+fn live<'a>(pods: &[Link], routes: impl Iterator<Item = &'a Actual>) -> Vec<Live<String>> {
     let mut addresses: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
-    for route in routes
-        .iter()
-        .filter(|route| Source::of(route) == Some(Source::Pod))
-    {
+    for route in routes {
         if let Some(Target::Device(device)) = route.target {
             addresses.entry(device).or_default().push(route.prefix.ip());
         }

@@ -1,5 +1,6 @@
 //! What the agent says of itself as a whole: gathered from its tasks at each question.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,6 +26,8 @@ pub struct Sources {
     pub readiness: Readiness,
     /// When the agent started.
     pub started: Instant,
+    /// Where tombstones are.
+    pub state_dir: PathBuf,
 }
 
 impl Sources {

@@ -21,7 +21,7 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// The tombstones' directory, watched.
 #[derive(Debug)]
 pub struct Tombstones {
-    directory: PathBuf,
+    state_dir: PathBuf,
     events: EventStream<Vec<u8>>,
 }
 
@@ -38,9 +38,10 @@ impl Tombstones {
         inotify
             .watches()
             .add(&directory, WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO)?;
-        let found = read(&directory)?;
+        let found = found(state_dir)?;
         let events = inotify.into_event_stream(vec![0; BUFFER])?;
-        Ok((Self { directory, events }, found))
+        let state_dir = state_dir.to_owned();
+        Ok((Self { state_dir, events }, found))
     }
 
     /// Hands every new tombstone to the cni task, and again those that stay, until that has ended.
@@ -58,7 +59,7 @@ impl Tombstones {
                     let found = name.as_ref().and_then(|name| name.to_str()).and_then(tombstone::parse);
                     found.into_iter().collect()
                 }
-                _ = again.tick() => read(&self.directory)?,
+                _ = again.tick() => found(&self.state_dir)?,
             };
             for attachment in found {
                 if jobs.send(Job::Bury(attachment)).await.is_err() {
@@ -69,10 +70,13 @@ impl Tombstones {
     }
 }
 
-/// The attachments whose tombstones lie in a directory.
-fn read(directory: &Path) -> io::Result<Vec<Attachment>> {
+/// The tombstones that lie in this state directory.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn found(state_dir: &Path) -> io::Result<Vec<Attachment>> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
+    for entry in std::fs::read_dir(tombstone::directory(state_dir))? {
         found.extend(entry?.file_name().to_str().and_then(tombstone::parse));
     }
     Ok(found)

@@ -68,6 +68,9 @@ pub enum Method {
     /// Nothing → a list of [`crate::status::BlockStatus`].
     #[serde(rename = "ipam.show")]
     IpamShow,
+    /// Nothing → [`crate::report::NodeReport`].
+    #[serde(rename = "ipam.check")]
+    IpamCheck,
 }
 
 /// A call.

@@ -65,7 +65,7 @@ async fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Node(command) => observe::node(&target, &command)?,
         Command::Bgp(command) => observe::bgp(&target, &command)?,
         Command::Route(command) => observe::route(&target, &command)?,
-        Command::Ipam(command) => ipam::run(&target, &command).await?,
+        Command::Ipam(command) => return ipam::run(&target, &command).await,
         Command::Topology(args) => topology::show(&target, args.output).await?,
         Command::Lab(command) => return lab::run(&target, command).await,
         Command::Version(args) => output::print(&[Version::OURS], args.output)?,

@@ -1,6 +1,9 @@
 //! Which cluster a command is about: this machine's, or a lab's.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use manx_api::rpc::Method;
 use manx_lab::{Lab, LabError, Name, Settings};
@@ -14,6 +17,8 @@ use crate::error::{CtlError, Result};
 const STORE: &str = "/var/lib/manx/store.db";
 /// Where a node's agent listens.
 const SOCKET: &str = "/run/manx/manxd.sock";
+/// How long nothing is said while agents think.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// What a lab is called when nobody says.
 const LAB: &str = "manx";
 
@@ -176,6 +181,40 @@ pub(crate) fn ask_all<T: DeserializeOwned>(agents: &[Agent], method: Method) -> 
         })
     };
     (all, outcome)
+}
+
+/// Asks all agents at once. Those that let us wait are named on standard error meanwhile.
+pub(crate) fn ask_each<T: DeserializeOwned + Send>(
+    agents: &[Agent],
+    method: Method,
+) -> Vec<(&Agent, Result<T>)> {
+    let (out, answers) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for (index, agent) in agents.iter().enumerate() {
+            let out = out.clone();
+            scope.spawn(move || out.send((index, ask::<T>(&agent.socket, method))));
+        }
+        drop(out);
+        let mut waiting: BTreeMap<usize, &Agent> = agents.iter().enumerate().collect();
+        let mut found = Vec::new();
+        loop {
+            match answers.recv_timeout(PATIENCE) {
+                Ok((index, answer)) => {
+                    found.extend(waiting.remove(&index).map(|agent| (index, agent, answer)))
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    let names: Vec<String> = waiting.values().map(|agent| agent.label()).collect();
+                    anstream::eprintln!("manxctl: waiting for the answer of {}", names.join(", "));
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        found.sort_by_key(|(index, _, _)| *index);
+        found
+            .into_iter()
+            .map(|(_, agent, answer)| (agent, answer))
+            .collect()
+    })
 }
 
 /// Asks one agent, with parameters.

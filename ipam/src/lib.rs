@@ -27,6 +27,7 @@ mod address;
 mod allocator;
 mod block;
 mod blocks;
+pub mod check;
 mod free;
 pub mod journal;
 mod lease;

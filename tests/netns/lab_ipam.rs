@@ -92,3 +92,74 @@ fn addresses_are_shown_whether_agents_answer_or_not() {
     assert!(text.contains("draining, 4 left on 2 nodes"), "{text}");
     assert!(text.contains("node1") && text.contains("node2"), "{text}");
 }
+
+/// What `ipam check` finds, as `class address`, and what it leaves with.
+fn check(lab: &LabName) -> (Vec<String>, Option<i32>) {
+    let output = lab.try_ctl("ipam check -o json");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    let findings = report["findings"].as_array().unwrap().iter();
+    let line = |finding: &Value| {
+        let address = finding["address"].as_str().unwrap_or_default();
+        format!("{} {address}", finding["class"].as_str().unwrap())
+    };
+    (findings.map(line).collect(), output.status.code())
+}
+
+#[test]
+fn a_check_finds_what_was_broken_and_nothing_else() {
+    let name = LabName::new();
+    let lab = name.up(Topology::Mesh, 2, true);
+    assert_eq!(check(&name), (vec![], Some(0)));
+
+    // A route and an interface go that should stay; an interface comes that nobody knows.
+    let addresses = |pod: &str| lab.pod("default", pod).unwrap().addresses.clone();
+    let link = |pod: &str| {
+        let endpoints = name.json("get workloadendpoints");
+        let mut endpoints = endpoints["items"].as_array().unwrap().iter();
+        let endpoint = endpoints
+            .find(|endpoint| endpoint["spec"]["pod"] == *pod)
+            .unwrap();
+        endpoint["spec"]["interfaceName"].as_str().unwrap().to_owned()
+    };
+    let on = |node: &str, command: &str| name.ctl(&format!("lab exec {node} -- {command}"));
+    on("node1", &format!("ip link delete {}", link("pod1-1")));
+    on("node2", "ip link add mxstranger type veth peer name mxelse");
+    on("node2", "ip link set mxstranger up");
+    on("node2", "ip route add 10.244.77.7/32 dev mxstranger");
+    on("node2", "ip route add 192.0.2.7/32 dev mxstranger");
+    let leaked = addresses("pod1-1");
+    let mut wanted = vec![
+        "notAllocated 10.244.77.7".to_owned(),
+        "outsidePools 192.0.2.7".to_owned(),
+    ];
+    wanted.extend(leaked.iter().map(|address| format!("leaked {address}")));
+    assert_eq!(check(&name), (wanted, Some(3)));
+
+    let text = String::from_utf8(name.try_ctl("ipam check --show-all-ips").stdout).unwrap();
+    assert!(
+        text.contains("Found 2 addresses allocated but not in use."),
+        "{text}"
+    );
+    assert!(text.contains("Check complete; found 4 problems."), "{text}");
+    assert!(
+        text.contains(&format!("{} held by default/pod2-1", addresses("pod2-1")[0])),
+        "{text}"
+    );
+
+    // What cannot be asked is named, and judged by the datastore.
+    on("node2", "ip link delete mxstranger");
+    kill_agent(&lab, "node1");
+    let output = name.try_ctl("ipam check");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(4), "{text}");
+    assert!(
+        text.contains("Not asked, compared as far as the datastore shows: node1"),
+        "{text}"
+    );
+    let nowhere = name.folder().join("nothing.db");
+    let output = name.try_ctl(&format!(
+        "--store {} ipam check",
+        nowhere.join("deeper").display()
+    ));
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}

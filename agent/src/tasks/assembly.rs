@@ -131,7 +131,7 @@ pub(super) async fn spawn<S: Store>(
         metrics,
         readiness: Readiness::default(),
     };
-    let (senders, receivers) = channels(&common);
+    let (senders, receivers) = channels(&common, start.config.state_dir.clone());
     let speaker = (start.bgp_runtime, start.machine.forwarding);
     let pods = (receivers.cni, receivers.endpoints);
 
@@ -151,7 +151,7 @@ pub(super) async fn spawn<S: Store>(
     senders.doors
 }
 
-fn channels<S>(common: &Common<S>) -> (Senders, Receivers) {
+fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
     let (cni_out, cni) = mpsc::channel(QUEUE);
     let (bgp_out, bgp) = mpsc::channel(QUEUE);
     let (ipam_out, ipam) = mpsc::channel(QUEUE);
@@ -163,6 +163,7 @@ fn channels<S>(common: &Common<S>) -> (Senders, Receivers) {
         view: common.view.clone(),
         readiness: common.readiness.clone(),
         started: Instant::now(),
+        state_dir,
     };
     let doors = Doors {
         cni: cni_out,

@@ -52,7 +52,8 @@ impl Answer for Answers {
             | Method::CniGc
             | Method::NodeStatus
             | Method::RouteShow
-            | Method::IpamShow => Err(error(
+            | Method::IpamShow
+            | Method::IpamCheck => Err(error(
                 METHOD_NOT_FOUND,
                 "this is manx-bgpd, which does BGP only: name the socket of manxd with --socket",
             )),

@@ -14,7 +14,7 @@ use manx_api::{Kind, Resource};
 use manx_store::{SqliteStore, Store as _};
 
 use crate::error::Result;
-use crate::target::{Agent, Target, ask};
+use crate::target::{Target, ask_each};
 
 /// The pools and blocks of a cluster, at about one moment.
 #[derive(Clone, Debug, Default)]
@@ -65,7 +65,8 @@ impl Cluster {
     /// named on standard error: what is shown of their blocks is as old as their last checkpoint.
     pub(super) async fn load(target: &Target) -> Result<Self> {
         let mut cluster = Self::read(&target.store().await?).await?;
-        for (agent, answer) in live(&target.known_agents()?) {
+        let agents = target.known_agents()?;
+        for (agent, answer) in ask_each::<Vec<BlockStatus>>(&agents, Method::IpamShow) {
             match answer {
                 Ok(blocks) => cluster.take_in(blocks),
                 Err(error) => anstream::eprintln!(
@@ -184,25 +185,6 @@ impl Cluster {
         };
         self.reserved.iter().map(shared).fold(0, u128::saturating_add)
     }
-}
-
-/// What each agent says of its blocks, all asked at once.
-fn live(agents: &[Agent]) -> Vec<(&Agent, Result<Vec<BlockStatus>>)> {
-    let answers = std::thread::scope(|scope| {
-        let ask_one = |agent: &Agent| ask::<Vec<BlockStatus>>(&agent.socket, Method::IpamShow);
-        let asked: Vec<_> = agents
-            .iter()
-            .map(|agent| scope.spawn(move || ask_one(agent)))
-            .collect();
-        asked
-            .into_iter()
-            .map(std::thread::ScopedJoinHandle::join)
-            .collect::<Vec<_>>()
-    });
-    let answers = answers
-        .into_iter()
-        .map(|answer| answer.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-    agents.iter().zip(answers).collect()
 }
 
 /// How many addresses a network has; all of IPv6 counts as one less.

@@ -4,10 +4,14 @@
 //! verb reads the datastore, so that it works for the whole cluster and also while agents are away.
 
 pub(crate) mod args;
+mod check;
 mod cluster;
+mod evidence;
 mod holder;
 mod show;
 mod usage;
+
+use std::process::ExitCode;
 
 use args::IpamCommand;
 
@@ -15,8 +19,10 @@ use crate::error::Result;
 use crate::target::Target;
 
 /// Does what is asked.
-pub(crate) async fn run(target: &Target, command: &IpamCommand) -> Result<()> {
+pub(crate) async fn run(target: &Target, command: &IpamCommand) -> Result<ExitCode> {
     match command {
-        IpamCommand::Show(args) => show::show(target, args).await,
+        IpamCommand::Show(args) => show::show(target, args).await?,
+        IpamCommand::Check(args) => return check::run(target, args).await,
     }
+    Ok(ExitCode::SUCCESS)
 }
