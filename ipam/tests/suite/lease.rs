@@ -60,9 +60,11 @@ fn what_is_lent_is_given_to_nobody_and_comes_back_rested_last() {
 #[test]
 fn no_part_has_a_generation_twice_whatever_the_clocks_of_borrowers_say() {
     let mut allocator = lent("10.0.0.0/30");
-    let generation = |record: Record| match record {
-        Record::Lent { generation, .. } => generation,
-        other => panic!("{other:?}"),
+    let generation = |record: Record| {
+        let Record::Lent { generation, .. } = record else {
+            panic!("{record:?}")
+        };
+        generation
     };
     allocator.take_back(net("10.0.0.0/30"), 9, 1).map(drop).unwrap();
     let slow_clock = allocator.lend(net("10.0.0.0/30"), "n3", 3).map(generation);
