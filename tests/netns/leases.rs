@@ -101,11 +101,8 @@ fn a_borrower_that_dies_before_its_lease_is_granted_has_it_in_its_next_life() {
     assert!(eventually(LATER, granted), "{}", left.log());
     right.launch();
     let given = add(&right, "pod", &pod, &json!({}));
-    let kept = || {
-        let leases = leases(&cluster);
-        leases.len() == 1 && leases[0].spec.cidr.contains(given[0])
-    };
-    assert!(eventually(LATER, kept), "{:?}\n{}", leases(&cluster), right.log());
+    let has_it = |block: &IpBlock| block.spec.cidr.contains(given[0]);
+    assert!(leases(&cluster).iter().any(has_it), "{given:?}\n{}", right.log());
 }
 
 #[test]
