@@ -129,6 +129,22 @@ fn in_state(mut block: IpBlock, state: LeaseState) -> IpBlock {
     block
 }
 
+/// What others have of a block, or were about to get, those that they surely have first: its next owner lends it to
+/// them before it gives out anything.
+#[must_use]
+pub fn parts_of<'a>(cidr: IpNetwork, blocks: impl IntoIterator<Item = &'a IpBlock>) -> Vec<&'a IpBlock> {
+    let name = block_name(cidr);
+    let state = |block: &IpBlock| {
+        let lease = block.spec.lease.as_ref().filter(|lease| lease.of == name);
+        lease.map(|lease| lease.state)
+    };
+    let is_part =
+        |block: &&IpBlock| matches!(state(block), Some(LeaseState::Granted | LeaseState::Requested));
+    let mut parts: Vec<&IpBlock> = blocks.into_iter().filter(is_part).collect();
+    parts.sort_by_key(|block| (state(block) != Some(LeaseState::Granted), block.spec.cidr));
+    parts
+}
+
 /// The parts of other nodes' blocks that a node may ask for, with the block of each, the largest first: a /28 or a
 /// /124, smaller ones where no such run is free, as far as the lenders' checkpoints tell. Of parts of one size,
 /// those of the emptiest block come first.
@@ -218,7 +234,8 @@ fn as_borrower(
     if allocator.block(part).is_some() {
         return None;
     }
-    let wanted = around.wanted.contains(&part);
+    // Whoever has become the owner of the whole meanwhile needs no part of it.
+    let wanted = around.wanted.contains(&part) && allocator.block_of(part.network()).is_none();
     match state {
         LeaseState::Granted if wanted => Some(Duty::Adopt(Box::new(lease.clone()))),
         LeaseState::Requested if wanted => None,

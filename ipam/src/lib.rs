@@ -46,7 +46,7 @@ pub use allocator::{
 pub use block::{Block, BlockError, Loan};
 pub use blocks::{Blocks, candidates};
 pub use free::Rest;
-pub use lease::{Duty, Surroundings, duties, lease_request, proposals, return_lease};
+pub use lease::{Duty, Surroundings, duties, lease_request, parts_of, proposals, return_lease};
 pub use ownership::{CheckpointError, ClaimError, NotOwner, checkpoint, claim, release_block, renew};
 pub use reconcile::{Decision, Live, reconcile};
 pub use releases::{Settled, settle_releases};

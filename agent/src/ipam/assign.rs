@@ -122,6 +122,10 @@ impl<S: Store> Task<S> {
 
     /// Has a need met, unless that was just tried.
     fn wait(&mut self, request: Waiting, need: Need) {
+        // There may be room in what an earlier life had.
+        if !self.is_recovered() {
+            return self.waiting.push(request);
+        }
         let failure = self.failures.get(&need).filter(|failure| failure.lasts());
         let unlent = failure.is_some_and(|failure| failure.unlent);
         let may_borrow = !self.view.ipam.strict_affinity && !unlent;

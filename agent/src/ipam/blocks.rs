@@ -10,7 +10,6 @@ use manx_store::{Error, Store};
 use tokio::task::JoinError;
 
 use super::assign::{Need, Site};
-use super::leases::parts_of;
 use super::{IpamError, Recovery, Task, recovery};
 use crate::supervise;
 
@@ -328,7 +327,7 @@ async fn take<S: Store>(
             };
             // A block that never was has no parts. Of one that was, an earlier owner may have lent some.
             let parts = match existing {
-                Some(_) => parts_of(cidr, &list(store).await?),
+                Some(_) => parts(cidr, &list(store).await?),
                 None => Vec::new(),
             };
             Ok(Some(Claimed { block, parts }))
@@ -350,11 +349,16 @@ async fn renew<S: Store>(store: &S, blocks: Vec<IpBlock>, node: &str) -> Result<
             continue;
         };
         if let Ok(block) = IpBlock::try_from(store.update(Resource::IpBlock(next)).await?) {
-            let parts = parts_of(block.spec.cidr, &all);
+            let parts = parts(block.spec.cidr, &all);
             renewed.push(Claimed { block, parts });
         }
     }
     Ok(renewed)
+}
+
+fn parts(cidr: IpNetwork, blocks: &[IpBlock]) -> Vec<IpBlock> {
+    let parts = manx_ipam::parts_of(cidr, blocks);
+    parts.into_iter().cloned().collect()
 }
 
 async fn list<S: Store>(store: &S) -> Result<Vec<IpBlock>, Error> {

@@ -153,7 +153,8 @@ impl<S: Store> Task<S> {
                     tracing::info!(?duty, "lease");
                     self.staged.push(record);
                 }
-                Err(error) => tracing::error!(?duty, %error, "what is due about a lease cannot be done"),
+                // Of two who ask for the same addresses at once, one is refused at the next look.
+                Err(error) => tracing::debug!(?duty, %error, "what was due about a lease is not any more"),
             }
         }
         if adopted {
@@ -239,16 +240,6 @@ impl<S: Store> Task<S> {
             }
         }
     }
-}
-
-/// The leases of parts of this block that somebody has, or was about to get.
-pub(super) fn parts_of<'a>(cidr: IpNetwork, blocks: impl IntoIterator<Item = &'a IpBlock>) -> Vec<IpBlock> {
-    let name = block_name(cidr);
-    let is_part = |block: &&IpBlock| {
-        let lease = block.spec.lease.as_ref();
-        lease.is_some_and(|lease| lease.of == name && lease.state != LeaseState::Returned)
-    };
-    blocks.into_iter().filter(is_part).cloned().collect()
 }
 
 /// Writes one thing, if the resource is as it was when that became due.

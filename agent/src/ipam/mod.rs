@@ -278,14 +278,14 @@ enum Recovery {
     Done,
 }
 
-/// Runs until the agent ends.
-pub async fn run<S: Store>(inbox: Inbox<S>) {
+/// The task, and what it waits for.
+fn begin<S>(inbox: Inbox<S>) -> (Task<S>, watch::Receiver<Arc<View>>, mpsc::Receiver<Request>) {
     let Inbox {
         identity,
         store,
         mut view,
         owned,
-        mut requests,
+        requests,
         allocator,
         journal,
         live,
@@ -293,7 +293,7 @@ pub async fn run<S: Store>(inbox: Inbox<S>) {
         metrics,
         claimed,
     } = inbox;
-    let mut task = Task {
+    let task = Task {
         identity,
         store,
         view: view.borrow_and_update().clone(),
@@ -321,6 +321,12 @@ pub async fn run<S: Store>(inbox: Inbox<S>) {
         staged: Vec::new(),
         answers: Vec::new(),
     };
+    (task, view, requests)
+}
+
+/// Runs until the agent ends.
+pub async fn run<S: Store>(inbox: Inbox<S>) {
+    let (mut task, mut view, mut requests) = begin(inbox);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut batch = Vec::with_capacity(BATCH);

@@ -5,6 +5,7 @@
 mod allocator;
 mod blocks;
 mod journal;
+mod lease;
 mod model;
 mod ownership;
 mod reconcile;

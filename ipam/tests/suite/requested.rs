@@ -31,7 +31,8 @@ fn blocks() -> Vec<IpBlock> {
 
 fn find(address: &str) -> Result<String, String> {
     let (pools, blocks) = (pools(), blocks());
-    let place = place(address.parse().unwrap(), &pools, &blocks);
+    let address = address.parse().map_err(|_| "no address".to_owned())?;
+    let place = place(address, &pools, &blocks);
     place.map_err(|error| error.to_string()).map(|place| match place {
         Place::Free { pool, block } => format!("claim {block} of {}", pool.metadata.name),
         Place::Elsewhere { block } => format!("in {}", block.spec.cidr),
