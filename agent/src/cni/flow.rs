@@ -219,8 +219,8 @@ impl Parts {
             return Err(Error::new(Code::UnknownContainer, message));
         };
         let answered = call.config.previous()?.unwrap_or_default();
-        let addresses = held.iter().map(|held| held.address).collect();
-        let mut link = self.link(call, &owner, addresses)?;
+        let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
+        let mut link = self.link(call, &owner, addresses.clone())?;
         let Review {
             mut differences,
             mac,
@@ -234,6 +234,13 @@ impl Parts {
         };
         let found = ask(&self.endpoints, request).await?;
         differences.extend(found.map_err(convert::cni_error)?);
+        differences.extend(
+            self.gate
+                .check(&addresses)
+                .await
+                .err()
+                .map(|error| error.to_string()),
+        );
         if differences.is_empty() {
             return Ok(());
         }
