@@ -298,7 +298,7 @@ fn a_pool_is_split_while_pods_run_and_come() {
     let name = LabName::new();
     name.up(Topology::Mesh, 2, false);
     let more = |count: usize| {
-        let node = if count % 2 == 0 { "node1" } else { "node2" };
+        let node = if count.is_multiple_of(2) { "node1" } else { "node2" };
         name.ctl(&format!("lab pod add more-{count} --node {node}"));
     };
     let (added, text) = std::thread::scope(|scope| {
