@@ -432,3 +432,13 @@ fn pair(text: &str) -> Result<(String, String), String> {
         Some(_) | None => Err("it is no KEY=VALUE".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn no_two_words_of_the_command_line_are_the_same() {
+        super::Cli::command().debug_assert();
+    }
+}

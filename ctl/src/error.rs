@@ -81,6 +81,17 @@ pub(crate) enum CtlError {
     /// `bgp explain` of a prefix that nobody announces.
     #[error("there is no path to {0}: 'manxctl bgp routes' lists the prefixes that there are")]
     NoPath(ipnetwork::IpNetwork),
+    /// A file is no report of a check.
+    #[error("{} is no report of `manxctl ipam check`: {source}", path.display())]
+    NoReport {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// A pool cannot be split as asked.
+    #[error(transparent)]
+    Split(#[from] crate::ipam::split::SplitError),
     /// There is no such pool.
     #[error("there is no IPPool '{name}': there is {}", .known.join(", "))]
     NoPool {

@@ -40,10 +40,10 @@ pub(super) struct Report {
     /// Nodes whose agent was not asked: only what the datastore shows of them was compared.
     unasked: Vec<Unasked>,
     /// What was found, the worst first.
-    findings: Vec<Finding>,
+    pub(super) findings: Vec<Finding>,
     /// The uid of each block that something was found in, by name: the cluster that the report is of.
     #[serde(rename = "blockUIDs")]
-    block_uids: BTreeMap<String, String>,
+    pub(super) block_uids: BTreeMap<String, String>,
     /// Every address that was looked at, where that was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     addresses: Vec<String>,
@@ -111,6 +111,18 @@ impl Report {
             addresses: if all { addresses(&evidence) } else { Vec::new() },
             findings,
         }
+    }
+
+    /// Reads a report that an earlier check wrote.
+    pub(super) fn read(file: &Path) -> Result<Self> {
+        let text = std::fs::read(file).map_err(|source| CtlError::Read {
+            path: file.to_owned(),
+            source,
+        })?;
+        serde_json::from_slice(&text).map_err(|source| CtlError::NoReport {
+            path: file.to_owned(),
+            source,
+        })
     }
 
     fn write(&self, file: &Path) -> Result<()> {
@@ -302,7 +314,9 @@ mod tests {
         assert_eq!(value, wanted);
         let file = tempfile::NamedTempFile::new().unwrap();
         report.write(file.path()).unwrap();
-        let read: Report = serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap();
-        assert_eq!(read, report);
+        assert_eq!(Report::read(file.path()).unwrap(), report);
+        std::fs::write(file.path(), "{}").unwrap();
+        let error = Report::read(file.path()).unwrap_err().to_string();
+        assert!(error.contains("is no report of `manxctl ipam check`"), "{error}");
     }
 }

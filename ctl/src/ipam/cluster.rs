@@ -5,12 +5,12 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use manx_api::ipam::{
-    Allocation, IpBlock, IpPool, IpReservation, IpamConfiguration, IpamConfigurationSpec, LeaseState, covers,
-    pool_of,
+    Allocation, IpBlock, IpPool, IpReservation, IpamConfiguration, IpamConfigurationSpec, LeaseState, pool_of,
 };
 use manx_api::rpc::Method;
 use manx_api::status::BlockStatus;
 use manx_api::{Kind, Resource};
+use manx_ipam::Reserved;
 use manx_store::{SqliteStore, Store as _};
 
 use crate::error::Result;
@@ -21,8 +21,8 @@ use crate::target::{Target, ask_each};
 pub(super) struct Cluster {
     /// By name.
     pub(super) pools: Vec<IpPool>,
-    /// None of them is within another.
-    pub(super) reserved: Vec<IpNetwork>,
+    /// Addresses given only to pods that ask for them.
+    pub(super) reserved: Reserved,
     /// How nodes assign addresses.
     pub(super) configuration: IpamConfigurationSpec,
     /// By address.
@@ -114,7 +114,7 @@ impl Cluster {
         cluster
             .blocks
             .sort_by_key(|block| (block.cidr().network(), block.cidr().prefix()));
-        cluster.reserved = outermost(reserved);
+        cluster.reserved = Reserved::new(reserved);
         Ok(cluster)
     }
 
@@ -170,21 +170,6 @@ impl Cluster {
         let lent = self.blocks.iter().filter(of_lender);
         lent.map(|block| size(block.cidr())).fold(0, u128::saturating_add)
     }
-
-    /// Whether an address is given only to pods that ask for it.
-    pub(super) fn is_reserved(&self, address: IpAddr) -> bool {
-        self.reserved.iter().any(|cidr| cidr.contains(address))
-    }
-
-    /// How many addresses of `cidr` are reserved.
-    pub(super) fn reserved_in(&self, cidr: IpNetwork) -> u128 {
-        let shared = |reserved: &IpNetwork| match (covers(cidr, *reserved), covers(*reserved, cidr)) {
-            (true, _) => size(*reserved),
-            (false, true) => size(cidr),
-            (false, false) => 0,
-        };
-        self.reserved.iter().map(shared).fold(0, u128::saturating_add)
-    }
 }
 
 /// How many addresses a network has; all of IPv6 counts as one less.
@@ -196,18 +181,6 @@ pub(super) fn size(cidr: IpNetwork) -> u128 {
     1_u128.checked_shl(bits).unwrap_or(u128::MAX)
 }
 
-/// Without those that are within others.
-fn outermost(mut cidrs: Vec<IpNetwork>) -> Vec<IpNetwork> {
-    cidrs.sort_by_key(|cidr| cidr.prefix());
-    let mut kept: Vec<IpNetwork> = Vec::new();
-    for cidr in cidrs {
-        if !kept.iter().any(|outer| covers(*outer, cidr)) {
-            kept.push(cidr);
-        }
-    }
-    kept
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use serde_json::json;
@@ -216,7 +189,7 @@ pub(super) mod tests {
 
     /// A cluster of these manifests, `[kind, name, spec]`, without any agent.
     pub(in crate::ipam) fn cluster(manifests: serde_json::Value) -> Cluster {
-        let mut cluster = Cluster::default();
+        let (mut cluster, mut reserved) = (Cluster::default(), Vec::new());
         for manifest in manifests.as_array().unwrap() {
             let text = json!({
                 "apiVersion": "manx.network/v1", "kind": manifest[0], "metadata": {"name": manifest[1]},
@@ -224,9 +197,7 @@ pub(super) mod tests {
             });
             match serde_json::from_value(text).unwrap() {
                 Resource::IpPool(pool) => cluster.pools.push(pool),
-                Resource::IpReservation(reservation) => {
-                    cluster.reserved.extend(reservation.spec.reserved_cidrs)
-                }
+                Resource::IpReservation(reservation) => reserved.extend(reservation.spec.reserved_cidrs),
                 Resource::IpBlock(resource) => cluster.blocks.push(Block {
                     allocations: resource.spec.allocations.clone(),
                     resource,
@@ -241,6 +212,7 @@ pub(super) mod tests {
                 | Resource::WorkloadEndpoint(_)) => panic!("{other:?}"),
             }
         }
+        cluster.reserved = Reserved::new(reserved);
         cluster
     }
 
@@ -250,27 +222,6 @@ pub(super) mod tests {
             "address": address, "sequence": sequence,
             "owner": {"containerID": "c1", "ifname": "eth0", "namespace": "shop", "pod": "web"},
         })
-    }
-
-    #[test]
-    fn reservations_within_each_other_count_once() {
-        let reserved: Vec<IpNetwork> = ["10.0.0.8/29", "10.0.0.0/28", "10.0.1.0/32", "10.0.0.0/28"]
-            .iter()
-            .map(|text| text.parse().unwrap())
-            .collect();
-        let cluster = Cluster {
-            reserved: outermost(reserved),
-            ..Cluster::default()
-        };
-        for (cidr, count) in [
-            ("10.0.0.0/16", 17),
-            ("10.0.0.0/26", 16),
-            ("10.0.0.0/30", 4),
-            ("10.0.0.64/26", 0),
-            ("fd00::/64", 0),
-        ] {
-            assert_eq!(cluster.reserved_in(cidr.parse().unwrap()), count, "{cidr}");
-        }
     }
 
     #[test]

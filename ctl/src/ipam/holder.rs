@@ -56,7 +56,7 @@ impl Holder {
         let pool = cluster.pool_of(ip.into());
         let block = cluster.block_of(ip);
         let held = block.and_then(|block| block.allocations.iter().find(|held| held.address == ip));
-        let reserved = cluster.is_reserved(ip);
+        let reserved = cluster.reserved.contains(ip);
         let status = match held {
             Some(held) if held.owner.is_quarantined() => Status::Quarantined,
             Some(_) => Status::InUse,

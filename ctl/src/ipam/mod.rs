@@ -6,9 +6,12 @@
 pub(crate) mod args;
 mod check;
 mod cluster;
+mod configure;
 mod evidence;
 mod holder;
+mod release;
 mod show;
+pub(crate) mod split;
 mod usage;
 
 use std::process::ExitCode;
@@ -23,6 +26,11 @@ pub(crate) async fn run(target: &Target, command: &IpamCommand) -> Result<ExitCo
     match command {
         IpamCommand::Show(args) => show::show(target, args).await?,
         IpamCommand::Check(args) => return check::run(target, args).await,
+        IpamCommand::Release(args) => release::run(target, args).await?,
+        IpamCommand::Configure(args) => configure::configure(target, args).await?,
+        IpamCommand::Cordon(args) => configure::cordon(target, &args.pool, true).await?,
+        IpamCommand::Uncordon(args) => configure::cordon(target, &args.pool, false).await?,
+        IpamCommand::Split(args) => split::run(target, args).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -19,7 +19,7 @@ pub(super) async fn show(target: &Target, args: &ShowArgs) -> Result<()> {
     let only = args
         .pool
         .as_deref()
-        .map(|pool| find(&cluster, pool))
+        .map(|pool| find(&cluster.pools, pool))
         .transpose()?;
     let ShowWhat {
         show_blocks,
@@ -46,18 +46,11 @@ pub(super) async fn show(target: &Target, args: &ShowArgs) -> Result<()> {
 }
 
 /// The pool of this name or CIDR.
-fn find<'a>(cluster: &'a Cluster, wanted: &str) -> Result<&'a IpPool> {
+pub(super) fn find<'a>(pools: &'a [IpPool], wanted: &str) -> Result<&'a IpPool> {
     let is_it = |pool: &&IpPool| pool.metadata.name == wanted || pool.spec.cidr.to_string() == wanted;
-    let names = || {
-        cluster
-            .pools
-            .iter()
-            .map(|pool| pool.metadata.name.clone())
-            .collect()
-    };
-    cluster.pools.iter().find(is_it).ok_or_else(|| CtlError::NoPool {
+    pools.iter().find(is_it).ok_or_else(|| CtlError::NoPool {
         name: wanted.to_owned(),
-        known: names(),
+        known: pools.iter().map(|pool| pool.metadata.name.clone()).collect(),
     })
 }
 
@@ -212,9 +205,9 @@ mod tests {
     fn a_pool_is_named_by_its_name_or_its_addresses() {
         let cluster = cluster(json!([["IPPool", "blue", {"cidr": "10.1.0.0/16"}]]));
         for name in ["blue", "10.1.0.0/16"] {
-            assert_eq!(find(&cluster, name).unwrap().metadata.name, "blue");
+            assert_eq!(find(&cluster.pools, name).unwrap().metadata.name, "blue");
         }
-        let error = find(&cluster, "red").unwrap_err().to_string();
+        let error = find(&cluster.pools, "red").unwrap_err().to_string();
         assert_eq!(error, "there is no IPPool 'red': there is blue");
     }
 }

@@ -172,9 +172,11 @@ impl Usage {
         state: State,
     ) -> Self {
         let held = || blocks.iter().flat_map(|block| &block.allocations);
-        let reserved_and_held = held().filter(|held| cluster.is_reserved(held.address)).count();
+        let reserved_and_held = held()
+            .filter(|held| cluster.reserved.contains(held.address))
+            .count();
         let (total, in_use) = (size(cidr), held().count() as u64);
-        let reserved = cluster.reserved_in(cidr);
+        let reserved = cluster.reserved.count_in(cidr);
         let withheld = reserved.saturating_sub(reserved_and_held as u128);
         Self {
             grouping: "IP Pool",

@@ -208,6 +208,9 @@ fn a_checkpoint_that_is_behind_is_told_of_address_by_address() {
     );
 }
 
+/// What is done to what was well, and what is found then.
+type Case = (fn(&mut Evidence), &'static str);
+
 #[test]
 fn blocks_that_cannot_be_are_inconsistent() {
     let about = |change: fn(&mut Evidence)| {
@@ -215,7 +218,7 @@ fn blocks_that_cannot_be_are_inconsistent() {
         lines.retain(|line| line.starts_with("InconsistentBlock"));
         lines.join("\n")
     };
-    let cases: [(fn(&mut Evidence), &str); 12] = [
+    let cases: [Case; 12] = [
         (|it| it.pools.clear(), "it is in no IPPool"),
         (
             |it| it.pools[0].spec.block_size = Some(28),
