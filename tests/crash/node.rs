@@ -299,12 +299,7 @@ impl Start {
             routes: routes_out.clone(),
             workloads: workloads_out.clone(),
             jobs: jobs_out.downgrade(),
-            // No pool wants NAT: nothing is waited for.
-            gate: policy::Gate {
-                view,
-                in_force: channel::channel(policy::InForce::default()).1,
-                looks: mpsc::channel(1).0,
-            },
+            gate: open_gate(view),
             metrics: self.metrics,
         };
         let mut inbox = cni::Inbox { jobs, parts };
@@ -378,4 +373,13 @@ impl Start {
 /// An address of each family that an answer to ADD has.
 pub(crate) fn addresses(success: &manx_cni::Success) -> Vec<IpAddr> {
     success.ips.iter().map(|ip| ip.address.ip()).collect()
+}
+
+/// A gate that keeps nobody waiting, since no pool here wants NAT.
+fn open_gate(view: channel::Receiver<Arc<View>>) -> policy::Gate {
+    policy::Gate {
+        view,
+        in_force: channel::channel(policy::InForce::default()).1,
+        looks: mpsc::channel(1).0,
+    }
 }
