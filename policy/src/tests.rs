@@ -259,6 +259,28 @@ proptest! {
     }
 
     #[test]
+    fn whatever_programs_print_is_read_or_refused(
+        words in vec(
+            prop_oneof![
+                Just("-A"), Just("*nat"), Just(":manx-a"), Just("manx-a"), Just("--comment"), Just("\"manx:1\""),
+                Just("-j"), Just("create"), Just("add"), Just("mx4-a"), Just("hash:net"), Just("family"),
+                Just("inet"), Just("10.0.0.0/8"), Just("nomatch"), Just("\n"), Just("\\"), Just("\""),
+            ],
+            0..24,
+        ),
+        noise in ".{0,8}",
+    ) {
+        let text = (words.join(" ") + &noise).replace("\n ", "\n");
+        let mut held = Held::default();
+        // Either may refuse it; what it took in is ours, and can be taken away.
+        drop((held.read_sets(&text), held.read_rules(Family::V4, &text)));
+        for change in plan(&Full::default(), &held) {
+            carry_out(&mut held, &change);
+        }
+        prop_assert!(held.is_empty(), "{:?}", held);
+    }
+
+    #[test]
     fn a_plan_mends_whatever_was_done_to_the_kernels_state(
         wanted in vec(update(), 0..8),
         found in vec(update(), 0..8),
