@@ -23,6 +23,10 @@ test=(
     openbgpd:/usr/sbin/bgpctl
     exabgp:/usr/sbin/exabgp
     containernetworking-plugins:/usr/lib/cni/ptp
+    busybox-static:/bin/busybox
+    containerd:/usr/bin/containerd
+    podman:/usr/bin/podman
+    runc:/usr/sbin/runc
     strace:/usr/bin/strace
 )
 
@@ -63,7 +67,7 @@ fi
 as_root env DEBIAN_FRONTEND=noninteractive sh -c '
     apt-get -qq update && apt-get -qq install --no-install-recommends "$@" >/dev/null' -- "${missing[@]}"
 if [[ -d /run/systemd/system ]]; then
-    for service in bird frr gobgpd openbgpd exabgp; do
+    for service in bird frr gobgpd openbgpd exabgp containerd; do
         case " ${missing[*]} " in
             *" $service"*) as_root systemctl --quiet disable "$service" || true ;;
         esac

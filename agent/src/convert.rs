@@ -298,7 +298,7 @@ pub fn workload_endpoint(
         },
         spec: WorkloadEndpointSpec {
             node: node.to_owned(),
-            pod: owner.pod.clone(),
+            pod: names::pod(&owner.pod),
             container_id: owner.container_id.clone(),
             endpoint: owner.ifname.clone(),
             interface_name: interface.to_owned(),

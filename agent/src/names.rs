@@ -11,16 +11,11 @@ use sha1::{Digest as _, Sha1};
 pub(crate) fn workload(node: &str, attachment: &AttachmentId) -> String {
     const MAX: usize = 253;
     const HASH_BYTES: usize = 5;
-    let name = format!("{node}-{}-{}", attachment.pod, attachment.ifname).to_lowercase();
-    let name: String = name
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .collect();
-    let name = name.trim_matches('-');
+    let name = label(&format!("{node}-{}-{}", attachment.pod, attachment.ifname));
     if name.len() <= MAX {
-        return name.to_owned();
+        return name;
     }
-    let hash: String = Sha1::digest(name)
+    let hash: String = Sha1::digest(&name)
         .iter()
         .take(HASH_BYTES)
         .map(|byte| format!("{byte:02x}"))
@@ -28,9 +23,43 @@ pub(crate) fn workload(node: &str, attachment: &AttachmentId) -> String {
     format!("{}-{hash}", &name[..MAX - 1 - hash.len()])
 }
 
+/// A pod's name as Kubernetes could have it, which is its own where Kubernetes gave it: `brave_otter` of another
+/// runtime becomes `brave-otter`.
+#[must_use]
+pub(crate) fn pod(name: &str) -> String {
+    let labels: Vec<String> = name
+        .split('.')
+        .map(label)
+        .filter(|label| !label.is_empty())
+        .collect();
+    labels.join(".")
+}
+
+/// The text with `-` for what cannot stand in a DNS-1123 label.
+fn label(text: &str) -> String {
+    let dashed: String = text
+        .to_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect();
+    dashed.trim_matches('-').to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pods_have_names_that_kubernetes_could_have_given() {
+        for (name, expected) in [
+            ("web-0", "web-0"),
+            ("web-0.example", "web-0.example"),
+            ("brave_Otter", "brave-otter"),
+            ("a_.-b.", "a.b"),
+        ] {
+            assert_eq!(pod(name), expected);
+        }
+    }
 
     #[test]
     fn workloads_have_names_that_the_store_takes() {

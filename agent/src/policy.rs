@@ -5,11 +5,11 @@
 //! node's address. Pools change rarely; every other ADD finds them in force and waits for nothing, and no ADD or
 //! DEL changes a rule.
 //!
-//! What others do to our rules is looked for at intervals, and when nftables tells of it, and mended. Nothing is taken away when the agent ends or
+//! What others do to our rules is looked for at intervals, when nftables tells of it, and at a CHECK, and mended. Nothing is taken away when the agent ends or
 //! the task panics; the next life reads what is there. As long as the datastore has not said which pools there
 //! are, nothing is touched.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +18,10 @@ use ipnetwork::IpNetwork;
 use manx_api::ipam::pool_of;
 use manx_linux::{Backend, Netns, Rules};
 use manx_policy::{Engine, Update};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::ask::{Gone, answer, ask};
 use crate::convert;
 use crate::metrics::Metrics;
 use crate::ready::Guard;
@@ -42,6 +43,10 @@ pub struct InForce {
     pub refusal: Option<String>,
 }
 
+/// A request to look at the kernel now; answered when it is as wanted, or with why it is not.
+#[derive(Debug)]
+pub struct Look(oneshot::Sender<Result<(), String>>);
+
 /// What the task works with.
 #[derive(Debug)]
 pub struct Inbox {
@@ -53,6 +58,8 @@ pub struct Inbox {
     pub backend: Option<Backend>,
     /// How often what others did to our rules is looked for.
     pub refresh: Duration,
+    /// Requests.
+    pub looks: mpsc::Receiver<Look>,
     /// How far the kernel has come.
     pub in_force: watch::Sender<InForce>,
     /// What is counted.
@@ -61,18 +68,19 @@ pub struct Inbox {
     pub programmed: Option<Guard>,
 }
 
-/// Runs until nobody can change the view any more.
+/// Runs until nobody can change the view or ask any more.
 pub async fn run(inbox: &mut Inbox) {
     let mut rules = Rules::start_in(&inbox.netns, inbox.backend);
     let mut retries = pauses();
-    // Whether the kernel was as wanted when we last saw it, and when to look again.
-    let (mut right, mut due) = (false, Instant::now());
+    // Whether the kernel was as wanted when we last saw it, when to look again, and who waits for that.
+    let (mut right, mut due, mut waiting) = (false, Instant::now(), Vec::new());
     loop {
         let view = inbox.view.borrow_and_update().clone();
         let late = due <= Instant::now();
         let news = news(rules.engine(), &view);
         if view.complete && (late || !news.is_empty()) {
-            right = follow(inbox, &mut rules, news, late && right).await;
+            let outcome = follow(inbox, &mut rules, news, late && right).await;
+            right = outcome.is_ok();
             let pause = if right {
                 retries = pauses();
                 inbox.refresh
@@ -80,10 +88,22 @@ pub async fn run(inbox: &mut Inbox) {
                 retries.next().unwrap_or(inbox.refresh)
             };
             due = Instant::now() + pause;
+            if late {
+                for Look(reply) in waiting.drain(..) {
+                    answer(reply, outcome.clone());
+                }
+            }
         }
         tokio::select! {
             changed = inbox.view.changed() => if changed.is_err() {
                 return;
+            },
+            look = inbox.looks.recv() => match look {
+                Some(look) => {
+                    waiting.push(look);
+                    due = Instant::now();
+                }
+                None => return,
             },
             () = sleep_until(due), if view.complete => {}
             // What is refused is tried again at its own pace.
@@ -93,8 +113,8 @@ pub async fn run(inbox: &mut Inbox) {
 }
 
 /// Makes the kernel follow the news, looks for what others did to our rules where that is due, and tells how far
-/// it came; returns whether all is as wanted.
-async fn follow(inbox: &mut Inbox, rules: &mut Rules, news: Vec<Update>, look: bool) -> bool {
+/// it came; returns why not all is as wanted, if so.
+async fn follow(inbox: &mut Inbox, rules: &mut Rules, news: Vec<Update>, look: bool) -> Result<(), String> {
     let begun = Instant::now();
     let mut outcome = rules.apply(news).await;
     if look && outcome.is_ok() {
@@ -122,15 +142,16 @@ async fn follow(inbox: &mut Inbox, rules: &mut Rules, news: Vec<Update>, look: b
             if let Some(guard) = inbox.programmed.take() {
                 guard.done();
             }
-            true
+            Ok(())
         }
         Err(error) => {
             tracing::error!(%error, "rules are not as wanted; trying again");
             inbox.metrics.rule_errors.inc();
+            let refusal = error.to_string();
             inbox
                 .in_force
-                .send_modify(|in_force| in_force.refusal = Some(error.to_string()));
-            false
+                .send_modify(|in_force| in_force.refusal = Some(refusal.clone()));
+            Err(refusal)
         }
     }
 }
@@ -153,13 +174,15 @@ fn news(engine: &Engine, view: &View) -> Vec<Update> {
     gone.chain(set).collect()
 }
 
-/// Where an ADD waits until its addresses' rules are in force.
+/// Where an ADD waits until its addresses' rules are in force, and a CHECK has them looked at.
 #[derive(Clone, Debug)]
 pub struct Gate {
     /// The cluster.
     pub view: watch::Receiver<Arc<View>>,
     /// How far the kernel has come.
     pub in_force: watch::Receiver<InForce>,
+    /// Requests to the task.
+    pub looks: mpsc::Sender<Look>,
 }
 
 /// An address's packets would not be masqueraded as its pool wants it.
@@ -178,23 +201,54 @@ impl Gate {
     /// # Errors
     /// It does not come to be in time.
     pub async fn pass(&self, addresses: &[IpAddr]) -> Result<(), NotInForce> {
-        for address in addresses {
-            let view = self.view.borrow().clone();
-            let pool = pool_of((*address).into(), view.pools.values());
-            let Some(pool) = pool.filter(|pool| pool.spec.nat_outgoing) else {
-                continue;
-            };
-            let mut in_force = self.in_force.clone();
-            let arrived = in_force.wait_for(|now| now.masqueraded.contains(&pool.spec.cidr));
-            if !matches!(timeout(PATIENCE, arrived).await, Ok(Ok(_))) {
-                let refusal = self.in_force.borrow().refusal.clone();
-                return Err(NotInForce {
-                    pool: pool.metadata.name.clone(),
-                    reason: refusal.unwrap_or_else(|| "nothing was heard of them".to_owned()),
-                });
-            }
+        let pools = self.masqueraded(addresses);
+        let Some((pool, _)) = pools.first_key_value() else {
+            return Ok(());
+        };
+        let mut in_force = self.in_force.clone();
+        let arrived = in_force.wait_for(|now| pools.values().all(|cidr| now.masqueraded.contains(cidr)));
+        if matches!(timeout(PATIENCE, arrived).await, Ok(Ok(_))) {
+            return Ok(());
         }
-        Ok(())
+        let refusal = self.in_force.borrow().refusal.clone();
+        Err(NotInForce::new(pool, refusal))
+    }
+
+    /// Has the kernel looked at, and mended, if these addresses' pools need any rules.
+    ///
+    /// # Errors
+    /// The rules are not there and cannot be written, or nothing is heard of them in time.
+    pub async fn check(&self, addresses: &[IpAddr]) -> Result<(), NotInForce> {
+        let pools = self.masqueraded(addresses);
+        let Some((pool, _)) = pools.first_key_value() else {
+            return Ok(());
+        };
+        match timeout(PATIENCE, ask(&self.looks, Look)).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(refusal))) => Err(NotInForce::new(pool, Some(refusal))),
+            Ok(Err(Gone)) | Err(_) => Err(NotInForce::new(pool, None)),
+        }
+    }
+
+    /// The pools of these addresses that want NAT outgoing, by name.
+    fn masqueraded(&self, addresses: &[IpAddr]) -> BTreeMap<String, IpNetwork> {
+        let view = self.view.borrow();
+        let pools = addresses
+            .iter()
+            .filter_map(|address| pool_of((*address).into(), view.pools.values()));
+        pools
+            .filter(|pool| pool.spec.nat_outgoing)
+            .map(|pool| (pool.metadata.name.clone(), pool.spec.cidr))
+            .collect()
+    }
+}
+
+impl NotInForce {
+    fn new(pool: &str, refusal: Option<String>) -> Self {
+        Self {
+            pool: pool.to_owned(),
+            reason: refusal.unwrap_or_else(|| "nothing was heard of them".to_owned()),
+        }
     }
 }
 
@@ -223,7 +277,15 @@ mod tests {
     fn gate(view: Arc<View>) -> (watch::Sender<InForce>, Gate) {
         let (sender, in_force) = watch::channel(InForce::default());
         let (_, view) = watch::channel(view);
-        (sender, Gate { view, in_force })
+        let (looks, _) = mpsc::channel(1);
+        (
+            sender,
+            Gate {
+                view,
+                in_force,
+                looks,
+            },
+        )
     }
 
     #[tokio::test(start_paused = true)]
@@ -260,6 +322,12 @@ mod tests {
         });
         assert_eq!(waiting, Ok(()));
         assert_eq!(begun.elapsed(), PATIENCE);
+        assert_eq!(gate.check(&[plain]).await, Ok(()), "needs no look");
+        assert_eq!(
+            gate.check(&[hidden]).await.unwrap_err().pool,
+            "nat",
+            "nobody is there to look"
+        );
     }
 
     #[test]

@@ -175,10 +175,10 @@ impl Task {
 
     /// Covers our blocks, and no others, with unreachable routes.
     fn cover(&mut self, owned: &Owned) {
-        if owned.0.keys().eq(&self.blocks) {
+        if owned.0 == self.blocks {
             return;
         }
-        let blocks: BTreeSet<IpNetwork> = owned.0.keys().copied().collect();
+        let blocks = owned.0.clone();
         for gone in self.blocks.difference(&blocks) {
             self.routes.apply(Update::Remove {
                 prefix: *gone,

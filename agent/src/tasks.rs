@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  store watch ──view──┬─► node task (1x)      writes our own Node resource
-//!     (1x)             ├─► policy task (1x) ──what is in force──► cni task     linux: rules and sets; one owner
+//!     (1x)             ├─► policy task (1x) ◄──look── ──what is in force──► cni task     linux: rules and sets; one owner
 //!                      ├─► reclaim task (1x)   frees deleted nodes' blocks
 //!                      ├─► releases task (1x)  hands operators' releases to the cni task
 //!                      ├─► ipam task (1x) ◄──assign, release── cni task (1x) ──attach, detach──► endpoint task (1x)

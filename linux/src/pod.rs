@@ -244,11 +244,11 @@ fn host_settings(link: &PodLink) -> Vec<(String, &'static str)> {
 fn pod_settings(link: &PodLink) -> Vec<(String, &'static str)> {
     let mut settings = Vec::new();
     if has_v6(link) {
-        settings.extend([
-            ("ipv6", "disable_ipv6", "0"),
-            ("ipv6", "accept_dad", "0"),
-            ("ipv6", "accept_ra", "0"),
-        ]);
+        settings.push(("ipv6", "disable_ipv6", "0"));
+    }
+    // Without IPv6 of ours, too: the kernel makes up a link-local address, and would ask about it.
+    if Path::new("/proc/sys/net/ipv6").exists() {
+        settings.extend([("ipv6", "accept_dad", "0"), ("ipv6", "accept_ra", "0")]);
     }
     of_interface(&link.ifname, settings)
 }

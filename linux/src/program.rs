@@ -143,4 +143,12 @@ mod tests {
         let error = run(&here, "no-such-program", [""; 0], "").await.unwrap_err();
         assert!(matches!(error, Error::NoProgram("no-such-program")), "{error}");
     }
+
+    /// Time is told to pass as soon as nothing else is left to do.
+    #[tokio::test(start_paused = true)]
+    async fn a_program_that_does_not_end_is_ended() {
+        let here = Netns::current().unwrap();
+        let error = run(&here, "sleep", ["600"], "").await.unwrap_err();
+        assert!(matches!(error, Error::Late { program: "sleep", .. }), "{error}");
+    }
 }

@@ -1,5 +1,5 @@
 //! CNI ADD and DEL, from the plugin's start to its answer, beside the reference `ptp` with `host-local`:
-//! both in turn, in one network namespace, in one run.
+//! both in turn, in one network namespace, in one run; then two hundred calls at once.
 #![expect(clippy::print_stdout, reason = "a bench prints its table")]
 
 use std::io::Write as _;
@@ -15,6 +15,13 @@ use manx_tests::sample::Sample;
 use serde_json::{Value, json};
 
 const ROUNDS: usize = 100;
+
+/// Calls at once.
+const BURST: usize = 200;
+
+/// The number of the first pod that is called for at once with others.
+const FIRST_OF_BURST: usize = 1000;
+
 const REFERENCE: &str = "/usr/lib/cni";
 
 /// One node in a namespace of its own, with an agent in it.
@@ -45,6 +52,10 @@ impl Site {
         links.set_up(eth0).expect("the node's link");
         let agent = start_agent(folder.path(), &node);
         Self { folder, node, agent }
+    }
+
+    fn make_pod(&self, pod: usize) {
+        Netns::create(self.folder.path().join(format!("pod{pod}"))).expect("a pod's namespace");
     }
 
     /// Runs a plugin once; how long it took, and what it said.
@@ -187,15 +198,13 @@ fn resident_kilobytes(process: u32) -> String {
     line.map_or_else(String::new, |size| size.trim().to_owned())
 }
 
-fn main() {
-    let site = Site::build();
-    let mut contenders = contenders(site.folder.path());
+/// One ADD after another, both contenders in turn, then one DEL after another.
+fn in_turn(site: &Site, contenders: &mut [Contender]) {
     // One pod beyond the count warms caches and is not counted.
     for pod in 0..=ROUNDS {
-        Netns::create(site.folder.path().join(format!("pod{pod}"))).expect("a pod's namespace");
-        for contender in &mut contenders {
-            let (took, result) = site.call(contender, "ADD", pod);
-            contender.configuration["prevResult"] = result;
+        site.make_pod(pod);
+        for contender in contenders.iter_mut() {
+            let (took, _) = site.call(contender, "ADD", pod);
             if pod > 0 {
                 contender.add.push(took);
             }
@@ -207,13 +216,28 @@ fn main() {
         resident_kilobytes(site.agent.id())
     );
     for pod in 0..=ROUNDS {
-        for contender in &mut contenders {
+        for contender in contenders.iter_mut() {
             let (took, _) = site.call(contender, "DEL", pod);
             if pod > 0 {
                 contender.del.push(took);
             }
         }
     }
+}
+
+/// So many calls at once, each for another pod; how many a second were done.
+fn at_once(site: &Site, contender: &Contender, command: &str) -> f64 {
+    let pods = FIRST_OF_BURST..FIRST_OF_BURST + BURST;
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for pod in pods {
+            scope.spawn(move || site.call(contender, command, pod));
+        }
+    });
+    f64::from(u32::try_from(BURST).expect("a small number")) / began.elapsed().as_secs_f64()
+}
+
+fn print_in_turn(contenders: &[Contender; 2]) {
     println!(
         "{:18} {:>10} {:>10} {:>10} {:>10}",
         "milliseconds", "ADD p50", "ADD p99", "DEL p50", "DEL p99"
@@ -228,18 +252,38 @@ fn main() {
         .map(|duration| duration.as_secs_f64() * 1000.0)
     });
     for (contender, row) in contenders.iter().zip(&figures) {
-        println!(
-            "{:18} {:10.2} {:10.2} {:10.2} {:10.2}",
-            contender.name, row[0], row[1], row[2], row[3]
-        );
+        print_row(contender.name, *row);
     }
-    let ratio = |column: usize| figures[0][column] / figures[1][column];
+    let mut ratios = [0.0; 4];
+    for (column, ratio) in ratios.iter_mut().enumerate() {
+        *ratio = figures[0][column] / figures[1][column];
+    }
+    print_row("ratio", ratios);
+}
+
+fn print_row(name: &str, row: [f64; 4]) {
     println!(
-        "{:18} {:10.2} {:10.2} {:10.2} {:10.2}",
-        "ratio",
-        ratio(0),
-        ratio(1),
-        ratio(2),
-        ratio(3)
+        "{name:18} {:10.2} {:10.2} {:10.2} {:10.2}",
+        row[0], row[1], row[2], row[3]
     );
+}
+
+fn main() {
+    let site = Site::build();
+    let mut contenders = contenders(site.folder.path());
+    in_turn(&site, &mut contenders);
+    print_in_turn(&contenders);
+    for pod in FIRST_OF_BURST..FIRST_OF_BURST + BURST {
+        site.make_pod(pod);
+    }
+    println!(
+        "{:18} {:>10} {:>10}",
+        format!("{BURST} at once"),
+        "ADD/s",
+        "DEL/s"
+    );
+    for contender in &contenders {
+        let (add, del) = (at_once(&site, contender, "ADD"), at_once(&site, contender, "DEL"));
+        println!("{:18} {add:10.0} {del:10.0}", contender.name);
+    }
 }

@@ -241,10 +241,18 @@ impl Node {
         self.command().output().unwrap()
     }
 
+    /// The running agent's process.
+    pub(crate) fn agent_id(&self) -> Pid {
+        let agent = self.agent.as_ref().unwrap();
+        Pid::from_raw(i32::try_from(agent.id()).unwrap())
+    }
+
     /// Ends the agent by a signal, and waits for its end.
     pub(crate) fn end(&mut self, signal: Signal) {
+        if self.agent.is_some() {
+            kill(self.agent_id(), signal).unwrap();
+        }
         if let Some(mut agent) = self.agent.take() {
-            kill(Pid::from_raw(i32::try_from(agent.id()).unwrap()), signal).unwrap();
             agent.wait().unwrap();
         }
     }
@@ -275,6 +283,11 @@ impl Node {
     pub(crate) fn held(&self) -> usize {
         let blocks: Vec<BlockStatus> = serde_json::from_value(self.ask(Method::IpamShow).unwrap()).unwrap();
         blocks.iter().map(|block| block.allocations.len()).sum()
+    }
+
+    /// The node's own folder, for what else runs on it.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.directory
     }
 
     /// The plugin's configuration, as a list of plugins has it.

@@ -14,6 +14,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
 
 use crate::agent_harness::{Cluster, Node};
+use crate::cni_runtime::{Container, Network};
 use crate::harness::{TestNetns, eventually, exchange, seen_as};
 use crate::rules::{run, sets, tables};
 
@@ -276,6 +277,30 @@ fn an_add_whose_rules_are_refused_says_why_and_succeeds_when_they_are_not() {
     run(&node.netns, "iptables-nft", &format!("-D {rule}"));
     let added = || node.cni("ADD", "pod", pod.path()).status.success();
     assert!(eventually(LATER, added), "{}", node.log());
+}
+
+#[test]
+fn a_check_looks_at_the_rules_of_its_pod_and_mends_them() {
+    for backend in Backend::ALL {
+        let mut site = Site::new(backend);
+        site.node.end(Signal::SIGTERM);
+        configure(&site.node, backend, 3600);
+        site.node.start();
+        let right = site.held();
+        let pod = TestNetns::new("checked");
+        let network = Network::new(&site.node, "1.1.0", "pods", &[]);
+        let container = Container::new("checked", pod.path());
+        let result = network.add(&container).unwrap();
+        run(&site.node.netns, "ipset", "flush");
+        network.check(&container, &result).unwrap();
+        assert_eq!(site.held(), right, "{backend:?}");
+        // What cannot be mended is a difference.
+        run(&site.node.netns, "ipset", "create mx4-other hash:ip");
+        let used = "POSTROUTING -t nat -m set --match-set mx4-other src -j ACCEPT";
+        run(&site.node.netns, "iptables-nft", &format!("-A {used}"));
+        let error = network.check(&container, &result).unwrap_err();
+        assert!(error.to_string().contains("destroy mx4-other"), "{error}");
+    }
 }
 
 #[test]

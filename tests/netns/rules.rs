@@ -1,10 +1,12 @@
 //! The kernel's rules and sets, written by the real programs: both back ends, both families, others' rules around.
 
+use std::fs::File;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use manx_linux::{Backend, Error, Rules};
 use manx_policy::{Pool, Update};
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::harness::{TestNetns, eventually, exchange, seen_as};
 
@@ -361,6 +363,31 @@ fn what_is_refused_is_named_and_made_up_for_later() {
         assert!(owner.apply([]).unwrap() > 0);
         assert!(sets(&node).contains(&"add mx4-nat-pools 10.64.0.0/16".to_owned()));
     }
+}
+
+#[test]
+fn whoever_holds_the_lock_is_waited_for() {
+    const HELD: Duration = Duration::from_secs(1);
+    let node = TestNetns::new("node");
+    let mut owner = Owner::new(&node, Some(Backend::Legacy));
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open("/run/xtables.lock")
+        .unwrap();
+    let lock = Flock::lock(file, FlockArg::LockExclusive).unwrap();
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        let holder = scope.spawn(|| {
+            std::thread::sleep(HELD);
+            drop(lock);
+        });
+        owner.apply([set_pool("v4", "10.64.0.0/16", true)]).unwrap();
+        assert!(begun.elapsed() >= HELD);
+        holder.join().unwrap();
+    });
+    let ours = tables(&node, Backend::Legacy);
+    assert!(ours.iter().any(|line| line.contains("MASQUERADE")), "{ours:?}");
 }
 
 #[test]

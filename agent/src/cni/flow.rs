@@ -14,8 +14,8 @@ use std::time::Instant;
 use manx_api::ipam::{Allocation, AttachmentId, Release};
 use manx_cni::{Attachment, Call, Code, Error, Success, tombstone};
 use manx_ipam::Settled;
-use manx_linux::PodLink;
 use manx_linux::pod::HOST_MAC;
+use manx_linux::{Netns, PodLink};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Job;
@@ -109,7 +109,7 @@ impl Parts {
                 self.undo(&call.attachment).await;
             }
         }
-        wired
+        wired.map_err(|error| vanished(call).unwrap_or(error))
     }
 
     /// Makes the link and its routes, and has the attachment described.
@@ -220,8 +220,8 @@ impl Parts {
             return Err(Error::new(Code::UnknownContainer, message));
         };
         let answered = call.config.previous()?.unwrap_or_default();
-        let addresses = held.iter().map(|held| held.address).collect();
-        let mut link = self.link(call, &owner, addresses)?;
+        let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
+        let mut link = self.link(call, &owner, addresses.clone())?;
         let Review {
             mut differences,
             mac,
@@ -235,6 +235,13 @@ impl Parts {
         };
         let found = ask(&self.endpoints, request).await?;
         differences.extend(found.map_err(convert::cni_error)?);
+        differences.extend(
+            self.gate
+                .check(&addresses)
+                .await
+                .err()
+                .map(|error| error.to_string()),
+        );
         if differences.is_empty() {
             return Ok(());
         }
@@ -389,6 +396,14 @@ fn foreign(allocations: &[Allocation], call: &Call) -> Result<(), Error> {
             );
             Err(Error::new(Code::InvalidEnvironment, message))
         }
+    }
+}
+
+/// That the pod has gone, which is why the kernel refused this or that.
+fn vanished(call: &Call) -> Option<Error> {
+    match Netns::open(call.netns.as_deref()?) {
+        Err(gone @ manx_linux::Error::NoNetns(_)) => Some(convert::cni_error(gone)),
+        Ok(_) | Err(_) => None,
     }
 }
 

@@ -28,6 +28,8 @@ pub(super) enum Done {
     Recovered(Result<Vec<IpBlock>, Error>),
     /// The blocks whose checkpoint has to be tried again.
     Checkpointed(Vec<IpNetwork>),
+    /// The blocks that are still to be given back.
+    GivenBack(Vec<IpNetwork>),
 }
 
 impl<S: Store> Task<S> {
@@ -166,6 +168,7 @@ impl<S: Store> Task<S> {
                 self.checkpointing = false;
                 self.dirty.extend(again);
             }
+            Done::GivenBack(again) => self.spare.told(again),
         }
     }
 

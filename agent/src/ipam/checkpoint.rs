@@ -15,7 +15,9 @@ impl<S: Store> Task<S> {
         }
         let dirty = std::mem::take(&mut self.dirty);
         let blocks = dirty.iter().filter_map(|cidr| self.allocator.block(*cidr));
-        let states: Vec<State> = blocks.map(State::of).collect();
+        let states: Vec<State> = blocks
+            .map(|block| State::of(block, self.pool_of(block)))
+            .collect();
         self.checkpointing = true;
         let (store, node) = (self.store.clone(), self.identity.name.clone());
         self.jobs
@@ -32,10 +34,10 @@ struct State {
 }
 
 impl State {
-    fn of(block: &manx_ipam::Block) -> Self {
+    fn of(block: &manx_ipam::Block, pool: String) -> Self {
         Self {
             cidr: block.cidr(),
-            pool: block.pool().to_owned(),
+            pool,
             generation: block.generation(),
             allocations: block.allocations().collect(),
         }
@@ -85,7 +87,10 @@ async fn write<S: Store>(store: &S, state: State, node: &str) -> Result<(), Erro
         return store.create(Resource::IpBlock(state.block(node))).await.map(drop);
     };
     match manx_ipam::checkpoint(&block, node, state.generation, state.allocations) {
-        Ok(block) => drop(store.update(Resource::IpBlock(block)).await?),
+        Ok(mut block) => {
+            block.spec.pool = state.pool;
+            store.update(Resource::IpBlock(block)).await?;
+        }
         Err(error) => tracing::error!(block = %state.cidr, %error, "a block's checkpoint is refused"),
     }
     Ok(())

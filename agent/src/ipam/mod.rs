@@ -15,13 +15,14 @@ mod clock;
 mod commit;
 mod owned;
 pub mod recovery;
+mod surplus;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use manx_api::ipam::{Allocation, AttachmentId, block_name};
+use manx_api::ipam::{Allocation, AttachmentId, block_name, pool_of};
 use manx_api::status::BlockStatus;
 use manx_ipam::journal::Record;
 use manx_ipam::{Allocator, AnnotationError, Family, HoldError, Live, Reserved, Rest};
@@ -37,6 +38,7 @@ pub use self::clock::Clock;
 use self::commit::Answer;
 pub use self::owned::Owned;
 use self::owned::is_elsewhere;
+use self::surplus::Spare;
 use crate::ask::answer;
 use crate::identity::Identity;
 use crate::journal::Journal;
@@ -225,6 +227,7 @@ struct Task<S> {
     /// Blocks to checkpoint.
     dirty: BTreeSet<IpNetwork>,
     checkpointing: bool,
+    spare: Spare,
     staged: Vec<Record>,
     answers: Vec<Answer>,
 }
@@ -271,6 +274,7 @@ pub async fn run<S: Store>(inbox: Inbox<S>) {
         waiting: Vec::new(),
         asked: Vec::new(),
         checkpointing: false,
+        spare: Spare::default(),
         staged: Vec::new(),
         answers: Vec::new(),
     };
@@ -341,7 +345,7 @@ impl<S: Store> Task<S> {
         let reserved = self.view.reservations.values();
         let networks = reserved.flat_map(|reservation| reservation.spec.reserved_cidrs.iter().copied());
         self.allocator.reserve(Reserved::new(networks));
-        self.mark_deleted();
+        self.mark_stale();
     }
 
     /// How long freed addresses rest.
@@ -352,12 +356,21 @@ impl<S: Store> Task<S> {
         }
     }
 
-    /// Marks blocks of ours that the datastore has not (any more) for a checkpoint, which makes them anew:
-    /// their addresses are in use, and no other node may claim them.
-    fn mark_deleted(&mut self) {
-        let absent = |cidr: &IpNetwork| !self.view.blocks.contains_key(&block_name(*cidr));
-        self.dirty
-            .extend(self.allocator.blocks().map(manx_ipam::Block::cidr).filter(absent));
+    /// Marks blocks of ours for a checkpoint that the datastore has not (any more), which makes them anew: their
+    /// addresses are in use, and no other node may claim them. And those whose pool was split.
+    fn mark_stale(&mut self) {
+        let stale = |block: &&manx_ipam::Block| {
+            let stored = self.view.blocks.get(&block_name(block.cidr()));
+            stored.is_none_or(|stored| stored.spec.pool != self.pool_of(block))
+        };
+        let stale = self.allocator.blocks().filter(stale).map(manx_ipam::Block::cidr);
+        self.dirty.extend(stale.collect::<Vec<_>>());
+    }
+
+    /// The name of the pool that a block belongs to by now; while there is none, of the one it was claimed from.
+    fn pool_of(&self, block: &manx_ipam::Block) -> String {
+        let pool = pool_of(block.cidr(), self.view.pools.values());
+        pool.map_or_else(|| block.pool().to_owned(), |pool| pool.metadata.name.clone())
     }
 
     /// Whether the datastore gives a block of ours to another node: somebody edited it, or this node was away
@@ -368,11 +381,7 @@ impl<S: Store> Task<S> {
 
     /// Publishes the blocks if they changed, and counts.
     fn publish(&self) {
-        let blocks = self
-            .allocator
-            .blocks()
-            .map(|block| (block.cidr(), block.pool().to_owned()));
-        let owned = Owned(blocks.collect());
+        let owned = Owned(self.allocator.blocks().map(manx_ipam::Block::cidr).collect());
         self.metrics
             .blocks
             .set(i64::try_from(owned.0.len()).unwrap_or(i64::MAX));
@@ -403,13 +412,14 @@ impl<S: Store> Task<S> {
             );
         }
         self.checkpoint();
+        self.give_surplus_back();
     }
 
     fn status(&self) -> Vec<BlockStatus> {
         let status = |block: &manx_ipam::Block| BlockStatus {
             node: self.identity.name.clone(),
             cidr: block.cidr(),
-            pool: block.pool().to_owned(),
+            pool: self.pool_of(block),
             capacity: u64::try_from(block.capacity()).unwrap_or(u64::MAX),
             allocations: block.allocations().collect(),
         };

@@ -1,30 +1,28 @@
 //! The blocks of this node, as others are told of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use ipnetwork::IpNetwork;
-use manx_api::ipam::block_name;
+use manx_api::ipam::{block_name, pool_of};
 
 use crate::view::View;
 
-/// The blocks of this node, each with the name of its pool.
+/// The blocks of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Owned(pub BTreeMap<IpNetwork, String>);
+pub struct Owned(pub BTreeSet<IpNetwork>);
 
 impl Owned {
     /// The blocks that `node` announces: all but those of pools that say otherwise, and those that the
     /// datastore gives to another node, which announces them itself.
     #[must_use]
     pub fn exported(&self, view: &View, node: &str) -> BTreeSet<IpNetwork> {
-        let hidden = |pool: &String| {
-            view.pools
-                .get(pool)
-                .is_some_and(|pool| pool.spec.disable_bgp_export)
+        let hidden = |cidr: IpNetwork| {
+            let pool = pool_of(cidr, view.pools.values());
+            pool.is_some_and(|pool| pool.spec.disable_bgp_export)
         };
-        self.0
-            .iter()
-            .filter(|(cidr, pool)| !hidden(pool) && !is_elsewhere(view, **cidr, node))
-            .map(|(cidr, _)| *cidr)
+        let blocks = self.0.iter().copied();
+        blocks
+            .filter(|cidr| !hidden(*cidr) && !is_elsewhere(view, *cidr, node))
             .collect()
     }
 }

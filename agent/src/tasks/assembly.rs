@@ -299,11 +299,13 @@ fn spawn_route<S>(
 /// The policy task; returns where ADDs wait for it.
 fn spawn_policy<S>(tasks: &mut Tasks, common: &Common<S>, netns: Netns, settings: &Iptables) -> policy::Gate {
     let (in_force_out, in_force) = channel::channel(policy::InForce::default());
+    let (looks_out, looks) = mpsc::channel(QUEUE);
     let inbox = policy::Inbox {
         view: common.view.clone(),
         netns,
         backend: convert::backend(settings.backend),
         refresh: Duration::from_secs(settings.refresh_seconds.into()),
+        looks,
         in_force: in_force_out,
         metrics: common.metrics.clone(),
         programmed: Some(common.readiness.wait_for("rules")),
@@ -315,6 +317,7 @@ fn spawn_policy<S>(tasks: &mut Tasks, common: &Common<S>, netns: Netns, settings
     policy::Gate {
         view: common.view.clone(),
         in_force,
+        looks: looks_out,
     }
 }
 

@@ -173,7 +173,7 @@ fn the_formats_bytes_stay_what_they_are() {
     let frame = encode(&records[3..4]).unwrap();
     let sequence = (1u64 << 32) + 1;
     let payload = format!(
-        r#"[{{"assigned":[{{"address":"10.0.0.0","sequence":{sequence},"owner":{{"containerID":"container-1","ifname":"eth0","namespace":"default","pod":"pod-1"}}}},{{"address":"fd00::4","sequence":{sequence},"owner":{{"containerID":"container-1","ifname":"eth0","namespace":"default","pod":"pod-1"}}}}]}}]"#
+        r#"[{{"assigned":[{{"address":"10.0.0.0","sequence":{sequence},"owner":{{"containerID":"container-1","ifname":"eth0","namespace":"default","pod":"pod-1","network":"pods"}}}},{{"address":"fd00::4","sequence":{sequence},"owner":{{"containerID":"container-1","ifname":"eth0","namespace":"default","pod":"pod-1","network":"pods"}}}}]}}]"#
     );
     assert_eq!(frame[..4], u32::try_from(payload.len()).unwrap().to_le_bytes());
     assert_eq!(String::from_utf8_lossy(&frame[8..]), payload);
