@@ -343,7 +343,7 @@ impl Routes {
     }
 
     fn cover(&mut self, owned: &Owned) {
-        let blocks: BTreeSet<IpNetwork> = owned.0.keys().copied().collect();
+        let blocks = owned.0.clone();
         for prefix in self.blocks.difference(&blocks).copied() {
             let source = Source::Block;
             self.reconciler.apply(Update::Remove { prefix, source });

@@ -76,7 +76,7 @@ fn what_was_answered_is_what_pods_have(world: &World) -> Verdict {
 fn no_block_has_two_owners(world: &mut World) -> Verdict {
     let mut owners = BTreeMap::new();
     for node in &mut world.nodes {
-        for block in node.blocks().0.keys() {
+        for block in &node.blocks().0 {
             if let Some(other) = owners.insert(*block, node.name.clone()) {
                 return Err(format!("block {block} is {}'s and {other}'s", node.name));
             }
@@ -200,7 +200,7 @@ fn routes_are_the_pods(world: &mut World, node: usize) -> Verdict {
         tables.routes.values().filter(of_source)
     };
     let covered: BTreeSet<_> = source(Source::Block).map(|route| route.prefix).collect();
-    law(covered.iter().eq(blocks.0.keys()), || {
+    law(covered == blocks.0, || {
         format!("node {node} covers {covered:?}, and has the blocks {blocks:?}")
     })?;
     let routed = source(Source::Pod).count();

@@ -303,6 +303,7 @@ impl Start {
             gate: policy::Gate {
                 view,
                 in_force: channel::channel(policy::InForce::default()).1,
+                looks: mpsc::channel(1).0,
             },
             metrics: self.metrics,
         };
