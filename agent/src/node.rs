@@ -23,7 +23,7 @@ pub struct Inbox<S> {
 
 /// Runs until the view ends.
 pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
-    let mut pauses = watch::pauses();
+    let mut pauses = watch::pauses(&inbox.identity.name);
     while let Ok(view) = inbox
         .view
         .wait_for(|view| view.complete)
@@ -31,7 +31,7 @@ pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
         .map(|view| view.clone())
     {
         match write(inbox, &view).await {
-            Ok(()) => pauses = watch::pauses(),
+            Ok(()) => pauses = watch::pauses(&inbox.identity.name),
             // Somebody was faster; the view will show it.
             Err(Error::Conflict { .. } | Error::AlreadyExists(_) | Error::NotFound(_)) => {}
             Err(error) => {

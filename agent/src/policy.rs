@@ -47,6 +47,9 @@ pub struct InForce {
 #[derive(Debug)]
 pub struct Look(oneshot::Sender<Result<(), String>>);
 
+/// Whose pauses the task takes: it shares the kernel with nobody, so any will do.
+const RETRIES: &str = "policy";
+
 /// What the task works with.
 #[derive(Debug)]
 pub struct Inbox {
@@ -71,7 +74,7 @@ pub struct Inbox {
 /// Runs until nobody can change the view or ask any more.
 pub async fn run(inbox: &mut Inbox) {
     let mut rules = Rules::start_in(&inbox.netns, inbox.backend);
-    let mut retries = pauses();
+    let mut retries = pauses(RETRIES);
     // Whether the kernel was as wanted when we last saw it, when to look again, and who waits for that.
     let (mut right, mut due, mut waiting) = (false, Instant::now(), Vec::new());
     loop {
@@ -82,7 +85,7 @@ pub async fn run(inbox: &mut Inbox) {
             let outcome = follow(inbox, &mut rules, news, late && right).await;
             right = outcome.is_ok();
             let pause = if right {
-                retries = pauses();
+                retries = pauses(RETRIES);
                 inbox.refresh
             } else {
                 retries.next().unwrap_or(inbox.refresh)

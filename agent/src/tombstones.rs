@@ -70,7 +70,7 @@ impl Tombstones {
     }
 }
 
-/// The tombstones that lie in this state directory.
+/// The tombstones that lie in this state directory, in order.
 ///
 /// # Errors
 /// The directory cannot be read.
@@ -79,5 +79,6 @@ pub fn found(state_dir: &Path) -> io::Result<Vec<Attachment>> {
     for entry in std::fs::read_dir(tombstone::directory(state_dir))? {
         found.extend(entry?.file_name().to_str().and_then(tombstone::parse));
     }
+    found.sort_unstable();
     Ok(found)
 }

@@ -4,6 +4,7 @@
 //! breaks. Only when the store has forgotten that revision does it list again. While the store is away the
 //! last view stays: absence of news is not news.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use manx_api::Revision;
 use manx_store::{Error, Event, Events, Store};
 use tokio::sync::watch;
 
+use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::ready::Guard;
 use crate::view::{KINDS, View};
@@ -26,6 +28,8 @@ const RESUME_PAUSE: Duration = Duration::from_millis(500);
 /// What the task works with.
 #[derive(Debug)]
 pub struct Inbox<S> {
+    /// Who we are.
+    pub identity: Arc<Identity>,
     /// The datastore.
     pub store: S,
     /// Where the view goes.
@@ -58,7 +62,7 @@ pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
 
 /// Everything, and a revision to watch from: nothing later than the oldest of the lists.
 async fn list<S: Store>(inbox: &Inbox<S>) -> (View, Revision) {
-    let mut pauses = pauses();
+    let mut pauses = pauses(&inbox.identity.name);
     loop {
         match try_list(&inbox.store).await {
             Ok(listed) => {
@@ -114,12 +118,15 @@ async fn follow<S>(
     None
 }
 
-/// Pauses before trying again: from 100 ms to 10 s, with jitter, for ever.
-pub fn pauses() -> impl Iterator<Item = Duration> {
+/// Pauses before trying again, for ever: from 100 ms to 10 s, and of a length that differs between whoever tries.
+pub fn pauses(who: &str) -> impl Iterator<Item = Duration> + use<> {
+    let mut hasher = DefaultHasher::new();
+    who.hash(&mut hasher);
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))
         .with_max_delay(Duration::from_secs(10))
         .with_jitter()
+        .with_jitter_seed(hasher.finish())
         .without_max_times()
         .build()
 }

@@ -66,6 +66,7 @@ pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
     loop {
         let retry = unsettled || !wanted.is_empty();
         let count = tokio::select! {
+            biased;
             count = inbox.changes.recv_many(&mut batch, BATCH) => Some(count),
             () = tokio::time::sleep(PAUSE), if retry => None,
         };

@@ -334,6 +334,7 @@ impl Start {
     fn spawn_watch(&self, tasks: &mut JoinSet<()>, readiness: &Readiness) -> channel::Receiver<Arc<View>> {
         let (view_out, view) = channel::channel(Arc::default());
         let mut inbox = watch::Inbox {
+            identity: self.identity.clone(),
             store: self.remote("watch"),
             view: view_out,
             metrics: self.metrics.clone(),

@@ -200,6 +200,7 @@ fn spawn_store_tasks<S: Store>(
     let (identity, store, metrics) = (&common.identity, &common.store, &common.metrics);
     let listed = Some(common.readiness.wait_for("datastore"));
     let inbox = watch::Inbox {
+        identity: identity.clone(),
         store: store.clone(),
         view,
         metrics: metrics.clone(),
