@@ -14,6 +14,7 @@
     reason = "in a test and its harness, an unwrap is an assertion"
 )]
 
+mod blocks;
 mod chance;
 mod disk;
 mod kernel;

@@ -188,7 +188,8 @@ impl Memory {
         Ok(state.put(resource))
     }
 
-    fn replace(&self, mut resource: Resource) -> Result<Resource, Error> {
+    /// Puts a resource in the place of its present version.
+    pub(crate) fn replace(&self, mut resource: Resource) -> Result<Resource, Error> {
         let key = resource.key();
         let mut state = self.lock();
         let mut problems = validate(&resource);
