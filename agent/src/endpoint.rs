@@ -42,13 +42,22 @@ pub enum Request {
         /// Every difference, in words.
         reply: oneshot::Sender<Result<Vec<String>>>,
     },
-    /// The index of the node's end, if it is there.
+    /// The node's end, if it is there.
     Find {
         /// Its name.
         host_ifname: String,
-        /// Its index.
-        reply: oneshot::Sender<Result<Option<u32>>>,
+        /// What there is.
+        reply: oneshot::Sender<Result<Option<Found>>>,
     },
+}
+
+/// The node's end of a pod's link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its index.
+    pub index: u32,
+    /// Whether it is set up: one that is not was left by an ADD that was cut short, and takes no route.
+    pub up: bool,
 }
 
 /// Runs until nobody can send requests any more.
@@ -82,7 +91,13 @@ fn serve(request: Request) {
         } => answer(reply, check(&link, &amendments)),
         Request::Find { host_ifname, reply } => {
             let found = LinkSocket::open().and_then(|mut socket| socket.get(&host_ifname));
-            answer(reply, found.map(|link| link.map(|link| link.index)));
+            let found = found.map(|link| {
+                link.map(|link| Found {
+                    index: link.index,
+                    up: link.up,
+                })
+            });
+            answer(reply, found);
         }
     }
 }

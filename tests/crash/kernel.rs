@@ -176,9 +176,12 @@ impl Tables {
             Change::Add(route) if self.routes.contains_key(&route.prefix) => Err("it exists".to_owned()),
             Change::Add(route) | Change::Replace(route) => {
                 if let Target::Device(index) = route.target
-                    && !self.links.values().any(|link| link.index == index)
+                    && !self
+                        .links
+                        .values()
+                        .any(|link| link.index == index && link.finished)
                 {
-                    return Err("no such device".to_owned());
+                    return Err("no such device, or it is down".to_owned());
                 }
                 let actual = Actual {
                     prefix: route.prefix,
@@ -242,7 +245,11 @@ async fn serve_endpoint(life: Life, kernel: Kernel, request: endpoint::Request) 
         }
         endpoint::Request::Find { host_ifname, reply } => {
             let what = format!("find {host_ifname}");
-            let find = || Ok(kernel.lock().links.get(&host_ifname).map(|link| link.index));
+            let found = |link: &Link| endpoint::Found {
+                index: link.index,
+                up: link.finished,
+            };
+            let find = || Ok(kernel.lock().links.get(&host_ifname).map(found));
             answer(reply, life.operation(&what, SLOW, find, || failure("find")).await);
         }
     }

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Job;
 use super::review::Review;
 use crate::ask::{Gone, answer};
+use crate::endpoint::Found;
 use crate::identity::Identity;
 use crate::ipam::{Assigned, IpamError, Wish, recovery};
 use crate::metrics::{CniLabels, Metrics, Operation, Outcome};
@@ -298,8 +299,8 @@ impl Parts {
         Ok(Settled::Gone)
     }
 
-    /// The index of the node's end of a pod's link, if it is there.
-    async fn find(&self, interface: &str) -> Result<Option<u32>, Error> {
+    /// The node's end of a pod's link, if it is there.
+    async fn find(&self, interface: &str) -> Result<Option<Found>, Error> {
         let find = |reply| endpoint::Request::Find {
             host_ifname: interface.to_owned(),
             reply,
@@ -314,8 +315,14 @@ impl Parts {
             return Ok(());
         };
         let name = recovery::interface(&owner.container_id, &owner.ifname);
-        let Some(index) = self.find(&name).await? else {
-            return Ok(());
+        let index = match self.find(&name).await? {
+            Some(Found { index, up: true }) => index,
+            // Nobody was answered: the runtime's next ADD or DEL finds what there is.
+            Some(Found { up: false, .. }) => {
+                tracing::info!(%attachment, "an earlier life was cut short over an ADD: its link is not set up");
+                return Ok(());
+            }
+            None => return Ok(()),
         };
         let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
         self.route(&addresses, index).await?;
