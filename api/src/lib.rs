@@ -15,6 +15,7 @@ mod names;
 pub mod namespace;
 pub mod node;
 pub mod operation;
+pub mod policy;
 pub mod report;
 pub mod resource;
 pub mod rpc;

@@ -27,11 +27,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 mod parser;
 
 /// A parsed selector.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Selector(Expression);
 
 /// What a selector says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Expression {
     #[default]
     All,
@@ -46,7 +46,7 @@ enum Expression {
 }
 
 /// How a label's value is compared with a literal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Comparison {
     Equal,
     NotEqual,

@@ -1,12 +1,11 @@
 //! BIRD 2.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::PathBuf;
 
 use manx_linux::Netns;
 
-use crate::net::{Ends, SOON, eventually};
+use crate::net::Ends;
 use crate::router::{
     Attributes, Base, Extras, FAMILIES, Hops, Process, Program, Protection, Router, Session, Side, numbers,
     prefixes,
@@ -291,15 +290,11 @@ impl Router for Bird {
 
     fn kill(&mut self) {
         self.process.kill();
-        fs::remove_file(self.base.path("bird.ctl")).expect("the socket of a killed BIRD stays");
     }
 
     fn restart(&mut self, kept: &[&str]) {
         self.base.set_announced(kept);
         self.process = launch(&self.base, true);
-        eventually("BIRD answers", SOON, || {
-            self.birdc(&["show", "status"]).contains("BIRD")
-        });
     }
 
     fn freeze(&self) {

@@ -285,7 +285,6 @@ impl Router for OpenBgpd {
 
     fn kill(&mut self) {
         self.process.kill();
-        fs::remove_file(self.base.path("control")).expect("the socket of a killed bgpd stays");
     }
 
     fn restart(&mut self, kept: &[&str]) {

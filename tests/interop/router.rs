@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -332,10 +333,13 @@ impl Base {
         path
     }
 
-    /// Waits for a socket or file that a program makes when it is ready.
+    /// Waits until a program listens on a socket of its: the file is there a moment earlier, and stays when the
+    /// program is killed.
     pub(crate) fn wait_for(&self, name: &str) {
         let path = self.path(name);
-        eventually(&format!("{} is there", path.display()), SOON, || path.exists());
+        eventually(&format!("{} answers", path.display()), SOON, || {
+            UnixStream::connect(&path).is_ok()
+        });
     }
 
     /// What was logged.
