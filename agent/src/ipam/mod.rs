@@ -5,7 +5,7 @@
 //! the task and reports back, so that an ADD waits for it only when every block is full.
 //!
 //! In each life: the journal's allocator is here at the start and serves at once; when the first view is in,
-//! blocks that are ours in the datastore and unknown to the journal are taken over ([`recovery`]); from then
+//! blocks that are ours in the datastore and unknown to the journal are taken over (`takeover`); from then
 //! on the task is *recovered*, and claims blocks so that each family has a free address at hand.
 
 mod assign;
@@ -18,6 +18,7 @@ mod leases;
 mod owned;
 pub mod recovery;
 mod surplus;
+mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -276,6 +277,8 @@ enum Recovery {
     Due,
     Running,
     Done,
+    /// Done, and blocks are being taken over that have come to be ours unnoticed.
+    Again,
 }
 
 /// The task, and what it waits for.
@@ -412,7 +415,7 @@ impl<S: Store> Task<S> {
     }
 
     fn is_recovered(&self) -> bool {
-        self.recovery == Recovery::Done
+        matches!(self.recovery, Recovery::Done | Recovery::Again)
     }
 
     /// How long freed addresses rest.
@@ -484,6 +487,7 @@ impl<S: Store> Task<S> {
         self.checkpoint();
         self.count();
         self.give_surplus_back();
+        self.take_over_strays();
     }
 
     fn status(&self) -> Vec<BlockStatus> {
