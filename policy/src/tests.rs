@@ -402,14 +402,13 @@ fn of_what_programs_print_only_ours_is_read() {
          add mx6-all-pools fd00::1\n",
     )
     .unwrap();
-    let members = [
-        (Member::Net(net("10.2.3.4/32")), Sense::Match),
-        (Member::Net(net("10.1.0.0/16")), Sense::Except),
-    ];
+    let members = [("10.2.3.4/32", Sense::Match), ("10.1.0.0/16", Sense::Except)];
     let set = Set {
         family: Family::V4,
         kind: SetKind::Nets,
-        members: members.into(),
+        members: members
+            .map(|(text, sense)| (Member::Net(net(text)), sense))
+            .into(),
     };
     assert_eq!(
         held.sets,
