@@ -10,6 +10,7 @@ use manx_store::{Error, Store};
 use tokio::task::JoinError;
 
 use super::assign::{Need, Site};
+use super::takeover::TakenOver;
 use super::{IpamError, Recovery, Task};
 use crate::supervise;
 
@@ -25,7 +26,7 @@ pub(super) enum Done {
     /// A block, or why there is none.
     Claimed(Need, Result<Box<Claimed>, IpamError>),
     /// Our blocks that the journal did not know, each begun anew.
-    Recovered(Result<Vec<Claimed>, Error>),
+    Recovered(Result<TakenOver, Error>),
     /// A lease was asked for, or could not be.
     Wrote,
     /// What was due about leases was written, as far as it could be.
@@ -155,7 +156,7 @@ impl<S: Store> Task<S> {
         };
         match done {
             Done::Claimed(need, outcome) => self.claimed(need, outcome),
-            Done::Recovered(Ok(blocks)) => self.recovered(&blocks),
+            Done::Recovered(Ok(taken)) => self.recovered(taken),
             Done::Recovered(Err(error)) => self.not_recovered(&error),
             Done::Wrote => {}
             Done::WroteLeases => self.writing_leases = false,
@@ -174,7 +175,8 @@ impl<S: Store> Task<S> {
                 let block = &claimed.block;
                 tracing::info!(block = %block.spec.cidr, pool = block.spec.pool, "block claimed");
                 self.metrics.ipam.claims.inc();
-                self.add(&claimed);
+                self.add(block);
+                self.carve(&claimed.parts);
             }
             Err(error) => {
                 tracing::warn!(family = %need.family, %error, "no block claimed");

@@ -1,21 +1,32 @@
 //! Taking over blocks that are this node's in the datastore and unknown to its allocator.
 //!
-//! In a life's beginning those are what a lost journal had. Later on, a block gets there by a claim that took effect
+//! In a life's beginning those are what a lost journal had: who holds which address, the blocks' checkpoints, the
+//! WorkloadEndpoints and the interfaces that exist tell together. Later on, a block gets there by a claim that took effect
 //! and was reported to have failed. Each begins a new generation, so that its sequence numbers are above all that
 //! were lost.
 
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use manx_api::Resource;
-use manx_api::ipam::{IpBlock, LeaseState, covers};
+use manx_api::ipam::{AttachmentId, IpBlock, LeaseState, covers};
+use manx_api::workload::WorkloadEndpoint;
+use manx_api::{Kind, Resource};
 use manx_store::{Error, Store};
 
 use super::blocks::{Claimed, Done, list, parts, read};
-use super::{Recovery, Task, recovery};
+use super::recovery::{self, Owners};
+use super::{Recovery, Task};
 
 /// Pause before blocks that could not be taken over are tried again.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Blocks that this node has from now on.
+#[derive(Debug, Default)]
+pub(super) struct TakenOver {
+    blocks: Vec<Claimed>,
+    /// Who may hold addresses of them that their checkpoints do not know yet.
+    owners: Owners,
+}
 
 impl<S: Store> Task<S> {
     /// Takes over what an earlier life had.
@@ -80,24 +91,26 @@ impl<S: Store> Task<S> {
         self.retry();
     }
 
-    pub(super) fn recovered(&mut self, blocks: &[Claimed]) {
-        blocks.iter().for_each(|claimed| self.add(claimed));
-        let within: Vec<IpNetwork> = blocks.iter().map(|claimed| claimed.block.spec.cidr).collect();
+    pub(super) fn recovered(&mut self, TakenOver { blocks, owners }: TakenOver) {
         let (live, now) = (std::mem::take(&mut self.live), self.clock.now());
-        self.staged
-            .extend(recovery::settle(&mut self.allocator, live, now, |address| {
-                within.iter().any(|block| block.contains(address))
-            }));
+        blocks.iter().for_each(|claimed| self.add(&claimed.block));
+        let within: Vec<IpNetwork> = blocks.iter().map(|claimed| claimed.block.spec.cidr).collect();
+        self.staged.extend(recovery::settle(
+            &mut self.allocator,
+            live,
+            owners,
+            now,
+            |address| within.iter().any(|block| block.contains(address)),
+        ));
+        // What a checkpoint said last may have been freed and lent since.
+        blocks.iter().for_each(|claimed| self.carve(&claimed.parts));
         self.recovery = Recovery::Done;
         self.retry();
     }
 
-    pub(super) fn add(&mut self, Claimed { block, parts }: &Claimed) {
+    pub(super) fn add(&mut self, block: &IpBlock) {
         match self.allocator.add_block(block) {
-            Ok(record) => {
-                self.staged.push(record);
-                self.carve(parts);
-            }
+            Ok(record) => self.staged.push(record),
             Err(error) => {
                 tracing::error!(block = %block.spec.cidr, %error, "a block of this node cannot be used")
             }
@@ -112,11 +125,12 @@ fn is_had(block: &IpBlock, node: &str) -> bool {
 }
 
 /// Begins a new generation of each block that is ours still.
-async fn renew<S: Store>(store: &S, blocks: &[IpNetwork], node: &str) -> Result<Vec<Claimed>, Error> {
-    let mut renewed = Vec::new();
+async fn renew<S: Store>(store: &S, blocks: &[IpNetwork], node: &str) -> Result<TakenOver, Error> {
+    let mut taken = TakenOver::default();
     if blocks.is_empty() {
-        return Ok(renewed);
+        return Ok(taken);
     }
+    taken.owners = owners(store, node).await?;
     let all = list(store).await?;
     for cidr in blocks {
         let block = read(store, *cidr).await?.filter(|block| is_had(block, node));
@@ -125,8 +139,27 @@ async fn renew<S: Store>(store: &S, blocks: &[IpNetwork], node: &str) -> Result<
         };
         if let Ok(block) = IpBlock::try_from(store.update(Resource::IpBlock(next)).await?) {
             let parts = parts(block.spec.cidr, &all);
-            renewed.push(Claimed { block, parts });
+            taken.blocks.push(Claimed { block, parts });
         }
     }
-    Ok(renewed)
+    Ok(taken)
+}
+
+/// Who has which interface of the node, as its WorkloadEndpoints say.
+async fn owners<S: Store>(store: &S, node: &str) -> Result<Owners, Error> {
+    let items = store.list(Kind::WorkloadEndpoint, None).await?.items.into_iter();
+    let endpoints = items.filter_map(|resource| WorkloadEndpoint::try_from(resource).ok());
+    let own = endpoints.filter(|endpoint| endpoint.spec.node == node);
+    Ok(own.map(owner).collect())
+}
+
+fn owner(WorkloadEndpoint { metadata, spec }: WorkloadEndpoint) -> (String, AttachmentId) {
+    let owner = AttachmentId {
+        container_id: spec.container_id,
+        ifname: spec.endpoint,
+        namespace: metadata.namespace.unwrap_or_default(),
+        pod: spec.pod,
+        network: None,
+    };
+    (recovery::interface(&owner.container_id, &owner.ifname), owner)
 }
