@@ -147,6 +147,11 @@ impl Block {
     /// See [`BlockError`].
     pub(crate) fn check(&self) -> Result<(), BlockError> {
         let cidr = self.cidr;
+        // First, since what is lent is listed below: a part of another size might have no end.
+        if let Some(part) = self.lent.keys().find(|part| !covers(cidr, **part)) {
+            let address = part.network();
+            return Err(BlockError::Accounts { cidr, address });
+        }
         let free = self.free.iter().map(Free::address);
         let lent = self.lent.keys().flat_map(IpNetwork::iter);
         let mut known: Vec<_> = free.chain(self.held.keys().copied()).chain(lent).collect();
