@@ -308,17 +308,20 @@ impl Block {
 
     /// The allocation that would give `owner` this address, if it is free.
     pub(crate) fn next_of(&self, address: IpAddr, owner: &AttachmentId) -> Option<Allocation> {
-        let sequence = self.sequence.checked_add(1)?;
-        self.free.contains(address).then(|| Allocation {
+        let allocation = Allocation {
             address,
-            sequence,
+            sequence: self.sequence.checked_add(1)?,
             owner: owner.clone(),
-        })
+        };
+        self.can_take(&allocation).then_some(allocation)
     }
 
-    /// Whether `allocation` could be the block's next.
+    /// Whether `allocation` could be the block's next: its number is of the block's generation.
     pub(crate) fn can_take(&self, allocation: &Allocation) -> bool {
-        allocation.sequence > self.sequence && self.free.contains(allocation.address)
+        let sequence = allocation.sequence;
+        sequence > self.sequence
+            && sequence >> GENERATION_SHIFT == self.generation
+            && self.free.contains(allocation.address)
     }
 
     /// Makes an allocation that [`Self::can_take`].
