@@ -8,7 +8,7 @@
     reason = "the kernel adds attributes; others' are passed over"
 )]
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use manx_policy::Family;
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Tuple};
@@ -42,12 +42,10 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Whether this is the address of either end, before or after translation.
+    /// Both ends, before translation and after it.
     #[must_use]
-    pub fn involves(&self, address: IpAddr) -> bool {
+    pub const fn ends(&self) -> [SocketAddr; 4] {
         [self.source, self.destination, self.answerer, self.answered]
-            .iter()
-            .any(|end| end.ip() == address)
     }
 }
 

@@ -300,6 +300,7 @@ impl Start {
             workloads: workloads_out.clone(),
             jobs: jobs_out.downgrade(),
             gate: open_gate(view),
+            connections: kernel::serve_conntrack(&mut tasks),
             metrics: self.metrics,
         };
         let mut inbox = cni::Inbox { jobs, parts };

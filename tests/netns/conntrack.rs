@@ -4,7 +4,9 @@ use std::net::{IpAddr, UdpSocket};
 
 use manx_linux::{Connection, ConnectionSocket};
 use manx_policy::Family;
+use nix::sys::signal::Signal;
 
+use crate::agent_harness::Cluster;
 use crate::harness::{TestNetns, exchange};
 
 /// Two machines, the first of which tracks connections, of both families.
@@ -55,7 +57,10 @@ fn connections_of_an_address_are_forgotten_and_the_others_stay() {
     );
 
     for (gone, address) in addresses.into_iter().enumerate() {
-        let theirs: Vec<&Connection> = before.iter().filter(|it| it.involves(address)).collect();
+        let theirs: Vec<&Connection> = before
+            .iter()
+            .filter(|it| it.ends().iter().any(|end| end.ip() == address))
+            .collect();
         assert_eq!(theirs.len(), 1, "{address}");
         assert_eq!(socket.forget(theirs.iter().copied()).unwrap(), 1);
         assert_eq!(all(&mut socket).len(), 2 - gone);
@@ -94,9 +99,58 @@ fn translated_connections_name_the_pod_behind_the_service() {
     let connections = all(&mut socket);
     let ends = connections
         .iter()
-        .map(|it| [it.source, it.destination, it.answerer, it.answered].map(|end| end.to_string()))
+        .map(|it| it.ends().map(|end| end.to_string()))
         .collect::<Vec<_>>();
     let source = sender.local_addr().unwrap().to_string();
     assert_eq!(ends, [[&source, "10.96.0.1:53", "192.0.2.1:53", &source]]);
     assert_eq!(socket.forget(&connections).unwrap(), 1);
+}
+
+/// The pods' addresses that connections on the node have at an end.
+fn connected(node: &TestNetns, addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let mut socket = ConnectionSocket::open_in(node).unwrap();
+    let connections = all(&mut socket);
+    let has = |address: &&IpAddr| {
+        connections
+            .iter()
+            .any(|it| it.ends().iter().any(|end| end.ip() == **address))
+    };
+    addresses.iter().filter(has).copied().collect()
+}
+
+#[test]
+fn a_pods_connections_end_with_it() {
+    let cluster = Cluster::new();
+    let [netns, _beyond] = tracked();
+    let mut node = cluster.node("n1", netns);
+    node.start();
+    let pods = ["a", "b", "c"].map(TestNetns::new);
+    let at: Vec<Vec<IpAddr>> = ["a", "b", "c"]
+        .iter()
+        .zip(&pods)
+        .map(|(name, pod)| node.add(name, pod))
+        .collect();
+    let [b, c] = [&at[1], &at[2]];
+    let everybody = at.concat();
+    let [pod_a, pod_b, pod_c] = pods;
+    for family in 0..2 {
+        assert!(exchange(&pod_a, &pod_b, b[family]).is_some());
+        assert!(
+            exchange(
+                &pod_c,
+                &node.netns,
+                ["192.0.2.1", "2001:db8::1"][family].parse().unwrap()
+            )
+            .is_some()
+        );
+    }
+    assert_eq!(connected(&node.netns, &everybody), everybody);
+
+    node.delete("a", pod_a.path());
+    assert_eq!(connected(&node.netns, &everybody), *c, "b spoke to nobody but a");
+
+    node.end(Signal::SIGKILL);
+    drop(pod_c);
+    node.start();
+    assert!(connected(&node.netns, &everybody).is_empty(), "{}", node.log());
 }
