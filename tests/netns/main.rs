@@ -32,6 +32,7 @@ mod leases;
 mod links;
 mod namespaces;
 mod nat;
+mod ordeal;
 mod passwords;
 mod podman;
 mod pods;
