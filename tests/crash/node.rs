@@ -293,13 +293,8 @@ impl Start {
             owned: owned.clone(),
         };
         let view = self.spawn_watch(&mut tasks, &readiness);
-        tasks.spawn(ipam::run(self.ipam(
-            recovered,
-            view.clone(),
-            owned_out,
-            requests,
-            &readiness,
-        )));
+        let inbox = self.ipam(recovered, view.clone(), owned_out, requests, &readiness);
+        tasks.spawn(ipam::run(inbox));
         let (life, kernel) = (self.life.clone(), self.kernel.clone());
         tasks.spawn(kernel::serve_routes(life.clone(), kernel.clone(), routes, owned));
         tasks.spawn(kernel::serve_endpoints(life, kernel, endpoints));
