@@ -36,6 +36,7 @@ mod ordeal;
 mod passwords;
 mod podman;
 mod pods;
+mod policies;
 mod routes;
 mod rules;
 mod security;
