@@ -14,7 +14,8 @@ use manx_routes::{Actual, Source, Target};
 
 use crate::disk::Disk;
 use crate::identity::Interface;
-use crate::ipam::{Clock, recovery};
+use crate::ipam::Clock;
+use crate::ipam::recovery::{self, Owners};
 use crate::journal::{Journal, JournalError};
 
 /// The machine as it was found.
@@ -67,7 +68,9 @@ pub fn recover(
     clock: Clock,
 ) -> Result<(Journal, Allocator), JournalError> {
     let (mut journal, mut allocator) = Journal::open(disk, path)?;
-    let records = recovery::settle(&mut allocator, pods.to_vec(), clock.now(), |_| true);
+    let records = recovery::settle(&mut allocator, pods.to_vec(), Owners::new(), clock.now(), |_| {
+        true
+    });
     if !records.is_empty() {
         journal.commit(&records, &allocator)?;
     }

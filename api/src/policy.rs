@@ -124,6 +124,24 @@ pub struct Subject {
     pub service_accounts: Option<ServiceAccounts>,
 }
 
+/// One text for equal subjects, and no other's.
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.labels)?;
+        match &self.scope {
+            Scope::Anywhere => {}
+            Scope::Namespace(name) => write!(f, " in namespace {name}")?,
+            Scope::Namespaces(labels) => write!(f, " in namespaces with {labels}")?,
+            Scope::Global => f.write_str(" in no namespace")?,
+        }
+        if let Some(ServiceAccounts { names, labels }) = &self.service_accounts {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            write!(f, " of service accounts [{}] with {labels}", names.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
 /// Where labelled things are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
@@ -188,7 +206,7 @@ pub struct Side {
     pub not_nets: Vec<IpNetwork>,
     /// Its port is one of these; empty: any, and packets that have none.
     pub ports: Vec<Port>,
-    /// Its port is none of these.
+    /// It has a port, and that is none of these; empty: any, and packets that have none.
     pub not_ports: Vec<Port>,
     /// It is an endpoint behind this service: as a destination address, protocol and port as the service's endpoints
     /// have them, as a source the address alone.

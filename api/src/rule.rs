@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use ipnetwork::IpNetwork;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -143,13 +144,54 @@ impl fmt::Display for Direction {
     }
 }
 
-/// An address family; written `4` or `6`.
+/// An address family: each has programs, chains and sets of its own. Written `4` or `6`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     /// IPv4.
     V4,
     /// IPv6.
     V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family of a network's addresses.
+    #[must_use]
+    pub const fn of(net: IpNetwork) -> Self {
+        match net {
+            IpNetwork::V4(_) => Self::V4,
+            IpNetwork::V6(_) => Self::V6,
+        }
+    }
+
+    /// The name of this family's set: `mx4-…`, `mx6-…`.
+    #[must_use]
+    pub fn set_name(self, what: &str) -> String {
+        match self {
+            Self::V4 => format!("mx4-{what}"),
+            Self::V6 => format!("mx6-{what}"),
+        }
+    }
+
+    /// What ipset calls it.
+    #[must_use]
+    pub const fn ipset_name(self) -> &'static str {
+        match self {
+            Self::V4 => "inet",
+            Self::V6 => "inet6",
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
 }
 
 impl Serialize for Family {
@@ -176,6 +218,9 @@ impl<'de> Deserialize<'de> for Family {
 pub struct Protocol(pub u8);
 
 impl Protocol {
+    /// Those whose packets have ports.
+    pub const WITH_PORTS: [Self; 4] = [Self::TCP, Self::UDP, Self::SCTP, Self::UDPLITE];
+
     /// ICMP of IPv4.
     pub const ICMP: Self = Self(1);
     /// TCP.
@@ -201,7 +246,7 @@ impl Protocol {
     /// Whether its packets have ports.
     #[must_use]
     pub fn has_ports(self) -> bool {
-        matches!(self, Self::TCP | Self::UDP | Self::SCTP | Self::UDPLITE)
+        Self::WITH_PORTS.contains(&self)
     }
 
     /// The family whose ICMP it is.

@@ -7,6 +7,7 @@ use manx_api::{Kind, Resource};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use crate::chance::Fate;
 use crate::laws;
 use crate::runtime::State;
 use crate::storm::virtually;
@@ -127,6 +128,39 @@ fn a_node_that_may_not_claim_keeps_to_what_it_owns() {
         let mut world = cluster(json!({"autoAllocateBlocks": false, "strictAffinity": true})).await;
         assert_eq!(add(&world, 0..2).await, 0);
         assert!(owned(&world).is_empty());
+        world.rest().await;
+    });
+}
+
+#[test]
+fn a_claim_that_was_done_and_said_to_have_failed_is_taken_over() {
+    virtually(async {
+        let mut world = cluster(json!({"strictAffinity": true})).await;
+        world.chance.doom("ipam create", Fate::DoneButRefused);
+        assert_eq!(add(&world, 0..12).await, 12);
+        assert!(world.chance.is_fulfilled());
+        world.rest().await;
+    });
+}
+
+#[test]
+fn a_block_that_was_given_back_unnoticed_and_claimed_again_stays() {
+    virtually(async {
+        let mut world = cluster(json!({"strictAffinity": true})).await;
+        assert_eq!(add(&world, 0..5).await, 5);
+        assert_eq!(owned(&world).len(), 2);
+        delete_all(&world).await;
+        // Everything is checkpointed: what is written next is that a block is given back.
+        sleep(Duration::from_secs(10)).await;
+        world.chance.doom("ipam update", Fate::DoneButRefused);
+        while owned(&world).len() == 2 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        for pod in 5..10 {
+            world.runtime.add(0, &world.nodes[0], &format!("pod-{pod}"));
+        }
+        sleep(Duration::from_secs(20)).await;
+        assert_eq!(owned(&world).len(), 2);
         world.rest().await;
     });
 }

@@ -13,6 +13,12 @@ use tokio_util::sync::CancellationToken;
 /// Of so many operations in a storm, one goes wrong.
 const ONE_IN: u32 = 30;
 
+/// What the calls of the datastore are called that blocks are claimed, checkpointed and given back by.
+const BLOCKS: &str = "ipam ";
+
+/// Of so many of these in a storm, one goes wrong: there are few of them.
+const ONE_IN_OF_BLOCKS: u32 = 12;
+
 /// Chance. Clones share it.
 ///
 /// Every draw names what it is for, and depends on the seed, that name and how often it was drawn before, not on
@@ -22,6 +28,8 @@ pub(crate) struct Chance {
     seed: u64,
     drawn: Arc<Mutex<BTreeMap<String, u64>>>,
     storm: Arc<AtomicBool>,
+    /// What is to become of the next operations that are called so.
+    doomed: Arc<Mutex<Vec<(&'static str, Fate)>>>,
 }
 
 /// What becomes of an operation.
@@ -46,7 +54,18 @@ impl Chance {
             seed,
             drawn: Arc::default(),
             storm: Arc::default(),
+            doomed: Arc::default(),
         }
+    }
+
+    /// What becomes of the next operation whose name begins so, storm or not.
+    pub(crate) fn doom(&self, what: &'static str, fate: Fate) {
+        self.doomed.lock().unwrap().push((what, fate));
+    }
+
+    /// Whether everything that was doomed has met its fate.
+    pub(crate) fn is_fulfilled(&self) -> bool {
+        self.doomed.lock().unwrap().is_empty()
     }
 
     /// Whether things go wrong from now on.
@@ -64,8 +83,17 @@ impl Chance {
         StdRng::seed_from_u64(hasher.finish())
     }
 
-    fn fate(&self, rng: &mut StdRng) -> Fate {
-        if !self.storm.load(Ordering::Relaxed) || !rng.random_ratio(1, ONE_IN) {
+    fn fate(&self, what: &str, rng: &mut StdRng) -> Fate {
+        let mut doomed = self.doomed.lock().unwrap();
+        if let Some(place) = doomed.iter().position(|(name, _)| what.starts_with(name)) {
+            return doomed.remove(place).1;
+        }
+        let one_in = if what.starts_with(BLOCKS) {
+            ONE_IN_OF_BLOCKS
+        } else {
+            ONE_IN
+        };
+        if !self.storm.load(Ordering::Relaxed) || !rng.random_ratio(1, one_in) {
             return Fate::Done;
         }
         match rng.random_range(0..8) {
@@ -127,7 +155,7 @@ impl Life {
         if self.is_over() {
             return std::future::pending().await;
         }
-        match self.chance.fate(&mut rng) {
+        match self.chance.fate(what, &mut rng) {
             Fate::Done => effect(),
             Fate::Refused => refusal(),
             Fate::DoneButRefused => {
@@ -153,7 +181,7 @@ impl Life {
             self.die();
         }
         let mut rng = self.draw(what);
-        (self.chance.fate(&mut rng), rng)
+        (self.chance.fate(what, &mut rng), rng)
     }
 
     /// Ends the life and the calling task with it.

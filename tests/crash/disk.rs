@@ -46,6 +46,11 @@ impl Platter {
         Some(content.files[file].seen.clone())
     }
 
+    /// Everything on it is gone.
+    pub(crate) fn wipe(&self) {
+        *self.lock() = Content::default();
+    }
+
     /// The power goes: what was not synced is there, or is not, or in part.
     pub(crate) fn lose_power(&self, mut rng: StdRng) {
         let mut content = self.lock();

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use manx_agent::ipam::recovery;
-use manx_api::ipam::{Allocation, IpBlock};
+use manx_api::ipam::{Allocation, IpBlock, QUARANTINE};
 use manx_api::{Kind, Resource};
 use manx_routes::{Actual, Source, Target};
 
+use crate::node::Node;
 use crate::runtime::{Pod, State};
 use crate::world::World;
 
@@ -87,17 +88,15 @@ fn no_block_has_two_owners(world: &mut World) -> Verdict {
 
 /// Before a start: the journal of a node that has kept its disk knows every address that ADD answered.
 pub(crate) fn nothing_is_lost(world: &World, node: usize) -> Verdict {
+    if world.nodes[node].disk_lost {
+        return Ok(());
+    }
     let journal = world.nodes[node].replay();
     for pod in world.runtime.pods().values().filter(|pod| pod.node == node) {
         for address in pod.addresses() {
-            let held = journal
-                .held_by(&pod.container, "eth0")
-                .any(|held| held.address == *address);
-            let interface = pod.interface();
-            let quarantined = journal
-                .held_by("quarantine", &interface)
-                .any(|held| held.address == *address);
-            law(held || quarantined, || {
+            let held = recovery::held(&journal, &pod.container, "eth0");
+            let held = held.iter().any(|held| held.address == *address);
+            law(held, || {
                 format!(
                     "the journal of node {node} does not know that {} has {address}",
                     pod.container
@@ -253,9 +252,19 @@ fn blocks(world: &World) -> Vec<IpBlock> {
         .collect()
 }
 
-/// The datastore describes the pods that are up, and no others.
+/// The datastore describes the pods that are up, and no others; but those of which a lost disk has left no more than
+/// their interface nobody can describe.
 fn endpoints_are_the_pods(world: &World) -> Verdict {
-    let pods = world.runtime.some(|pod| matches!(pod.state, State::Up(_)));
+    let journals: Vec<_> = world.nodes.iter().map(Node::replay).collect();
+    let is_known = |pod: &Pod| {
+        journals[pod.node]
+            .held_by(QUARANTINE, &pod.interface())
+            .next()
+            .is_none()
+    };
+    let pods = world
+        .runtime
+        .some(|pod| matches!(pod.state, State::Up(_)) && is_known(pod));
     let wanted: BTreeSet<_> = pods
         .iter()
         .map(|pod| (pod.container.clone(), pod.addresses().to_vec()))

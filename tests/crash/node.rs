@@ -49,6 +49,8 @@ pub(crate) struct Node {
     pub(crate) state_dir: PathBuf,
     /// Calls of the datastore by the tasks that ADD and DEL wait for.
     pub(crate) calls: Arc<AtomicUsize>,
+    /// The journal need not know all that was answered: it was lost, and may not be recovered yet.
+    pub(crate) disk_lost: bool,
     /// The blocks that an agent of this node published last.
     pub(crate) owned: Arc<Owned>,
     /// When its clock showed [`EPOCH`].
@@ -111,6 +113,7 @@ impl Node {
             platter: Platter::default(),
             state_dir: state_dir.join(name),
             calls: Arc::default(),
+            disk_lost: false,
             owned: Arc::default(),
             born: Instant::now(),
             memory: memory.clone(),
@@ -155,6 +158,16 @@ impl Node {
         self.kill();
         self.kernel.reset();
         self.platter.lose_power(self.chance.draw(&self.name));
+    }
+
+    /// The disk with the agent's state is replaced by an empty one.
+    pub(crate) fn lose_disk(&mut self) {
+        self.kill();
+        self.platter.wipe();
+        if self.state_dir.exists() {
+            std::fs::remove_dir_all(&self.state_dir).unwrap();
+        }
+        self.disk_lost = true;
     }
 
     /// Starts the agent; it may die of it.
@@ -280,13 +293,8 @@ impl Start {
             owned: owned.clone(),
         };
         let view = self.spawn_watch(&mut tasks, &readiness);
-        tasks.spawn(ipam::run(self.ipam(
-            recovered,
-            view.clone(),
-            owned_out,
-            requests,
-            &readiness,
-        )));
+        let inbox = self.ipam(recovered, view.clone(), owned_out, requests, &readiness);
+        tasks.spawn(ipam::run(inbox));
         let (life, kernel) = (self.life.clone(), self.kernel.clone());
         tasks.spawn(kernel::serve_routes(life.clone(), kernel.clone(), routes, owned));
         tasks.spawn(kernel::serve_endpoints(life, kernel, endpoints));
@@ -300,6 +308,7 @@ impl Start {
             workloads: workloads_out.clone(),
             jobs: jobs_out.downgrade(),
             gate: open_gate(view),
+            connections: kernel::serve_conntrack(&mut tasks),
             metrics: self.metrics,
         };
         let mut inbox = cni::Inbox { jobs, parts };

@@ -1,8 +1,10 @@
-//! The datastore goes away: pods come and go all the same.
+//! The datastore goes away, or the disk: pods come and go all the same.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use manx_api::Kind;
+use manx_api::ipam::QUARANTINE;
 use tokio::time::sleep;
 
 use crate::laws;
@@ -75,13 +77,71 @@ fn an_agent_that_starts_without_a_datastore_carries_out_every_del() {
         world.start_all();
         sleep(PATIENCE).await;
         delete(&world, "heard").await;
-        let held: Vec<String> = world.nodes[0]
-            .replay()
-            .allocations()
-            .map(|held| held.owner.container_id)
-            .collect();
-        assert_eq!(held, ["first-0"]);
+        assert_eq!(holders(&world), ["first-0"]);
         laws::always(&mut world).unwrap();
+        world.rest().await;
+    });
+}
+
+/// Who holds addresses on the first node, as its journal says.
+fn holders(world: &World) -> Vec<String> {
+    let journal = world.nodes[0].replay();
+    journal
+        .allocations()
+        .map(|held| held.owner.container_id)
+        .collect()
+}
+
+#[test]
+fn a_lost_disk_costs_no_pod_its_address_and_no_del_its_effect() {
+    virtually(async {
+        let mut world = cluster().await;
+        add(&world, 0, "described").await;
+        add(&world, 0, "forgotten").await;
+        sleep(Duration::from_secs(5)).await;
+        // Of these nobody but the lost journal has ever heard.
+        world.memory.set_away(true);
+        add(&world, 0, "unheard-of").await;
+        add(&world, 0, "unheard-of-too").await;
+        world.nodes[0].lose_disk();
+        world.start_all();
+        sleep(PATIENCE).await;
+        world.memory.set_away(false);
+        sleep(Duration::from_secs(20)).await;
+        assert_eq!(
+            holders(&world),
+            ["first-0", "described", "forgotten", QUARANTINE, QUARANTINE]
+        );
+        assert_eq!(
+            world.memory.items(Kind::WorkloadEndpoint).len(),
+            5,
+            "two of other nodes"
+        );
+        for gone in ["described", "unheard-of"] {
+            delete(&world, gone).await;
+        }
+        assert_eq!(holders(&world), ["first-0", "forgotten", QUARANTINE]);
+        world.runtime.set("forgotten", State::Forgotten(Vec::new()));
+        world.rest().await;
+        assert_eq!(holders(&world), ["first-0", QUARANTINE]);
+        laws::always(&mut world).unwrap();
+    });
+}
+
+#[test]
+fn what_ends_before_a_lost_disk_is_recovered_holds_nothing_then() {
+    virtually(async {
+        let mut world = cluster().await;
+        add(&world, 0, "short").await;
+        sleep(Duration::from_secs(5)).await;
+        world.memory.set_away(true);
+        world.nodes[0].lose_disk();
+        world.start_all();
+        sleep(PATIENCE).await;
+        delete(&world, "short").await;
+        world.memory.set_away(false);
+        sleep(Duration::from_secs(20)).await;
+        assert_eq!(holders(&world), ["first-0"]);
         world.rest().await;
     });
 }

@@ -107,7 +107,10 @@ impl World {
             36..62 => self.delete(node),
             62..67 => self.add_again(node),
             67..70 => self.check(node),
-            70..72 => self.collect(node),
+            70..72 => {
+                self.tell(format!("collect on {node}"));
+                self.collect(node);
+            }
             72..75 => self.forget(node),
             75..79 => self.vanish(node),
             79..84 => {
@@ -116,7 +119,8 @@ impl World {
             }
             84..94 => self.start_all(),
             94 => self.reboot(node),
-            95..98 => self.memory_away(true),
+            95..97 => self.memory_away(true),
+            97 => self.lose_disk(node),
             98 => self.memory_away(false),
             _ => self.memory.forget(),
         }
@@ -168,9 +172,8 @@ impl World {
         }
     }
 
-    fn collect(&mut self, node: usize) {
+    fn collect(&self, node: usize) {
         if let Some(agent) = self.nodes[node].agent() {
-            self.tell(format!("collect on {node}"));
             tokio::spawn(self.runtime.clone().collect(agent, node));
         }
     }
@@ -210,6 +213,11 @@ impl World {
         self.runtime.rebooted(node);
     }
 
+    fn lose_disk(&mut self, node: usize) {
+        self.tell(format!("lose the disk of {node}"));
+        self.nodes[node].lose_disk();
+    }
+
     fn memory_away(&mut self, away: bool) {
         self.tell(format!("datastore away: {away}"));
         self.memory.set_away(away);
@@ -243,7 +251,10 @@ impl World {
             sleep(Duration::from_secs(5)).await;
             laws::always(self).unwrap_or_else(|crime| self.fail(&crime));
             match laws::at_rest(self).await {
-                Ok(()) => return,
+                Ok(()) => {
+                    self.nodes.iter_mut().for_each(|node| node.disk_lost = false);
+                    return;
+                }
                 Err(crime) if begun.elapsed() > REST => self.fail(&crime),
                 Err(_) => {}
             }

@@ -26,6 +26,7 @@ const INTERVAL: Duration = Duration::from_millis(2);
 /// Packets from a host of ours to one of theirs, each of which comes back.
 struct Traffic {
     stop: Arc<AtomicBool>,
+    flowing: Arc<AtomicBool>,
     echo: JoinHandle<()>,
     probe: JoinHandle<[u32; 2]>,
 }
@@ -37,11 +38,19 @@ impl Traffic {
         let echoing = socket(&cable.theirs, address(to, PORT));
         let probing = socket(&cable.ours, address(from, 0));
         let target = address(to, PORT);
+        let flowing = Arc::new(AtomicBool::new(false));
+        let first = Arc::clone(&flowing);
         Self {
             echo: spawn(&stop, move |stop| echo(&echoing, stop)),
-            probe: spawn(&stop, move |stop| probe(&probing, target, stop)),
+            probe: spawn(&stop, move |stop| probe(&probing, target, &first, stop)),
+            flowing,
             stop,
         }
+    }
+
+    /// Whether a packet came back: with a neighbor to ask for first, that takes a while.
+    fn flows(&self) -> bool {
+        self.flowing.load(Ordering::Relaxed)
     }
 
     /// How many packets left, and how many of them were lost.
@@ -82,10 +91,11 @@ fn echo(socket: &UdpSocket, stop: &AtomicBool) {
 }
 
 /// One packet at a time: the next leaves when this one is back, or lost. Counted from the first that comes back.
-fn probe(socket: &UdpSocket, target: SocketAddr, stop: &AtomicBool) -> [u32; 2] {
+fn probe(socket: &UdpSocket, target: SocketAddr, flowing: &AtomicBool, stop: &AtomicBool) -> [u32; 2] {
     let (mut sent, mut lost) = (0_u32, 0);
     while !stop.load(Ordering::Relaxed) {
         if passes(socket, target, sent) {
+            flowing.store(true, Ordering::Relaxed);
             sent += 1;
         } else if sent > 0 {
             sent += 1;
@@ -152,7 +162,9 @@ fn meet(program: &Program, cable: &Cable) -> (Daemon, Process, Box<dyn Router>) 
 /// While `restart` goes on, and a while longer, no packet is lost in either family.
 fn nothing_is_lost(cable: &Cable, restart: impl FnOnce()) {
     let flows = [0, 1].map(|family| Traffic::start(cable, [OUR_HOSTS[family], THEIR_HOSTS[family]]));
-    std::thread::sleep(Duration::from_millis(300));
+    eventually("packets flow in both families", SOON, || {
+        flows.iter().all(Traffic::flows)
+    });
     restart();
     std::thread::sleep(Duration::from_secs(1));
     for flow in flows {

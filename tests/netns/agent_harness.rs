@@ -11,6 +11,7 @@ use std::time::Duration;
 use manx_api::rpc::{self, Method, Request, Response};
 use manx_api::status::{BlockStatus, NodeStatus};
 use manx_api::{Key, Kind, Resource};
+use manx_cni::Success;
 use manx_store::{SqliteStore, Store as _};
 use manx_tests::binaries::program;
 use nix::sys::signal::{Signal, kill};
@@ -176,6 +177,33 @@ impl Cluster {
             agent: None,
         }
     }
+
+    /// Three nodes on one switch, which is returned, too; their agents are not started.
+    pub(crate) fn three(&self) -> (TestNetns, [Node; 3]) {
+        let switch = TestNetns::new("switch");
+        switch.ip("link add br0 type bridge");
+        switch.ip("link set br0 up");
+        let nodes = [(1, "n1"), (2, "n2"), (3, "n3")].map(|(host, name)| {
+            let netns = TestNetns::new(name);
+            let cable = format!("eth{host}");
+            let addresses = [format!("192.0.2.{host}/24"), format!("2001:db8::{host}/64")];
+            switch.connect(&netns, &cable, [&[], &addresses.each_ref().map(String::as_str)]);
+            switch.ip(&format!("link set {cable} master br0"));
+            self.node(name, netns)
+        });
+        (switch, nodes)
+    }
+
+    /// What a manxctl of this cluster that can ask one node's agent makes of `ipam check`.
+    pub(crate) fn check(&self, node: &Node) -> Output {
+        let mut manxctl = Command::new(program("manxctl"));
+        manxctl.arg("--store").arg(self.database());
+        manxctl.arg("--socket").arg(node.directory.join("manxd.sock"));
+        manxctl
+            .args(["ipam", "check", "-o", "json"])
+            .env_remove("MANX_LAB");
+        manxctl.output().unwrap()
+    }
 }
 
 /// A node; its agent dies with it.
@@ -214,26 +242,52 @@ impl Node {
 
     /// Starts the agent.
     pub(crate) fn launch(&mut self) {
+        self.spawn(self.command());
+    }
+
+    /// Starts the agent under `strace` with these arguments.
+    pub(crate) fn launch_traced(&mut self, arguments: &[String]) {
+        let agent = self.command();
+        let mut strace = self.netns.command("strace");
+        // The agent stays our child: what kills it is told to us.
+        strace.args("-D -f --seccomp-bpf -qq -o /dev/null".split(' '));
+        strace
+            .args(arguments)
+            .arg(agent.get_program())
+            .args(agent.get_args());
+        self.spawn(strace);
+    }
+
+    fn spawn(&mut self, mut command: Command) {
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.directory.join("manxd.log"))
             .unwrap();
-        self.agent = Some(self.command().stdin(Stdio::null()).stderr(log).spawn().unwrap());
+        self.agent = Some(command.stdin(Stdio::null()).stderr(log).spawn().unwrap());
+    }
+
+    /// Whether the agent runs.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        let agent = self.agent.as_mut();
+        agent.is_some_and(|agent| agent.try_wait().unwrap().is_none())
     }
 
     /// Starts the agent and waits until it is ready.
     pub(crate) fn start(&mut self) {
         self.launch();
-        let mut ended = false;
-        let over = eventually(PATIENCE, || {
-            ended = self
-                .agent
-                .as_mut()
-                .is_some_and(|agent| agent.try_wait().unwrap().is_some());
-            ended || self.status().is_some_and(|status| status.ready)
+        let ready = self.comes_to(|status| status.ready);
+        assert!(ready, "not ready: {:?}\n{}", self.status(), self.log());
+    }
+
+    /// Waits until the agent says this of itself, or has ended; returns whether it says so.
+    pub(crate) fn comes_to(&mut self, wanted: impl Fn(&NodeStatus) -> bool) -> bool {
+        let mut said = false;
+        eventually(PATIENCE, || {
+            said = self.status().as_ref().is_some_and(&wanted);
+            said || !self.is_alive()
         });
-        assert!(over && !ended, "not ready: {:?}\n{}", self.status(), self.log());
+        said
     }
 
     /// Starts another agent with the same configuration, which is expected to end by itself.
@@ -249,7 +303,7 @@ impl Node {
 
     /// Ends the agent by a signal, and waits for its end.
     pub(crate) fn end(&mut self, signal: Signal) {
-        if self.agent.is_some() {
+        if self.is_alive() {
             kill(self.agent_id(), signal).unwrap();
         }
         if let Some(mut agent) = self.agent.take() {
@@ -270,6 +324,7 @@ impl Node {
     /// Asks the agent, with parameters.
     pub(crate) fn ask_with(&self, method: Method, params: Value) -> Option<Value> {
         let stream = UnixStream::connect(self.directory.join("manxd.sock")).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         rpc::write(&mut &stream, &Request::new(1, method, params)).ok()?;
         let response: Response = rpc::read(&mut BufReader::new(&stream), rpc::MAX_LINE).ok()?;
         response.outcome().ok()
@@ -343,18 +398,8 @@ impl Node {
     pub(crate) fn added(&self, output: &Output) -> Vec<IpAddr> {
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{text}\n{}", self.log());
-        let result: Value = serde_json::from_str(&text).unwrap();
-        let address = |ip: &Value| {
-            ip["address"]
-                .as_str()
-                .unwrap()
-                .split('/')
-                .next()
-                .unwrap()
-                .parse()
-                .unwrap()
-        };
-        result["ips"].as_array().unwrap().iter().map(address).collect()
+        let result: Success = serde_json::from_str(&text).unwrap();
+        result.ips.iter().map(|ip| ip.address.ip()).collect()
     }
 
     /// Detaches a pod.

@@ -158,24 +158,6 @@ fn the_mesh_is_watched_by_bfd_where_the_cluster_says_so() {
     );
 }
 
-/// Three nodes on one switch, which is returned, too.
-fn three(cluster: &Cluster) -> (TestNetns, [Node; 3]) {
-    let switch = TestNetns::new("switch");
-    switch.ip("link add br0 type bridge");
-    switch.ip("link set br0 up");
-    let nodes = [(1, "n1"), (2, "n2"), (3, "n3")].map(|(host, name)| {
-        let netns = TestNetns::new(name);
-        let cable = format!("eth{host}");
-        let addresses = [format!("192.0.2.{host}/24"), format!("2001:db8::{host}/64")];
-        switch.connect(&netns, &cable, [&[], &addresses.each_ref().map(String::as_str)]);
-        switch.ip(&format!("link set {cable} master br0"));
-        let mut node = cluster.node(name, netns);
-        node.start();
-        node
-    });
-    (switch, nodes)
-}
-
 /// What the kernel says of routes of a node while this lives.
 struct Monitor {
     said: tempfile::NamedTempFile,
@@ -214,7 +196,8 @@ impl Drop for Monitor {
 #[test]
 fn nodes_move_from_the_mesh_to_reflectors_without_losing_a_route() {
     let cluster = Cluster::new();
-    let (_switch, nodes) = three(&cluster);
+    let (_switch, mut nodes) = cluster.three();
+    nodes.iter_mut().for_each(Node::start);
     let routes = |node: &Node| node.netns.ip("-N -4 route show proto 179").lines().count();
     let logs = || nodes.each_ref().map(Node::log).join("\n---\n");
     assert!(

@@ -1,8 +1,8 @@
 //! ADD and DEL, step by step.
 //!
-//! ADD: address journalled → veth pair → routes in the kernel → its pool's rules in force → answer. DEL: routes away → veth pair away →
-//! address free. In that order an address is never given anew while a packet could still reach its last
-//! holder. Whatever fails midway in a first ADD is undone; an attachment that stood before stays.
+//! ADD: address journalled → veth pair → routes in the kernel → its pool's rules in force → answer. DEL: routes away →
+//! veth pair away → connections forgotten → address free. In that order an address is never given anew while a
+//! packet could still reach its last holder, or pass as its. Whatever fails midway in a first ADD is undone; an attachment that stood before stays.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -25,7 +25,7 @@ use crate::endpoint::Found;
 use crate::identity::Identity;
 use crate::ipam::{Assigned, IpamError, Wish, recovery};
 use crate::metrics::{CniLabels, Metrics, Operation, Outcome};
-use crate::{convert, endpoint, ipam, policy, route, workload};
+use crate::{conntrack, convert, endpoint, ipam, policy, route, workload};
 
 /// The smallest MTU that IPv6 runs over, in bytes (RFC 8200 §5).
 const MIN_MTU_V6: u32 = 1280;
@@ -45,6 +45,8 @@ pub struct Parts {
     pub routes: mpsc::Sender<route::Command>,
     /// Rules.
     pub gate: policy::Gate,
+    /// Connections.
+    pub connections: mpsc::Sender<conntrack::Forget>,
     /// WorkloadEndpoints.
     pub workloads: mpsc::Sender<workload::Change>,
     /// Further jobs, in the order of their attachments.
@@ -192,14 +194,25 @@ impl Parts {
     async fn delete(&self, attachment: &Attachment) -> Result<(), Error> {
         let (container_id, ifname) = names(attachment);
         let held = self.held(attachment).await?;
-        let addresses = held.iter().map(|held| held.address).collect();
-        ask(&self.routes, |reply| route::Command::Detach { addresses, reply }).await?;
+        let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
+        let detach = |reply| route::Command::Detach {
+            addresses: addresses.clone(),
+            reply,
+        };
+        ask(&self.routes, detach).await?;
         let host_ifname = recovery::interface(&container_id, &ifname);
         let detach = |reply| endpoint::Request::Detach { host_ifname, reply };
         ask(&self.endpoints, detach).await?.map_err(convert::cni_error)?;
+        if !addresses.is_empty() {
+            ask(&self.connections, |reply| conntrack::Forget { addresses, reply }).await?;
+        }
         // Before the address is free: whoever gets it next is never described beside its last holder. And a DEL
         // that is repeated because the release was refused finds nothing that it could name the pod by.
-        if let Some(owner) = held.first().map(|held| &held.owner) {
+        let owner = held
+            .iter()
+            .map(|held| &held.owner)
+            .find(|owner| !owner.is_quarantined());
+        if let Some(owner) = owner {
             tracing::info!(pod = %format_args!("{}/{}", owner.namespace, owner.pod), "pod detached");
             let key = convert::workload_key(&self.identity.name, owner);
             let container_id = container_id.clone();
@@ -217,13 +230,13 @@ impl Parts {
     async fn check(&self, call: &Call) -> Result<(), Error> {
         let attachment = &call.attachment;
         let held = self.held(attachment).await?;
-        let Some(owner) = held.first().map(|held| held.owner.clone()) else {
+        if held.is_empty() {
             let message = format!("{attachment} holds no address: ADD it again");
             return Err(Error::new(Code::UnknownContainer, message));
-        };
+        }
         let answered = call.config.previous()?.unwrap_or_default();
         let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
-        let mut link = self.link(call, &owner, addresses.clone())?;
+        let mut link = self.link(call, &call.attachment_id(), addresses.clone())?;
         let Review {
             mut differences,
             mac,
@@ -259,12 +272,9 @@ impl Parts {
             .iter()
             .flat_map(|block| &block.allocations)
             .map(|held| &held.owner);
-        let held: BTreeSet<Attachment> = owners
-            .filter(|owner| owner.network.as_deref() == Some(network))
-            .filter_map(attachment_of)
-            .collect();
+        let held: BTreeSet<Attachment> = stale(owners, network, valid).collect();
         let mut failures = Vec::new();
-        for attachment in held.into_iter().filter(|attachment| !valid.contains(attachment)) {
+        for attachment in held {
             tracing::info!(%attachment, network, "collected: the runtime does not know it");
             let Some(jobs) = self.jobs.upgrade() else {
                 return Err(gone(Gone));
@@ -392,6 +402,27 @@ pub(crate) fn attachment_of(owner: &AttachmentId) -> Option<Attachment> {
     })
 }
 
+/// The attachments to a network that are not among the valid ones. Of some a lost journal has left no more than
+/// their interface, or not their network: they are this one's where the node knows of no other.
+fn stale<'a>(
+    owners: impl Iterator<Item = &'a AttachmentId> + Clone,
+    network: &'a str,
+    valid: &[Attachment],
+) -> impl Iterator<Item = Attachment> {
+    let interface = |attachment: &Attachment| {
+        let (container_id, ifname) = names(attachment);
+        recovery::interface(&container_id, &ifname)
+    };
+    let valid: BTreeSet<String> = valid.iter().map(interface).collect();
+    let networks = owners.clone().filter_map(|owner| owner.network.as_deref());
+    let only = networks.into_iter().all(|other| other == network);
+    let is_of = move |owner: &&AttachmentId| owner.network.as_deref().map_or(only, |of| of == network);
+    let is_stale = move |owner: &&AttachmentId| {
+        !valid.contains(&recovery::interface(&owner.container_id, &owner.ifname))
+    };
+    owners.filter(is_of).filter(is_stale).filter_map(attachment_of)
+}
+
 /// Refuses an attachment that another network has: a container has one interface of a name.
 fn foreign(allocations: &[Allocation], call: &Call) -> Result<(), Error> {
     let holder = allocations.iter().find_map(|held| held.owner.network.as_deref());
@@ -456,4 +487,44 @@ async fn ask<M, T>(
     question: impl FnOnce(oneshot::Sender<T>) -> M,
 ) -> Result<T, Error> {
     crate::ask::ask(door, question).await.map_err(gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use manx_api::ipam::QUARANTINE;
+
+    use super::*;
+
+    fn owner(container_id: &str, ifname: &str, network: Option<&str>) -> AttachmentId {
+        AttachmentId {
+            container_id: container_id.to_owned(),
+            ifname: ifname.to_owned(),
+            namespace: "default".to_owned(),
+            pod: container_id.to_owned(),
+            network: network.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn what_the_runtime_does_not_list_is_stale_as_far_as_it_is_the_networks() {
+        let quarantined = |container| owner(QUARANTINE, &recovery::interface(container, "eth0"), None);
+        let mut owners = vec![
+            owner("valid", "eth0", Some("blue")),
+            owner("gone", "eth0", Some("blue")),
+            owner("nameless", "eth0", None),
+            quarantined("valid"),
+            quarantined("lost"),
+        ];
+        let valid = [attachment_of(&owners[0]).unwrap()];
+        let found = |owners: &[AttachmentId]| -> Vec<String> {
+            let stale = stale(owners.iter(), "blue", &valid);
+            stale
+                .map(|attachment| attachment.ifname.as_str().to_owned())
+                .collect()
+        };
+        let lost = recovery::interface("lost", "eth0");
+        assert_eq!(found(&owners), ["eth0", "eth0", &lost]);
+        owners.push(owner("other", "eth0", Some("red")));
+        assert_eq!(found(&owners), ["eth0"], "whose the others are nobody knows");
+    }
 }

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::commit::Answer;
-use super::{Assigned, CLAIM_PAUSE, IpamError, Task};
+use super::{Assigned, CLAIM_PAUSE, IpamError, Task, recovery};
 use crate::ask::answer;
 use crate::view::View;
 
@@ -81,6 +81,8 @@ impl<S: Store> Task<S> {
     /// Assigns, or sees to a block and lets the request wait for it.
     pub(super) fn assign(&mut self, request: Waiting) {
         let id = &request.owner;
+        let identified = recovery::identify(&mut self.allocator, id, self.clock.now());
+        self.staged.extend(identified);
         let held: Vec<_> = self.allocator.held_by(&id.container_id, &id.ifname).collect();
         let view = self.view.clone();
         if !view.complete && held.is_empty() {

@@ -1,16 +1,17 @@
-//! Claiming blocks, and taking over those of an earlier life: jobs beside the task.
+//! Claiming blocks, and what becomes of the jobs beside the task.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnetwork::IpNetwork;
-use manx_api::ipam::{IpBlock, IpPool, LeaseState, block_name, covers};
+use manx_api::ipam::{IpBlock, IpPool, block_name, covers};
 use manx_api::{Key, Kind, Resource};
 use manx_ipam::{ClaimError, Family, Reserved};
 use manx_store::{Error, Store};
 use tokio::task::JoinError;
 
 use super::assign::{Need, Site};
-use super::{IpamError, Recovery, Task, recovery};
+use super::takeover::TakenOver;
+use super::{IpamError, Recovery, Task};
 use crate::supervise;
 
 /// Blocks of a pool that one claim tries; each that it does not get was taken by somebody just now.
@@ -25,22 +26,22 @@ pub(super) enum Done {
     /// A block, or why there is none.
     Claimed(Need, Result<Box<Claimed>, IpamError>),
     /// Our blocks that the journal did not know, each begun anew.
-    Recovered(Result<Vec<Claimed>, Error>),
+    Recovered(Result<TakenOver, Error>),
     /// A lease was asked for, or could not be.
     Wrote,
     /// What was due about leases was written, as far as it could be.
     WroteLeases,
     /// The blocks whose checkpoint has to be tried again.
     Checkpointed(Vec<IpNetwork>),
-    /// The blocks that are still to be given back.
+    /// The blocks that the datastore knows by now to be given back.
     GivenBack(Vec<IpNetwork>),
 }
 
 /// A block that this node owns from now on, and what others have of it.
 #[derive(Debug)]
 pub(super) struct Claimed {
-    block: IpBlock,
-    parts: Vec<IpBlock>,
+    pub(super) block: IpBlock,
+    pub(super) parts: Vec<IpBlock>,
 }
 
 impl<S: Store> Task<S> {
@@ -51,32 +52,9 @@ impl<S: Store> Task<S> {
         }
         match self.recovery {
             Recovery::Due => self.recover(),
-            Recovery::Running => {}
+            Recovery::Running | Recovery::Again => {}
             Recovery::Done => self.keep_room(),
         }
-    }
-
-    fn recover(&mut self) {
-        let is_had = |block: &IpBlock| {
-            let lease = block.spec.lease.as_ref();
-            lease.is_none_or(|lease| lease.state == LeaseState::Granted)
-        };
-        let ours = |block: &&IpBlock| {
-            block.spec.node.as_deref() == Some(self.identity.name.as_str()) && is_had(block)
-        };
-        let unknown = |block: &&IpBlock| self.allocator.block(block.spec.cidr).is_none();
-        let blocks: Vec<IpBlock> = self
-            .view
-            .blocks
-            .values()
-            .filter(ours)
-            .filter(unknown)
-            .cloned()
-            .collect();
-        self.recovery = Recovery::Running;
-        let (store, node) = (self.store.clone(), self.identity.name.clone());
-        self.jobs
-            .spawn(async move { Done::Recovered(renew(&store, blocks, &node).await) });
     }
 
     /// Claims ahead of need, so that an ADD seldom waits; tells who waits for it that each family has a block.
@@ -107,9 +85,9 @@ impl<S: Store> Task<S> {
         rested <= size / RESERVE
     }
 
-    /// Starts a claim, unless one is under way that meets the need.
+    /// Starts a claim, unless one is under way that meets the need, or a block is being taken over that may do so.
     pub(super) fn claim(&mut self, need: Need) {
-        if !self.claiming.insert(need.clone()) {
+        if self.recovery == Recovery::Again || !self.claiming.insert(need.clone()) {
             return;
         }
         let may = self.may_claim(need.family);
@@ -178,18 +156,15 @@ impl<S: Store> Task<S> {
         };
         match done {
             Done::Claimed(need, outcome) => self.claimed(need, outcome),
-            Done::Recovered(Ok(blocks)) => self.recovered(&blocks),
-            Done::Recovered(Err(error)) => {
-                tracing::warn!(%error, "cannot take over this node's blocks yet; trying again");
-                self.recovery = Recovery::Due;
-            }
+            Done::Recovered(Ok(taken)) => self.recovered(taken),
+            Done::Recovered(Err(error)) => self.not_recovered(&error),
             Done::Wrote => {}
             Done::WroteLeases => self.writing_leases = false,
             Done::Checkpointed(again) => {
                 self.checkpointing = false;
                 self.dirty.extend(again);
             }
-            Done::GivenBack(again) => self.spare.told(again),
+            Done::GivenBack(told) => self.spare.told(&told),
         }
     }
 
@@ -200,7 +175,8 @@ impl<S: Store> Task<S> {
                 let block = &claimed.block;
                 tracing::info!(block = %block.spec.cidr, pool = block.spec.pool, "block claimed");
                 self.metrics.ipam.claims.inc();
-                self.add(&claimed);
+                self.add(block);
+                self.carve(&claimed.parts);
             }
             Err(error) => {
                 tracing::warn!(family = %need.family, %error, "no block claimed");
@@ -209,30 +185,6 @@ impl<S: Store> Task<S> {
             }
         }
         self.retry();
-    }
-
-    fn recovered(&mut self, blocks: &[Claimed]) {
-        blocks.iter().for_each(|claimed| self.add(claimed));
-        let within: Vec<IpNetwork> = blocks.iter().map(|claimed| claimed.block.spec.cidr).collect();
-        let (live, now) = (std::mem::take(&mut self.live), self.clock.now());
-        self.staged
-            .extend(recovery::settle(&mut self.allocator, live, now, |address| {
-                within.iter().any(|block| block.contains(address))
-            }));
-        self.recovery = Recovery::Done;
-        self.retry();
-    }
-
-    fn add(&mut self, Claimed { block, parts }: &Claimed) {
-        match self.allocator.add_block(block) {
-            Ok(record) => {
-                self.staged.push(record);
-                self.carve(parts);
-            }
-            Err(error) => {
-                tracing::error!(block = %block.spec.cidr, %error, "a block of this node cannot be used")
-            }
-        }
     }
 }
 
@@ -337,31 +289,12 @@ async fn take<S: Store>(
     }
 }
 
-/// Begins a new generation of each block, so that its sequence numbers are above all that were lost.
-async fn renew<S: Store>(store: &S, blocks: Vec<IpBlock>, node: &str) -> Result<Vec<Claimed>, Error> {
-    let mut renewed = Vec::new();
-    if blocks.is_empty() {
-        return Ok(renewed);
-    }
-    let all = list(store).await?;
-    for block in blocks {
-        let Ok(next) = manx_ipam::renew(&block, node) else {
-            continue;
-        };
-        if let Ok(block) = IpBlock::try_from(store.update(Resource::IpBlock(next)).await?) {
-            let parts = parts(block.spec.cidr, &all);
-            renewed.push(Claimed { block, parts });
-        }
-    }
-    Ok(renewed)
-}
-
-fn parts(cidr: IpNetwork, blocks: &[IpBlock]) -> Vec<IpBlock> {
+pub(super) fn parts(cidr: IpNetwork, blocks: &[IpBlock]) -> Vec<IpBlock> {
     let parts = manx_ipam::parts_of(cidr, blocks);
     parts.into_iter().cloned().collect()
 }
 
-async fn list<S: Store>(store: &S) -> Result<Vec<IpBlock>, Error> {
+pub(super) async fn list<S: Store>(store: &S) -> Result<Vec<IpBlock>, Error> {
     let items = store.list(Kind::IpBlock, None).await?.items.into_iter();
     Ok(items
         .filter_map(|resource| IpBlock::try_from(resource).ok())

@@ -6,7 +6,7 @@ use manx_store::Store;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Assigned, IpamError, Recovery, Task};
+use super::{Assigned, IpamError, Task};
 use crate::ask::answer;
 use crate::blocking;
 use crate::journal::JournalError;
@@ -48,7 +48,7 @@ impl<S: Store> Task<S> {
 
     /// Answers those who wait for the recovery, after its blocks were published.
     fn announce_recovery(&mut self) {
-        if self.recovery == Recovery::Done {
+        if self.is_recovered() {
             for reply in std::mem::take(&mut self.asked) {
                 answer(reply, self.allocator.allocations().collect());
             }

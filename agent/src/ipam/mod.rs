@@ -5,7 +5,7 @@
 //! the task and reports back, so that an ADD waits for it only when every block is full.
 //!
 //! In each life: the journal's allocator is here at the start and serves at once; when the first view is in,
-//! blocks that are ours in the datastore and unknown to the journal are taken over ([`recovery`]); from then
+//! blocks that are ours in the datastore and unknown to the journal are taken over (`takeover`); from then
 //! on the task is *recovered*, and claims blocks so that each family has a free address at hand.
 
 mod assign;
@@ -18,6 +18,7 @@ mod leases;
 mod owned;
 pub mod recovery;
 mod surplus;
+mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use manx_api::ipam::{Allocation, AttachmentId, IpBlock, block_name, pool_of};
+use manx_api::ipam::{Allocation, AttachmentId, IpBlock, QUARANTINE, block_name, pool_of};
 use manx_api::status::BlockStatus;
 use manx_ipam::journal::Record;
 use manx_ipam::{Allocator, AnnotationError, Family, HoldError, Live, PlaceError, Reserved, Rest};
@@ -276,6 +277,8 @@ enum Recovery {
     Due,
     Running,
     Done,
+    /// Done, and blocks are being taken over that have come to be ours unnoticed.
+    Again,
 }
 
 /// The task, and what it waits for.
@@ -369,12 +372,7 @@ impl<S: Store> Task<S> {
                 ifname,
                 reply,
             } => {
-                let now = self.clock.now();
-                let release = self.allocator.release(&container_id, &ifname, now);
-                let allocations = release.map_or_else(Vec::new, |release| {
-                    self.staged.push(release.record);
-                    release.allocations
-                });
+                let allocations = self.release(&container_id, &ifname);
                 self.answers.push(Answer::Released { reply, allocations });
             }
             Request::Held {
@@ -382,11 +380,27 @@ impl<S: Store> Task<S> {
                 ifname,
                 reply,
             } => {
-                answer(reply, self.allocator.held_by(&container_id, &ifname).collect());
+                let held = recovery::held(&self.allocator, &container_id, &ifname);
+                answer(reply, held);
             }
             Request::Recovered(reply) => self.asked.push(reply),
             Request::Show(reply) => answer(reply, self.status()),
         }
+    }
+
+    /// Frees what an attachment holds, also where only its interface is known to hold it.
+    fn release(&mut self, container_id: &str, ifname: &str) -> Vec<Allocation> {
+        let (interface, now) = (recovery::interface(container_id, ifname), self.clock.now());
+        let mut freed = Vec::new();
+        for (container_id, ifname) in [(container_id, ifname), (QUARANTINE, &interface)] {
+            if let Some(release) = self.allocator.release(container_id, ifname, now) {
+                self.staged.push(release.record);
+                freed.extend(release.allocations);
+            }
+        }
+        // Whatever is recovered later, it is gone.
+        self.live.retain(|live| live.interface != interface);
+        freed
     }
 
     /// Takes in what the cluster is by now.
@@ -412,7 +426,7 @@ impl<S: Store> Task<S> {
     }
 
     fn is_recovered(&self) -> bool {
-        self.recovery == Recovery::Done
+        matches!(self.recovery, Recovery::Done | Recovery::Again)
     }
 
     /// How long freed addresses rest.
@@ -484,6 +498,7 @@ impl<S: Store> Task<S> {
         self.checkpoint();
         self.count();
         self.give_surplus_back();
+        self.take_over_strays();
     }
 
     fn status(&self) -> Vec<BlockStatus> {

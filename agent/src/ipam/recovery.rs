@@ -1,22 +1,30 @@
 //! What an earlier life left behind: the journal's word, and the interfaces that exist.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use manx_api::ipam::{AttachmentId, QUARANTINE};
+use manx_api::ipam::{Allocation, AttachmentId, QUARANTINE};
 use manx_ipam::journal::Record;
 use manx_ipam::{Allocator, Decision, Live, reconcile};
 
+/// Who has which interface, by its name.
+pub type Owners = BTreeMap<String, AttachmentId>;
+
 /// Brings the allocator in line with the interfaces that exist, as far as addresses are `within` what is
-/// being recovered: frees what is gone, and puts the unknown into quarantine.
+/// being recovered: frees what is gone, and has what nobody is known to hold held by whoever has the interface, as
+/// far as the allocator or `owners` know; the rest goes into quarantine.
 ///
 /// The records are applied already; they belong into the journal.
 #[must_use]
 pub fn settle(
     allocator: &mut Allocator,
     live: Vec<Live<String>>,
+    mut owners: Owners,
     now: u64,
     within: impl Fn(IpAddr) -> bool,
 ) -> Vec<Record> {
+    let known = allocator.allocations().map(|held| held.owner);
+    owners.extend(known.map(|owner| (interface(&owner.container_id, &owner.ifname), owner)));
     let allocations: Vec<_> = allocator
         .allocations()
         .filter(|held| within(held.address))
@@ -30,11 +38,16 @@ pub fn settle(
     });
     decisions
         .into_iter()
-        .filter_map(|decision| carry_out(allocator, decision, now))
+        .filter_map(|decision| carry_out(allocator, decision, &owners, now))
         .collect()
 }
 
-fn carry_out(allocator: &mut Allocator, decision: Decision<String>, now: u64) -> Option<Record> {
+fn carry_out(
+    allocator: &mut Allocator,
+    decision: Decision<String>,
+    owners: &Owners,
+    now: u64,
+) -> Option<Record> {
     match decision {
         Decision::Keep(_) => None,
         Decision::Release(held) => {
@@ -52,16 +65,33 @@ fn carry_out(allocator: &mut Allocator, decision: Decision<String>, now: u64) ->
             tracing::warn!(%address, interface, holder, "two interfaces carry one address; its holder keeps it");
             None
         }
-        Decision::Unknown { interface, address } => match allocator.hold(&quarantine(&interface), address) {
-            Ok(assignment) => {
-                tracing::warn!(%address, interface, "nobody is known to hold this address; it is given to nobody");
-                assignment.record
-            }
-            Err(error) => {
-                tracing::debug!(%address, interface, %error, "an interface carries an address that is not ours to give");
-                None
-            }
-        },
+        Decision::Unknown { interface, address } => adopt(allocator, &interface, address, owners),
+    }
+}
+
+/// Has an address held that an interface carries.
+fn adopt(allocator: &mut Allocator, interface: &str, address: IpAddr, owners: &Owners) -> Option<Record> {
+    // An attachment has one address of a family.
+    let has_none = |owner: &&AttachmentId| {
+        let mut held = allocator.held_by(&owner.container_id, &owner.ifname);
+        held.all(|held| held.address.is_ipv4() != address.is_ipv4())
+    };
+    let owner = match owners.get(interface).filter(has_none) {
+        Some(owner) => {
+            tracing::info!(%address, interface, container = owner.container_id, "held by whoever has its interface");
+            owner.clone()
+        }
+        None => {
+            tracing::warn!(%address, interface, "nobody is known to hold this address; it is given to nobody");
+            quarantine(interface)
+        }
+    };
+    match allocator.hold(&owner, address) {
+        Ok(assignment) => assignment.record,
+        Err(error) => {
+            tracing::debug!(%address, interface, %error, "an interface carries an address that is not ours to give");
+            None
+        }
     }
 }
 
@@ -73,6 +103,36 @@ fn quarantine(interface: &str) -> AttachmentId {
         pod: interface.to_owned(),
         network: None,
     }
+}
+
+/// What an attachment holds, also where only its interface is known to hold it: that tells attachments apart.
+#[must_use]
+pub fn held(allocator: &Allocator, container_id: &str, ifname: &str) -> Vec<Allocation> {
+    let interface = interface(container_id, ifname);
+    let quarantined = allocator.held_by(QUARANTINE, &interface);
+    allocator
+        .held_by(container_id, ifname)
+        .chain(quarantined)
+        .collect()
+}
+
+/// Has an attachment hold what only its interface was known to hold.
+///
+/// The records are applied already; they belong into the journal.
+#[must_use]
+pub fn identify(allocator: &mut Allocator, owner: &AttachmentId, now: u64) -> Vec<Record> {
+    let interface = interface(&owner.container_id, &owner.ifname);
+    let quarantined: Vec<Allocation> = allocator.held_by(QUARANTINE, &interface).collect();
+    let mut records = Vec::new();
+    for held in quarantined {
+        let release = allocator.release_address(held.address, held.sequence, now);
+        records.extend(release.map(|release| release.record));
+        // It was free for no time.
+        if let Ok(assignment) = allocator.hold(owner, held.address) {
+            records.extend(assignment.record);
+        }
+    }
+    records
 }
 
 /// The host's interface of an attachment.
@@ -102,14 +162,18 @@ mod tests {
         allocator
     }
 
-    fn assign(allocator: &mut Allocator, container: &str) -> Option<IpAddr> {
-        let owner = AttachmentId {
+    fn owner(container: &str) -> AttachmentId {
+        AttachmentId {
             container_id: container.to_owned(),
             ifname: "eth0".to_owned(),
             namespace: "default".to_owned(),
             pod: container.to_owned(),
             network: None,
-        };
+        }
+    }
+
+    fn assign(allocator: &mut Allocator, container: &str) -> Option<IpAddr> {
+        let owner = owner(container);
         let request = Request {
             owner: &owner,
             wants: &[Want::Any {
@@ -138,7 +202,7 @@ mod tests {
         let kept = assign(&mut allocator, "kept").unwrap();
         assign(&mut allocator, "gone").unwrap();
         let found = vec![live(&interface("kept", "eth0"), kept)];
-        assert_eq!(settle(&mut allocator, found, 0, |_| true).len(), 1);
+        assert_eq!(settle(&mut allocator, found, Owners::new(), 0, |_| true).len(), 1);
         let held: Vec<_> = allocator.allocations().map(|held| held.address).collect();
         assert_eq!(held, [kept]);
     }
@@ -148,7 +212,14 @@ mod tests {
         let mut allocator = allocator();
         let unknown: IpAddr = "10.0.0.2".parse().unwrap();
         assert_eq!(
-            settle(&mut allocator, vec![live("mxunknown", unknown)], 0, |_| true).len(),
+            settle(
+                &mut allocator,
+                vec![live("mxunknown", unknown)],
+                Owners::new(),
+                0,
+                |_| true
+            )
+            .len(),
             1
         );
         let given: Vec<_> = (0..4)
@@ -156,11 +227,17 @@ mod tests {
             .collect();
         assert_eq!(given.len(), 3);
         assert!(!given.contains(&unknown));
-        let again = settle(&mut allocator, vec![live("mxunknown", unknown)], 0, |address| {
+        let again = settle(
+            &mut allocator,
+            vec![live("mxunknown", unknown)],
+            Owners::new(),
+            0,
+            |address| address == unknown,
+        );
+        assert!(again.is_empty(), "the next start finds it as it was: {again:?}");
+        let released = settle(&mut allocator, Vec::new(), Owners::new(), 0, |address| {
             address == unknown
         });
-        assert!(again.is_empty(), "the next start finds it as it was: {again:?}");
-        let released = settle(&mut allocator, Vec::new(), 0, |address| address == unknown);
         assert_eq!(released.len(), 1);
         assert_eq!(assign(&mut allocator, "late"), Some(unknown));
     }
@@ -169,6 +246,37 @@ mod tests {
     fn what_is_not_being_recovered_is_left_alone() {
         let mut allocator = allocator();
         assign(&mut allocator, "served meanwhile").unwrap();
-        assert!(settle(&mut allocator, Vec::new(), 0, |_| false).is_empty());
+        assert!(settle(&mut allocator, Vec::new(), Owners::new(), 0, |_| false).is_empty());
+    }
+
+    #[test]
+    fn an_address_is_held_by_whoever_has_its_interface() {
+        let mut allocator = allocator();
+        let address: IpAddr = "10.0.0.2".parse().unwrap();
+        let name = interface("c", "eth0");
+        let owners = Owners::from([(name.clone(), owner("c"))]);
+        let found = vec![live(&name, address)];
+        assert_eq!(settle(&mut allocator, found, owners, 0, |_| true).len(), 1);
+        let of: Vec<_> = allocator.held_by("c", "eth0").map(|held| held.address).collect();
+        assert_eq!(of, [address]);
+    }
+
+    #[test]
+    fn a_quarantined_address_is_its_attachments_as_soon_as_that_is_named() {
+        let mut allocator = allocator();
+        let address: IpAddr = "10.0.0.2".parse().unwrap();
+        let found = vec![live(&interface("c", "eth0"), address)];
+        assert_eq!(settle(&mut allocator, found, Owners::new(), 0, |_| true).len(), 1);
+        let of = |allocator: &Allocator| {
+            let held = held(allocator, "c", "eth0");
+            held.into_iter()
+                .map(|held| (held.address, held.owner.container_id))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of(&allocator), [(address, QUARANTINE.to_owned())]);
+        let records = identify(&mut allocator, &owner("c"), 0);
+        assert_eq!(of(&allocator), [(address, "c".to_owned())]);
+        assert_eq!(records.len(), 2);
+        assert!(identify(&mut allocator, &owner("c"), 0).is_empty());
     }
 }

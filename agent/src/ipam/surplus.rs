@@ -5,7 +5,7 @@
 //! in the datastore. A node that dies between two of these owns an empty block in its next life, and gives it
 //! back then.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
@@ -15,8 +15,8 @@ use manx_ipam::{Block, Family, Holding, objection, release_block, surplus};
 use manx_store::{Error, Store};
 use tokio::time::Instant;
 
+use super::Task;
 use super::blocks::{Done, read};
-use super::{Recovery, Task};
 
 /// How long a block is kept at least after its last address was freed; longer, where addresses rest longer.
 const GRACE: Duration = Duration::from_secs(60);
@@ -26,24 +26,29 @@ const GRACE: Duration = Duration::from_secs(60);
 pub(super) struct Spare {
     /// Since when blocks are empty.
     empty: BTreeMap<IpNetwork, Instant>,
-    /// Blocks that were let go of, and that the datastore is to hear of.
-    leaving: BTreeSet<IpNetwork>,
+    /// Blocks that were let go of, and that the datastore is to hear of, with the generation that ends.
+    leaving: BTreeMap<IpNetwork, u64>,
     /// A job tells the datastore.
     giving_back: bool,
 }
 
 impl Spare {
-    /// What the datastore could not be told yet.
-    pub(super) fn told(&mut self, again: Vec<IpNetwork>) {
+    /// What the datastore was told.
+    pub(super) fn told(&mut self, told: &[IpNetwork]) {
         self.giving_back = false;
-        self.leaving.extend(again);
+        self.leaving.retain(|cidr, _| !told.contains(cidr));
+    }
+
+    /// Whether the block was let go of, and the datastore has not heard of it.
+    pub(super) fn is_leaving(&self, cidr: IpNetwork) -> bool {
+        self.leaving.contains_key(&cidr)
     }
 }
 
 impl<S: Store> Task<S> {
     /// Lets go of what can be spared, and gives back in the datastore what was let go of before.
     pub(super) fn give_surplus_back(&mut self) {
-        if self.recovery != Recovery::Done || !self.view.complete {
+        if !self.is_recovered() || !self.view.complete {
             return;
         }
         self.give_back();
@@ -52,11 +57,14 @@ impl<S: Store> Task<S> {
         }
         self.note_empty();
         for cidr in self.spared() {
+            let generation = self.allocator.block(cidr).map(Block::generation);
             match self.allocator.remove_block(cidr) {
                 Ok(record) => {
                     tracing::info!(block = %cidr, "block given back: it was empty for long enough");
                     self.staged.push(record);
-                    self.spare.leaving.insert(cidr);
+                    self.spare
+                        .leaving
+                        .extend(generation.map(|generation| (cidr, generation)));
                     self.dirty.remove(&cidr);
                 }
                 Err(error) => tracing::error!(block = %cidr, %error, "an empty block cannot be given back"),
@@ -106,28 +114,31 @@ impl<S: Store> Task<S> {
             return;
         }
         self.spare.giving_back = true;
-        let blocks = std::mem::take(&mut self.spare.leaving);
+        let blocks = self.spare.leaving.clone();
         let (store, node) = (self.store.clone(), self.identity.name.clone());
         self.jobs.spawn(async move {
-            let mut again = Vec::new();
-            for cidr in blocks {
-                if let Err(error) = give_up(&store, cidr, &node).await {
-                    tracing::debug!(block = %cidr, %error, "a block is not given back yet");
-                    again.push(cidr);
+            let mut told = Vec::new();
+            for (cidr, generation) in blocks {
+                match give_up(&store, cidr, generation, &node).await {
+                    Ok(()) => told.push(cidr),
+                    Err(error) => tracing::debug!(block = %cidr, %error, "a block is not given back yet"),
                 }
             }
-            Done::GivenBack(again)
+            Done::GivenBack(told)
         });
     }
 }
 
-/// Makes the block nobody's, if it is ours.
-async fn give_up<S: Store>(store: &S, cidr: IpNetwork, node: &str) -> Result<(), Error> {
+/// Makes the block nobody's, if it is ours in this generation. In a later one it was given back, whatever was
+/// answered, and claimed again.
+async fn give_up<S: Store>(store: &S, cidr: IpNetwork, generation: u64, node: &str) -> Result<(), Error> {
     let Some(block) = read(store, cidr).await? else {
         return Ok(());
     };
     match release_block(&block, node) {
-        Ok(next) => store.update(Resource::IpBlock(next)).await.map(drop),
-        Err(_) => Ok(()),
+        Ok(next) if block.spec.generation == generation => {
+            store.update(Resource::IpBlock(next)).await.map(drop)
+        }
+        Ok(_) | Err(_) => Ok(()),
     }
 }

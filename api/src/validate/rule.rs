@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use ipnetwork::IpNetwork;
-
 use super::policy::no_global;
 use super::{Problem, no_host_bits};
 use crate::names;
@@ -120,23 +118,16 @@ fn families(field: &str, rule: &PolicyRule, problems: &mut Vec<Problem>) {
         ("destination.notNets", &rule.destination.not_nets),
     ] {
         for (i, network) in networks.iter().enumerate() {
-            let (family, _) = *meant.get_or_insert_with(|| (family_of(*network), part));
-            if family != family_of(*network) {
+            let (family, _) = *meant.get_or_insert_with(|| (Family::of(*network), part));
+            if family != Family::of(*network) {
                 let by = meant.map_or("", |(_, by)| by);
                 let message = format!(
                     "is of the other family than {by} says: a rule is for one; write another rule for IPv{}",
-                    digit(family_of(*network))
+                    digit(Family::of(*network))
                 );
                 problems.push(Problem::new(format!("{field}.{part}[{i}]"), network, message));
             }
         }
-    }
-}
-
-fn family_of(network: IpNetwork) -> Family {
-    match network {
-        IpNetwork::V4(_) => Family::V4,
-        IpNetwork::V6(_) => Family::V6,
     }
 }
 
