@@ -406,7 +406,9 @@ impl Rule {
 pub(crate) fn short_hash(text: &str) -> String {
     let digest = Sha1::digest(text);
     let digits = digest.iter().take(8).flat_map(|byte| [byte >> 4, byte & 0xf]);
-    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
+    digits
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
+        .collect()
 }
 
 /// A rule in a chain of the kernel's that leads into one of ours.
