@@ -165,6 +165,16 @@ pub enum ApplyError {
     /// The block cannot go.
     #[error(transparent)]
     Remove(#[from] RemoveError),
+    /// The block is not there, or its ownership is not an earlier one.
+    #[error(
+        "block {cidr} cannot be renewed in generation {generation}: it is not there, or not of an earlier one"
+    )]
+    Renew {
+        /// The block.
+        cidr: IpNetwork,
+        /// The generation.
+        generation: u64,
+    },
     /// The address is not free, or its sequence number is not above the block's last.
     #[error("{address} (sequence {sequence}) cannot be assigned: it is not free, or the number is old")]
     Assign {
@@ -219,6 +229,14 @@ impl Allocator {
     /// The block is not here, or an address of it is held.
     pub fn remove_block(&mut self, cidr: IpNetwork) -> Result<Record, ApplyError> {
         self.carry_out(Record::BlockRemoved { cidr })
+    }
+
+    /// Holds a block in a later ownership, after the datastore had given it up ([`crate::renew`]).
+    ///
+    /// # Errors
+    /// The block is not here, or the ownership is not later than the one before.
+    pub fn renew_block(&mut self, cidr: IpNetwork, generation: u64) -> Result<Record, ApplyError> {
+        self.carry_out(Record::BlockRenewed { cidr, generation })
     }
 
     /// Lends a part of a block to another node, in the generation that it asked with, or a later one where the
@@ -461,6 +479,16 @@ impl Allocator {
                     held => Err(RemoveError::InUse { cidr: *cidr, held }.into()),
                 }
             }
+            Record::BlockRenewed { cidr, generation } => {
+                let can = self.block(*cidr).map(|block| block.can_renew(*generation));
+                match can.transpose()? {
+                    Some(true) => Ok(()),
+                    Some(false) | None => Err(ApplyError::Renew {
+                        cidr: *cidr,
+                        generation: *generation,
+                    }),
+                }
+            }
             Record::Assigned(allocations) => each_once(
                 allocations,
                 |a| (a.address, a.sequence),
@@ -517,6 +545,11 @@ impl Allocator {
             }
             Record::BlockRemoved { cidr } => {
                 self.blocks.remove(cidr);
+            }
+            Record::BlockRenewed { cidr, generation } => {
+                if let Some(block) = self.blocks.get_mut(cidr) {
+                    block.renew(*generation);
+                }
             }
             Record::Assigned(allocations) => {
                 for allocation in allocations {
