@@ -26,7 +26,7 @@ pub mod workload;
 
 pub use meta::{Key, Kind, Metadata, Revision};
 pub use resource::Resource;
-pub use selector::Selector;
+pub use selector::{Requirement, Selector};
 pub use validate::{Problem, validate, validate_among_pools, validate_delete, validate_update};
 
 /// The API group and version of every Manx resource.

@@ -147,6 +147,24 @@ pub struct Subject {
     pub service_accounts: Option<ServiceAccounts>,
 }
 
+/// One text for equal subjects, and no other's.
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.labels)?;
+        match &self.scope {
+            Scope::Anywhere => {}
+            Scope::Namespace(name) => write!(f, " in namespace {name}")?,
+            Scope::Namespaces(labels) => write!(f, " in namespaces with {labels}")?,
+            Scope::Global => f.write_str(" in no namespace")?,
+        }
+        if let Some(ServiceAccounts { names, labels }) = &self.service_accounts {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            write!(f, " of service accounts [{}] with {labels}", names.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
 /// Where labelled things are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
@@ -202,13 +220,54 @@ pub enum Action {
     Log,
 }
 
-/// An address family.
+/// An address family: each has programs, chains and sets of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     /// IPv4.
     V4,
     /// IPv6.
     V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family of a network's addresses.
+    #[must_use]
+    pub const fn of(net: IpNetwork) -> Self {
+        match net {
+            IpNetwork::V4(_) => Self::V4,
+            IpNetwork::V6(_) => Self::V6,
+        }
+    }
+
+    /// The name of this family's set: `mx4-…`, `mx6-…`.
+    #[must_use]
+    pub fn set_name(self, what: &str) -> String {
+        match self {
+            Self::V4 => format!("mx4-{what}"),
+            Self::V6 => format!("mx6-{what}"),
+        }
+    }
+
+    /// What ipset calls it.
+    #[must_use]
+    pub const fn ipset_name(self) -> &'static str {
+        match self {
+            Self::V4 => "inet",
+            Self::V6 => "inet6",
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
 }
 
 /// A condition or its opposite.
@@ -225,6 +284,9 @@ pub enum Not<T> {
 pub struct Protocol(pub u8);
 
 impl Protocol {
+    /// Those whose packets have ports.
+    pub const WITH_PORTS: [Self; 4] = [Self::TCP, Self::UDP, Self::SCTP, Self::UDPLITE];
+
     /// ICMP of IPv4.
     pub const ICMP: Self = Self(1);
     /// TCP.
@@ -241,7 +303,7 @@ impl Protocol {
     /// Whether its packets have ports.
     #[must_use]
     pub fn has_ports(self) -> bool {
-        matches!(self, Self::TCP | Self::UDP | Self::SCTP | Self::UDPLITE)
+        Self::WITH_PORTS.contains(&self)
     }
 }
 
@@ -267,7 +329,7 @@ pub struct Side {
     pub not_nets: Vec<IpNetwork>,
     /// Its port is one of these; empty: any, and packets that have none.
     pub ports: Vec<Port>,
-    /// Its port is none of these.
+    /// It has a port, and that is none of these; empty: any, and packets that have none.
     pub not_ports: Vec<Port>,
     /// It is an endpoint behind this service: address, protocol and port as the service's endpoints have them.
     pub service: Option<NamespacedName>,

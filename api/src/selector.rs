@@ -66,7 +66,7 @@ impl Comparison {
         }
     }
 
-    fn holds(self, label: Option<&String>, literal: &str) -> bool {
+    fn holds(self, label: Option<&str>, literal: &str) -> bool {
         match (self, label) {
             (Self::NotEqual, None) => true,
             (Self::Equal | Self::Contains | Self::StartsWith | Self::EndsWith, None) => false,
@@ -103,21 +103,66 @@ impl Selector {
     /// Whether the selector selects a thing with these labels.
     #[must_use]
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.0.matches(labels)
+        self.matches_by(|label| labels.get(label).map(String::as_str))
+    }
+
+    /// As [`Self::matches`], for a thing whose labels `label` knows.
+    #[must_use]
+    pub fn matches_by<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+        self.0.matches(&label)
+    }
+
+    /// What a thing must have for the selector to select it; that may not be enough. By it things and selectors
+    /// find each other in an index.
+    #[must_use]
+    pub fn requirements(&self) -> Vec<Requirement<'_>> {
+        let mut requirements = Vec::new();
+        self.0.require(&mut requirements);
+        requirements
     }
 }
 
+/// A label that a thing must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Requirement<'a> {
+    /// With this value.
+    Equal(&'a str, &'a str),
+    /// With whatever value.
+    Has(&'a str),
+}
+
 impl Expression {
-    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    fn matches<'a>(&self, value_of: &impl Fn(&str) -> Option<&'a str>) -> bool {
         match self {
             Self::All | Self::Global => true,
-            Self::Has(label) => labels.contains_key(label),
-            Self::Compare(label, comparison, literal) => comparison.holds(labels.get(label), literal),
-            Self::In(label, set) => labels.get(label).is_some_and(|value| set.contains(value)),
-            Self::NotIn(label, set) => labels.get(label).is_none_or(|value| !set.contains(value)),
-            Self::Not(operand) => !operand.matches(labels),
-            Self::And(operands) => operands.iter().all(|operand| operand.matches(labels)),
-            Self::Or(operands) => operands.iter().any(|operand| operand.matches(labels)),
+            Self::Has(label) => value_of(label).is_some(),
+            Self::Compare(label, comparison, literal) => comparison.holds(value_of(label), literal),
+            Self::In(label, set) => value_of(label).is_some_and(|value| set.contains(value)),
+            Self::NotIn(label, set) => value_of(label).is_none_or(|value| !set.contains(value)),
+            Self::Not(operand) => !operand.matches(value_of),
+            Self::And(operands) => operands.iter().all(|operand| operand.matches(value_of)),
+            Self::Or(operands) => operands.iter().any(|operand| operand.matches(value_of)),
+        }
+    }
+
+    fn require<'a>(&'a self, into: &mut Vec<Requirement<'a>>) {
+        match self {
+            Self::Compare(label, Comparison::Equal, value) => into.push(Requirement::Equal(label, value)),
+            Self::In(label, set) => into.push(match set.first() {
+                Some(value) if set.len() == 1 => Requirement::Equal(label, value),
+                _ => Requirement::Has(label),
+            }),
+            Self::Has(label)
+            | Self::Compare(label, Comparison::Contains | Comparison::StartsWith | Comparison::EndsWith, _) => {
+                into.push(Requirement::Has(label))
+            }
+            Self::And(operands) => operands.iter().for_each(|operand| operand.require(into)),
+            Self::All
+            | Self::Global
+            | Self::Compare(_, Comparison::NotEqual, _)
+            | Self::NotIn(..)
+            | Self::Not(_)
+            | Self::Or(_) => {}
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ipnetwork::IpNetwork;
+use manx_api::policy::Family;
 
-use crate::ruleset::{CHAIN_PREFIX, ChainId, Family, Full, MARK, Sense, Set, Table};
+use crate::ruleset::{CHAIN_PREFIX, ChainId, Full, MARK, Member, Sense, Set, SetKind, Table};
 
 /// What of ours the kernel holds. Rules are known by the hashes in their comments.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,17 +77,20 @@ impl Held {
             };
             match verb {
                 "create" => {
-                    let ours = words.take(3).eq(["hash:net", "family", family.ipset_name()]);
-                    let set = Set {
+                    let kind = words.next().unwrap_or_default();
+                    let kind = SetKind::ALL.into_iter().find(|known| known.ipset_name() == kind);
+                    let ours = words.take(2).eq(["family", family.ipset_name()]);
+                    let set = kind.filter(|_| ours).map(|kind| Set {
                         family,
+                        kind,
                         members: BTreeMap::new(),
-                    };
-                    self.sets.insert(name.to_owned(), ours.then_some(set));
+                    });
+                    self.sets.insert(name.to_owned(), set);
                 }
                 "add" => {
                     if let Some(Some(set)) = self.sets.get_mut(name) {
-                        let (net, sense) = member(words).ok_or_else(unreadable)?;
-                        set.members.insert(net, sense);
+                        let (member, sense) = member(set.kind, words).ok_or_else(unreadable)?;
+                        set.members.insert(member, sense);
                     }
                 }
                 _ => return Err(unreadable()),
@@ -164,11 +167,11 @@ fn family_of_set(name: &str) -> Option<Family> {
 }
 
 /// The member that an `add` line names behind its set.
-fn member<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<(IpNetwork, Sense)> {
-    let net = words.next()?.parse().ok()?;
+fn member<'a>(kind: SetKind, mut words: impl Iterator<Item = &'a str>) -> Option<(Member, Sense)> {
+    let member = Member::parse(kind, words.next()?)?;
     match words.next() {
-        None => Some((net, Sense::Match)),
-        Some("nomatch") => Some((net, Sense::Except)),
+        None => Some((member, Sense::Match)),
+        Some("nomatch") => Some((member, Sense::Except)),
         Some(_) => None,
     }
 }

@@ -22,6 +22,7 @@
 mod engine;
 mod held;
 pub mod nat;
+mod nets;
 mod plan;
 mod ruleset;
 #[cfg(test)]
@@ -30,6 +31,10 @@ mod transaction;
 
 pub use engine::{Engine, Pool, Update};
 pub use held::{Held, Jump, Unreadable};
+pub use manx_api::policy::Family;
 pub use plan::{Change, Delta, plan};
-pub use ruleset::{CHAIN_PREFIX, ChainId, Family, Full, Hook, Match, Rule, Sense, Set, Table, Target};
+pub use ruleset::{
+    CHAIN_PREFIX, ChainId, Connection, End, Full, Hook, Match, Member, Rule, Sense, Set, SetKind, Table,
+    Target,
+};
 pub use transaction::Transaction;

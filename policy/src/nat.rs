@@ -15,12 +15,14 @@
 //! - *To the pod's own node*: such packets do not pass POSTROUTING.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use ipnetwork::IpNetwork;
+
+use manx_api::policy::{Family, Not};
 
 use crate::engine::Pool;
-use crate::ruleset::{ChainId, Family, Full, Hook, Match, Rule, Sense, Set, Table, Target};
+use crate::nets::{canonical, contains, members, v4, v6};
+use crate::ruleset::{ChainId, End, Full, Hook, Match, Rule, Sense, Set, SetKind, Table, Target};
 
 /// The chain.
 pub const CHAIN: &str = "manx-nat-out";
@@ -67,9 +69,9 @@ fn add(full: &mut Full, family: Family, nets: &BTreeMap<IpNetwork, bool>) {
     };
     let rule = Rule {
         matches: vec![
-            Match::SourceIn(nat_pools),
-            Match::DestinationNotIn(all_pools),
-            Match::DestinationOutside(multicast(family)),
+            Match::In(End::Source, SetKind::Nets, Not::Is(nat_pools)),
+            Match::In(End::Destination, SetKind::Nets, Not::Not(all_pools)),
+            Match::Address(End::Destination, Not::Not(multicast(family))),
         ],
         target: Target::Masquerade,
     };
@@ -80,26 +82,12 @@ fn add(full: &mut Full, family: Family, nets: &BTreeMap<IpNetwork, bool>) {
     full.chains.insert(chain, vec![rule]);
 }
 
-/// A set of these; the whole address space goes in as its halves, unless a half has a word of its own.
+/// A set of these.
 fn set(family: Family, nets: impl Iterator<Item = (IpNetwork, Sense)>) -> Set {
-    let mut members: BTreeMap<IpNetwork, Sense> = nets.collect();
-    let whole = members.iter().find(|(net, _)| net.prefix() == 0);
-    if let Some((whole, sense)) = whole.map(|(net, sense)| (*net, *sense)) {
-        members.remove(&whole);
-        for half in halves(family) {
-            members.entry(half).or_insert(sense);
-        }
-    }
-    Set { family, members }
-}
-
-/// The halves of a family's address space.
-const fn halves(family: Family) -> [IpNetwork; 2] {
-    const V4: [IpNetwork; 2] = [v4([0, 0, 0, 0], 1), v4([128, 0, 0, 0], 1)];
-    const V6: [IpNetwork; 2] = [v6(0, 1), v6(0x8000, 1)];
-    match family {
-        Family::V4 => V4,
-        Family::V6 => V6,
+    Set {
+        family,
+        kind: SetKind::Nets,
+        members: members(family, nets),
     }
 }
 
@@ -111,30 +99,4 @@ const fn multicast(family: Family) -> IpNetwork {
         Family::V4 => V4,
         Family::V6 => V6,
     }
-}
-
-/// A constant network.
-const fn v4([a, b, c, d]: [u8; 4], prefix: u8) -> IpNetwork {
-    match Ipv4Network::new_checked(Ipv4Addr::new(a, b, c, d), prefix) {
-        Some(net) => IpNetwork::V4(net),
-        None => panic!("longer than an IPv4 address"),
-    }
-}
-
-/// A constant network whose address is zeros behind its first group.
-const fn v6(group: u16, prefix: u8) -> IpNetwork {
-    match Ipv6Network::new_checked(Ipv6Addr::new(group, 0, 0, 0, 0, 0, 0, 0), prefix) {
-        Some(net) => IpNetwork::V6(net),
-        None => panic!("longer than an IPv6 address"),
-    }
-}
-
-/// The network without host bits.
-fn canonical(net: IpNetwork) -> IpNetwork {
-    IpNetwork::new(net.network(), net.prefix()).unwrap_or(net)
-}
-
-/// Whether `inner` is a part of `outer`, and not all of it; both of one family.
-fn contains(outer: IpNetwork, inner: IpNetwork) -> bool {
-    outer.prefix() < inner.prefix() && outer.contains(inner.network())
 }

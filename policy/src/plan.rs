@@ -1,9 +1,9 @@
 //! What lies between what is wanted and what the kernel holds.
 
-use ipnetwork::IpNetwork;
+use manx_api::policy::Family;
 
 use crate::held::{Held, Jump};
-use crate::ruleset::{ChainId, Family, Full, Hook, Rule, Sense, Table};
+use crate::ruleset::{ChainId, Full, Hook, Member, Rule, Sense, SetKind, Table};
 
 /// One step. A delta has them in the order in which they are to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum Change {
         name: String,
         /// Of this family.
         family: Family,
+        /// With such members.
+        kind: SetKind,
         /// In the place of one that has its name and is something else.
         replace: bool,
     },
@@ -22,7 +24,7 @@ pub enum Change {
         /// Which set.
         set: String,
         /// Which member.
-        net: IpNetwork,
+        member: Member,
         /// In what sense.
         sense: Sense,
     },
@@ -51,7 +53,7 @@ pub enum Change {
         /// Which set.
         set: String,
         /// Which member.
-        net: IpNetwork,
+        member: Member,
     },
     /// A set that no rule names any more goes.
     DestroySet {
@@ -85,19 +87,20 @@ fn gain_members(wanted: &Full, held: &Held, delta: &mut Delta) {
         let found = held.sets.get(name);
         let same = found
             .and_then(Option::as_ref)
-            .filter(|there| there.family == set.family);
+            .filter(|there| (there.family, there.kind) == (set.family, set.kind));
         if same.is_none() {
             delta.push(Change::CreateSet {
                 name: name.clone(),
                 family: set.family,
+                kind: set.kind,
                 replace: found.is_some(),
             });
         }
-        for (net, sense) in &set.members {
-            if same.and_then(|there| there.members.get(net)) != Some(sense) {
+        for (member, sense) in &set.members {
+            if same.and_then(|there| there.members.get(member)) != Some(sense) {
                 delta.push(Change::PutMember {
                     set: name.clone(),
-                    net: *net,
+                    member: member.clone(),
                     sense: *sense,
                 });
             }
@@ -148,12 +151,14 @@ fn lose_members(wanted: &Full, held: &Held, delta: &mut Delta) {
             delta.push(Change::DestroySet { name: name.clone() });
             continue;
         };
-        let members = set.iter().filter(|set| set.family == want.family);
-        for net in members.flat_map(|set| set.members.keys()) {
-            if !want.members.contains_key(net) {
+        let members = set
+            .iter()
+            .filter(|set| (set.family, set.kind) == (want.family, want.kind));
+        for member in members.flat_map(|set| set.members.keys()) {
+            if !want.members.contains_key(member) {
                 delta.push(Change::RemoveMember {
                     set: name.clone(),
-                    net: *net,
+                    member: member.clone(),
                 });
             }
         }

@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
+use manx_api::policy::{Family, Icmp, Not, PortRange, Protocol};
 use sha1::{Digest as _, Sha1};
 
 /// What the comment of each rule of ours begins with.
@@ -12,72 +15,31 @@ pub(crate) const MARK: &str = "manx:";
 /// What the name of each chain of ours begins with.
 pub const CHAIN_PREFIX: &str = "manx-";
 
-/// An address family: each has programs, chains and sets of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
-
-    /// The family of a network's addresses.
-    #[must_use]
-    pub const fn of(net: IpNetwork) -> Self {
-        match net {
-            IpNetwork::V4(_) => Self::V4,
-            IpNetwork::V6(_) => Self::V6,
-        }
-    }
-
-    /// The name of this family's set: `mx4-…`, `mx6-…`.
-    #[must_use]
-    pub fn set_name(self, what: &str) -> String {
-        match self {
-            Self::V4 => format!("mx4-{what}"),
-            Self::V6 => format!("mx6-{what}"),
-        }
-    }
-
-    /// What ipset calls it.
-    #[must_use]
-    pub const fn ipset_name(self) -> &'static str {
-        match self {
-            Self::V4 => "inet",
-            Self::V6 => "inet6",
-        }
-    }
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        })
-    }
-}
-
 /// A table of iptables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
+    /// Before connection tracking.
+    Raw,
+    /// After it, and before destination NAT.
+    Mangle,
     /// Consulted for the first packet of each connection only; conntrack treats the others alike.
     Nat,
+    /// Where most is decided.
+    Filter,
 }
 
 impl Table {
-    /// All that we have chains in.
-    pub const ALL: [Self; 1] = [Self::Nat];
+    /// All that we may have chains in.
+    pub const ALL: [Self; 4] = [Self::Raw, Self::Mangle, Self::Nat, Self::Filter];
 
     /// What iptables calls it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Raw => "raw",
+            Self::Mangle => "mangle",
             Self::Nat => "nat",
+            Self::Filter => "filter",
         }
     }
 }
@@ -91,13 +53,95 @@ pub enum Sense {
     Except,
 }
 
-/// A set of networks (`hash:net`).
+/// What a set's members are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SetKind {
+    /// Networks.
+    Nets,
+    /// Networks, each behind an interface. The kernel takes one network behind at most 64 interfaces.
+    NetsBehind,
+    /// Addresses, each with a protocol and a port.
+    Ports,
+}
+
+impl SetKind {
+    /// All.
+    pub const ALL: [Self; 3] = [Self::Nets, Self::NetsBehind, Self::Ports];
+
+    /// What ipset calls it.
+    #[must_use]
+    pub const fn ipset_name(self) -> &'static str {
+        match self {
+            Self::Nets => "hash:net",
+            Self::NetsBehind => "hash:net,iface",
+            Self::Ports => "hash:ip,port",
+        }
+    }
+}
+
+/// A member of a set. Networks have no host bits, and none is of length 0, which the kernel does not take.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Member {
+    /// Of [`SetKind::Nets`].
+    Net(IpNetwork),
+    /// Of [`SetKind::NetsBehind`].
+    NetBehind(IpNetwork, Arc<str>),
+    /// Of [`SetKind::Ports`]; the protocol has ports.
+    Port(IpAddr, Protocol, u16),
+}
+
+impl Member {
+    /// Reads a member of a kind of set as ipset prints it.
+    #[must_use]
+    pub fn parse(kind: SetKind, text: &str) -> Option<Self> {
+        match kind {
+            SetKind::Nets => text.parse().ok().map(Self::Net),
+            SetKind::NetsBehind => {
+                let (net, interface) = text.split_once(',')?;
+                Some(Self::NetBehind(net.parse().ok()?, interface.into()))
+            }
+            SetKind::Ports => {
+                let (address, port) = text.split_once(',')?;
+                let (protocol, port) = port.split_once(':')?;
+                let is_it = |known: &Protocol| port_protocol(*known) == protocol;
+                let protocol = Protocol::WITH_PORTS.into_iter().find(is_it)?;
+                Some(Self::Port(address.parse().ok()?, protocol, port.parse().ok()?))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Net(net) => net.fmt(f),
+            Self::NetBehind(net, interface) => write!(f, "{net},{interface}"),
+            Self::Port(address, protocol, port) => {
+                write!(f, "{address},{}:{port}", port_protocol(*protocol))
+            }
+        }
+    }
+}
+
+/// What iptables and ipset call a protocol that has ports.
+const fn port_protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::TCP => "tcp",
+        Protocol::UDP => "udp",
+        Protocol::SCTP => "sctp",
+        _ => "udplite",
+    }
+}
+
+/// A set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Set {
     /// The family of all its members.
     pub family: Family,
-    /// Its members: no host bits, and none of length 0, which the kernel does not take.
-    pub members: BTreeMap<IpNetwork, Sense>,
+    /// What they are.
+    pub kind: SetKind,
+    /// Its members, all of its kind.
+    pub members: BTreeMap<Member, Sense>,
 }
 
 /// Which chain.
@@ -111,24 +155,132 @@ pub struct ChainId {
     pub name: String,
 }
 
+/// An end of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum End {
+    /// Where it comes from.
+    Source,
+    /// Where it goes.
+    Destination,
+}
+
+impl End {
+    const fn in_sets(self) -> &'static str {
+        match self {
+            Self::Source => "src",
+            Self::Destination => "dst",
+        }
+    }
+}
+
 /// What a packet must be like for a rule to apply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Match {
-    /// Its source is in the set of this name.
-    SourceIn(String),
-    /// Its destination is not in the set of this name.
-    DestinationNotIn(String),
-    /// Its destination is outside this network.
-    DestinationOutside(IpNetwork),
+    /// It came in (`Source`) or goes out (`Destination`) by an interface of this name; with a `+` at its end, by one
+    /// whose name begins so.
+    Interface(End, String),
+    /// Its protocol.
+    Protocol(Not<Protocol>),
+    /// Its address is in this network.
+    Address(End, Not<IpNetwork>),
+    /// Its address is in the set of this name: with the interface or the port, where members have one.
+    In(End, SetKind, Not<String>),
+    /// Its port is one of these, which are at most 15, ranges counted twice. Its protocol is matched before.
+    Ports(End, Not<Vec<PortRange>>),
+    /// It is such a message of the family's ICMP. Its protocol is matched before.
+    Icmp(Family, Not<Icmp>),
+    /// What it is to the tracked connections.
+    Connection(Connection),
+    /// Of the bits of its mark, those of the mask are these.
+    Mark {
+        /// These.
+        value: u32,
+        /// Of these.
+        mask: u32,
+    },
+    /// There were not more such packets lately.
+    Limit {
+        /// Packets each second, after a burst of five times as many.
+        per_second: u16,
+    },
+}
+
+/// What a packet is to the tracked connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// It belongs to one that was let through, or is an error about one.
+    Known,
+    /// It cannot be said: it belongs to none and begins none.
+    Invalid,
+}
+
+/// A condition's sign in front of an option.
+const fn sign<T>(condition: &Not<T>) -> (&'static str, &T) {
+    match condition {
+        Not::Is(value) => ("", value),
+        Not::Not(value) => ("! ", value),
+    }
 }
 
 impl fmt::Display for Match {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::SourceIn(set) => write!(f, "-m set --match-set {set} src"),
-            Self::DestinationNotIn(set) => write!(f, "-m set ! --match-set {set} dst"),
-            Self::DestinationOutside(net) => write!(f, "! -d {net}"),
+            Self::Interface(End::Source, name) => write!(f, "-i {name}"),
+            Self::Interface(End::Destination, name) => write!(f, "-o {name}"),
+            Self::Protocol(protocol) => {
+                let (not, protocol) = sign(protocol);
+                write!(f, "{not}-p {}", protocol.0)
+            }
+            Self::Address(end, net) => {
+                let (not, net) = sign(net);
+                let option = match end {
+                    End::Source => "-s",
+                    End::Destination => "-d",
+                };
+                write!(f, "{not}{option} {net}")
+            }
+            Self::In(end, kind, set) => {
+                let ((not, set), end) = (sign(set), end.in_sets());
+                write!(f, "-m set {not}--match-set {set} {end}")?;
+                match kind {
+                    SetKind::Nets => Ok(()),
+                    SetKind::NetsBehind | SetKind::Ports => write!(f, ",{end}"),
+                }
+            }
+            Self::Ports(end, ports) => {
+                let (not, ports) = sign(ports);
+                let option = match end {
+                    End::Source => "--sports",
+                    End::Destination => "--dports",
+                };
+                let ports: Vec<String> = ports.iter().map(port_text).collect();
+                write!(f, "-m multiport {not}{option} {}", ports.join(","))
+            }
+            Self::Icmp(family, icmp) => {
+                let (not, icmp) = sign(icmp);
+                match family {
+                    Family::V4 => write!(f, "-m icmp {not}--icmp-type {}", icmp.kind)?,
+                    Family::V6 => write!(f, "-m icmp6 {not}--icmpv6-type {}", icmp.kind)?,
+                }
+                icmp.code.map_or(Ok(()), |code| write!(f, "/{code}"))
+            }
+            Self::Connection(Connection::Known) => f.write_str("-m conntrack --ctstate ESTABLISHED,RELATED"),
+            Self::Connection(Connection::Invalid) => f.write_str("-m conntrack --ctstate INVALID"),
+            Self::Mark { value, mask } => write!(f, "-m mark --mark {value:#x}/{mask:#x}"),
+            Self::Limit { per_second } => {
+                let burst = u32::from(*per_second) * 5;
+                write!(f, "-m limit --limit {per_second}/sec --limit-burst {burst}")
+            }
         }
+    }
+}
+
+fn port_text(range: &PortRange) -> String {
+    let PortRange { first, last } = range;
+    if first == last {
+        first.to_string()
+    } else {
+        format!("{first}:{last}")
     }
 }
 
@@ -138,8 +290,49 @@ pub enum Target {
     /// It gets the address of the interface that it leaves by, and a source port that nobody can guess: two
     /// processors that pick ports at the same moment do not pick the same one.
     Masquerade,
-    /// The chain of this name decides.
+    /// The chain of this name is asked; if it does not decide, the next rule.
     Jump(String),
+    /// The chain of this name is asked; if it does not decide, whoever jumped here goes on.
+    Goto(String),
+    /// It is let through.
+    Accept,
+    /// It is dropped.
+    Drop,
+    /// Whoever jumped here goes on.
+    Return,
+    /// Of its mark, the bits of the mask become these; the next rule is asked.
+    SetMark {
+        /// These.
+        value: u32,
+        /// In place of these.
+        mask: u32,
+    },
+    /// A copy goes to a group of listeners (NFLOG); the next rule is asked.
+    Log {
+        /// The group.
+        group: u16,
+        /// What stands before it: at most 63 characters, none that would need quotes.
+        prefix: String,
+    },
+    /// Its connection is not tracked.
+    NoTrack,
+}
+
+impl Target {
+    /// The chain that it leads into.
+    #[must_use]
+    pub fn chain(&self) -> Option<&str> {
+        match self {
+            Self::Jump(chain) | Self::Goto(chain) => Some(chain),
+            Self::Masquerade
+            | Self::Accept
+            | Self::Drop
+            | Self::Return
+            | Self::SetMark { .. }
+            | Self::Log { .. }
+            | Self::NoTrack => None,
+        }
+    }
 }
 
 impl fmt::Display for Target {
@@ -147,6 +340,15 @@ impl fmt::Display for Target {
         match self {
             Self::Masquerade => f.write_str("-j MASQUERADE --random-fully"),
             Self::Jump(chain) => write!(f, "-j {chain}"),
+            Self::Goto(chain) => write!(f, "-g {chain}"),
+            Self::Accept => f.write_str("-j ACCEPT"),
+            Self::Drop => f.write_str("-j DROP"),
+            Self::Return => f.write_str("-j RETURN"),
+            Self::SetMark { value, mask } => write!(f, "-j MARK --set-xmark {value:#x}/{mask:#x}"),
+            Self::Log { group, prefix } => {
+                write!(f, "-j NFLOG --nflog-group {group} --nflog-prefix {prefix}")
+            }
+            Self::NoTrack => f.write_str("-j CT --notrack"),
         }
     }
 }
@@ -169,8 +371,7 @@ impl Rule {
         for part in &self.matches {
             text.push_str(&format!("\n{part}"));
         }
-        let digest = Sha1::digest(text);
-        digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        short_hash(&text)
     }
 
     /// The rule as iptables takes it behind `-A`: chain, matches, our mark, target.
@@ -184,6 +385,27 @@ impl Rule {
         words.push_str(&format!("-m comment --comment \"{MARK}{hash}\" {}", self.target));
         words
     }
+
+    /// The sets that it names.
+    pub fn sets(&self) -> impl Iterator<Item = &str> {
+        self.matches.iter().filter_map(|part| match part {
+            Match::In(_, _, Not::Is(set) | Not::Not(set)) => Some(set.as_str()),
+            Match::Interface(..)
+            | Match::Protocol(_)
+            | Match::Address(..)
+            | Match::Ports(..)
+            | Match::Icmp(..)
+            | Match::Connection(_)
+            | Match::Mark { .. }
+            | Match::Limit { .. } => None,
+        })
+    }
+}
+
+/// 16 hexadecimal characters that stand for a text.
+pub(crate) fn short_hash(text: &str) -> String {
+    let digest = Sha1::digest(text);
+    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A rule in a chain of the kernel's that leads into one of ours.

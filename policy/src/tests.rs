@@ -39,14 +39,20 @@ fn carry_out(held: &mut Held, change: &Change) {
         Change::CreateSet {
             name,
             family,
+            kind,
             replace,
         } => {
-            let family = *family;
-            let members = BTreeMap::new();
-            let before = held.sets.insert(name.clone(), Some(Set { family, members }));
+            let set = Set {
+                family: *family,
+                kind: *kind,
+                members: BTreeMap::new(),
+            };
+            let before = held.sets.insert(name.clone(), Some(set));
             assert_eq!(before.is_some(), *replace, "{name} is there");
         }
-        Change::PutMember { set, net, sense } => drop(members(held, set).insert(*net, *sense)),
+        Change::PutMember { set, member, sense } => {
+            members(held, set).insert(member.clone(), *sense);
+        }
         Change::WriteChain { chain, rules } => {
             let hashes = rules.iter().map(|rule| Some(rule.hash(&chain.name)));
             held.chains.insert(chain.clone(), hashes.collect());
@@ -70,7 +76,9 @@ fn carry_out(held: &mut Held, change: &Change) {
             );
             held.chains.remove(chain).expect("the chain is there");
         }
-        Change::RemoveMember { set, net } => drop(members(held, set).remove(net).expect("a member")),
+        Change::RemoveMember { set, member } => {
+            members(held, set).remove(member).expect("a member");
+        }
         Change::DestroySet { name } => {
             assert!(
                 held.chains.is_empty() || !mentions(held, name),
@@ -81,7 +89,7 @@ fn carry_out(held: &mut Held, change: &Change) {
     }
 }
 
-fn members<'a>(held: &'a mut Held, set: &str) -> &'a mut BTreeMap<IpNetwork, Sense> {
+fn members<'a>(held: &'a mut Held, set: &str) -> &'a mut BTreeMap<Member, Sense> {
     &mut held.sets.get_mut(set).unwrap().as_mut().unwrap().members
 }
 
@@ -98,8 +106,11 @@ fn masquerades(held: &Held, source: IpAddr, destination: IpAddr) -> bool {
     let is_in = |what: &str, address: IpAddr| {
         let set = held.sets.get(&family.set_name(what)).and_then(Option::as_ref);
         let members = set.into_iter().flat_map(|set| &set.members);
-        let around = members.filter(|(net, _)| net.contains(address));
-        around
+        let nets = members.map(|(member, sense)| match member {
+            Member::Net(net) => (net, sense),
+            Member::NetBehind(..) | Member::Port(..) => panic!("{member} is no network"),
+        });
+        nets.filter(|(net, _)| net.contains(address))
             .max_by_key(|(net, _)| net.prefix())
             .is_some_and(|(_, sense)| *sense == Sense::Match)
     };
@@ -264,7 +275,8 @@ proptest! {
             prop_oneof![
                 Just("-A"), Just("*nat"), Just(":manx-a"), Just("manx-a"), Just("--comment"), Just("\"manx:1\""),
                 Just("-j"), Just("create"), Just("add"), Just("mx4-a"), Just("hash:net"), Just("family"),
-                Just("inet"), Just("10.0.0.0/8"), Just("nomatch"), Just("\n"), Just("\\"), Just("\""),
+                Just("inet"), Just("10.0.0.0/8"), Just("nomatch"),
+                Just("hash:net,iface"), Just("10.0.0.0/8,mx1"), Just("hash:ip,port"), Just("10.0.0.1,tcp:80"), Just("\n"), Just("\\"), Just("\""),
             ],
             0..24,
         ),
@@ -386,17 +398,17 @@ fn of_what_programs_print_only_ours_is_read() {
          create mx4-all-pools hash:net family inet hashsize 1024 maxelem 65536 bucketsize 12 initval 0xa7\n\
          add mx4-all-pools 10.2.3.4\n\
          add mx4-all-pools 10.1.0.0/16 nomatch\n\
-         create mx6-all-pools hash:ip family inet6 hashsize 1024 maxelem 65536 bucketsize 12 initval 0xa8\n\
+         create mx6-all-pools hash:mac family inet6 hashsize 1024 maxelem 65536 bucketsize 12 initval 0xa8\n\
          add mx6-all-pools fd00::1\n",
     )
     .unwrap();
-    let members = [
-        (net("10.2.3.4/32"), Sense::Match),
-        (net("10.1.0.0/16"), Sense::Except),
-    ];
+    let members = [("10.2.3.4/32", Sense::Match), ("10.1.0.0/16", Sense::Except)];
     let set = Set {
         family: Family::V4,
-        members: members.into(),
+        kind: SetKind::Nets,
+        members: members
+            .map(|(text, sense)| (Member::Net(net(text)), sense))
+            .into(),
     };
     assert_eq!(
         held.sets,
@@ -437,6 +449,27 @@ fn of_what_programs_print_only_ours_is_read() {
         held.read_rules(Family::V4, "*nat\n-A POSTROUTING -m comment --comment \"open\n")
             .is_err()
     );
+}
+
+#[test]
+fn members_of_every_kind_are_printed_as_they_are_read() {
+    for (kind, text) in [
+        (SetKind::Nets, "10.1.0.0/16"),
+        (SetKind::Nets, "fd00::/64"),
+        (SetKind::NetsBehind, "10.1.2.3/32,mx0123456789a"),
+        (SetKind::Ports, "10.1.2.3,tcp:80"),
+        (SetKind::Ports, "fd00::1,udplite:53"),
+    ] {
+        assert_eq!(Member::parse(kind, text).unwrap().to_string(), text);
+    }
+    for (kind, text) in [
+        (SetKind::Nets, "10.1.0.0/33"),
+        (SetKind::NetsBehind, "10.1.2.3"),
+        (SetKind::Ports, "10.1.2.3,icmp:echo-request"),
+        (SetKind::Ports, "10.1.2.3,tcp"),
+    ] {
+        assert_eq!(Member::parse(kind, text), None, "{text}");
+    }
 }
 
 /// The three texts under their headings.

@@ -2,8 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use manx_api::policy::Family;
+
 use crate::plan::Change;
-use crate::ruleset::{ChainId, Family, Rule, Sense, Table};
+use crate::ruleset::{ChainId, Rule, Sense, Table};
+
+/// Members that a set may have; the kernel's own default, 65,536, is fewer than a large cluster's pods.
+const MAX_MEMBERS: u32 = 1 << 20;
 
 /// The text of some changes, in the order in which it is to be carried out; each text is empty or absent where
 /// there is nothing to do.
@@ -37,20 +42,21 @@ impl Transaction {
                 Change::CreateSet {
                     name,
                     family,
+                    kind,
                     replace,
                 } => {
                     if *replace {
                         text.before += &format!("destroy {name}\n");
                     }
-                    let family = family.ipset_name();
-                    text.before += &format!("create {name} hash:net family {family}\n");
+                    let (kind, family) = (kind.ipset_name(), family.ipset_name());
+                    text.before += &format!("create {name} {kind} family {family} maxelem {MAX_MEMBERS}\n");
                 }
-                Change::PutMember { set, net, sense } => {
+                Change::PutMember { set, member, sense } => {
                     let sense = match sense {
                         Sense::Match => "",
                         Sense::Except => " nomatch",
                     };
-                    text.before += &format!("add {set} {net}{sense}\n");
+                    text.before += &format!("add {set} {member}{sense}\n");
                 }
                 Change::WriteChain { chain, rules } => {
                     tables.entry(of(chain)).or_default().write(chain, rules);
@@ -67,7 +73,9 @@ impl Transaction {
                 Change::RemoveChain(chain) => {
                     tables.entry(of(chain)).or_default().remove(chain);
                 }
-                Change::RemoveMember { set, net } => text.after += &format!("del {set} {net}\n"),
+                Change::RemoveMember { set, member } => {
+                    text.after += &format!("del {set} {member}\n");
+                }
                 Change::DestroySet { name } => text.after += &format!("destroy {name}\n"),
             }
         }

@@ -24,6 +24,7 @@ mod laws;
 mod memory;
 mod node;
 mod outage;
+mod races;
 mod runtime;
 mod storm;
 mod world;

@@ -333,13 +333,8 @@ impl Start {
         };
         self.air.announce(&self.identity.name, owned.clone());
         let view = self.spawn_watch(&mut tasks, &readiness);
-        tasks.spawn(ipam::run(self.ipam(
-            recovered,
-            view.clone(),
-            owned_out,
-            requests,
-            &readiness,
-        )));
+        let inbox = self.ipam(recovered, view.clone(), owned_out, requests, &readiness);
+        tasks.spawn(ipam::run(inbox));
         let (life, kernel) = (self.life.clone(), self.kernel.clone());
         tasks.spawn(kernel::serve_routes(life.clone(), kernel.clone(), routes, owned));
         tasks.spawn(kernel::serve_endpoints(life, kernel, endpoints));
@@ -354,6 +349,7 @@ impl Start {
             workloads: workloads_out.clone(),
             jobs: jobs_out.downgrade(),
             gate: open_gate(view),
+            connections: kernel::serve_conntrack(&mut tasks),
             metrics: self.metrics,
         };
         let mut inbox = cni::Inbox { jobs, parts };

@@ -15,6 +15,7 @@ mod blocks;
 mod cni_chain;
 mod cni_runtime;
 mod cni_spec;
+mod conntrack;
 mod containerd;
 mod containers;
 mod cri;

@@ -1,8 +1,8 @@
 //! ADD and DEL, step by step.
 //!
-//! ADD: address journalled → veth pair → routes in the kernel → its pool's rules in force → answer. DEL: routes away → veth pair away →
-//! address free. In that order an address is never given anew while a packet could still reach its last
-//! holder. Whatever fails midway in a first ADD is undone; an attachment that stood before stays.
+//! ADD: address journalled → veth pair → routes in the kernel → its pool's rules in force → answer. DEL: routes away →
+//! veth pair away → connections forgotten → address free. In that order an address is never given anew while a
+//! packet could still reach its last holder, or pass as its. Whatever fails midway in a first ADD is undone; an attachment that stood before stays.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -25,7 +25,7 @@ use crate::endpoint::Found;
 use crate::identity::Identity;
 use crate::ipam::{Assigned, IpamError, Wish, recovery};
 use crate::metrics::{CniLabels, Metrics, Operation, Outcome};
-use crate::{convert, endpoint, ipam, policy, route, workload};
+use crate::{conntrack, convert, endpoint, ipam, policy, route, workload};
 
 /// The smallest MTU that IPv6 runs over, in bytes (RFC 8200 §5).
 const MIN_MTU_V6: u32 = 1280;
@@ -45,6 +45,8 @@ pub struct Parts {
     pub routes: mpsc::Sender<route::Command>,
     /// Rules.
     pub gate: policy::Gate,
+    /// Connections.
+    pub connections: mpsc::Sender<conntrack::Forget>,
     /// WorkloadEndpoints.
     pub workloads: mpsc::Sender<workload::Change>,
     /// Further jobs, in the order of their attachments.
@@ -192,11 +194,18 @@ impl Parts {
     async fn delete(&self, attachment: &Attachment) -> Result<(), Error> {
         let (container_id, ifname) = names(attachment);
         let held = self.held(attachment).await?;
-        let addresses = held.iter().map(|held| held.address).collect();
-        ask(&self.routes, |reply| route::Command::Detach { addresses, reply }).await?;
+        let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
+        let detach = |reply| route::Command::Detach {
+            addresses: addresses.clone(),
+            reply,
+        };
+        ask(&self.routes, detach).await?;
         let host_ifname = recovery::interface(&container_id, &ifname);
         let detach = |reply| endpoint::Request::Detach { host_ifname, reply };
         ask(&self.endpoints, detach).await?.map_err(convert::cni_error)?;
+        if !addresses.is_empty() {
+            ask(&self.connections, |reply| conntrack::Forget { addresses, reply }).await?;
+        }
         // Before the address is free: whoever gets it next is never described beside its last holder. And a DEL
         // that is repeated because the release was refused finds nothing that it could name the pod by.
         let owner = held

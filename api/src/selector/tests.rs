@@ -130,6 +130,28 @@ fn selectors_select() {
     }
 }
 
+#[test]
+fn what_is_required_is_what_every_operand_of_an_and_requires() {
+    for (text, required) in [
+        ("all()", vec![]),
+        ("a == 'b' || has(c)", vec![]),
+        ("!has(a)", vec![]),
+        ("a != 'b' && c not in {'d'}", vec![]),
+        ("a in {'b'}", vec![Requirement::Equal("a", "b")]),
+        ("a in {'b', 'c'}", vec![Requirement::Has("a")]),
+        (
+            "a == 'b' && (has(c) && d starts with 'e')",
+            vec![
+                Requirement::Equal("a", "b"),
+                Requirement::Has("c"),
+                Requirement::Has("d"),
+            ],
+        ),
+    ] {
+        assert_eq!(Selector::parse(text).unwrap().requirements(), required, "{text}");
+    }
+}
+
 fn expressions() -> impl Strategy<Value = Expression> {
     let label = "[A-Za-z0-9_./-]{1,6}";
     let literal = "[a-z\"ü ]{0,4}";
@@ -176,6 +198,19 @@ proptest! {
     fn a_canonical_text_parses_to_what_wrote_it(expression in expressions()) {
         let text = expression.to_string();
         prop_assert_eq!(Selector::parse(&text), Ok(Selector(expression)));
+    }
+
+    #[test]
+    fn what_is_selected_has_what_is_required(
+        expression in expressions(),
+        labels in proptest::collection::btree_map("[a-c]", "[a-c]{0,2}", 0..4),
+    ) {
+        let selector = Selector(expression);
+        let met = selector.requirements().into_iter().all(|requirement| match requirement {
+            Requirement::Equal(label, value) => labels.get(label).is_some_and(|found| found == value),
+            Requirement::Has(label) => labels.contains_key(label),
+        });
+        prop_assert!(met || !selector.matches(&labels));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use manx_api::rpc::{self, MAX_LINE, Method, Request, Response, RpcError};
 use serde::de::DeserializeOwned;
@@ -39,6 +39,10 @@ const CALLERS: usize = 256;
 /// How long a caller may take to ask, or to take what he asked for: after that his place is another's.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long the lock of a process that was killed may outlive it: what it was just starting has the lock, too, until
+/// it executes.
+const AFTERLIFE: Duration = Duration::from_secs(1);
+
 /// Why the socket cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
@@ -64,7 +68,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Claims the path; its directory is made if need be.
+    /// Claims the path; its directory is made if need be. Blocks for a moment where another process has it.
     ///
     /// # Errors
     /// Another process has it, or the file system refuses.
@@ -78,13 +82,21 @@ impl Claim {
             std::fs::create_dir_all(directory).map_err(refused)?;
         }
         let file = File::create(&lock).map_err(refused)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self {
-                path: path.to_owned(),
-                _lock: file,
-            }),
-            Err(TryLockError::WouldBlock) => Err(SocketError::Taken(path.to_owned())),
-            Err(TryLockError::Error(source)) => Err(refused(source)),
+        let begun = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => {
+                    return Ok(Self {
+                        path: path.to_owned(),
+                        _lock: file,
+                    });
+                }
+                Err(TryLockError::WouldBlock) if begun.elapsed() < AFTERLIFE => {
+                    std::thread::sleep(AFTERLIFE / 50);
+                }
+                Err(TryLockError::WouldBlock) => return Err(SocketError::Taken(path.to_owned())),
+                Err(TryLockError::Error(source)) => return Err(refused(source)),
+            }
         }
     }
 
@@ -340,6 +352,22 @@ mod tests {
         assert!(error.contains("another process serves"), "{error}");
         drop(first);
         Claim::new(&path).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_server_was_just_starting_does_not_keep_the_next_one_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let killed = Claim::new(&path).unwrap();
+        let inherited = killed._lock.try_clone().unwrap();
+        drop(killed);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(AFTERLIFE / 5);
+                drop(inherited);
+            });
+            Claim::new(&path).unwrap();
+        });
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod allocator;
+mod any_order;
 mod blocks;
 mod journal;
 mod lease;
