@@ -46,6 +46,11 @@ pub(crate) struct World {
 impl World {
     /// Three nodes, whose agents are not started.
     pub(crate) fn new(seed: u64) -> Self {
+        Self::of(NODES, seed)
+    }
+
+    /// So many nodes, whose agents are not started.
+    pub(crate) fn of(nodes: usize, seed: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (chance, memory, runtime) = (Chance::new(seed), Memory::default(), Runtime::default());
         let air = Air::default();
@@ -56,7 +61,7 @@ impl World {
             node
         };
         Self {
-            nodes: (0..NODES).map(node).collect(),
+            nodes: (0..nodes).map(node).collect(),
             runtime,
             memory,
             chance,
