@@ -204,7 +204,7 @@ impl Node {
         if self.state_dir.exists() {
             std::fs::remove_dir_all(&self.state_dir).unwrap();
         }
-        (self.disk_lost, self.old_disk) = (true, false);
+        self.disk_lost = true;
     }
 
     /// Starts the agent; it may die of it.

@@ -243,9 +243,9 @@ impl World {
         if self.rng.random_ratio(9, 10) {
             return;
         }
-        let new = self.rng.random();
+        let new: bool = self.rng.random();
         self.tell(format!("join {node}, new: {new}"));
-        self.nodes[node].old_disk = true;
+        self.nodes[node].old_disk = !new;
         if new {
             self.nodes[node].lose_disk();
         }
