@@ -480,14 +480,12 @@ impl Allocator {
                 }
             }
             Record::BlockRenewed { cidr, generation } => {
-                let can = self.block(*cidr).map(|block| block.can_renew(*generation));
-                match can.transpose()? {
-                    Some(true) => Ok(()),
-                    Some(false) | None => Err(ApplyError::Renew {
-                        cidr: *cidr,
-                        generation: *generation,
-                    }),
-                }
+                let (cidr, generation) = (*cidr, *generation);
+                let can = self.block(cidr).map(|block| block.can_renew(generation));
+                require(
+                    can.transpose()? == Some(true),
+                    ApplyError::Renew { cidr, generation },
+                )
             }
             Record::Assigned(allocations) => each_once(
                 allocations,
@@ -511,20 +509,12 @@ impl Allocator {
                 let good = block.is_some_and(|block| {
                     block.can_lend(*part) && block.loan_generation(*generation) == *generation
                 });
-                if good {
-                    Ok(())
-                } else {
-                    Err(ApplyError::Lend { part: *part })
-                }
+                require(good, ApplyError::Lend { part: *part })
             }
             Record::TakenBack { part, .. } => {
                 let block = self.block_of(part.network());
                 let good = block.is_some_and(|block| block.loans().any(|(lent, _)| lent == *part));
-                if good {
-                    Ok(())
-                } else {
-                    Err(ApplyError::TakeBack { part: *part })
-                }
+                require(good, ApplyError::TakeBack { part: *part })
             }
         }
     }
@@ -593,6 +583,10 @@ impl Allocator {
             }
         }
     }
+}
+
+fn require(good: bool, otherwise: ApplyError) -> Result<(), ApplyError> {
+    if good { Ok(()) } else { Err(otherwise) }
 }
 
 /// What tells attachments apart.
