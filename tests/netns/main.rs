@@ -32,6 +32,7 @@ mod leases;
 mod links;
 mod namespaces;
 mod nat;
+mod nflog;
 mod ordeal;
 mod passwords;
 mod podman;
