@@ -303,6 +303,7 @@ pub fn workload_endpoint(
             endpoint: owner.ifname.clone(),
             interface_name: interface.to_owned(),
             addresses,
+            ..WorkloadEndpointSpec::default()
         },
     }
 }

@@ -5,20 +5,26 @@
 //! unchecked one. No async and no I/O: [`rpc`] frames messages over any `Read` or `Write` it is handed.
 
 pub mod bgp;
+pub mod cluster_policy;
 pub mod filter;
 mod formats;
+pub mod host_endpoint;
 pub mod ipam;
+pub mod kubernetes;
 #[cfg(feature = "manifest")]
 pub mod manifest;
 pub mod meta;
 mod names;
 pub mod namespace;
+pub mod network_policy;
+pub mod network_set;
 pub mod node;
 pub mod operation;
 pub mod policy;
 pub mod report;
 pub mod resource;
 pub mod rpc;
+pub mod rule;
 pub mod selector;
 pub mod status;
 pub mod validate;

@@ -15,8 +15,9 @@ use manx_api::filter::{BgpFilter, BgpFilterSpec, FilterRule};
 use manx_api::ipam::{
     Allocation, AttachmentId, IpBlock, IpBlockSpec, IpPool, IpPoolSpec, Release, block_name,
 };
-use manx_api::manifest::{load, to_json, to_yaml};
+use manx_api::manifest::{load, load_into, to_json, to_yaml};
 use manx_api::node::{Node, NodeBgp, NodeSpec};
+use manx_api::rule::{NamedPort, Protocol};
 use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
 use manx_api::{Metadata, Resource, Revision, validate};
 use proptest::prelude::*;
@@ -111,6 +112,16 @@ fn a_file_holds_documents_lists_and_nothing() {
         .collect();
     assert_eq!(names, ["a", "b", "c"]);
     assert_eq!(load("empty.yaml", ""), Ok(Vec::new()));
+}
+
+#[test]
+fn a_namespaced_resource_without_a_namespace_is_put_into_the_one_given() {
+    let text =
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: a}\nspec:\n  podSelector:\n";
+    let errors = load("policy.yaml", text).unwrap_err();
+    assert_eq!(errors[0].field, "metadata.namespace");
+    let resources = load_into("policy.yaml", text, Some("shop")).unwrap();
+    assert_eq!(resources[0].metadata().namespace.as_deref(), Some("shop"));
 }
 
 #[test]
@@ -427,13 +438,93 @@ fn endpoints() -> impl Strategy<Value = Resource> {
                 endpoint: "eth0".to_owned(),
                 interface_name: "mx0123456789a".to_owned(),
                 addresses,
+                service_account: dual.then(|| "web".to_owned()),
+                ports: dual.then(named_port).into_iter().collect(),
+                allowed_source_prefixes: dual.then(|| parsed("10.9.0.0/16")).into_iter().collect(),
             };
             Resource::WorkloadEndpoint(WorkloadEndpoint { metadata, spec })
         })
 }
 
+fn named_port() -> NamedPort {
+    NamedPort {
+        name: "http".to_owned(),
+        protocol: Protocol::SCTP,
+        port: 80,
+    }
+}
+
+/// Policies and what they speak of: documents with every field that a kind has.
+fn policies() -> impl Strategy<Value = Resource> {
+    const MANX: &str = "manx.network/v1";
+    const RULES: &str = r#"[
+        {"action": "Log"},
+        {"action": "Allow", "ipVersion": 4, "protocol": "TCP", "metadata": {"annotations": {"a": "b"}},
+         "source": {"nets": ["10.0.0.0/8"], "notNets": ["10.1.0.0/16"], "selector": "has(a)", "notSelector": "has(b)",
+                    "namespaceSelector": "global()", "ports": [80, "81:90", "web"], "notPorts": [82],
+                    "serviceAccounts": {"names": ["c"], "selector": "all()"}}},
+        {"action": "Deny", "protocol": 58, "icmp": {"type": 1, "code": 2}, "notICMP": {"type": 3}},
+        {"action": "Pass", "notProtocol": 47}]"#;
+    let ordered = r#"{"tier": "t", "order": 0.5, "selector": "has(x)", "serviceAccountSelector": "has(y)", "types": ["Ingress"], "ingress": RULES}"#;
+    let host =
+        r#"{"applyOnForward": true, "doNotTrack": true, "namespaceSelector": "all()", "egress": RULES}"#;
+    let labels = r#"{"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "c", "operator": "NotIn", "values": ["d"]}]}"#;
+    let kubernetes = r#"{"podSelector": LABELS, "policyTypes": ["Egress", "Ingress"],
+        "ingress": [{}, {"from": [{"podSelector": {}, "namespaceSelector": LABELS}, {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}]}],
+        "egress": [{"to": [{"podSelector": LABELS}], "ports": [{"port": 80, "endPort": 90, "protocol": "UDP"}, {"port": "web"}]}]}"#;
+    let cluster = r#"{"tier": "Baseline", "priority": 7, "subject": {"pods": {"podSelector": LABELS}},
+        "ingress": [{"action": "Pass", "from": [{"namespaces": LABELS}], "protocols": [{"destinationNamedPort": "web"}]}],
+        "egress": [{"name": "out", "action": "Deny", "to": [{"networks": ["fd00::/8"]}],
+                    "protocols": [{"udp": {"destinationPort": {"range": {"start": 1, "end": 2}}}}]}]}"#;
+    let kinds = prop::sample::select(vec![
+        (MANX, "NetworkPolicy", true, ordered),
+        (MANX, "NetworkPolicy", true, r#"{"order": -7}"#),
+        (MANX, "StagedNetworkPolicy", true, r#"{"stagedAction": "Set"}"#),
+        (MANX, "GlobalNetworkPolicy", false, host),
+        (MANX, "StagedGlobalNetworkPolicy", false, host),
+        (
+            MANX,
+            "Tier",
+            false,
+            r#"{"order": 100.25, "defaultAction": "Pass"}"#,
+        ),
+        (
+            MANX,
+            "NetworkSet",
+            true,
+            r#"{"nets": ["10.0.0.0/8", "fd00::/8"]}"#,
+        ),
+        (MANX, "GlobalNetworkSet", false, "{}"),
+        (
+            MANX,
+            "HostEndpoint",
+            false,
+            r#"{"node": "a", "interfaceName": "*", "expectedIPs": ["fd00::1"],
+            "profiles": ["projectcalico-default-allow"], "ports": [{"name": "ssh", "protocol": "TCP", "port": 22}]}"#,
+        ),
+        ("networking.k8s.io/v1", "NetworkPolicy", true, kubernetes),
+        (
+            "policy.networking.k8s.io/v1alpha2",
+            "ClusterNetworkPolicy",
+            false,
+            cluster,
+        ),
+    ]);
+    (kinds, metadata(names(), false), names()).prop_map(
+        move |((version, kind, namespaced, spec), mut metadata, namespace)| {
+            metadata.namespace = namespaced.then_some(namespace);
+            let spec = spec.replace("RULES", RULES).replace("LABELS", labels);
+            let spec: serde_json::Value = serde_json::from_str(&spec).expect("a spec");
+            let document =
+                serde_json::json!({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec});
+            serde_json::from_value(document).expect("a policy")
+        },
+    )
+}
+
 fn resources() -> impl Strategy<Value = Resource> {
     prop_oneof![
+        policies(),
         pools(),
         blocks(),
         nodes(),

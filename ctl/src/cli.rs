@@ -113,7 +113,7 @@ pub(crate) enum Command {
 /// `get`.
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
-    /// A kind of resource: ippools, nodes, bgppeers, bgpfilters, bgpconfigurations, ipblocks, workloadendpoints.
+    /// A kind of resource: ippools, nodes, bgppeers, networkpolicies, networkpolicies.networking.k8s.io, and so on.
     #[arg(required_unless_present = "file")]
     pub(crate) kind: Option<String>,
     /// Only those of these names.

@@ -3,21 +3,26 @@
 use ipnetwork::IpNetwork;
 use manx_api::bgp::{BGP_PORT, BgpConfigurationSpec, BgpPeerSpec};
 use manx_api::ipam::IpPoolSpec;
+use manx_api::network_policy::{
+    GlobalNetworkPolicy, NetworkPolicy, StagedGlobalNetworkPolicy, StagedNetworkPolicy,
+};
+use manx_api::network_set::{GlobalNetworkSet, NetworkSet};
 use manx_api::status::{BgpRoute, KernelRoute, LimitStatus, NodeStatus, PeerStatus, RangeStatus, Reload};
 use manx_api::{Kind, Resource};
 use manx_lab::{LabStatus, NodeView, Pod, RouterView};
 use serde::Serialize;
 
 use crate::output::{Row, duration};
+use crate::policy_rows;
 
 /// What a session that works is called.
 const ESTABLISHED: &str = "Established";
 
-fn optional(value: Option<impl ToString>) -> String {
+pub(crate) fn optional(value: Option<impl ToString>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }
 
-fn joined<T: ToString>(values: &[T]) -> String {
+pub(crate) fn joined<T: ToString>(values: &[T]) -> String {
     values
         .iter()
         .map(ToString::to_string)
@@ -497,6 +502,14 @@ pub(crate) fn columns(kind: Kind) -> (&'static [&'static str], usize) {
             ],
             5,
         ),
+        Kind::Tier => policy_rows::TIER,
+        Kind::NetworkPolicy | Kind::StagedNetworkPolicy => policy_rows::NAMESPACED,
+        Kind::GlobalNetworkPolicy | Kind::StagedGlobalNetworkPolicy => policy_rows::GLOBAL,
+        Kind::KubernetesNetworkPolicy => policy_rows::KUBERNETES,
+        Kind::ClusterNetworkPolicy => policy_rows::CLUSTER,
+        Kind::NetworkSet => policy_rows::NETWORK_SET,
+        Kind::GlobalNetworkSet => policy_rows::GLOBAL_NETWORK_SET,
+        Kind::HostEndpoint => policy_rows::HOST_ENDPOINT,
     }
 }
 
@@ -552,6 +565,20 @@ pub(crate) fn cells(resource: &Resource) -> Vec<String> {
             endpoint.spec.interface_name.clone(),
             endpoint.spec.container_id.clone(),
         ],
+        Resource::Tier(tier) => policy_rows::tier(tier),
+        Resource::NetworkPolicy(NetworkPolicy { metadata, spec })
+        | Resource::GlobalNetworkPolicy(GlobalNetworkPolicy { metadata, spec })
+        | Resource::StagedNetworkPolicy(StagedNetworkPolicy { metadata, spec })
+        | Resource::StagedGlobalNetworkPolicy(StagedGlobalNetworkPolicy { metadata, spec }) => {
+            policy_rows::policy(resource.kind(), metadata, spec)
+        }
+        Resource::KubernetesNetworkPolicy(policy) => policy_rows::kubernetes(policy),
+        Resource::ClusterNetworkPolicy(policy) => policy_rows::cluster(policy),
+        Resource::NetworkSet(NetworkSet { metadata, spec })
+        | Resource::GlobalNetworkSet(GlobalNetworkSet { metadata, spec }) => {
+            policy_rows::network_set(metadata, spec)
+        }
+        Resource::HostEndpoint(endpoint) => policy_rows::host_endpoint(endpoint),
     }
 }
 

@@ -189,3 +189,30 @@ async fn a_pool_that_nodes_own_blocks_of_stays() {
     store.delete(&block.key(), None).await.unwrap();
     store.delete(&main.key(), None).await.unwrap();
 }
+
+#[tokio::test]
+async fn kinds_that_are_called_the_same_are_kept_apart() {
+    let (store, _folder) = open().await;
+    for version in ["manx.network/v1", "networking.k8s.io/v1"] {
+        let policy = serde_json::json!({
+            "apiVersion": version, "kind": "NetworkPolicy", "metadata": {"name": "web", "namespace": "shop"},
+        });
+        store
+            .create(serde_json::from_value(policy).unwrap())
+            .await
+            .unwrap();
+    }
+    let ours = Key::namespaced(Kind::NetworkPolicy, "shop", "web");
+    let theirs = Key::namespaced(Kind::KubernetesNetworkPolicy, "shop", "web");
+    let mut events = store.watch(&[Kind::KubernetesNetworkPolicy], Revision::start());
+    let event = events.next().await.unwrap().unwrap();
+    assert_eq!(event.resource().key(), theirs);
+    store.delete(&ours, None).await.unwrap();
+    assert!(matches!(store.get(&ours).await, Err(Error::NotFound(_))));
+    assert_eq!(store.get(&theirs).await.unwrap().key(), theirs);
+    let listing = store
+        .list(Kind::KubernetesNetworkPolicy, Some("shop"))
+        .await
+        .unwrap();
+    assert_eq!(listing.items.len(), 1);
+}
