@@ -27,6 +27,7 @@ mod lab_harness;
 mod lab_ipam;
 mod lab_outage;
 mod lab_routers;
+mod lab_traits;
 mod lab_up;
 mod leases;
 mod links;
