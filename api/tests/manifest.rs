@@ -454,34 +454,41 @@ fn named_port() -> NamedPort {
     }
 }
 
+const MANX: &str = "manx.network/v1";
+const RULES: &str = r#"[
+    {"action": "Log"},
+    {"action": "Allow", "ipVersion": 4, "protocol": "TCP", "metadata": {"annotations": {"a": "b"}},
+     "source": {"nets": ["10.0.0.0/8"], "notNets": ["10.1.0.0/16"], "selector": "has(a)", "notSelector": "has(b)",
+                "namespaceSelector": "global()", "ports": [80, "81:90", "web"], "notPorts": [82],
+                "serviceAccounts": {"names": ["c"], "selector": "all()"}}},
+    {"action": "Deny", "protocol": 58, "icmp": {"type": 1, "code": 2}, "notICMP": {"type": 3}},
+    {"action": "Pass", "notProtocol": 47}]"#;
+const ORDERED: &str = r#"{"tier": "t", "order": 0.5, "selector": "has(x)", "serviceAccountSelector": "has(y)",
+    "types": ["Ingress"], "ingress": RULES}"#;
+const HOST: &str =
+    r#"{"applyOnForward": true, "doNotTrack": true, "namespaceSelector": "all()", "egress": RULES}"#;
+const ENDPOINT: &str = r#"{"node": "a", "interfaceName": "*", "expectedIPs": ["fd00::1"],
+    "profiles": ["projectcalico-default-allow"], "ports": [{"name": "ssh", "protocol": "TCP", "port": 22}]}"#;
+const LABELS: &str = r#"{"matchLabels": {"a": "b"},
+    "matchExpressions": [{"key": "c", "operator": "NotIn", "values": ["d"]}]}"#;
+const KUBERNETES: &str = r#"{"podSelector": LABELS, "policyTypes": ["Egress", "Ingress"],
+    "ingress": [{}, {"from": [{"podSelector": {}, "namespaceSelector": LABELS},
+                              {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}]}],
+    "egress": [{"to": [{"podSelector": LABELS}],
+                "ports": [{"port": 80, "endPort": 90, "protocol": "UDP"}, {"port": "web"}]}]}"#;
+const CLUSTER: &str = r#"{"tier": "Baseline", "priority": 7, "subject": {"pods": {"podSelector": LABELS}},
+    "ingress": [{"action": "Pass", "from": [{"namespaces": LABELS}], "protocols": [{"destinationNamedPort": "web"}]}],
+    "egress": [{"name": "out", "action": "Deny", "to": [{"networks": ["fd00::/8"]}],
+                "protocols": [{"udp": {"destinationPort": {"range": {"start": 1, "end": 2}}}}]}]}"#;
+
 /// Policies and what they speak of: documents with every field that a kind has.
 fn policies() -> impl Strategy<Value = Resource> {
-    const MANX: &str = "manx.network/v1";
-    const RULES: &str = r#"[
-        {"action": "Log"},
-        {"action": "Allow", "ipVersion": 4, "protocol": "TCP", "metadata": {"annotations": {"a": "b"}},
-         "source": {"nets": ["10.0.0.0/8"], "notNets": ["10.1.0.0/16"], "selector": "has(a)", "notSelector": "has(b)",
-                    "namespaceSelector": "global()", "ports": [80, "81:90", "web"], "notPorts": [82],
-                    "serviceAccounts": {"names": ["c"], "selector": "all()"}}},
-        {"action": "Deny", "protocol": 58, "icmp": {"type": 1, "code": 2}, "notICMP": {"type": 3}},
-        {"action": "Pass", "notProtocol": 47}]"#;
-    let ordered = r#"{"tier": "t", "order": 0.5, "selector": "has(x)", "serviceAccountSelector": "has(y)", "types": ["Ingress"], "ingress": RULES}"#;
-    let host =
-        r#"{"applyOnForward": true, "doNotTrack": true, "namespaceSelector": "all()", "egress": RULES}"#;
-    let labels = r#"{"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "c", "operator": "NotIn", "values": ["d"]}]}"#;
-    let kubernetes = r#"{"podSelector": LABELS, "policyTypes": ["Egress", "Ingress"],
-        "ingress": [{}, {"from": [{"podSelector": {}, "namespaceSelector": LABELS}, {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}]}],
-        "egress": [{"to": [{"podSelector": LABELS}], "ports": [{"port": 80, "endPort": 90, "protocol": "UDP"}, {"port": "web"}]}]}"#;
-    let cluster = r#"{"tier": "Baseline", "priority": 7, "subject": {"pods": {"podSelector": LABELS}},
-        "ingress": [{"action": "Pass", "from": [{"namespaces": LABELS}], "protocols": [{"destinationNamedPort": "web"}]}],
-        "egress": [{"name": "out", "action": "Deny", "to": [{"networks": ["fd00::/8"]}],
-                    "protocols": [{"udp": {"destinationPort": {"range": {"start": 1, "end": 2}}}}]}]}"#;
     let kinds = prop::sample::select(vec![
-        (MANX, "NetworkPolicy", true, ordered),
+        (MANX, "NetworkPolicy", true, ORDERED),
         (MANX, "NetworkPolicy", true, r#"{"order": -7}"#),
         (MANX, "StagedNetworkPolicy", true, r#"{"stagedAction": "Set"}"#),
-        (MANX, "GlobalNetworkPolicy", false, host),
-        (MANX, "StagedGlobalNetworkPolicy", false, host),
+        (MANX, "GlobalNetworkPolicy", false, HOST),
+        (MANX, "StagedGlobalNetworkPolicy", false, HOST),
         (
             MANX,
             "Tier",
@@ -495,25 +502,19 @@ fn policies() -> impl Strategy<Value = Resource> {
             r#"{"nets": ["10.0.0.0/8", "fd00::/8"]}"#,
         ),
         (MANX, "GlobalNetworkSet", false, "{}"),
-        (
-            MANX,
-            "HostEndpoint",
-            false,
-            r#"{"node": "a", "interfaceName": "*", "expectedIPs": ["fd00::1"],
-            "profiles": ["projectcalico-default-allow"], "ports": [{"name": "ssh", "protocol": "TCP", "port": 22}]}"#,
-        ),
-        ("networking.k8s.io/v1", "NetworkPolicy", true, kubernetes),
+        (MANX, "HostEndpoint", false, ENDPOINT),
+        ("networking.k8s.io/v1", "NetworkPolicy", true, KUBERNETES),
         (
             "policy.networking.k8s.io/v1alpha2",
             "ClusterNetworkPolicy",
             false,
-            cluster,
+            CLUSTER,
         ),
     ]);
     (kinds, metadata(names(), false), names()).prop_map(
         move |((version, kind, namespaced, spec), mut metadata, namespace)| {
             metadata.namespace = namespaced.then_some(namespace);
-            let spec = spec.replace("RULES", RULES).replace("LABELS", labels);
+            let spec = spec.replace("RULES", RULES).replace("LABELS", LABELS);
             let spec: serde_json::Value = serde_json::from_str(&spec).expect("a spec");
             let document =
                 serde_json::json!({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec});

@@ -2,11 +2,12 @@
 
 use ipnetwork::IpNetwork;
 use manx_api::bgp::{BGP_PORT, BgpConfigurationSpec, BgpPeerSpec};
-use manx_api::ipam::IpPoolSpec;
+use manx_api::ipam::{IpPoolSpec, IpamConfigurationSpec};
 use manx_api::network_policy::{
     GlobalNetworkPolicy, NetworkPolicy, StagedGlobalNetworkPolicy, StagedNetworkPolicy,
 };
 use manx_api::network_set::{GlobalNetworkSet, NetworkSet};
+use manx_api::node::NodeSpec;
 use manx_api::status::{BgpRoute, KernelRoute, LimitStatus, NodeStatus, PeerStatus, RangeStatus, Reload};
 use manx_api::{Kind, Resource};
 use manx_lab::{LabStatus, NodeView, Pod, RouterView};
@@ -446,24 +447,23 @@ pub(crate) fn names(status: &LabStatus) -> String {
         .collect()
 }
 
+const POOL: &[&str] = &[
+    "NAME",
+    "CIDR",
+    "SELECTOR",
+    "NAT",
+    "BLOCKSIZE",
+    "DISABLED",
+    "DISABLEBGPEXPORT",
+    "ASSIGNMENTMODE",
+    "NAMESPACES",
+];
+
 /// The columns for resources of a kind, and how many of them a narrow table has.
 #[must_use]
 pub(crate) fn columns(kind: Kind) -> (&'static [&'static str], usize) {
     match kind {
-        Kind::IpPool => (
-            &[
-                "NAME",
-                "CIDR",
-                "SELECTOR",
-                "NAT",
-                "BLOCKSIZE",
-                "DISABLED",
-                "DISABLEBGPEXPORT",
-                "ASSIGNMENTMODE",
-                "NAMESPACES",
-            ],
-            3,
-        ),
+        Kind::IpPool => (POOL, 3),
         Kind::IpReservation => (&["NAME", "CIDRS"], 2),
         Kind::IpamConfiguration => (
             &[
@@ -520,13 +520,7 @@ pub(crate) fn cells(resource: &Resource) -> Vec<String> {
     match resource {
         Resource::IpPool(pool) => pool_cells(name, &pool.spec),
         Resource::IpReservation(reservation) => vec![name, joined(&reservation.spec.reserved_cidrs)],
-        Resource::IpamConfiguration(configuration) => vec![
-            name,
-            configuration.spec.strict_affinity.to_string(),
-            configuration.spec.auto_allocate_blocks.to_string(),
-            configuration.spec.max_blocks_per_host.to_string(),
-            configuration.spec.ip_cooldown_seconds.to_string(),
-        ],
+        Resource::IpamConfiguration(configuration) => ipam_cells(name, &configuration.spec),
         Resource::Namespace(namespace) => {
             let label = |(key, value)| format!("{key}={value}");
             let labels: Vec<String> = namespace.metadata.labels.iter().map(label).collect();
@@ -540,15 +534,7 @@ pub(crate) fn cells(resource: &Resource) -> Vec<String> {
             block.spec.generation.to_string(),
             block.spec.allocations.len().to_string(),
         ],
-        Resource::Node(node) => {
-            let bgp = node.spec.bgp.clone().unwrap_or_default();
-            vec![
-                name,
-                optional(bgp.as_number),
-                optional(bgp.ipv4_address),
-                optional(bgp.ipv6_address),
-            ]
-        }
+        Resource::Node(node) => node_cells(name, &node.spec),
         Resource::BgpConfiguration(configuration) => configuration_cells(name, &configuration.spec),
         Resource::BgpPeer(peer) => peer_cells(name, &peer.spec),
         Resource::BgpFilter(filter) => {
@@ -580,6 +566,26 @@ pub(crate) fn cells(resource: &Resource) -> Vec<String> {
         }
         Resource::HostEndpoint(endpoint) => policy_rows::host_endpoint(endpoint),
     }
+}
+
+fn ipam_cells(name: String, spec: &IpamConfigurationSpec) -> Vec<String> {
+    vec![
+        name,
+        spec.strict_affinity.to_string(),
+        spec.auto_allocate_blocks.to_string(),
+        spec.max_blocks_per_host.to_string(),
+        spec.ip_cooldown_seconds.to_string(),
+    ]
+}
+
+fn node_cells(name: String, spec: &NodeSpec) -> Vec<String> {
+    let bgp = spec.bgp.clone().unwrap_or_default();
+    vec![
+        name,
+        optional(bgp.as_number),
+        optional(bgp.ipv4_address),
+        optional(bgp.ipv6_address),
+    ]
 }
 
 fn pool_cells(name: String, spec: &IpPoolSpec) -> Vec<String> {

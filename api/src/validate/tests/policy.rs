@@ -83,6 +83,18 @@ fn rules_of_policies() {
                 rule(json!({"action": "Allow", "protocol": "TCP", "notProtocol": "UDP"})),
                 &["spec.ingress[0].notProtocol"],
             ),
+        ],
+    );
+}
+
+#[test]
+fn rules_of_icmp() {
+    let rule = |rule: Value| json!([rule]);
+    let policy = namespaced(&json!({}));
+    table(
+        &policy,
+        "/spec/ingress",
+        &[
             (
                 rule(json!({"action": "Allow", "protocol": "ICMP", "icmp": {"type": 8, "code": 255}})),
                 &[],
@@ -188,6 +200,17 @@ fn ends_of_rules() {
                 source(json!({"namespaceSelector": "global() || has(a)"})),
                 &["spec.ingress[0].source.namespaceSelector"],
             ),
+        ],
+    );
+}
+
+#[test]
+fn services_and_their_accounts() {
+    let source = |source: Value| json!([{"action": "Allow", "source": source}]);
+    table(
+        &namespaced(&json!({})),
+        "/spec/ingress",
+        &[
             (
                 source(json!({"serviceAccounts": {"names": ["Web"], "selector": "global()"}})),
                 &[
@@ -374,7 +397,7 @@ fn tiers_that_are_always_there_stay_as_they_are() {
 }
 
 #[test]
-fn host_endpoints_and_network_sets() {
+fn host_endpoints() {
     let spec = json!({"node": "a", "interfaceName": "eth0"});
     let endpoint = document("manx.network/v1", "HostEndpoint", None, &spec);
     accepted(&endpoint, "/spec/interfaceName", &[json!("*"), json!("bond0.1")]);
@@ -415,6 +438,14 @@ fn host_endpoints_and_network_sets() {
         &[json!(["kns.default"])],
         "spec.profiles[0]",
     );
+    let by_address = json!({"node": "a", "expectedIPs": ["192.0.2.1"]});
+    document("manx.network/v1", "HostEndpoint", None, &by_address);
+}
+
+#[test]
+fn names_of_ports() {
+    let spec = json!({"node": "a", "interfaceName": "eth0"});
+    let endpoint = document("manx.network/v1", "HostEndpoint", None, &spec);
     accepted(
         &endpoint,
         "/spec/ports",
@@ -434,9 +465,10 @@ fn host_endpoints_and_network_sets() {
     ] {
         refused(&endpoint, "/spec/ports", &[ports], field);
     }
-    let by_address = json!({"node": "a", "expectedIPs": ["192.0.2.1"]});
-    document("manx.network/v1", "HostEndpoint", None, &by_address);
+}
 
+#[test]
+fn network_sets() {
     for (kind, namespace) in [("NetworkSet", Some("default")), ("GlobalNetworkSet", None)] {
         let set = document(
             "manx.network/v1",
@@ -497,10 +529,9 @@ fn workloads_ports_and_prefixes() {
 }
 
 #[test]
-fn kubernetes_peers_and_ports() {
+fn kubernetes_peers() {
     let policy = kubernetes(&json!({"podSelector": {}}));
     let from = |peer: Value| json!([{"from": [peer]}]);
-    let port = |port: Value| json!([{"ports": [port]}]);
     let block = |cidr: &str, except: &str| from(json!({"ipBlock": {"cidr": cidr, "except": [except]}}));
     table(
         &policy,
@@ -533,6 +564,18 @@ fn kubernetes_peers_and_ports() {
                 from(json!({"podSelector": {}, "ipBlock": {"cidr": "10.0.0.0/8"}})),
                 &["spec.ingress[0].from[0].podSelector"],
             ),
+        ],
+    );
+}
+
+#[test]
+fn kubernetes_ports() {
+    let policy = kubernetes(&json!({"podSelector": {}}));
+    let port = |port: Value| json!([{"ports": [port]}]);
+    table(
+        &policy,
+        "/spec/ingress",
+        &[
             (port(json!({})), &[]),
             (port(json!({"protocol": "SCTP", "port": 80, "endPort": 80})), &[]),
             (port(json!({"port": "http"})), &[]),
@@ -656,6 +699,17 @@ fn cluster_policies() {
                 egress(pods, json!({"destinationNamedPort": "80"})),
                 &["spec.egress[0].protocols[0].destinationNamedPort"],
             ),
+        ],
+    );
+}
+
+#[test]
+fn sizes_of_cluster_policies() {
+    let policy = cluster(&json!({"tier": "Admin", "priority": 1000, "subject": {"namespaces": {}}}));
+    table(
+        &policy,
+        "/spec/egress",
+        &[
             (json!([{"action": "Deny", "to": []}]), &["spec.egress[0].to"]),
             (
                 json!([{"action": "Deny", "to": vec![json!({"namespaces": {}}); 26]}]),
@@ -671,6 +725,11 @@ fn cluster_policies() {
             ),
         ],
     );
+}
+
+#[test]
+fn cluster_peers_that_are_refused() {
+    let policy = cluster(&json!({"tier": "Admin", "priority": 1000, "subject": {"namespaces": {}}}));
     for (peer, words) in [
         (json!({"nodes": {}}), "is refused: it is no standard field yet"),
         (
