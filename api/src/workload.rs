@@ -9,6 +9,20 @@ use crate::Metadata;
 use crate::formats::cidr;
 use crate::rule::NamedPort;
 
+/// The annotation of a pod that says what its ports are called, where there is no cluster to ask: a JSON list of
+/// [`NamedPort`]s.
+pub const PORTS_ANNOTATION: &str = "manx.network/ports";
+
+/// The annotation of a pod that names its service account, where there is no cluster to ask.
+pub const SERVICE_ACCOUNT_ANNOTATION: &str = "manx.network/serviceAccount";
+
+/// The annotation of a pod that says what it may send from beside its own addresses, a JSON list of networks: Calico's
+/// name of it, and ours, which counts where both are there.
+pub const ALLOWED_SOURCES_ANNOTATIONS: [&str; 2] = [
+    "cni.projectcalico.org/allowedSourcePrefixes",
+    "manx.network/allowedSourcePrefixes",
+];
+
 /// A pod's attachment to the network, written by the agent of its node. Namespaced as the pod is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -9,10 +9,11 @@
 //! - [`rules`] keeps the kernel's rules and sets as wanted: the same for a policy task. It runs `ipset` and the
 //!   programs of [`iptables`]' back ends, in the words of `manx_policy`.
 //! - [`conntrack`] lists connections and has the kernel forget them.
+//! - [`nflog`] hears of the packets that rules log.
 //! - [`netns`] makes and enters namespaces, [`pod`] wires a pod to its node, [`sysctl`] and [`proto`]
 //!   write the files that go with it.
 //!
-//! Calls block, briefly; only [`watch`] and [`rules`] wait, and they are the only parts that want tokio.
+//! Calls block, briefly; only [`watch`], [`rules`] and [`nflog`] wait, and they are the only parts that want tokio.
 
 pub mod conntrack;
 mod disturbance;
@@ -21,6 +22,7 @@ pub mod iptables;
 pub mod link;
 mod message;
 pub mod netns;
+pub mod nflog;
 pub mod nl;
 pub mod pod;
 mod program;

@@ -106,6 +106,11 @@ impl<M: Message> Socket<M> {
         self.port
     }
 
+    /// The bare socket, for whoever waits for what the kernel sends by itself.
+    pub(crate) fn into_inner(self) -> sys::Socket {
+        self.inner
+    }
+
     /// Sends a message and waits for its acknowledgement. `doing` completes "cannot …" in the error.
     ///
     /// # Errors

@@ -11,7 +11,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use manx_api::Resource;
 use manx_api::ipam::{Allocation, AttachmentId, Release};
+use manx_api::workload::WorkloadEndpoint;
 use manx_cni::{Attachment, Call, Code, Error, Success, tombstone};
 use manx_ipam::{HoldError, PlaceError, Settled};
 use manx_linux::pod::HOST_MAC;
@@ -20,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Job;
 use super::review::Review;
+use super::traits::Traits;
 use crate::ask::{Gone, answer};
 use crate::endpoint::Found;
 use crate::identity::Identity;
@@ -93,6 +96,7 @@ pub(super) async fn run(job: Job, parts: Parts) {
 impl Parts {
     async fn add(&self, call: &Call) -> Result<Success, Error> {
         self.remove_tombstone(&call.attachment);
+        let traits = Traits::of(call)?;
         let owner = call.attachment_id();
         let request = |reply| ipam::Request::Assign {
             owner: owner.clone(),
@@ -104,7 +108,7 @@ impl Parts {
         };
         let Assigned { allocations, fresh } = ask(&self.ipam, request).await?.map_err(refused)?;
         let wired = match foreign(&allocations, call).and_then(|()| granted(&allocations, call)) {
-            Ok(()) => self.wire(call, &owner, &allocations).await,
+            Ok(()) => self.wire(call, &owner, traits, &allocations).await,
             Err(error) => Err(error),
         };
         if let Err(error) = &wired {
@@ -121,10 +125,13 @@ impl Parts {
         &self,
         call: &Call,
         owner: &AttachmentId,
+        traits: Traits,
         allocations: &[Allocation],
     ) -> Result<Success, Error> {
         let addresses: Vec<IpAddr> = allocations.iter().map(|held| held.address).collect();
         let link = self.link(call, owner, addresses.clone())?;
+        let endpoint = self.describe(owner, &link.host_ifname, addresses.clone(), traits);
+        check_endpoint(&endpoint)?;
         let attach = |reply| endpoint::Request::Attach {
             link: link.clone(),
             reply,
@@ -134,7 +141,7 @@ impl Parts {
         let in_force = self.gate.pass(&addresses).await;
         in_force.map_err(|error| Error::new(Code::TryAgainLater, error.to_string()))?;
         tracing::info!(pod = %format_args!("{}/{}", owner.namespace, owner.pod), ?addresses, "pod attached");
-        self.describe(owner, &link.host_ifname, addresses).await;
+        self.tell(workload::Change::Put(Box::new(endpoint))).await;
         Ok(convert::cni_success(&link, &attached, call.config.dns.clone()))
     }
 
@@ -174,9 +181,14 @@ impl Parts {
         })
     }
 
-    async fn describe(&self, owner: &AttachmentId, interface: &str, addresses: Vec<IpAddr>) {
-        let endpoint = convert::workload_endpoint(&self.identity.name, owner, interface, addresses);
-        self.tell(workload::Change::Put(Box::new(endpoint))).await;
+    fn describe(
+        &self,
+        owner: &AttachmentId,
+        interface: &str,
+        addresses: Vec<IpAddr>,
+        traits: Traits,
+    ) -> WorkloadEndpoint {
+        convert::workload_endpoint(&self.identity.name, owner, interface, addresses, traits)
     }
 
     async fn tell(&self, change: workload::Change) {
@@ -337,7 +349,8 @@ impl Parts {
         let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
         self.route(&addresses, index).await?;
         if !owner.is_quarantined() {
-            self.describe(&owner, &name, addresses).await;
+            let endpoint = self.describe(&owner, &name, addresses, Traits::default());
+            self.tell(workload::Change::Keep(Box::new(endpoint))).await;
         }
         Ok(())
     }
@@ -421,6 +434,15 @@ fn stale<'a>(
         !valid.contains(&recovery::interface(&owner.container_id, &owner.ifname))
     };
     owners.filter(is_of).filter(is_stale).filter_map(attachment_of)
+}
+
+/// Refuses what no WorkloadEndpoint can say: nobody could select the pod by it.
+fn check_endpoint(endpoint: &WorkloadEndpoint) -> Result<(), Error> {
+    let problems = manx_api::validate(&Resource::WorkloadEndpoint(endpoint.clone()));
+    let Some(problem) = problems.first() else {
+        return Ok(());
+    };
+    Err(Error::new(Code::InvalidConfig, problem.to_string()))
 }
 
 /// Refuses an attachment that another network has: a container has one interface of a name.
