@@ -20,6 +20,7 @@ use manx_linux::{Attached, Backend, PodLink};
 use manx_routes::{Hop, METRIC, Route, Source, State, Target, Update};
 
 use self::filter::Policies;
+use crate::cni::Traits;
 use crate::config::IptablesBackend;
 use crate::identity::Identity;
 use crate::names;
@@ -288,12 +289,20 @@ pub fn workload_endpoint(
     owner: &AttachmentId,
     interface: &str,
     addresses: Vec<IpAddr>,
+    traits: Traits,
 ) -> WorkloadEndpoint {
+    let Traits {
+        labels,
+        service_account,
+        ports,
+        allowed_source_prefixes,
+    } = traits;
     let key = workload_key(node, owner);
     WorkloadEndpoint {
         metadata: Metadata {
             name: key.name,
             namespace: key.namespace,
+            labels,
             ..Metadata::default()
         },
         spec: WorkloadEndpointSpec {
@@ -303,6 +312,9 @@ pub fn workload_endpoint(
             endpoint: owner.ifname.clone(),
             interface_name: interface.to_owned(),
             addresses,
+            service_account,
+            ports,
+            allowed_source_prefixes,
         },
     }
 }

@@ -9,6 +9,7 @@ pub mod bgp;
 pub mod blocking;
 pub mod cni;
 pub mod config;
+pub mod conntrack;
 pub mod convert;
 pub mod disk;
 pub mod endpoint;

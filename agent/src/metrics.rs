@@ -50,6 +50,8 @@ pub struct Metrics {
     pub rule_errors: Counter,
     /// Changes that took back what others did to our rules and sets.
     pub rule_repairs: Counter,
+    /// Connections that the kernel was made to forget.
+    pub connections_forgotten: Counter,
     /// Events that the store sent.
     pub store_events: Counter,
     /// Times that all resources were listed.
@@ -197,6 +199,7 @@ impl Metrics {
             rules_commit: durations(),
             rule_errors: Counter::default(),
             rule_repairs: Counter::default(),
+            connections_forgotten: Counter::default(),
             store_events: Counter::default(),
             store_lists: Counter::default(),
             workload_retries: Counter::default(),
@@ -288,6 +291,11 @@ impl Metrics {
             "rule_repairs",
             "Changes that took back what others did to our rules",
             m.rule_repairs,
+        );
+        registry.register(
+            "connections_forgotten",
+            "Connections of pods that have gone, which the kernel was made to forget",
+            m.connections_forgotten,
         );
     }
 }

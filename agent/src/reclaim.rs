@@ -1,4 +1,5 @@
-//! The reclaim task: frees what deleted nodes left in the datastore, their blocks and WorkloadEndpoints.
+//! The reclaim task: frees what deleted nodes left in the datastore, their blocks and WorkloadEndpoints, and leases that
+//! were returned to a block that is nobody's.
 //!
 //! Every agent watches for blocks whose owner has no Node any more. A node that is gone from the datastore may
 //! still run: as long as somebody announces the block, its pods may be there. So a block is freed when no route
@@ -70,11 +71,10 @@ pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
         }
         watched.look(Instant::now(), &orphans, routed.as_ref());
         let patience = TURN * turn(&view, &inbox.identity.name);
-        for block in orphans {
-            if watched.is_due(Instant::now(), block.spec.cidr, patience) {
-                free(&inbox.store, block).await;
-            }
-        }
+        let due = orphans
+            .into_iter()
+            .filter(|block| watched.is_due(Instant::now(), block.spec.cidr, patience));
+        free(&inbox.store, &view, due.collect()).await;
         tokio::select! {
             changed = inbox.view.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(TICK) => {}
@@ -82,13 +82,17 @@ pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
     }
 }
 
-/// Blocks whose owner is no node.
+/// Blocks whose owner is no node, and leases that were returned to nobody.
 fn orphans(view: &View) -> Vec<&IpBlock> {
     let is_orphan = |block: &&IpBlock| {
         let owner = block.spec.node.as_ref();
-        let lease = block.spec.lease.as_ref();
-        owner.is_some_and(|owner| !view.nodes.contains_key(owner))
-            && lease.is_none_or(|lease| lease.state != LeaseState::Returned)
+        match &block.spec.lease {
+            Some(lease) if lease.state == LeaseState::Returned => {
+                let lender = view.blocks.get(&lease.of);
+                lender.is_none_or(|lender| lender.spec.node.is_none())
+            }
+            Some(_) | None => owner.is_some_and(|owner| !view.nodes.contains_key(owner)),
+        }
     };
     if !view.complete {
         return Vec::new();
@@ -160,27 +164,42 @@ impl Watched {
     }
 }
 
-/// Frees a block, and before it what the datastore says of its owner's pods: a block is the last thing to go,
+/// Frees blocks, and before them what the datastore says of their owners' pods: a block is the last thing to go,
 /// so that an agent that dies midway leaves the rest to the next.
-async fn free<S: Store>(store: &S, block: &IpBlock) {
-    let Some(owner) = block.spec.node.as_deref() else {
-        return;
-    };
-    let freed = match forget_pods(store, owner).await {
-        Ok(()) => give_up(store, block, owner).await,
-        Err(error) => Err(error),
-    };
-    match freed {
-        Ok(()) => tracing::info!(block = %block.spec.cidr, owner, "freed: its owner is gone"),
-        Err(Error::Conflict { .. } | Error::NotFound(_)) => {
-            tracing::debug!(block = %block.spec.cidr, owner, "somebody else changed the block");
+async fn free<S: Store>(store: &S, view: &View, blocks: Vec<&IpBlock>) {
+    let owners = blocks.iter().filter_map(|block| block.spec.node.as_deref());
+    let gone: BTreeSet<&str> = owners.filter(|owner| !view.nodes.contains_key(*owner)).collect();
+    let mut kept = BTreeSet::new();
+    for owner in gone {
+        if let Err(error) = forget_pods(store, owner).await {
+            tracing::warn!(owner, %error, "the pods of a node that is gone cannot be forgotten yet");
+            kept.insert(owner);
         }
-        Err(error) => tracing::warn!(block = %block.spec.cidr, owner, %error, "a block cannot be freed yet"),
+    }
+    for block in blocks {
+        let Some(owner) = block.spec.node.as_deref().filter(|owner| !kept.contains(owner)) else {
+            continue;
+        };
+        match give_up(store, block, owner).await {
+            Ok(()) => tracing::info!(block = %block.spec.cidr, owner, "freed: its owner is gone"),
+            Err(Error::Conflict { .. } | Error::NotFound(_)) => {
+                tracing::debug!(block = %block.spec.cidr, owner, "somebody else changed the block");
+            }
+            Err(error) => {
+                tracing::warn!(block = %block.spec.cidr, owner, %error, "a block cannot be freed yet");
+            }
+        }
     }
 }
 
 async fn give_up<S: Store>(store: &S, block: &IpBlock, owner: &str) -> Result<(), Error> {
-    let freed = match block.spec.lease {
+    let freed = match &block.spec.lease {
+        // Nobody has it, and nobody is there who would take it back.
+        Some(lease) if lease.state == LeaseState::Returned => {
+            let key = Key::cluster(Kind::IpBlock, &block.metadata.name);
+            let revision = block.metadata.resource_version.as_ref();
+            return store.delete(&key, revision).await.map(drop);
+        }
         // Its lender has it back.
         Some(_) => manx_ipam::return_lease(block, owner),
         None => manx_ipam::release_block(block, owner),
@@ -253,6 +272,26 @@ mod tests {
         assert_eq!(orphans(&view), [&blocks[2]]);
         view.complete = false;
         assert!(orphans(&view).is_empty(), "absence means nothing yet");
+    }
+
+    #[test]
+    fn a_lease_that_was_returned_to_nobody_is_an_orphan() {
+        let (name, part) = (manx_api::ipam::block_name, "10.0.0.0/28");
+        let lender = |node| block("10.0.0.0/26", node);
+        let mut lease = block(part, Some("alive"));
+        lease.spec.lease = Some(manx_api::ipam::Lease {
+            of: name(lender(None).spec.cidr),
+            state: LeaseState::Returned,
+        });
+        let mut orphans = |lender: &[IpBlock], state| {
+            lease.spec.lease.as_mut().unwrap().state = state;
+            let blocks = [lender, &[lease.clone()]].concat();
+            orphans(&view(&["alive"], &blocks)).len()
+        };
+        assert_eq!(orphans(&[lender(None)], LeaseState::Returned), 1);
+        assert_eq!(orphans(&[], LeaseState::Returned), 1);
+        assert_eq!(orphans(&[lender(Some("alive"))], LeaseState::Returned), 0);
+        assert_eq!(orphans(&[lender(None)], LeaseState::Granted), 0);
     }
 
     #[test]

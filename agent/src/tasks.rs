@@ -18,14 +18,16 @@
 //!                          speaker, on its own runtime thread: one reader and one writer per peer (Nx)
 //! ```
 //!
+//! The cni task also asks the conntrack task (1x), which has the kernel forget the connections of pods that went.
+//!
 //! Every arrow is a bounded channel or a last-writer-wins value (view, owned blocks, what is in force); answers
-//! are `oneshot`s. Arrows only point down or right, so no two tasks ever wait for each other. Three tasks enter
+//! are `oneshot`s. Arrows only point down or right, so no two tasks ever wait for each other. Four tasks enter
 //! the kernel, so that neither a full table being programmed nor somebody else's lock on iptables holds up a
 //! pod's link.
 //!
 //! | task | after a panic |
 //! |---|---|
-//! | store watch, node, reclaim, releases, workload, endpoint, policy, cni, connections | runs again: its state is in the store, the kernel or its inbox |
+//! | store watch, node, reclaim, releases, workload, endpoint, policy, conntrack, cni, connections | runs again: its state is in the store, the kernel or its inbox |
 //! | ipam, bgp, route, tombstones, HTTP | the agent ends non-zero and is started again: start-up adopts what is there |
 //!
 //! Neither touches the kernel, so packets flow on.

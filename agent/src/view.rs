@@ -67,7 +67,17 @@ impl View {
             Resource::BgpFilter(filter) => drop(self.filters.insert(name, filter)),
             Resource::IpamConfiguration(_)
             | Resource::BgpConfiguration(_)
-            | Resource::WorkloadEndpoint(_) => {}
+            | Resource::WorkloadEndpoint(_)
+            | Resource::Tier(_)
+            | Resource::NetworkPolicy(_)
+            | Resource::GlobalNetworkPolicy(_)
+            | Resource::StagedNetworkPolicy(_)
+            | Resource::StagedGlobalNetworkPolicy(_)
+            | Resource::NetworkSet(_)
+            | Resource::GlobalNetworkSet(_)
+            | Resource::HostEndpoint(_)
+            | Resource::KubernetesNetworkPolicy(_)
+            | Resource::ClusterNetworkPolicy(_) => {}
         }
     }
 
@@ -87,7 +97,19 @@ impl View {
             }
             Kind::BgpPeer => drop(self.peers.remove(&key.name)),
             Kind::BgpFilter => drop(self.filters.remove(&key.name)),
-            Kind::IpamConfiguration | Kind::BgpConfiguration | Kind::WorkloadEndpoint => {}
+            Kind::IpamConfiguration
+            | Kind::BgpConfiguration
+            | Kind::WorkloadEndpoint
+            | Kind::Tier
+            | Kind::NetworkPolicy
+            | Kind::GlobalNetworkPolicy
+            | Kind::StagedNetworkPolicy
+            | Kind::StagedGlobalNetworkPolicy
+            | Kind::NetworkSet
+            | Kind::GlobalNetworkSet
+            | Kind::HostEndpoint
+            | Kind::KubernetesNetworkPolicy
+            | Kind::ClusterNetworkPolicy => {}
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use manx_api::workload::WorkloadEndpoint;
+use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
 use manx_api::{Key, Kind, Resource};
 use manx_store::{Error, Store};
 use tokio::sync::mpsc;
@@ -26,6 +26,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub enum Change {
     /// The attachment is there.
     Put(Box<WorkloadEndpoint>),
+    /// The attachment is still there: what the store says of its pod, if it is the same container's, stays.
+    Keep(Box<WorkloadEndpoint>),
     /// The attachment of this container is gone; another container's under the same name stays.
     Remove {
         /// Which.
@@ -52,9 +54,17 @@ pub struct Inbox<S> {
 
 /// What a resource shall become.
 enum Wanted {
-    Present(Box<WorkloadEndpoint>),
+    Present(Box<WorkloadEndpoint>, Knowledge),
     /// Absent, if it is this container's.
     Absent(String),
+}
+
+/// How much whoever wants a resource knows of the pod.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Knowledge {
+    All,
+    /// Labels, ports and the like are known to the store alone.
+    Attachment,
 }
 
 /// Runs until nobody can send changes any more.
@@ -74,12 +84,14 @@ pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
             return;
         }
         for change in batch.drain(..) {
+            let mut put = |endpoint: Box<WorkloadEndpoint>, knowledge| {
+                let key = Resource::WorkloadEndpoint((*endpoint).clone()).key();
+                present.insert(key.clone(), endpoint.spec.container_id.clone());
+                wanted.insert(key, Wanted::Present(endpoint, knowledge));
+            };
             match change {
-                Change::Put(endpoint) => {
-                    let key = Resource::WorkloadEndpoint((*endpoint).clone()).key();
-                    present.insert(key.clone(), endpoint.spec.container_id.clone());
-                    wanted.insert(key, Wanted::Present(endpoint));
-                }
+                Change::Put(endpoint) => put(endpoint, Knowledge::All),
+                Change::Keep(endpoint) => put(endpoint, Knowledge::Attachment),
                 Change::Remove { key, container_id }
                     if present.get(&key).is_none_or(|own| *own == container_id) =>
                 {
@@ -129,7 +141,7 @@ async fn write<S: Store>(inbox: &Inbox<S>, wanted: &mut BTreeMap<Key, Wanted>) {
     let due = std::mem::take(wanted);
     for (key, what) in due {
         let outcome = match &what {
-            Wanted::Present(endpoint) => put(&inbox.store, &key, endpoint).await,
+            Wanted::Present(endpoint, knowledge) => put(&inbox.store, &key, endpoint, *knowledge).await,
             Wanted::Absent(container_id) => remove(&inbox.store, &key, container_id).await,
         };
         match outcome {
@@ -146,24 +158,40 @@ async fn write<S: Store>(inbox: &Inbox<S>, wanted: &mut BTreeMap<Key, Wanted>) {
     }
 }
 
-async fn put<S: Store>(store: &S, key: &Key, endpoint: &WorkloadEndpoint) -> Result<(), Error> {
+async fn put<S: Store>(
+    store: &S,
+    key: &Key,
+    endpoint: &WorkloadEndpoint,
+    knowledge: Knowledge,
+) -> Result<(), Error> {
     let mut wanted = endpoint.clone();
-    match store.get(key).await {
-        Ok(stored) => {
-            wanted
-                .metadata
-                .resource_version
-                .clone_from(&stored.metadata().resource_version);
-            wanted.metadata.uid.clone_from(&stored.metadata().uid);
-            wanted
-                .metadata
-                .creation_timestamp
-                .clone_from(&stored.metadata().creation_timestamp);
-            store.update(Resource::WorkloadEndpoint(wanted)).await.map(drop)
+    let stored: WorkloadEndpoint = match store.get(key).await {
+        Ok(Resource::WorkloadEndpoint(stored)) => stored,
+        Ok(_) => return Ok(()),
+        Err(Error::NotFound(_)) => {
+            return store.create(Resource::WorkloadEndpoint(wanted)).await.map(drop);
         }
-        Err(Error::NotFound(_)) => store.create(Resource::WorkloadEndpoint(wanted)).await.map(drop),
-        Err(error) => Err(error),
+        Err(error) => return Err(error),
+    };
+    if knowledge == Knowledge::Attachment && stored.spec.container_id == wanted.spec.container_id {
+        wanted = WorkloadEndpoint {
+            metadata: stored.metadata.clone(),
+            spec: WorkloadEndpointSpec {
+                node: wanted.spec.node,
+                interface_name: wanted.spec.interface_name,
+                addresses: wanted.spec.addresses,
+                ..stored.spec.clone()
+            },
+        };
+        if wanted == stored {
+            return Ok(());
+        }
+    } else {
+        wanted.metadata.resource_version = stored.metadata.resource_version;
+        wanted.metadata.uid = stored.metadata.uid;
+        wanted.metadata.creation_timestamp = stored.metadata.creation_timestamp;
     }
+    store.update(Resource::WorkloadEndpoint(wanted)).await.map(drop)
 }
 
 async fn remove<S: Store>(store: &S, key: &Key, container_id: &str) -> Result<(), Error> {

@@ -5,7 +5,7 @@ use std::num::NonZeroU8;
 
 use serde::{Deserialize, Serialize};
 
-use crate::formats::as_number;
+use crate::formats::{as_number, is_false};
 use crate::{Metadata, Selector};
 
 /// The port that IANA gave BGP.
@@ -277,11 +277,6 @@ pub enum NextHopMode {
 
 fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
     *number == T::default()
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_false(value: &bool) -> bool {
-    !*value
 }
 
 fn default_hold_time() -> u16 {

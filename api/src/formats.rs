@@ -53,6 +53,67 @@ pub(crate) mod as_number {
     }
 }
 
+/// Selectors where saying nothing and saying `all()` differ.
+pub(crate) mod selector {
+    use serde::{Deserialize as _, Deserializer, de};
+
+    use crate::Selector;
+
+    /// None where nothing or a blank text stands.
+    pub(crate) fn stated<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Selector>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        let stated = text.filter(|text| !text.trim_matches([' ', '\t']).is_empty());
+        stated
+            .map(|text| text.parse().map_err(de::Error::custom))
+            .transpose()
+    }
+}
+
+/// What Kubernetes reads a `null` as: the same as nothing.
+pub(crate) fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::Deserialize<'de> + Default,
+{
+    use serde::Deserialize as _;
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+/// Reads whatever Kubernetes writes where we have nothing to say, and forgets it.
+pub(crate) fn ignored<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+    use serde::Deserialize as _;
+    serde::de::IgnoredAny::deserialize(deserializer).map(drop)
+}
+
+/// Whether a switch is off, as it is where it is not written.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+pub(crate) fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// Fields that are known elsewhere, and refused here with a reason.
+pub(crate) mod refused {
+    use serde::{Deserializer, de};
+
+    pub(crate) fn http<'de, D: Deserializer<'de>>(_: D) -> Result<(), D::Error> {
+        Err(de::Error::custom(
+            "is refused: packets are looked at one by one, and no request is read; leave it out, and let a proxy decide",
+        ))
+    }
+
+    pub(crate) fn nodes<'de, D: Deserializer<'de>>(_: D) -> Result<(), D::Error> {
+        Err(de::Error::custom(
+            "is refused: it is no standard field yet; write the nodes' addresses in networks",
+        ))
+    }
+
+    pub(crate) fn domain_names<'de, D: Deserializer<'de>>(_: D) -> Result<(), D::Error> {
+        Err(de::Error::custom(
+            "is refused: names are not looked up, as they may mean other addresses to the pod; write networks",
+        ))
+    }
+}
+
 /// Networks: address, slash, length. A bare address is not taken for a network of one.
 pub(crate) mod cidr {
     use std::str::FromStr;
@@ -60,9 +121,11 @@ pub(crate) mod cidr {
     use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
     use serde::{Deserialize as _, Deserializer, de};
 
+    const NETWORK: &str = "address and length, as in 192.0.2.0/24 or 2001:db8::/64";
+
     pub(crate) fn any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNetwork, D::Error> {
         let text = String::deserialize(deserializer)?;
-        parse(&text, "address and length, as in 192.0.2.0/24 or 2001:db8::/64")
+        parse(&text, NETWORK)
     }
 
     pub(crate) fn optional<'de, D: Deserializer<'de>>(
@@ -79,6 +142,15 @@ pub(crate) mod cidr {
                 .map_err(|_| de::Error::invalid_value(de::Unexpected::Str(&text), &expected))
         };
         let texts = Vec::<String>::deserialize(deserializer)?;
+        texts.into_iter().map(network).collect()
+    }
+
+    /// A list of networks, each with its length.
+    pub(crate) fn strict_list<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<IpNetwork>, D::Error> {
+        let texts = Option::<Vec<String>>::deserialize(deserializer)?.unwrap_or_default();
+        let network = |text: String| parse(&text, NETWORK);
         texts.into_iter().map(network).collect()
     }
 

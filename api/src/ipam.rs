@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::formats::cidr;
+use crate::formats::{cidr, is_false};
 use crate::{Metadata, Selector};
 
 /// Addresses that pods may get, cut into blocks that nodes own.
@@ -100,11 +100,6 @@ impl fmt::Display for AssignmentMode {
             Self::Manual => "Manual",
         })
     }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 /// An annotation of a pool that is being split: into how many pools of its own size's fraction, a power of two.

@@ -5,20 +5,26 @@
 //! unchecked one. No async and no I/O: [`rpc`] frames messages over any `Read` or `Write` it is handed.
 
 pub mod bgp;
+pub mod cluster_policy;
 pub mod filter;
 mod formats;
+pub mod host_endpoint;
 pub mod ipam;
+pub mod kubernetes;
 #[cfg(feature = "manifest")]
 pub mod manifest;
 pub mod meta;
 mod names;
 pub mod namespace;
+pub mod network_policy;
+pub mod network_set;
 pub mod node;
 pub mod operation;
 pub mod policy;
 pub mod report;
 pub mod resource;
 pub mod rpc;
+pub mod rule;
 pub mod selector;
 pub mod status;
 pub mod validate;
@@ -27,7 +33,9 @@ pub mod workload;
 pub use meta::{Key, Kind, Metadata, Revision};
 pub use resource::Resource;
 pub use selector::{Requirement, Selector};
-pub use validate::{Problem, validate, validate_among_pools, validate_delete, validate_update};
+pub use validate::{
+    Problem, validate, validate_among_pools, validate_delete, validate_delete_tier, validate_update,
+};
 
 /// The API group and version of every Manx resource.
 pub const API_VERSION: &str = "manx.network/v1";

@@ -6,6 +6,7 @@
 //! a resource with errors does not hide the next one's. No input panics, and documents that would grow
 //! beyond bounds (deep nesting, alias bombs) are refused.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::de::DeserializeOwned;
@@ -70,6 +71,18 @@ struct Fault {
 /// # Errors
 /// Every error of every resource, in the file's order. What cannot be read as YAML is one error.
 pub fn load(file_name: &str, text: &str) -> Result<Vec<Resource>, Vec<ManifestError>> {
+    load_into(file_name, text, None)
+}
+
+/// As [`load`]; resources of namespaced kinds that name no namespace are put into `namespace`.
+///
+/// # Errors
+/// As of [`load`].
+pub fn load_into(
+    file_name: &str,
+    text: &str,
+    namespace: Option<&str>,
+) -> Result<Vec<Resource>, Vec<ManifestError>> {
     let documents = match parse(text) {
         Ok(documents) => documents,
         Err(fault) => return Err(vec![error(file_name, None, fault)]),
@@ -78,7 +91,7 @@ pub fn load(file_name: &str, text: &str) -> Result<Vec<Resource>, Vec<ManifestEr
     let (mut resources, mut errors) = (Vec::new(), Vec::new());
     for (i, document) in documents.iter().enumerate() {
         let mut faults = Vec::new();
-        read_document(document, &mut resources, &mut faults);
+        read_document(document, namespace, &mut resources, &mut faults);
         let number = several.then_some(i + 1);
         errors.extend(faults.into_iter().map(|fault| error(file_name, number, fault)));
     }
@@ -180,16 +193,21 @@ fn parse(text: &str) -> Result<Vec<Tree>, Fault> {
     })
 }
 
-fn read_document(document: &Tree, resources: &mut Vec<Resource>, faults: &mut Vec<Fault>) {
+fn read_document(
+    document: &Tree,
+    namespace: Option<&str>,
+    resources: &mut Vec<Resource>,
+    faults: &mut Vec<Fault>,
+) {
     let items = match list_items(document) {
         Ok(items) => items,
         Err(fault) => return faults.push(fault),
     };
     let Some(items) = items else {
-        return read_resource(document, "", resources, faults);
+        return read_resource(document, "", namespace, resources, faults);
     };
     for (i, item) in items.iter().enumerate() {
-        read_resource(item, &format!("items[{i}]."), resources, faults);
+        read_resource(item, &format!("items[{i}]."), namespace, resources, faults);
     }
 }
 
@@ -207,9 +225,18 @@ fn list_items(document: &Tree) -> Result<Option<&[Tree]>, Fault> {
 }
 
 /// Reads one resource; `prefix` is its place in the document.
-fn read_resource(tree: &Tree, prefix: &str, resources: &mut Vec<Resource>, faults: &mut Vec<Fault>) {
+fn read_resource(
+    tree: &Tree,
+    prefix: &str,
+    namespace: Option<&str>,
+    resources: &mut Vec<Resource>,
+    faults: &mut Vec<Fault>,
+) {
     match resource(tree) {
-        Ok(resource) => {
+        Ok(mut resource) => {
+            if resource.kind().is_namespaced() && resource.metadata().namespace.is_none() {
+                resource.metadata_mut().namespace = namespace.map(str::to_owned);
+            }
             let problems = validate(&resource);
             faults.extend(problems.into_iter().map(|problem| Fault {
                 line: tree.line_of(&problem.field).or(Some(tree.line)),
@@ -240,14 +267,15 @@ fn resource(tree: &Tree) -> Result<Resource, Fault> {
 }
 
 fn kind(tree: &Tree) -> Result<Kind, Fault> {
-    let names = || Kind::all().iter().map(|kind| kind.name());
-    let known = || names().collect::<Vec<_>>().join(", ");
+    // Two kinds may be called the same.
+    let names = || -> BTreeSet<&str> { Kind::all().iter().map(|kind| kind.written()).collect() };
+    let known = || names().into_iter().collect::<Vec<_>>().join(", ");
     let Some(stated) = tree.get("kind") else {
         return Err(tree.fault("kind", format!("is missing: write one of {}", known())));
     };
     let text = stated.text();
-    let exact = Kind::all().iter().find(|kind| text == Some(kind.name()));
-    exact.copied().ok_or_else(|| {
+    let version = tree.get("apiVersion").and_then(Tree::text);
+    text.and_then(|text| Kind::of(text, version)).ok_or_else(|| {
         let hint = suggestion(text.and_then(|text| nearest(text, names())));
         let message = format!(
             "{} is no kind of resource{hint}; the kinds are {}",
@@ -259,13 +287,23 @@ fn kind(tree: &Tree) -> Result<Kind, Fault> {
 }
 
 fn api_version(tree: &Tree, kind: Kind) -> Result<(), Fault> {
-    let right = kind.api_version();
+    let called = Kind::all()
+        .iter()
+        .filter(|other| other.written() == kind.written());
+    let right = called
+        .map(|kind| kind.api_version())
+        .collect::<Vec<_>>()
+        .join(" or ");
     let Some(stated) = tree.get("apiVersion") else {
         return Err(tree.fault("apiVersion", format!("is missing: write {right}")));
     };
-    if stated.text() == Some(right) {
+    if stated.text() == Some(kind.api_version()) {
         return Ok(());
     }
-    let message = format!("{} is no version of {kind}: write {right}", stated.words());
+    let message = format!(
+        "{} is no version of {}: write {right}",
+        stated.words(),
+        kind.written()
+    );
     Err(stated.fault("apiVersion", message))
 }

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::API_VERSION;
+use crate::formats::nullable;
 
 /// A point in a datastore's history. Opaque except for equality; the embedded store's are decimal numbers.
 ///
@@ -59,6 +61,27 @@ pub enum Kind {
     BgpFilter,
     /// A pod's attachment to the network.
     WorkloadEndpoint,
+    /// Policies that decide together.
+    Tier,
+    /// A policy for pods of its namespace.
+    NetworkPolicy,
+    /// A policy for pods of all namespaces, and for host endpoints.
+    GlobalNetworkPolicy,
+    /// A [`Self::NetworkPolicy`] on trial.
+    StagedNetworkPolicy,
+    /// A [`Self::GlobalNetworkPolicy`] on trial.
+    StagedGlobalNetworkPolicy,
+    /// Addresses that a namespace's policies speak of.
+    NetworkSet,
+    /// Addresses that policies speak of.
+    GlobalNetworkSet,
+    /// A node's interface that policies apply to.
+    HostEndpoint,
+    /// A policy for pods of its namespace; Kubernetes' own kind.
+    #[serde(rename = "NetworkPolicy.networking.k8s.io")]
+    KubernetesNetworkPolicy,
+    /// A policy of the cluster's administrators; Kubernetes' own kind.
+    ClusterNetworkPolicy,
 }
 
 /// What a [`Kind`] is called: its name, its plural, and the short forms that the command line takes.
@@ -82,6 +105,16 @@ impl Kind {
             Self::Node,
             Self::BgpPeer,
             Self::IpBlock,
+            Self::Tier,
+            Self::GlobalNetworkSet,
+            Self::NetworkSet,
+            Self::ClusterNetworkPolicy,
+            Self::GlobalNetworkPolicy,
+            Self::NetworkPolicy,
+            Self::KubernetesNetworkPolicy,
+            Self::StagedGlobalNetworkPolicy,
+            Self::StagedNetworkPolicy,
+            Self::HostEndpoint,
             Self::WorkloadEndpoint,
         ]
     }
@@ -106,14 +139,34 @@ impl Kind {
             Self::BgpPeer => ("BGPPeer", "bgppeers", &["bgpp"]),
             Self::BgpFilter => ("BGPFilter", "bgpfilters", &["bgpf"]),
             Self::WorkloadEndpoint => ("WorkloadEndpoint", "workloadendpoints", &["wep", "weps"]),
+            Self::Tier => ("Tier", "tiers", &[]),
+            Self::NetworkPolicy => ("NetworkPolicy", "networkpolicies", &["np", "policy", "policies"]),
+            Self::GlobalNetworkPolicy => ("GlobalNetworkPolicy", "globalnetworkpolicies", &["gnp", "gnps"]),
+            Self::StagedNetworkPolicy => ("StagedNetworkPolicy", "stagednetworkpolicies", &["snp", "snps"]),
+            Self::StagedGlobalNetworkPolicy => (
+                "StagedGlobalNetworkPolicy",
+                "stagedglobalnetworkpolicies",
+                &["sgnp", "sgnps"],
+            ),
+            Self::NetworkSet => ("NetworkSet", "networksets", &["netset", "netsets"]),
+            Self::GlobalNetworkSet => ("GlobalNetworkSet", "globalnetworksets", &["gns"]),
+            Self::HostEndpoint => ("HostEndpoint", "hostendpoints", &["hep", "heps"]),
+            Self::KubernetesNetworkPolicy => ("NetworkPolicy", "networkpolicies", &["netpol", "netpols"]),
+            Self::ClusterNetworkPolicy => {
+                ("ClusterNetworkPolicy", "clusternetworkpolicies", &["cnp", "cnps"])
+            }
         };
         Names { name, plural, short }
     }
 
-    /// The name, as in a manifest's `kind`: `IPPool`.
+    /// The name, which no other kind has: as in a manifest, or with its group where two are called the same there.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        self.names().name
+        if matches!(self, Self::KubernetesNetworkPolicy) {
+            "NetworkPolicy.networking.k8s.io"
+        } else {
+            self.written()
+        }
     }
 
     /// The lower-case plural, as in a URL or on the command line: `ippools`.
@@ -122,11 +175,28 @@ impl Kind {
         self.names().plural
     }
 
+    /// What a manifest's `kind` says: `IPPool`.
+    #[must_use]
+    pub const fn written(self) -> &'static str {
+        self.names().name
+    }
+
+    /// The kind of a manifest's `kind`, and of its `apiVersion` where two are called the same; none if nothing is.
+    #[must_use]
+    pub fn of(written: &str, api_version: Option<&str>) -> Option<Self> {
+        let called = |kind: &&Self| kind.written() == written;
+        let whole = |kind: &&Self| called(kind) && Some(kind.api_version()) == api_version;
+        let kinds = || Self::all().iter();
+        kinds().find(whole).or_else(|| kinds().find(called)).copied()
+    }
+
     /// API group and version, as in a manifest's `apiVersion`: [`API_VERSION`], or Kubernetes' for its own kinds.
     #[must_use]
     pub const fn api_version(self) -> &'static str {
         match self {
             Self::Namespace => "v1",
+            Self::KubernetesNetworkPolicy => "networking.k8s.io/v1",
+            Self::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
             Self::IpPool
             | Self::IpReservation
             | Self::IpamConfiguration
@@ -135,14 +205,35 @@ impl Kind {
             | Self::BgpConfiguration
             | Self::BgpPeer
             | Self::BgpFilter
-            | Self::WorkloadEndpoint => API_VERSION,
+            | Self::WorkloadEndpoint
+            | Self::Tier
+            | Self::NetworkPolicy
+            | Self::GlobalNetworkPolicy
+            | Self::StagedNetworkPolicy
+            | Self::StagedGlobalNetworkPolicy
+            | Self::NetworkSet
+            | Self::GlobalNetworkSet
+            | Self::HostEndpoint => API_VERSION,
         }
+    }
+
+    /// The API group, as in `networking.k8s.io`; empty for Kubernetes' oldest kinds.
+    #[must_use]
+    pub fn group(self) -> &'static str {
+        self.api_version().rsplit_once('/').map_or("", |(group, _)| group)
     }
 
     /// Whether resources of this kind belong to a namespace.
     #[must_use]
     pub const fn is_namespaced(self) -> bool {
-        matches!(self, Self::WorkloadEndpoint)
+        matches!(
+            self,
+            Self::WorkloadEndpoint
+                | Self::NetworkPolicy
+                | Self::StagedNetworkPolicy
+                | Self::NetworkSet
+                | Self::KubernetesNetworkPolicy
+        )
     }
 
     /// The kind whose name is spelled most like `text`, if any is close.
@@ -176,12 +267,17 @@ pub struct UnknownKind {
 impl FromStr for Kind {
     type Err = UnknownKind;
 
-    /// Takes name, plural and short forms in any case: `IPPool`, `ippools`, `ipp`.
+    /// Takes name, plural and short forms in any case, and any of them with the kind's group: `IPPool`, `ippools`,
+    /// `ipp`, `networkpolicies.networking.k8s.io`. Of kinds that are called the same, ours is meant.
     fn from_str(text: &str) -> Result<Self, UnknownKind> {
-        let is = |word: &str| word.eq_ignore_ascii_case(text);
+        let (word, group) = text
+            .split_once('.')
+            .map_or((text, None), |(word, group)| (word, Some(group)));
+        let is = |name: &str| name.eq_ignore_ascii_case(word);
         Self::all()
             .iter()
             .copied()
+            .filter(|kind| group.is_none_or(|group| group.eq_ignore_ascii_case(kind.group())))
             .find(|kind| {
                 let names = kind.names();
                 is(names.name) || is(names.plural) || names.short.iter().any(|short| is(short))
@@ -253,9 +349,10 @@ impl fmt::Display for Key {
     }
 }
 
-/// The part that all resources share; field names are Kubernetes' own.
+/// The part that all resources share; field names are Kubernetes' own. What else Kubernetes writes there is read and
+/// forgotten, so that what was got from a cluster can be applied elsewhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", from = "Read")]
 pub struct Metadata {
     /// Unique among resources of the kind (and namespace). A DNS-1123 subdomain.
     pub name: String,
@@ -277,6 +374,49 @@ pub struct Metadata {
     /// Notes that selectors do not see.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+}
+
+/// [`Metadata`] as Kubernetes may have written it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Read {
+    name: String,
+    #[serde(default)]
+    namespace: Option<String>,
+    #[serde(default)]
+    uid: Option<String>,
+    #[serde(default)]
+    resource_version: Option<Revision>,
+    #[serde(default)]
+    creation_timestamp: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    labels: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "nullable")]
+    annotations: BTreeMap<String, String>,
+    #[serde(default, rename = "generation")]
+    _generation: IgnoredAny,
+    #[serde(default, rename = "managedFields")]
+    _managed_fields: IgnoredAny,
+    #[serde(default, rename = "ownerReferences")]
+    _owner_references: IgnoredAny,
+    #[serde(default, rename = "finalizers")]
+    _finalizers: IgnoredAny,
+    #[serde(default, rename = "selfLink")]
+    _self_link: IgnoredAny,
+}
+
+impl From<Read> for Metadata {
+    fn from(read: Read) -> Self {
+        Self {
+            name: read.name,
+            namespace: read.namespace,
+            uid: read.uid,
+            resource_version: read.resource_version,
+            creation_timestamp: read.creation_timestamp,
+            labels: read.labels,
+            annotations: read.annotations,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -302,6 +442,15 @@ mod tests {
             ("bgpfilters", Kind::BgpFilter),
             ("wep", Kind::WorkloadEndpoint),
             ("workloadendpoints", Kind::WorkloadEndpoint),
+            ("networkpolicy", Kind::NetworkPolicy),
+            ("networkpolicies.manx.network", Kind::NetworkPolicy),
+            ("networkpolicies.networking.k8s.io", Kind::KubernetesNetworkPolicy),
+            ("NetworkPolicy.networking.k8s.io", Kind::KubernetesNetworkPolicy),
+            ("netpol", Kind::KubernetesNetworkPolicy),
+            ("cnp", Kind::ClusterNetworkPolicy),
+            ("gnp", Kind::GlobalNetworkPolicy),
+            ("hep", Kind::HostEndpoint),
+            ("tiers", Kind::Tier),
         ] {
             assert_eq!(word.parse(), Ok(kind), "{word}");
         }
@@ -325,6 +474,7 @@ mod tests {
                 .starts_with("'ipool' is no kind of resource (did you mean 'IPPool'?); the kinds are"),
             "{error}"
         );
+        assert!("ippools.networking.k8s.io".parse::<Kind>().is_err());
         assert_eq!("zzz".parse::<Kind>().unwrap_err().nearest, None);
     }
 }

@@ -60,17 +60,33 @@ pub(crate) fn namespace(field: &str, name: &str, problems: &mut Vec<Problem>) {
     }
 }
 
+/// Refuses what is no DNS-1123 label, where one names something else than a namespace.
+pub(crate) fn label(field: &str, name: &str, problems: &mut Vec<Problem>) {
+    if !is_dns_label(name) {
+        problems.push(Problem::new(
+            field,
+            name,
+            "is no name: use up to 63 lower-case letters, digits and '-', a letter or digit at each end",
+        ));
+    }
+}
+
 /// Refuses labels that Kubernetes would refuse.
 pub(crate) fn labels(labels: &BTreeMap<String, String>, problems: &mut Vec<Problem>) {
     for (key, value) in labels {
         label_key("metadata.labels", key, problems);
-        if !value.is_empty() && !is_qualified(value) {
-            problems.push(Problem::new(
-                format!("metadata.labels[{key}]"),
-                value,
-                "is no label value: use up to 63 letters, digits, '-', '_' and '.', a letter or digit at each end",
-            ));
-        }
+        label_value(&format!("metadata.labels[{key}]"), value, problems);
+    }
+}
+
+/// Refuses a label's value that Kubernetes would refuse.
+pub(crate) fn label_value(field: &str, value: &str, problems: &mut Vec<Problem>) {
+    if !value.is_empty() && !is_qualified(value) {
+        problems.push(Problem::new(
+            field,
+            value,
+            "is no label value: use up to 63 letters, digits, '-', '_' and '.', a letter or digit at each end",
+        ));
     }
 }
 

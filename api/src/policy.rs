@@ -8,15 +8,54 @@
 //! tier by [`Policy::order`], then [`Origin`]. The first rule that matches with an action other than [`Action::Log`]
 //! decides: `Allow` and `Deny` are final, `Pass` goes on with the next tier. A tier in which a policy selects
 //! the endpoint for that direction, and no rule decided, ends with its [`Tier::default_action`]; a tier that has
-//! no such policy is skipped. An endpoint that no enforced policy selects for a direction is open in it.
+//! no such policy is skipped. An endpoint that no enforced policy selects for a direction is open in it, unless it is
+//! [`Endpoint::closed`]. A policy whose tier is not there is not asked; the store keeps tiers that policies are in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::ops::RangeInclusive;
+
+mod cluster;
+mod convert;
+mod kubernetes;
+mod tiered;
+
+pub use convert::namespace_labels;
 
 use ipnetwork::IpNetwork;
 
+pub use crate::network_policy::DEFAULT_TIER;
+pub use crate::rule::{
+    Action, DefaultAction, Direction, Family, Icmp, NamedPort, Order, Port, PortRange, Protocol,
+};
 use crate::{Kind, Selector};
+
+/// The tier of administrators' policies that come first.
+pub const ADMIN_TIER: &str = "kube-admin";
+/// The tier of administrators' policies that come last.
+pub const BASELINE_TIER: &str = "kube-baseline";
+
+/// The label by which a pod's namespace is found.
+pub const NAMESPACE_LABEL: &str = "projectcalico.org/namespace";
+/// The label that pods alone have: `k8s`.
+pub const ORCHESTRATOR_LABEL: &str = "projectcalico.org/orchestrator";
+/// The label by which a pod's service account is found.
+pub const SERVICE_ACCOUNT_LABEL: &str = "projectcalico.org/serviceaccount";
+/// The labels that a pod is given, whatever labels it has.
+pub const GIVEN_LABELS: [&str; 3] = [NAMESPACE_LABEL, ORCHESTRATOR_LABEL, SERVICE_ACCOUNT_LABEL];
+
+/// The tiers that are always there, by their names.
+#[must_use]
+pub fn built_in_tiers() -> [(&'static str, Tier); 3] {
+    let tier = |order: u32, default_action| Tier {
+        order: order.into(),
+        default_action,
+    };
+    [
+        (ADMIN_TIER, tier(1_000, DefaultAction::Pass)),
+        (DEFAULT_TIER, tier(1_000_000, DefaultAction::Deny)),
+        (BASELINE_TIER, tier(10_000_000, DefaultAction::Pass)),
+    ]
+}
 
 /// Where a policy comes from: its identity, and what people are told.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,50 +77,6 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A place in an order: lower comes first, and none given comes last.
-///
-/// A finite number; Calico's `order` fields are fractions, so that a policy always fits between two others.
-#[derive(Clone, Copy, Debug)]
-pub struct Order(f64);
-
-impl Order {
-    /// After everything that has a number.
-    pub const LAST: Self = Self(f64::INFINITY);
-
-    /// The place of a number; none if it is not finite.
-    #[must_use]
-    pub fn new(order: f64) -> Option<Self> {
-        // -0.0 and 0.0 are one place.
-        order.is_finite().then_some(Self(order + 0.0))
-    }
-
-    /// The number, if one was given.
-    #[must_use]
-    pub fn number(self) -> Option<f64> {
-        self.0.is_finite().then_some(self.0)
-    }
-}
-
-impl Ord for Order {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.total_cmp(&other.0)
-    }
-}
-
-impl PartialOrd for Order {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Order {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Order {}
-
 /// Policies that decide together, before those of the next tier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tier {
@@ -89,16 +84,6 @@ pub struct Tier {
     pub order: Order,
     /// What becomes of a packet that no rule of the tier decided.
     pub default_action: DefaultAction,
-}
-
-/// The end of a tier.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DefaultAction {
-    /// Dropped.
-    #[default]
-    Deny,
-    /// Left to the next tier.
-    Pass,
 }
 
 /// A policy.
@@ -207,69 +192,6 @@ pub struct Rule {
     pub destination: Side,
 }
 
-/// What a rule does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Action {
-    /// The packet may go on.
-    Allow,
-    /// The packet is dropped.
-    Deny,
-    /// The next tier decides.
-    Pass,
-    /// The packet is logged, and the next rule is asked.
-    Log,
-}
-
-/// An address family: each has programs, chains and sets of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
-
-    /// The family of a network's addresses.
-    #[must_use]
-    pub const fn of(net: IpNetwork) -> Self {
-        match net {
-            IpNetwork::V4(_) => Self::V4,
-            IpNetwork::V6(_) => Self::V6,
-        }
-    }
-
-    /// The name of this family's set: `mx4-…`, `mx6-…`.
-    #[must_use]
-    pub fn set_name(self, what: &str) -> String {
-        match self {
-            Self::V4 => format!("mx4-{what}"),
-            Self::V6 => format!("mx6-{what}"),
-        }
-    }
-
-    /// What ipset calls it.
-    #[must_use]
-    pub const fn ipset_name(self) -> &'static str {
-        match self {
-            Self::V4 => "inet",
-            Self::V6 => "inet6",
-        }
-    }
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        })
-    }
-}
-
 /// A condition or its opposite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Not<T> {
@@ -277,43 +199,6 @@ pub enum Not<T> {
     Is(T),
     /// Any but this one.
     Not(T),
-}
-
-/// An IP protocol, by its number (IANA "Protocol Numbers").
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Protocol(pub u8);
-
-impl Protocol {
-    /// Those whose packets have ports.
-    pub const WITH_PORTS: [Self; 4] = [Self::TCP, Self::UDP, Self::SCTP, Self::UDPLITE];
-
-    /// ICMP of IPv4.
-    pub const ICMP: Self = Self(1);
-    /// TCP.
-    pub const TCP: Self = Self(6);
-    /// UDP.
-    pub const UDP: Self = Self(17);
-    /// ICMP of IPv6.
-    pub const ICMPV6: Self = Self(58);
-    /// SCTP.
-    pub const SCTP: Self = Self(132);
-    /// UDP-Lite.
-    pub const UDPLITE: Self = Self(136);
-
-    /// Whether its packets have ports.
-    #[must_use]
-    pub fn has_ports(self) -> bool {
-        Self::WITH_PORTS.contains(&self)
-    }
-}
-
-/// ICMP messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Icmp {
-    /// The type.
-    pub kind: u8,
-    /// The code; none: any.
-    pub code: Option<u8>,
 }
 
 /// One end of a packet: every condition holds. The default holds for all.
@@ -331,32 +216,9 @@ pub struct Side {
     pub ports: Vec<Port>,
     /// It has a port, and that is none of these; empty: any, and packets that have none.
     pub not_ports: Vec<Port>,
-    /// It is an endpoint behind this service: address, protocol and port as the service's endpoints have them.
+    /// It is an endpoint behind this service: as a destination address, protocol and port as the service's endpoints
+    /// have them, as a source the address alone.
     pub service: Option<NamespacedName>,
-}
-
-/// Ports.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Port {
-    /// These numbers.
-    Numbers(PortRange),
-    /// What the endpoint at that side calls so, for the packet's protocol.
-    Named(String),
-}
-
-/// Port numbers from the first to the last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PortRange {
-    /// The first.
-    pub first: u16,
-    /// The last, not below the first.
-    pub last: u16,
-}
-
-impl From<PortRange> for RangeInclusive<u16> {
-    fn from(PortRange { first, last }: PortRange) -> Self {
-        first..=last
-    }
 }
 
 /// A namespaced thing.
@@ -381,17 +243,9 @@ pub struct Endpoint {
     pub ports: Vec<NamedPort>,
     /// Its addresses.
     pub addresses: Vec<std::net::IpAddr>,
-}
-
-/// A port that has a name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct NamedPort {
-    /// The name.
-    pub name: String,
-    /// The protocol.
-    pub protocol: Protocol,
-    /// The number.
-    pub port: u16,
+    /// A packet of its own that no tier decided is dropped, instead of let through: a host endpoint without a profile
+    /// that allows. What a host endpoint forwards is not meant.
+    pub closed: bool,
 }
 
 /// Addresses with labels, for rules to speak of (`NetworkSet`, `GlobalNetworkSet`).

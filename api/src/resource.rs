@@ -5,108 +5,112 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::bgp::{BgpConfiguration, BgpPeer};
+use crate::cluster_policy::ClusterNetworkPolicy;
 use crate::filter::BgpFilter;
+use crate::host_endpoint::HostEndpoint;
 use crate::ipam::{IpBlock, IpPool, IpReservation, IpamConfiguration};
+use crate::kubernetes::KubernetesNetworkPolicy;
+use crate::meta::UnknownKind;
 use crate::namespace::Namespace;
+use crate::network_policy::{
+    GlobalNetworkPolicy, NetworkPolicy, StagedGlobalNetworkPolicy, StagedNetworkPolicy, Tier,
+};
+use crate::network_set::{GlobalNetworkSet, NetworkSet};
 use crate::node::Node;
 use crate::workload::WorkloadEndpoint;
 use crate::{Key, Kind, Metadata};
 
-/// A resource of any kind; serialized, it carries `apiVersion` ([`Kind::api_version`], checked) and `kind`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Resource {
-    /// See [`IpPool`].
-    IpPool(IpPool),
-    /// See [`IpReservation`].
-    IpReservation(IpReservation),
-    /// See [`IpamConfiguration`].
-    IpamConfiguration(IpamConfiguration),
-    /// See [`Namespace`].
-    Namespace(Namespace),
-    /// See [`IpBlock`].
-    IpBlock(IpBlock),
-    /// See [`Node`].
-    Node(Node),
-    /// See [`BgpConfiguration`].
-    BgpConfiguration(BgpConfiguration),
-    /// See [`BgpPeer`].
-    BgpPeer(BgpPeer),
-    /// See [`BgpFilter`].
-    BgpFilter(BgpFilter),
-    /// See [`WorkloadEndpoint`].
-    WorkloadEndpoint(WorkloadEndpoint),
+/// Writes [`Resource`] and everything that has a line for each kind; a kind's type and its [`Kind`] are called the same.
+macro_rules! resource {
+    ($($kind:ident),* $(,)?) => {
+        /// A resource of any kind; serialized, it carries `apiVersion` ([`Kind::api_version`], checked) and `kind`.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Resource {
+            $(#[doc = concat!("See [`", stringify!($kind), "`].")]
+            $kind($kind),)*
+        }
+
+        impl Resource {
+            /// The kind.
+            #[must_use]
+            pub fn kind(&self) -> Kind {
+                match self {
+                    $(Self::$kind(_) => Kind::$kind,)*
+                }
+            }
+
+            /// The shared part.
+            #[must_use]
+            pub fn metadata(&self) -> &Metadata {
+                match self {
+                    $(Self::$kind(resource) => &resource.metadata,)*
+                }
+            }
+
+            /// The shared part, to change.
+            pub fn metadata_mut(&mut self) -> &mut Metadata {
+                match self {
+                    $(Self::$kind(resource) => &mut resource.metadata,)*
+                }
+            }
+
+            /// Reads what stands beside `apiVersion` and `kind`: `metadata` and `spec` of a resource of that kind.
+            ///
+            /// # Errors
+            /// What `deserializer` says of a field that is wrong, unknown or missing.
+            pub fn deserialize_as<'de, D: Deserializer<'de>>(kind: Kind, deserializer: D) -> Result<Self, D::Error> {
+                match kind {
+                    $(Kind::$kind => Deserialize::deserialize(deserializer).map(Self::$kind),)*
+                }
+            }
+        }
+
+        impl Serialize for Resource {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self {
+                    $(Self::$kind(body) => Written::new(self.kind(), body).serialize(serializer),)*
+                }
+            }
+        }
+
+        $(impl TryFrom<Resource> for $kind {
+            type Error = OtherKind;
+
+            fn try_from(resource: Resource) -> Result<Self, OtherKind> {
+                let found = resource.kind();
+                if let Resource::$kind(resource) = resource {
+                    return Ok(resource);
+                }
+                Err(OtherKind { expected: Kind::$kind, found })
+            }
+        })*
+    };
 }
 
+resource!(
+    IpPool,
+    IpReservation,
+    IpamConfiguration,
+    Namespace,
+    IpBlock,
+    Node,
+    BgpConfiguration,
+    BgpPeer,
+    BgpFilter,
+    WorkloadEndpoint,
+    Tier,
+    NetworkPolicy,
+    GlobalNetworkPolicy,
+    StagedNetworkPolicy,
+    StagedGlobalNetworkPolicy,
+    NetworkSet,
+    GlobalNetworkSet,
+    HostEndpoint,
+    KubernetesNetworkPolicy,
+    ClusterNetworkPolicy,
+);
+
 impl Resource {
-    /// The kind.
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::IpPool(_) => Kind::IpPool,
-            Self::IpReservation(_) => Kind::IpReservation,
-            Self::IpamConfiguration(_) => Kind::IpamConfiguration,
-            Self::Namespace(_) => Kind::Namespace,
-            Self::IpBlock(_) => Kind::IpBlock,
-            Self::Node(_) => Kind::Node,
-            Self::BgpConfiguration(_) => Kind::BgpConfiguration,
-            Self::BgpPeer(_) => Kind::BgpPeer,
-            Self::BgpFilter(_) => Kind::BgpFilter,
-            Self::WorkloadEndpoint(_) => Kind::WorkloadEndpoint,
-        }
-    }
-
-    /// The shared part.
-    #[must_use]
-    pub fn metadata(&self) -> &Metadata {
-        match self {
-            Self::IpPool(r) => &r.metadata,
-            Self::IpReservation(r) => &r.metadata,
-            Self::IpamConfiguration(r) => &r.metadata,
-            Self::Namespace(r) => &r.metadata,
-            Self::IpBlock(r) => &r.metadata,
-            Self::Node(r) => &r.metadata,
-            Self::BgpConfiguration(r) => &r.metadata,
-            Self::BgpPeer(r) => &r.metadata,
-            Self::BgpFilter(r) => &r.metadata,
-            Self::WorkloadEndpoint(r) => &r.metadata,
-        }
-    }
-
-    /// The shared part, to change.
-    pub fn metadata_mut(&mut self) -> &mut Metadata {
-        match self {
-            Self::IpPool(r) => &mut r.metadata,
-            Self::IpReservation(r) => &mut r.metadata,
-            Self::IpamConfiguration(r) => &mut r.metadata,
-            Self::Namespace(r) => &mut r.metadata,
-            Self::IpBlock(r) => &mut r.metadata,
-            Self::Node(r) => &mut r.metadata,
-            Self::BgpConfiguration(r) => &mut r.metadata,
-            Self::BgpPeer(r) => &mut r.metadata,
-            Self::BgpFilter(r) => &mut r.metadata,
-            Self::WorkloadEndpoint(r) => &mut r.metadata,
-        }
-    }
-
-    /// Reads what stands beside `apiVersion` and `kind`: `metadata` and `spec` of a resource of that kind.
-    ///
-    /// # Errors
-    /// What `deserializer` says of a field that is wrong, unknown or missing.
-    pub fn deserialize_as<'de, D: Deserializer<'de>>(kind: Kind, deserializer: D) -> Result<Self, D::Error> {
-        Ok(match kind {
-            Kind::IpPool => Self::IpPool(Deserialize::deserialize(deserializer)?),
-            Kind::IpReservation => Self::IpReservation(Deserialize::deserialize(deserializer)?),
-            Kind::IpamConfiguration => Self::IpamConfiguration(Deserialize::deserialize(deserializer)?),
-            Kind::Namespace => Self::Namespace(Deserialize::deserialize(deserializer)?),
-            Kind::IpBlock => Self::IpBlock(Deserialize::deserialize(deserializer)?),
-            Kind::Node => Self::Node(Deserialize::deserialize(deserializer)?),
-            Kind::BgpConfiguration => Self::BgpConfiguration(Deserialize::deserialize(deserializer)?),
-            Kind::BgpPeer => Self::BgpPeer(Deserialize::deserialize(deserializer)?),
-            Kind::BgpFilter => Self::BgpFilter(Deserialize::deserialize(deserializer)?),
-            Kind::WorkloadEndpoint => Self::WorkloadEndpoint(Deserialize::deserialize(deserializer)?),
-        })
-    }
-
     /// What identifies it.
     #[must_use]
     pub fn key(&self) -> Key {
@@ -129,73 +133,22 @@ pub struct OtherKind {
     pub found: Kind,
 }
 
-/// Lets each type be taken out of a [`Resource`].
-macro_rules! taken_out {
-    ($($kind:ident),*) => {
-        $(impl TryFrom<Resource> for $kind {
-            type Error = OtherKind;
-
-            fn try_from(resource: Resource) -> Result<Self, OtherKind> {
-                let found = resource.kind();
-                if let Resource::$kind(resource) = resource {
-                    return Ok(resource);
-                }
-                Err(OtherKind { expected: Kind::$kind, found })
-            }
-        })*
-    };
-}
-
-taken_out!(
-    IpPool,
-    IpReservation,
-    IpamConfiguration,
-    Namespace,
-    IpBlock,
-    Node,
-    BgpConfiguration,
-    BgpPeer,
-    BgpFilter,
-    WorkloadEndpoint
-);
-
 /// A resource as it is written: the type's own fields behind `apiVersion` and `kind`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Written<'a, T> {
     api_version: &'static str,
-    kind: Kind,
+    kind: &'static str,
     #[serde(flatten)]
     body: &'a T,
 }
 
-impl Serialize for Resource {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        fn write<T: Serialize, S: Serializer>(
-            kind: Kind,
-            body: &T,
-            serializer: S,
-        ) -> Result<S::Ok, S::Error> {
-            let api_version = kind.api_version();
-            Written {
-                api_version,
-                kind,
-                body,
-            }
-            .serialize(serializer)
-        }
-        let kind = self.kind();
-        match self {
-            Self::IpPool(body) => write(kind, body, serializer),
-            Self::IpReservation(body) => write(kind, body, serializer),
-            Self::IpamConfiguration(body) => write(kind, body, serializer),
-            Self::Namespace(body) => write(kind, body, serializer),
-            Self::IpBlock(body) => write(kind, body, serializer),
-            Self::Node(body) => write(kind, body, serializer),
-            Self::BgpConfiguration(body) => write(kind, body, serializer),
-            Self::BgpPeer(body) => write(kind, body, serializer),
-            Self::BgpFilter(body) => write(kind, body, serializer),
-            Self::WorkloadEndpoint(body) => write(kind, body, serializer),
+impl<'a, T> Written<'a, T> {
+    fn new(kind: Kind, body: &'a T) -> Self {
+        Self {
+            api_version: kind.api_version(),
+            kind: kind.written(),
+            body,
         }
     }
 }
@@ -206,7 +159,7 @@ impl<'de> Deserialize<'de> for Resource {
         #[serde(rename_all = "camelCase")]
         struct Read {
             api_version: String,
-            kind: Kind,
+            kind: String,
             #[serde(flatten)]
             body: serde_json::Map<String, Value>,
         }
@@ -215,12 +168,19 @@ impl<'de> Deserialize<'de> for Resource {
             kind,
             body,
         } = Read::deserialize(deserializer)?;
-        if api_version != kind.api_version() {
-            return Err(D::Error::custom(format!(
-                "apiVersion '{api_version}' is not right: {kind} is of {}",
-                kind.api_version()
-            )));
-        }
+        let kind = match Kind::of(&kind, Some(&api_version)) {
+            Some(known) if known.api_version() == api_version => known,
+            Some(known) => {
+                return Err(D::Error::custom(format!(
+                    "apiVersion '{api_version}' is not right: {known} is of {}",
+                    known.api_version()
+                )));
+            }
+            None => {
+                let nearest = Kind::nearest(&kind);
+                return Err(D::Error::custom(UnknownKind { text: kind, nearest }));
+            }
+        };
         Self::deserialize_as(kind, Value::Object(body)).map_err(D::Error::custom)
     }
 }
@@ -230,6 +190,26 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn kinds_that_are_called_the_same_are_told_apart_by_their_version() {
+        for (version, kind) in [
+            ("manx.network/v1", Kind::NetworkPolicy),
+            ("networking.k8s.io/v1", Kind::KubernetesNetworkPolicy),
+        ] {
+            let json = json!({
+                "apiVersion": version, "kind": "NetworkPolicy", "metadata": {"name": "a", "namespace": "b"},
+            });
+            let policy: Resource = serde_json::from_value(json).unwrap();
+            assert_eq!(policy.key(), Key::namespaced(kind, "b", "a"));
+            let written = serde_json::to_value(&policy).unwrap();
+            assert_eq!(
+                (&written["apiVersion"], &written["kind"]),
+                (&json!(version), &json!("NetworkPolicy"))
+            );
+            assert_eq!(serde_json::from_value::<Resource>(written).unwrap(), policy);
+        }
+    }
 
     #[test]
     fn json_carries_api_version_and_kind_and_checks_both() {

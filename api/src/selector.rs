@@ -100,6 +100,78 @@ impl Selector {
         parser::parse(text).map(Self)
     }
 
+    /// The selector of things with this label.
+    pub fn has(label: impl Into<String>) -> Self {
+        Self(Expression::Has(label.into()))
+    }
+
+    /// The selector of things whose label has this value.
+    pub fn equals(label: impl Into<String>, value: impl Into<String>) -> Self {
+        Self(Expression::Compare(label.into(), Comparison::Equal, value.into()))
+    }
+
+    /// The selector of things whose label has one of these values.
+    pub fn one_of(label: impl Into<String>, values: impl IntoIterator<Item = String>) -> Self {
+        Self(Expression::In(label.into(), values.into_iter().collect()))
+    }
+
+    /// The selector of things whose label has none of these values, or that lack it.
+    pub fn none_of(label: impl Into<String>, values: impl IntoIterator<Item = String>) -> Self {
+        Self(Expression::NotIn(label.into(), values.into_iter().collect()))
+    }
+
+    /// The selector of things that this one does not select.
+    #[must_use]
+    pub fn negated(self) -> Self {
+        Self(match self.0 {
+            Expression::Not(inner) => *inner,
+            other @ (Expression::All
+            | Expression::Global
+            | Expression::Has(_)
+            | Expression::Compare(..)
+            | Expression::In(..)
+            | Expression::NotIn(..)
+            | Expression::And(_)
+            | Expression::Or(_)) => Expression::Not(Box::new(other)),
+        })
+    }
+
+    /// The selector of things that every one of these selects; of everything where there is none.
+    #[must_use]
+    pub fn every(selectors: impl IntoIterator<Item = Self>) -> Self {
+        let mut operands: Vec<Expression> = Vec::new();
+        for Self(expression) in selectors {
+            match expression {
+                Expression::All => {}
+                Expression::And(inner) => operands.extend(inner),
+                other @ (Expression::Global
+                | Expression::Has(_)
+                | Expression::Compare(..)
+                | Expression::In(..)
+                | Expression::NotIn(..)
+                | Expression::Not(_)
+                | Expression::Or(_)) => operands.push(other),
+            }
+        }
+        match <[Expression; 1]>::try_from(operands) {
+            Ok([one]) => Self(one),
+            Err(operands) if operands.is_empty() => Self::all(),
+            Err(operands) => Self(Expression::And(operands)),
+        }
+    }
+
+    /// Whether it is `global()` and nothing else.
+    #[must_use]
+    pub fn is_global(&self) -> bool {
+        self.0 == Expression::Global
+    }
+
+    /// Whether `global()` is in it anywhere.
+    #[must_use]
+    pub fn mentions_global(&self) -> bool {
+        self.0.mentions_global()
+    }
+
     /// Whether the selector selects a thing with these labels.
     #[must_use]
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
@@ -132,6 +204,15 @@ pub enum Requirement<'a> {
 }
 
 impl Expression {
+    fn mentions_global(&self) -> bool {
+        match self {
+            Self::Global => true,
+            Self::Not(operand) => operand.mentions_global(),
+            Self::And(operands) | Self::Or(operands) => operands.iter().any(Self::mentions_global),
+            Self::All | Self::Has(_) | Self::Compare(..) | Self::In(..) | Self::NotIn(..) => false,
+        }
+    }
+
     fn matches<'a>(&self, value_of: &impl Fn(&str) -> Option<&'a str>) -> bool {
         match self {
             Self::All | Self::Global => true,

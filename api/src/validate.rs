@@ -2,15 +2,21 @@
 //!
 //! Types cannot say that a pool's CIDR has no host bits or that a hold time of two seconds is refused by
 //! RFC 4271. [`validate`] looks at one resource by itself, [`validate_update`] at what may not change
-//! between two versions of it, [`validate_among_pools`] at what pools may not be to each other, [`validate_delete`]
-//! at what keeps one. Each returns
+//! between two versions of it, [`validate_among_pools`] at what pools may not be to each other, [`validate_delete`] and
+//! [`validate_delete_tier`] at what keeps one. Each returns
 //! every problem it finds, so that a user mends a manifest in one round; the store calls them inside
 //! the transaction that writes.
 
+mod cluster_policy;
+mod endpoint;
 mod filter;
 mod ipam;
+mod kubernetes;
+mod policy;
+mod rule;
 
 pub use ipam::{validate_among_pools, validate_delete};
+pub use policy::validate_delete_tier;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +26,11 @@ use ipnetwork::IpNetwork;
 use crate::bgp::{
     BfdSpec, BgpConfiguration, BgpPeer, BgpPeerSpec, LimitAction, MaxPrefixes, Password, SecretKeyRef,
 };
+use crate::host_endpoint::HostEndpoint;
+use crate::network_policy::{
+    GlobalNetworkPolicy, NetworkPolicy, StagedGlobalNetworkPolicy, StagedNetworkPolicy,
+};
+use crate::network_set::{GlobalNetworkSet, NetworkSet};
 use crate::node::Node;
 use crate::workload::WorkloadEndpoint;
 use crate::{Kind, Metadata, Resource, names};
@@ -80,6 +91,22 @@ pub fn validate(resource: &Resource) -> Vec<Problem> {
         Resource::BgpPeer(peer) => bgp_peer(peer, &mut problems),
         Resource::BgpFilter(filter) => filter::bgp_filter(filter, &mut problems),
         Resource::WorkloadEndpoint(endpoint) => workload_endpoint(endpoint, &mut problems),
+        Resource::Tier(tier) => policy::tier(tier, &mut problems),
+        Resource::NetworkPolicy(NetworkPolicy { spec, .. })
+        | Resource::GlobalNetworkPolicy(GlobalNetworkPolicy { spec, .. })
+        | Resource::StagedNetworkPolicy(StagedNetworkPolicy { spec, .. })
+        | Resource::StagedGlobalNetworkPolicy(StagedGlobalNetworkPolicy { spec, .. }) => {
+            policy::network_policy(resource.kind(), spec, &mut problems);
+        }
+        Resource::NetworkSet(NetworkSet { metadata, spec })
+        | Resource::GlobalNetworkSet(GlobalNetworkSet { metadata, spec }) => {
+            endpoint::network_set(metadata, spec, &mut problems);
+        }
+        Resource::HostEndpoint(HostEndpoint { metadata, spec }) => {
+            endpoint::host_endpoint(metadata, spec, &mut problems);
+        }
+        Resource::KubernetesNetworkPolicy(policy) => kubernetes::network_policy(&policy.spec, &mut problems),
+        Resource::ClusterNetworkPolicy(policy) => cluster_policy::cluster_policy(&policy.spec, &mut problems),
     }
     problems
 }
@@ -113,7 +140,17 @@ pub fn validate_update(old: &Resource, new: &Resource) -> Vec<Problem> {
             | Resource::BgpConfiguration(_)
             | Resource::BgpPeer(_)
             | Resource::BgpFilter(_)
-            | Resource::WorkloadEndpoint(_),
+            | Resource::WorkloadEndpoint(_)
+            | Resource::Tier(_)
+            | Resource::NetworkPolicy(_)
+            | Resource::GlobalNetworkPolicy(_)
+            | Resource::StagedNetworkPolicy(_)
+            | Resource::StagedGlobalNetworkPolicy(_)
+            | Resource::NetworkSet(_)
+            | Resource::GlobalNetworkSet(_)
+            | Resource::HostEndpoint(_)
+            | Resource::KubernetesNetworkPolicy(_)
+            | Resource::ClusterNetworkPolicy(_),
             _,
         ) => {}
     }
@@ -506,6 +543,13 @@ fn workload_endpoint(endpoint: &WorkloadEndpoint, problems: &mut Vec<Problem>) {
                 "is no pod's address: a unicast address is",
             ));
         }
+    }
+    if let Some(account) = &spec.service_account {
+        names::subdomain("spec.serviceAccount", account, problems);
+    }
+    rule::named_ports("spec.ports", &spec.ports, problems);
+    for (i, prefix) in spec.allowed_source_prefixes.iter().enumerate() {
+        no_host_bits(&format!("spec.allowedSourcePrefixes[{i}]"), *prefix, problems);
     }
 }
 

@@ -2,9 +2,26 @@
 
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::Metadata;
+use crate::formats::cidr;
+use crate::rule::NamedPort;
+
+/// The annotation of a pod that says what its ports are called, where there is no cluster to ask: a JSON list of
+/// [`NamedPort`]s.
+pub const PORTS_ANNOTATION: &str = "manx.network/ports";
+
+/// The annotation of a pod that names its service account, where there is no cluster to ask.
+pub const SERVICE_ACCOUNT_ANNOTATION: &str = "manx.network/serviceAccount";
+
+/// The annotation of a pod that says what it may send from beside its own addresses, a JSON list of networks: Calico's
+/// name of it, and ours, which counts where both are there.
+pub const ALLOWED_SOURCES_ANNOTATIONS: [&str; 2] = [
+    "cni.projectcalico.org/allowedSourcePrefixes",
+    "manx.network/allowedSourcePrefixes",
+];
 
 /// A pod's attachment to the network, written by the agent of its node. Namespaced as the pod is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,7 +34,7 @@ pub struct WorkloadEndpoint {
 }
 
 /// The attachment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkloadEndpointSpec {
     /// Where the pod runs.
@@ -33,4 +50,17 @@ pub struct WorkloadEndpointSpec {
     pub interface_name: String,
     /// The pod's addresses, one per family.
     pub addresses: Vec<IpAddr>,
+    /// The pod's service account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account: Option<String>,
+    /// What the pod's ports are called.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<NamedPort>,
+    /// What the pod may send from beside its own addresses.
+    #[serde(
+        default,
+        deserialize_with = "cidr::list",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub allowed_source_prefixes: Vec<IpNetwork>,
 }

@@ -15,8 +15,9 @@ use manx_api::filter::{BgpFilter, BgpFilterSpec, FilterRule};
 use manx_api::ipam::{
     Allocation, AttachmentId, IpBlock, IpBlockSpec, IpPool, IpPoolSpec, Release, block_name,
 };
-use manx_api::manifest::{load, to_json, to_yaml};
+use manx_api::manifest::{load, load_into, to_json, to_yaml};
 use manx_api::node::{Node, NodeBgp, NodeSpec};
+use manx_api::rule::{NamedPort, Protocol};
 use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
 use manx_api::{Metadata, Resource, Revision, validate};
 use proptest::prelude::*;
@@ -92,6 +93,8 @@ fn every_good_seed_is_understood() {
         "list",
         "json",
         "documents",
+        "policy",
+        "kubernetes",
     ] {
         let text = fs::read_to_string(folder.join(seed)).unwrap();
         load(seed, &text).unwrap_or_else(|errors| panic!("{errors:?}"));
@@ -111,6 +114,53 @@ fn a_file_holds_documents_lists_and_nothing() {
         .collect();
     assert_eq!(names, ["a", "b", "c"]);
     assert_eq!(load("empty.yaml", ""), Ok(Vec::new()));
+}
+
+#[test]
+fn a_namespaced_resource_without_a_namespace_is_put_into_the_one_given() {
+    let text =
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: a}\nspec:\n  podSelector:\n";
+    let errors = load("policy.yaml", text).unwrap_err();
+    assert_eq!(errors[0].field, "metadata.namespace");
+    let resources = load_into("policy.yaml", text, Some("shop")).unwrap();
+    assert_eq!(resources[0].metadata().namespace.as_deref(), Some("shop"));
+}
+
+/// What `kubectl get -o yaml` and `kubectl create --dry-run=client -o yaml` write.
+#[test]
+fn what_a_cluster_wrote_is_read() {
+    let text = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, creationTimestamp: null, labels: null}
+spec: {finalizers: [kubernetes]}
+status: {phase: Active}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  creationTimestamp: '2026-01-02T03:04:05Z'
+  generation: 3
+  managedFields: [{manager: kubectl, operation: Update, fieldsV1: {f:spec: {}}}]
+  ownerReferences: [{apiVersion: v1, kind: Pod, name: a, uid: b}]
+  finalizers: [example.org/wait]
+  name: web
+  namespace: shop
+  resourceVersion: '7'
+  uid: c0ffee
+spec: {podSelector: {}, policyTypes: [Ingress]}
+status: {}
+";
+    let resources = load("cluster.yaml", text).unwrap();
+    let again: Vec<String> = resources
+        .iter()
+        .map(|resource| to_yaml(resource).unwrap())
+        .collect();
+    assert!(
+        !again.concat().contains("status") && !again.concat().contains("generation"),
+        "{again:?}"
+    );
+    assert_eq!(load("again.yaml", &again.join("---\n")), Ok(resources));
 }
 
 #[test]
@@ -427,13 +477,94 @@ fn endpoints() -> impl Strategy<Value = Resource> {
                 endpoint: "eth0".to_owned(),
                 interface_name: "mx0123456789a".to_owned(),
                 addresses,
+                service_account: dual.then(|| "web".to_owned()),
+                ports: dual.then(named_port).into_iter().collect(),
+                allowed_source_prefixes: dual.then(|| parsed("10.9.0.0/16")).into_iter().collect(),
             };
             Resource::WorkloadEndpoint(WorkloadEndpoint { metadata, spec })
         })
 }
 
+fn named_port() -> NamedPort {
+    NamedPort {
+        name: "http".to_owned(),
+        protocol: Protocol::SCTP,
+        port: 80,
+    }
+}
+
+const MANX: &str = "manx.network/v1";
+const RULES: &str = r#"[
+    {"action": "Log"},
+    {"action": "Allow", "ipVersion": 4, "protocol": "TCP", "metadata": {"annotations": {"a": "b"}},
+     "source": {"nets": ["10.0.0.0/8"], "notNets": ["10.1.0.0/16"], "selector": "has(a)", "notSelector": "has(b)",
+                "namespaceSelector": "global()", "ports": [80, "81:90", "web"], "notPorts": [82],
+                "serviceAccounts": {"names": ["c"], "selector": "all()"}}},
+    {"action": "Deny", "protocol": 58, "icmp": {"type": 1, "code": 2}, "notICMP": {"type": 3}},
+    {"action": "Pass", "notProtocol": 47}]"#;
+const ORDERED: &str = r#"{"tier": "t", "order": 0.5, "selector": "has(x)", "serviceAccountSelector": "has(y)",
+    "types": ["Ingress"], "ingress": RULES}"#;
+const HOST: &str =
+    r#"{"applyOnForward": true, "doNotTrack": true, "namespaceSelector": "all()", "egress": RULES}"#;
+const ENDPOINT: &str = r#"{"node": "a", "interfaceName": "*", "expectedIPs": ["fd00::1"],
+    "profiles": ["projectcalico-default-allow"], "ports": [{"name": "ssh", "protocol": "TCP", "port": 22}]}"#;
+const LABELS: &str = r#"{"matchLabels": {"a": "b"},
+    "matchExpressions": [{"key": "c", "operator": "NotIn", "values": ["d"]}]}"#;
+const KUBERNETES: &str = r#"{"podSelector": LABELS, "policyTypes": ["Egress", "Ingress"],
+    "ingress": [{}, {"from": [{"podSelector": {}, "namespaceSelector": LABELS},
+                              {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}]}],
+    "egress": [{"to": [{"podSelector": LABELS}],
+                "ports": [{"port": 80, "endPort": 90, "protocol": "UDP"}, {"port": "web"}]}]}"#;
+const CLUSTER: &str = r#"{"tier": "Baseline", "priority": 7, "subject": {"pods": {"podSelector": LABELS}},
+    "ingress": [{"action": "Pass", "from": [{"namespaces": LABELS}], "protocols": [{"destinationNamedPort": "web"}]}],
+    "egress": [{"name": "out", "action": "Deny", "to": [{"networks": ["fd00::/8"]}],
+                "protocols": [{"udp": {"destinationPort": {"range": {"start": 1, "end": 2}}}}]}]}"#;
+
+/// Policies and what they speak of: documents with every field that a kind has.
+fn policies() -> impl Strategy<Value = Resource> {
+    let kinds = prop::sample::select(vec![
+        (MANX, "NetworkPolicy", true, ORDERED),
+        (MANX, "NetworkPolicy", true, r#"{"order": -7}"#),
+        (MANX, "StagedNetworkPolicy", true, r#"{"stagedAction": "Set"}"#),
+        (MANX, "GlobalNetworkPolicy", false, HOST),
+        (MANX, "StagedGlobalNetworkPolicy", false, HOST),
+        (
+            MANX,
+            "Tier",
+            false,
+            r#"{"order": 100.25, "defaultAction": "Pass"}"#,
+        ),
+        (
+            MANX,
+            "NetworkSet",
+            true,
+            r#"{"nets": ["10.0.0.0/8", "fd00::/8"]}"#,
+        ),
+        (MANX, "GlobalNetworkSet", false, "{}"),
+        (MANX, "HostEndpoint", false, ENDPOINT),
+        ("networking.k8s.io/v1", "NetworkPolicy", true, KUBERNETES),
+        (
+            "policy.networking.k8s.io/v1alpha2",
+            "ClusterNetworkPolicy",
+            false,
+            CLUSTER,
+        ),
+    ]);
+    (kinds, metadata(names(), false), names()).prop_map(
+        move |((version, kind, namespaced, spec), mut metadata, namespace)| {
+            metadata.namespace = namespaced.then_some(namespace);
+            let spec = spec.replace("RULES", RULES).replace("LABELS", LABELS);
+            let spec: serde_json::Value = serde_json::from_str(&spec).expect("a spec");
+            let document =
+                serde_json::json!({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec});
+            serde_json::from_value(document).expect("a policy")
+        },
+    )
+}
+
 fn resources() -> impl Strategy<Value = Resource> {
     prop_oneof![
+        policies(),
         pools(),
         blocks(),
         nodes(),

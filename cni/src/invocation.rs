@@ -113,6 +113,9 @@ pub struct Call {
     /// ADD, CHECK: the pod's annotations, as far as the runtime tells them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// ADD, CHECK: the pod's labels, from a runtime that has no cluster to ask about them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Standard input.
     pub config: NetConf,
 }
@@ -159,6 +162,7 @@ impl Call {
             requested,
             mac,
             annotations,
+            labels,
         } = wishes.or(&args);
         Ok(Self {
             attachment,
@@ -167,6 +171,7 @@ impl Call {
             requested,
             mac,
             annotations,
+            labels,
             config,
         })
     }

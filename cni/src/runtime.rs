@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::config::{Document, invalid, nested};
@@ -32,6 +33,15 @@ pub(crate) struct Wishes {
     pub(crate) mac: Option<MacAddress>,
     /// The pod's annotations.
     pub(crate) annotations: BTreeMap<String, String>,
+    /// The pod's labels.
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+/// A label, as the conventions write it.
+#[derive(Deserialize)]
+struct Label {
+    key: String,
+    value: String,
 }
 
 impl Wishes {
@@ -49,14 +59,18 @@ impl Wishes {
                 return Err(Error::new(Code::UnsupportedField, message));
             }
         }
+        let args: Map<String, Value> =
+            nested(&document.object("args")?, "cni", "args.cni")?.unwrap_or_default();
         let requested = match addresses(&runtime, "ips", "runtimeConfig.ips")? {
             Some(requested) => requested,
-            None => of_args(document)?,
+            None => addresses(&args, "ips", "args.cni.ips")?.unwrap_or_default(),
         };
+        let labels: Vec<Label> = nested(&args, "labels", "args.cni.labels")?.unwrap_or_default();
         Ok(Self {
             requested,
             mac: nested(&runtime, "mac", "runtimeConfig.mac")?,
             annotations: nested(&runtime, ANNOTATIONS, "runtimeConfig")?.unwrap_or_default(),
+            labels: labels.into_iter().map(|label| (label.key, label.value)).collect(),
         })
     }
 
@@ -68,13 +82,6 @@ impl Wishes {
         self.mac = self.mac.or(args.mac);
         self
     }
-}
-
-/// `args.cni.ips`.
-fn of_args(document: &Document) -> Result<Vec<IpAddr>, Error> {
-    let args = document.object("args")?;
-    let cni: Map<String, Value> = nested(&args, "cni", "args.cni")?.unwrap_or_default();
-    Ok(addresses(&cni, "ips", "args.cni.ips")?.unwrap_or_default())
 }
 
 /// The addresses, one of a family at most. What prefix a runtime imagines around them does not matter: a pod has

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use manx_api::rule::{NamedPort, ProtocolError};
 use manx_lab::{Name, Software};
 
 use crate::ipam::args::IpamCommand;
@@ -113,7 +114,7 @@ pub(crate) enum Command {
 /// `get`.
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
-    /// A kind of resource: ippools, nodes, bgppeers, bgpfilters, bgpconfigurations, ipblocks, workloadendpoints.
+    /// A kind of resource: ippools, nodes, bgppeers, networkpolicies, networkpolicies.networking.k8s.io, and so on.
     #[arg(required_unless_present = "file")]
     pub(crate) kind: Option<String>,
     /// Only those of these names.
@@ -401,6 +402,15 @@ pub(crate) enum PodCommand {
         /// An annotation of it; may be given several times.
         #[arg(long = "annotation", value_name = "KEY=VALUE", value_parser = pair)]
         annotations: Vec<(String, String)>,
+        /// A label of it; may be given several times.
+        #[arg(short = 'l', long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+        labels: Vec<(String, String)>,
+        /// What one of its ports is called; may be given several times.
+        #[arg(long = "port", value_name = "NAME=PORT/PROTOCOL", value_parser = port)]
+        ports: Vec<NamedPort>,
+        /// Its service account.
+        #[arg(long)]
+        service_account: Option<String>,
     },
     /// Every pod.
     List(OutputArgs),
@@ -426,6 +436,20 @@ pub(crate) enum PodCommand {
 }
 
 /// `KEY=VALUE`.
+fn port(text: &str) -> Result<NamedPort, String> {
+    let (name, rest) = pair(text).map_err(|_| "it is no NAME=PORT/PROTOCOL".to_owned())?;
+    let (number, protocol) = rest.split_once('/').unwrap_or((&rest, "TCP"));
+    Ok(NamedPort {
+        name,
+        protocol: protocol
+            .parse()
+            .map_err(|error: ProtocolError| error.to_string())?,
+        port: number
+            .parse()
+            .map_err(|_| format!("'{number}' is no port: 1 to 65535"))?,
+    })
+}
+
 fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),

@@ -1,13 +1,16 @@
 //! `lab …`: clusters in network namespaces on this machine.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use manx_api::rpc::Method;
+use manx_api::rule::NamedPort;
 use manx_api::status::PeerStatus;
-use manx_lab::{Class, Exchange, Lab, Options, Progress, Proof, Settings, Topology};
+use manx_api::workload::{PORTS_ANNOTATION, SERVICE_ACCOUNT_ANNOTATION};
+use manx_lab::{Class, Exchange, Lab, Options, Progress, Proof, Settings, Topology, Traits};
 
 use crate::cli::{LabCommand, OutputArgs, PodCommand, TopologyKind, UpArgs};
 use crate::error::{CtlError, Result};
@@ -47,11 +50,14 @@ fn pod(target: &Target, command: PodCommand) -> Result<ExitCode> {
             node,
             namespace,
             annotations,
+            labels,
+            ports,
+            service_account,
         } => {
             let mut lab = target.lab()?;
-            let annotations = annotations.into_iter().collect();
+            let traits = traits(annotations, labels, &ports, service_account);
             let progress = Progress::silent();
-            let pod = lab.add_pod(&namespace.namespace, &name, &node, annotations, &progress)?;
+            let pod = lab.add_pod(&namespace.namespace, &name, &node, traits, &progress)?;
             output::print(std::slice::from_ref(pod), Format::Table)?;
         }
         PodCommand::List(OutputArgs { output }) => output::print(target.lab()?.pods(), output)?,
@@ -73,6 +79,24 @@ fn pod(target: &Target, command: PodCommand) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the plugin is told of a pod: ports and service account by annotations of ours, for want of a convention.
+fn traits(
+    annotations: Vec<(String, String)>,
+    labels: Vec<(String, String)>,
+    ports: &[NamedPort],
+    service_account: Option<String>,
+) -> Traits {
+    let mut annotations: BTreeMap<String, String> = annotations.into_iter().collect();
+    if !ports.is_empty() {
+        annotations.insert(PORTS_ANNOTATION.to_owned(), serde_json::json!(ports).to_string());
+    }
+    annotations.extend(service_account.map(|name| (SERVICE_ACCOUNT_ANNOTATION.to_owned(), name)));
+    Traits {
+        annotations,
+        labels: labels.into_iter().collect(),
+    }
 }
 
 /// Runs a command with our terminal, and leaves with its exit code.

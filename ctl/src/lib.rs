@@ -15,6 +15,7 @@ mod lab;
 mod observe;
 mod output;
 mod picture;
+mod policy_rows;
 mod resources;
 mod rows;
 mod target;

@@ -165,6 +165,7 @@ mod tests {
                     .unwrap(),
             ],
             annotations: std::collections::BTreeMap::default(),
+            labels: std::collections::BTreeMap::default(),
         };
         of_lab(&plan, &plan.pods.iter().enumerate().map(pod).collect::<Vec<_>>())
     }

@@ -1,5 +1,6 @@
 //! `get`, `apply`, `create`, `replace`, `delete`: resources in the datastore.
 
+use std::cmp::Reverse;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -167,7 +168,7 @@ pub(crate) async fn delete(target: &Target, args: &DeleteArgs) -> Result<()> {
             let kind: Kind = word.parse()?;
             args.names.iter().map(|name| key(kind, namespace, name)).collect()
         }
-        None => read(&args.file, namespace)?.iter().map(Resource::key).collect(),
+        None => backwards(read(&args.file, namespace)?.iter().map(Resource::key).collect()),
     };
     let store = target.store().await?;
     let mut failed = 0;
@@ -183,6 +184,12 @@ pub(crate) async fn delete(target: &Target, args: &DeleteArgs) -> Result<()> {
         }
     }
     partly(failed, keys.len())
+}
+
+/// In the order in which kinds are best deleted: what others refer to goes last.
+fn backwards(mut keys: Vec<Key>) -> Vec<Key> {
+    keys.sort_by_key(|key| Reverse(Kind::all().iter().position(|kind| *kind == key.kind)));
+    keys
 }
 
 fn partly(failed: usize, all: usize) -> Result<()> {
@@ -207,7 +214,7 @@ fn read(files: &[PathBuf], namespace: &str) -> Result<Vec<Resource>> {
     for file in files {
         let before = resources.len() + errors.len();
         for (name, text) in texts(file)? {
-            match manifest::load(&name, &text) {
+            match manifest::load_into(&name, &text, Some(namespace)) {
                 Ok(mut loaded) => resources.append(&mut loaded),
                 Err(mut wrong) => errors.append(&mut wrong),
             }
@@ -219,12 +226,6 @@ fn read(files: &[PathBuf], namespace: &str) -> Result<Vec<Resource>> {
     if !errors.is_empty() {
         return Err(CtlError::Manifest { errors });
     }
-    let bare =
-        |resource: &&mut Resource| resource.kind().is_namespaced() && resource.metadata().namespace.is_none();
-    resources
-        .iter_mut()
-        .filter(bare)
-        .for_each(|resource| resource.metadata_mut().namespace = Some(namespace.to_owned()));
     Ok(resources)
 }
 
@@ -303,6 +304,56 @@ mod tests {
             let single = text(one, &[Kind::IpPool], true, format).unwrap();
             assert_eq!(manifest::load("test", &single).unwrap(), one);
         }
+    }
+
+    #[test]
+    fn policies_of_both_groups_have_tables_of_their_own() {
+        let text_of = |group: &str, spec: &str| {
+            format!("apiVersion: {group}/v1\nkind: NetworkPolicy\nmetadata: {{name: web}}\nspec: {spec}\n")
+        };
+        let file = [
+            text_of(
+                "manx.network",
+                "{order: 10, selector: app == 'web', egress: [{action: Deny}]}",
+            ),
+            text_of(
+                "networking.k8s.io",
+                "{podSelector: {matchLabels: {app: web}}, ingress: [{}]}",
+            ),
+            "apiVersion: manx.network/v1\nkind: Tier\nmetadata: {name: security}\nspec: {order: 0.5}\n"
+                .to_owned(),
+        ];
+        let found = manifest::load_into("test", &file.join("---\n"), Some("shop")).unwrap();
+        let kinds: Vec<Kind> = found.iter().map(Resource::kind).collect();
+        let shown =
+            |format| anstream::adapter::strip_str(&text(&found, &kinds, false, format).unwrap()).to_string();
+        insta::assert_snapshot!(shown(Format::Wide), @r#"
+        NAME      ORDER  DEFAULTACTION
+        security  0.5    Deny
+
+        NAMESPACE  NAME  TIER     ORDER  SELECTOR      GROUP         INGRESS  EGRESS
+        shop       web   default  10     app == "web"  manx.network  -        1
+
+        NAMESPACE  NAME  POD-SELECTOR  GROUP              INGRESS  EGRESS
+        shop       web   app == "web"  networking.k8s.io  1        -
+        "#);
+        insta::assert_snapshot!(shown(Format::Name), @r"
+        NetworkPolicy/shop/web
+        NetworkPolicy.networking.k8s.io/shop/web
+        Tier/security
+        ");
+    }
+
+    #[test]
+    fn what_others_refer_to_is_deleted_last() {
+        let keys = vec![
+            Key::cluster(Kind::IpPool, "p"),
+            Key::cluster(Kind::Tier, "t"),
+            Key::cluster(Kind::GlobalNetworkPolicy, "b"),
+            Key::cluster(Kind::GlobalNetworkPolicy, "a"),
+        ];
+        let names: Vec<String> = backwards(keys).into_iter().map(|key| key.name).collect();
+        assert_eq!(names, ["b", "a", "t", "p"]);
     }
 
     #[test]

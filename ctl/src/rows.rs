@@ -2,22 +2,28 @@
 
 use ipnetwork::IpNetwork;
 use manx_api::bgp::{BGP_PORT, BgpConfigurationSpec, BgpPeerSpec};
-use manx_api::ipam::IpPoolSpec;
+use manx_api::ipam::{IpPoolSpec, IpamConfigurationSpec};
+use manx_api::network_policy::{
+    GlobalNetworkPolicy, NetworkPolicy, StagedGlobalNetworkPolicy, StagedNetworkPolicy,
+};
+use manx_api::network_set::{GlobalNetworkSet, NetworkSet};
+use manx_api::node::NodeSpec;
 use manx_api::status::{BgpRoute, KernelRoute, LimitStatus, NodeStatus, PeerStatus, RangeStatus, Reload};
 use manx_api::{Kind, Resource};
 use manx_lab::{LabStatus, NodeView, Pod, RouterView};
 use serde::Serialize;
 
 use crate::output::{Row, duration};
+use crate::policy_rows;
 
 /// What a session that works is called.
 const ESTABLISHED: &str = "Established";
 
-fn optional(value: Option<impl ToString>) -> String {
+pub(crate) fn optional(value: Option<impl ToString>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }
 
-fn joined<T: ToString>(values: &[T]) -> String {
+pub(crate) fn joined<T: ToString>(values: &[T]) -> String {
     values
         .iter()
         .map(ToString::to_string)
@@ -441,24 +447,23 @@ pub(crate) fn names(status: &LabStatus) -> String {
         .collect()
 }
 
+const POOL: &[&str] = &[
+    "NAME",
+    "CIDR",
+    "SELECTOR",
+    "NAT",
+    "BLOCKSIZE",
+    "DISABLED",
+    "DISABLEBGPEXPORT",
+    "ASSIGNMENTMODE",
+    "NAMESPACES",
+];
+
 /// The columns for resources of a kind, and how many of them a narrow table has.
 #[must_use]
 pub(crate) fn columns(kind: Kind) -> (&'static [&'static str], usize) {
     match kind {
-        Kind::IpPool => (
-            &[
-                "NAME",
-                "CIDR",
-                "SELECTOR",
-                "NAT",
-                "BLOCKSIZE",
-                "DISABLED",
-                "DISABLEBGPEXPORT",
-                "ASSIGNMENTMODE",
-                "NAMESPACES",
-            ],
-            3,
-        ),
+        Kind::IpPool => (POOL, 3),
         Kind::IpReservation => (&["NAME", "CIDRS"], 2),
         Kind::IpamConfiguration => (
             &[
@@ -497,6 +502,14 @@ pub(crate) fn columns(kind: Kind) -> (&'static [&'static str], usize) {
             ],
             5,
         ),
+        Kind::Tier => policy_rows::TIER,
+        Kind::NetworkPolicy | Kind::StagedNetworkPolicy => policy_rows::NAMESPACED,
+        Kind::GlobalNetworkPolicy | Kind::StagedGlobalNetworkPolicy => policy_rows::GLOBAL,
+        Kind::KubernetesNetworkPolicy => policy_rows::KUBERNETES,
+        Kind::ClusterNetworkPolicy => policy_rows::CLUSTER,
+        Kind::NetworkSet => policy_rows::NETWORK_SET,
+        Kind::GlobalNetworkSet => policy_rows::GLOBAL_NETWORK_SET,
+        Kind::HostEndpoint => policy_rows::HOST_ENDPOINT,
     }
 }
 
@@ -507,13 +520,7 @@ pub(crate) fn cells(resource: &Resource) -> Vec<String> {
     match resource {
         Resource::IpPool(pool) => pool_cells(name, &pool.spec),
         Resource::IpReservation(reservation) => vec![name, joined(&reservation.spec.reserved_cidrs)],
-        Resource::IpamConfiguration(configuration) => vec![
-            name,
-            configuration.spec.strict_affinity.to_string(),
-            configuration.spec.auto_allocate_blocks.to_string(),
-            configuration.spec.max_blocks_per_host.to_string(),
-            configuration.spec.ip_cooldown_seconds.to_string(),
-        ],
+        Resource::IpamConfiguration(configuration) => ipam_cells(name, &configuration.spec),
         Resource::Namespace(namespace) => {
             let label = |(key, value)| format!("{key}={value}");
             let labels: Vec<String> = namespace.metadata.labels.iter().map(label).collect();
@@ -527,15 +534,7 @@ pub(crate) fn cells(resource: &Resource) -> Vec<String> {
             block.spec.generation.to_string(),
             block.spec.allocations.len().to_string(),
         ],
-        Resource::Node(node) => {
-            let bgp = node.spec.bgp.clone().unwrap_or_default();
-            vec![
-                name,
-                optional(bgp.as_number),
-                optional(bgp.ipv4_address),
-                optional(bgp.ipv6_address),
-            ]
-        }
+        Resource::Node(node) => node_cells(name, &node.spec),
         Resource::BgpConfiguration(configuration) => configuration_cells(name, &configuration.spec),
         Resource::BgpPeer(peer) => peer_cells(name, &peer.spec),
         Resource::BgpFilter(filter) => {
@@ -552,7 +551,41 @@ pub(crate) fn cells(resource: &Resource) -> Vec<String> {
             endpoint.spec.interface_name.clone(),
             endpoint.spec.container_id.clone(),
         ],
+        Resource::Tier(tier) => policy_rows::tier(tier),
+        Resource::NetworkPolicy(NetworkPolicy { metadata, spec })
+        | Resource::GlobalNetworkPolicy(GlobalNetworkPolicy { metadata, spec })
+        | Resource::StagedNetworkPolicy(StagedNetworkPolicy { metadata, spec })
+        | Resource::StagedGlobalNetworkPolicy(StagedGlobalNetworkPolicy { metadata, spec }) => {
+            policy_rows::policy(resource.kind(), metadata, spec)
+        }
+        Resource::KubernetesNetworkPolicy(policy) => policy_rows::kubernetes(policy),
+        Resource::ClusterNetworkPolicy(policy) => policy_rows::cluster(policy),
+        Resource::NetworkSet(NetworkSet { metadata, spec })
+        | Resource::GlobalNetworkSet(GlobalNetworkSet { metadata, spec }) => {
+            policy_rows::network_set(metadata, spec)
+        }
+        Resource::HostEndpoint(endpoint) => policy_rows::host_endpoint(endpoint),
     }
+}
+
+fn ipam_cells(name: String, spec: &IpamConfigurationSpec) -> Vec<String> {
+    vec![
+        name,
+        spec.strict_affinity.to_string(),
+        spec.auto_allocate_blocks.to_string(),
+        spec.max_blocks_per_host.to_string(),
+        spec.ip_cooldown_seconds.to_string(),
+    ]
+}
+
+fn node_cells(name: String, spec: &NodeSpec) -> Vec<String> {
+    let bgp = spec.bgp.clone().unwrap_or_default();
+    vec![
+        name,
+        optional(bgp.as_number),
+        optional(bgp.ipv4_address),
+        optional(bgp.ipv6_address),
+    ]
 }
 
 fn pool_cells(name: String, spec: &IpPoolSpec) -> Vec<String> {

@@ -165,6 +165,16 @@ pub enum ApplyError {
     /// The block cannot go.
     #[error(transparent)]
     Remove(#[from] RemoveError),
+    /// The block is not there, or its ownership is not an earlier one.
+    #[error(
+        "block {cidr} cannot be renewed in generation {generation}: it is not there, or not of an earlier one"
+    )]
+    Renew {
+        /// The block.
+        cidr: IpNetwork,
+        /// The generation.
+        generation: u64,
+    },
     /// The address is not free, or its sequence number is not above the block's last.
     #[error("{address} (sequence {sequence}) cannot be assigned: it is not free, or the number is old")]
     Assign {
@@ -219,6 +229,14 @@ impl Allocator {
     /// The block is not here, or an address of it is held.
     pub fn remove_block(&mut self, cidr: IpNetwork) -> Result<Record, ApplyError> {
         self.carry_out(Record::BlockRemoved { cidr })
+    }
+
+    /// Holds a block in a later ownership, after the datastore had given it up ([`crate::renew`]).
+    ///
+    /// # Errors
+    /// The block is not here, or the ownership is not later than the one before.
+    pub fn renew_block(&mut self, cidr: IpNetwork, generation: u64) -> Result<Record, ApplyError> {
+        self.carry_out(Record::BlockRenewed { cidr, generation })
     }
 
     /// Lends a part of a block to another node, in the generation that it asked with, or a later one where the
@@ -461,6 +479,14 @@ impl Allocator {
                     held => Err(RemoveError::InUse { cidr: *cidr, held }.into()),
                 }
             }
+            Record::BlockRenewed { cidr, generation } => {
+                let (cidr, generation) = (*cidr, *generation);
+                let can = self.block(cidr).map(|block| block.can_renew(generation));
+                require(
+                    can.transpose()? == Some(true),
+                    ApplyError::Renew { cidr, generation },
+                )
+            }
             Record::Assigned(allocations) => each_once(
                 allocations,
                 |a| (a.address, a.sequence),
@@ -483,20 +509,12 @@ impl Allocator {
                 let good = block.is_some_and(|block| {
                     block.can_lend(*part) && block.loan_generation(*generation) == *generation
                 });
-                if good {
-                    Ok(())
-                } else {
-                    Err(ApplyError::Lend { part: *part })
-                }
+                require(good, ApplyError::Lend { part: *part })
             }
             Record::TakenBack { part, .. } => {
                 let block = self.block_of(part.network());
                 let good = block.is_some_and(|block| block.loans().any(|(lent, _)| lent == *part));
-                if good {
-                    Ok(())
-                } else {
-                    Err(ApplyError::TakeBack { part: *part })
-                }
+                require(good, ApplyError::TakeBack { part: *part })
             }
         }
     }
@@ -517,6 +535,11 @@ impl Allocator {
             }
             Record::BlockRemoved { cidr } => {
                 self.blocks.remove(cidr);
+            }
+            Record::BlockRenewed { cidr, generation } => {
+                if let Some(block) = self.blocks.get_mut(cidr) {
+                    block.renew(*generation);
+                }
             }
             Record::Assigned(allocations) => {
                 for allocation in allocations {
@@ -560,6 +583,10 @@ impl Allocator {
             }
         }
     }
+}
+
+fn require(good: bool, otherwise: ApplyError) -> Result<(), ApplyError> {
+    if good { Ok(()) } else { Err(otherwise) }
 }
 
 /// What tells attachments apart.

@@ -260,6 +260,17 @@ impl Block {
         self.lender.as_deref()
     }
 
+    /// Whether the block can be held in this ownership from now on.
+    pub(crate) fn can_renew(&self, generation: u64) -> Result<bool, BlockError> {
+        first_sequence(self.cidr, generation).map(|_| generation > self.generation)
+    }
+
+    /// Begins an ownership that [`Self::can_renew`].
+    pub(crate) fn renew(&mut self, generation: u64) {
+        self.generation = generation;
+        self.sequence = first_sequence(self.cidr, generation).unwrap_or(self.sequence);
+    }
+
     /// Whether these addresses can be lent: a part of the block, and all of them free.
     #[must_use]
     pub fn can_lend(&self, part: IpNetwork) -> bool {

@@ -46,6 +46,13 @@ pub enum Record {
         /// The block.
         cidr: IpNetwork,
     },
+    /// The node has the block in another ownership than before, with all that is held and lent of it.
+    BlockRenewed {
+        /// The block.
+        cidr: IpNetwork,
+        /// The ownership, later than the one before.
+        generation: u64,
+    },
     /// One attachment got these addresses, all or none.
     Assigned(Vec<Allocation>),
     /// One attachment's addresses are free, all or none.

@@ -206,19 +206,18 @@ pub fn duties<'a>(
         }
     }
     for block in allocator.blocks() {
-        if around.closed.contains(&block.cidr()) {
-            continue;
-        }
-        for (part, loan) in block.loans().filter(|(part, _)| !known.contains(part)) {
-            let state = (loan.generation, LeaseState::Granted);
-            let of = block_name(block.cidr());
-            duties.push(Duty::Create(Box::new(resource(
-                &of,
-                block.pool(),
-                part,
-                &loan.to,
-                state,
-            ))));
+        let closed = around.closed.contains(&block.cidr());
+        for (part, loan) in block.loans() {
+            let generation = loan.generation;
+            if closed && block.held() == 0 {
+                // Its next owner lends it, and this one is to forget the block.
+                duties.push(Duty::TakeBack { part, generation });
+            } else if !closed && !known.contains(&part) {
+                let state = (generation, LeaseState::Granted);
+                let of = block_name(block.cidr());
+                let granted = resource(&of, block.pool(), part, &loan.to, state);
+                duties.push(Duty::Create(Box::new(granted)));
+            }
         }
     }
     duties

@@ -162,6 +162,8 @@ pub fn claim(
 pub fn release_block(block: &IpBlock, node: &str) -> Result<IpBlock, NotOwner> {
     let mut block = owned(block, node)?;
     block.spec.allocations.clear();
+    // What was to be freed is free.
+    block.spec.releases.clear();
     set_owner(&mut block, None);
     Ok(block)
 }
@@ -169,12 +171,16 @@ pub fn release_block(block: &IpBlock, node: &str) -> Result<IpBlock, NotOwner> {
 /// The block resource after `node` began a new generation of its own block.
 ///
 /// What a node does with a block that is its own in the datastore and unknown to its journal: the next
-/// generation's sequence numbers are above everything that the lost journal may have given.
+/// generation's sequence numbers are above everything that the lost journal may have given. And with one of its
+/// journal that was given up in its name while it was away, and that nobody has claimed since.
 ///
 /// # Errors
-/// The block is not `node`'s.
+/// The block is another node's.
 pub fn renew(block: &IpBlock, node: &str) -> Result<IpBlock, NotOwner> {
-    let mut block = owned(block, node)?;
+    let mut block = match block.spec.node {
+        Some(_) => owned(block, node)?,
+        None => block.clone(),
+    };
     set_owner(&mut block, Some(node));
     Ok(block)
 }

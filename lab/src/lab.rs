@@ -1,6 +1,5 @@
 //! A lab that runs: up, down, its pods, commands in it.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -18,6 +17,7 @@ use crate::error::{LabError, Result};
 use crate::layout::{BASE, Layout, netns_path};
 use crate::options::{Name, Options};
 use crate::plan::{Plan, Role};
+use crate::pods::Traits;
 use crate::progress::Progress;
 use crate::state::{Lock, Phase, Pod, Started, State};
 use crate::{build, pods, process, wait};
@@ -211,7 +211,7 @@ impl Lab {
         for (index, pod) in self.plan.pods.clone().iter().enumerate() {
             progress.doing(&format!("pods: {index} of {all}"));
             progress.check()?;
-            self.attach(&pod.namespace, &pod.name, &pod.node, BTreeMap::new(), progress)?;
+            self.attach(&pod.namespace, &pod.name, &pod.node, Traits::default(), progress)?;
         }
         progress.done(&format!("pods: {all} of {all}"));
         Ok(())
@@ -356,7 +356,7 @@ impl Lab {
         self.save()
     }
 
-    /// Adds a pod with these annotations.
+    /// Adds a pod.
     ///
     /// # Errors
     /// When the name is no name or taken, when there is no such node, and when CNI ADD fails: then nothing
@@ -366,12 +366,12 @@ impl Lab {
         namespace: &str,
         name: &str,
         node: &str,
-        annotations: BTreeMap<String, String>,
+        traits: Traits,
         progress: &Progress,
     ) -> Result<&Pod> {
         let _lock = Lock::take(&self.plan.layout, &self.plan.options.name)?;
         self.reload()?;
-        self.attach(namespace, name, node, annotations, progress)?;
+        self.attach(namespace, name, node, traits, progress)?;
         self.pod(namespace, name)
     }
 
@@ -380,7 +380,7 @@ impl Lab {
         namespace: &str,
         name: &str,
         node: &str,
-        annotations: BTreeMap<String, String>,
+        traits: Traits,
         progress: &Progress,
     ) -> Result<()> {
         for text in [namespace, name] {
@@ -399,7 +399,8 @@ impl Lab {
             netns: self.plan.pod_netns(namespace, name),
             container_id: pods::container_id()?,
             addresses: Vec::new(),
-            annotations,
+            annotations: traits.annotations,
+            labels: traits.labels,
         };
         self.state.pods.push(pod.clone());
         self.save()?;

@@ -29,6 +29,7 @@ pub use error::{LabError, Result};
 pub use lab::{Lab, LabStatus, NodeView, RouterView, Settings, names};
 pub use options::{Name, Options, OptionsError, Software, Topology};
 pub use plan::Plan;
+pub use pods::Traits;
 pub use process::is_alive;
 pub use progress::Progress;
 pub use state::{Pod, Started};

@@ -1,5 +1,6 @@
 //! Pods: a namespace each, wired up by the real CNI plugin, run in its node's namespace as a runtime would.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::path::Path;
@@ -21,6 +22,15 @@ const INTERFACE: &str = "eth0";
 pub(crate) const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
 /// CNI's error code for "try again later".
 const TRY_AGAIN_LATER: u32 = 11;
+
+/// What a pod is like, beyond its name and place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traits {
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
 
 /// The part of a CNI result that a lab needs.
 #[derive(Deserialize)]
@@ -173,6 +183,12 @@ fn configuration(folder: &Path, pod: &Pod) -> Result<Value> {
         let runtime = serde_json::json!({ ANNOTATIONS: pod.annotations });
         fields.insert("runtimeConfig".to_owned(), runtime);
     }
+    if !pod.labels.is_empty() {
+        let label = |(key, value)| serde_json::json!({"key": key, "value": value});
+        let labels: Vec<Value> = pod.labels.iter().map(label).collect();
+        let args = serde_json::json!({"cni": {"labels": labels}});
+        fields.insert("args".to_owned(), args);
+    }
     Ok(plugin)
 }
 
@@ -197,6 +213,7 @@ mod tests {
             container_id: "c".to_owned(),
             addresses: Vec::new(),
             annotations: annotations.iter().map(own).collect(),
+            labels: BTreeMap::new(),
         }
     }
 

@@ -74,6 +74,9 @@ pub struct Pod {
     /// Its annotations, which the plugin is told of.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// Its labels, which the plugin is told of.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 impl State {

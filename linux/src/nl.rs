@@ -1,18 +1,21 @@
-//! The wire to rtnetlink.
+//! The wire to the kernel: netlink.
 //!
-//! A [`Socket`] sends [`Request`]s and reads what comes back, in the calling thread. The kernel works
+//! A [`Socket`] speaks one protocol, rtnetlink where nothing else is said. It sends [`Request`]s and reads what comes back, in the calling thread. The kernel works
 //! through a message before `send` returns, so nothing here waits for anything but the kernel itself.
 //!
 //! [`Socket::batch`] packs requests into datagrams of [`DATAGRAM`] bytes and asks for an acknowledgement of
 //! the last of each only: the kernel reports every failure by its sequence number anyhow, so no word means
 //! success, and hundreds of messages cost two system calls.
 
+use std::fmt;
 use std::io;
 use std::iter::Peekable;
+use std::marker::PhantomData;
 use std::num::NonZeroI32;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use netlink_packet_netfilter::NetfilterMessage;
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use rtnetlink::packet_core::{
@@ -20,7 +23,8 @@ use rtnetlink::packet_core::{
     NLMSG_DONE, NLMSG_ERROR, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable, NlasIterator,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::sys::{self, SocketAddr, protocols::NETLINK_ROUTE};
+use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use rtnetlink::sys::{self, SocketAddr};
 use socket2::SockRef;
 
 use crate::error::{Error, Refusal, Result};
@@ -43,31 +47,46 @@ const HEADER: usize = 16;
 /// The attribute of an acknowledgement that holds the kernel's own words.
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
+/// The messages of a netlink protocol.
+pub trait Message: NetlinkSerializable + NetlinkDeserializable + fmt::Debug {
+    /// Its number.
+    const PROTOCOL: isize;
+}
+
+impl Message for RouteNetlinkMessage {
+    const PROTOCOL: isize = NETLINK_ROUTE;
+}
+
+impl Message for NetfilterMessage {
+    const PROTOCOL: isize = NETLINK_NETFILTER;
+}
+
 /// A message to the kernel.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct Request<M = RouteNetlinkMessage> {
     /// What.
-    pub message: RouteNetlinkMessage,
+    pub message: M,
     /// `NLM_F_CREATE`, `NLM_F_EXCL`, `NLM_F_REPLACE` and the like; the socket adds what transport needs.
     pub flags: u16,
 }
 
-/// A blocking rtnetlink socket, for life in the namespace it was opened in.
+/// A blocking netlink socket, for life in the namespace it was opened in.
 #[derive(Debug)]
-pub struct Socket {
+pub struct Socket<M = RouteNetlinkMessage> {
     inner: sys::Socket,
     port: u32,
     sequence: u32,
     received: Vec<u8>,
+    speaks: PhantomData<M>,
 }
 
-impl Socket {
+impl<M: Message> Socket<M> {
     /// Opens a socket in the calling thread's namespace.
     ///
     /// # Errors
     /// [`Error::Os`] where the process may not have sockets or no more files.
     pub fn open() -> Result<Self> {
-        let (inner, port) = open(RECEIVE_QUEUE).map_err(Error::os("open a netlink socket"))?;
+        let (inner, port) = open(M::PROTOCOL, RECEIVE_QUEUE).map_err(Error::os("open a netlink socket"))?;
         let timeout = Some(Duration::from_secs(10));
         SockRef::from(&inner)
             .set_read_timeout(timeout)
@@ -77,6 +96,7 @@ impl Socket {
             port,
             sequence: 0,
             received: Vec::with_capacity(RECEIVE_BUFFER),
+            speaks: PhantomData,
         })
     }
 
@@ -86,11 +106,16 @@ impl Socket {
         self.port
     }
 
+    /// The bare socket, for whoever waits for what the kernel sends by itself.
+    pub(crate) fn into_inner(self) -> sys::Socket {
+        self.inner
+    }
+
     /// Sends a message and waits for its acknowledgement. `doing` completes "cannot …" in the error.
     ///
     /// # Errors
     /// [`Error::Refused`] with the kernel's answer.
-    pub fn request(&mut self, request: Request, doing: &str) -> Result<()> {
+    pub fn request(&mut self, request: Request<M>, doing: &str) -> Result<()> {
         self.batch([request])?
             .pop()
             .unwrap_or(Ok(()))
@@ -105,7 +130,10 @@ impl Socket {
     ///
     /// # Errors
     /// [`Error::Overrun`] or [`Error::Os`] when it is not known what became of them.
-    pub fn batch(&mut self, requests: impl IntoIterator<Item = Request>) -> Result<Vec<Result<(), Refusal>>> {
+    pub fn batch(
+        &mut self,
+        requests: impl IntoIterator<Item = Request<M>>,
+    ) -> Result<Vec<Result<(), Refusal>>> {
         let mut requests = requests.into_iter().peekable();
         let mut outcomes = Vec::with_capacity(requests.size_hint().0);
         let mut datagram = Vec::with_capacity(DATAGRAM);
@@ -123,7 +151,7 @@ impl Socket {
     ///
     /// # Errors
     /// [`Error::Refused`] with the kernel's answer.
-    pub fn get(&mut self, message: RouteNetlinkMessage, doing: &str) -> Result<RouteNetlinkMessage> {
+    pub fn get(&mut self, message: M, doing: &str) -> Result<M> {
         let mut answer = None;
         self.exchange(&message, 0, doing, |message| answer = Some(message))?;
         answer.ok_or_else(|| Error::Malformed(format!("no answer to: {doing}")))
@@ -133,7 +161,7 @@ impl Socket {
     ///
     /// # Errors
     /// [`Error::Refused`] with the kernel's answer; [`Error::Interrupted`] when the table never held still.
-    pub fn dump(&mut self, message: &RouteNetlinkMessage, doing: &str) -> Result<Vec<RouteNetlinkMessage>> {
+    pub fn dump(&mut self, message: &M, doing: &str) -> Result<Vec<M>> {
         for _ in 0..DUMP_ATTEMPTS {
             let mut answers = Vec::new();
             let whole = self.exchange(message, NLM_F_DUMP, doing, |message| answers.push(message))?;
@@ -147,11 +175,11 @@ impl Socket {
     /// Appends as many requests as fit, one at least, the last with an acknowledgement; returns how many.
     fn pack(
         &mut self,
-        requests: &mut Peekable<impl Iterator<Item = Request>>,
+        requests: &mut Peekable<impl Iterator<Item = Request<M>>>,
         datagram: &mut Vec<u8>,
     ) -> usize {
         let (mut taken, mut last) = (0, 0);
-        let fits = |request: &Request, filled: usize| {
+        let fits = |request: &Request<M>, filled: usize| {
             filled == 0 || filled + HEADER + request.message.buffer_len() <= DATAGRAM
         };
         while let Some(request) = requests.next_if(|request| fits(request, datagram.len())) {
@@ -165,7 +193,7 @@ impl Socket {
     }
 
     /// Appends one message with the next sequence number, padded to the alignment.
-    fn encode(&mut self, message: &RouteNetlinkMessage, flags: u16, datagram: &mut Vec<u8>) {
+    fn encode(&mut self, message: &M, flags: u16, datagram: &mut Vec<u8>) {
         self.sequence = self.sequence.wrapping_add(1);
         let start = datagram.len();
         let length = HEADER + message.buffer_len();
@@ -208,13 +236,7 @@ impl Socket {
     }
 
     /// Sends one request and hands over its answers; returns whether they are one consistent picture.
-    fn exchange(
-        &mut self,
-        message: &RouteNetlinkMessage,
-        flags: u16,
-        doing: &str,
-        mut each: impl FnMut(RouteNetlinkMessage),
-    ) -> Result<bool> {
+    fn exchange(&mut self, message: &M, flags: u16, doing: &str, mut each: impl FnMut(M)) -> Result<bool> {
         let mut datagram = Vec::new();
         self.encode(
             message,
@@ -257,15 +279,15 @@ impl Socket {
     }
 }
 
-impl AsFd for Socket {
+impl<M> AsFd for Socket<M> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inner.as_fd()
     }
 }
 
 /// Opens a bound socket with every option that tells more; returns it with its address.
-pub(crate) fn open(receive_queue: usize) -> io::Result<(sys::Socket, u32)> {
-    let mut socket = sys::Socket::new(NETLINK_ROUTE)?;
+pub(crate) fn open(protocol: isize, receive_queue: usize) -> io::Result<(sys::Socket, u32)> {
+    let mut socket = sys::Socket::new(protocol)?;
     let port = socket.bind_auto()?.port_number();
     socket.connect(&SocketAddr::new(0, 0))?;
     // Answers carry the kernel's words, and not our message once more; dumps honour their filters.
@@ -324,8 +346,8 @@ fn header(datagram: &[u8]) -> Option<NetlinkHeader> {
 }
 
 /// A message's meaning.
-pub(crate) fn decode(header: &NetlinkHeader, payload: &[u8]) -> Result<RouteNetlinkMessage> {
-    RouteNetlinkMessage::deserialize(header, payload).map_err(|error| Error::Malformed(error.to_string()))
+pub(crate) fn decode<M: Message>(header: &NetlinkHeader, payload: &[u8]) -> Result<M> {
+    M::deserialize(header, payload).map_err(|error| Error::Malformed(error.to_string()))
 }
 
 /// What an `NLMSG_ERROR` says; none if it acknowledges.

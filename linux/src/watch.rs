@@ -19,7 +19,7 @@ use ipnetwork::IpNetwork;
 use manx_routes::Observed;
 use nix::errno::Errno;
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::sys;
+use rtnetlink::sys::{self, protocols::NETLINK_ROUTE};
 use socket2::{SockFilter, SockRef};
 use tokio::io::unix::AsyncFd;
 
@@ -170,7 +170,7 @@ pub(crate) fn register(socket: sys::Socket) -> Result<AsyncFd<sys::Socket>> {
 
 fn subscribe(except: Option<u32>, groups: &[u32]) -> Result<sys::Socket> {
     let subscribed = || -> io::Result<sys::Socket> {
-        let (socket, _) = nl::open(RECEIVE_QUEUE)?;
+        let (socket, _) = nl::open(NETLINK_ROUTE, RECEIVE_QUEUE)?;
         if let Some(port) = except {
             SockRef::from(&socket).attach_filter(&all_but_from(port))?;
         }

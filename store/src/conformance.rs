@@ -89,6 +89,7 @@ impl<'a, S: Store> Scope<'a, S> {
                 endpoint: "eth0".to_owned(),
                 interface_name: "mx0123456789a".to_owned(),
                 addresses: vec![[10, 244, 0, 1].into()],
+                ..WorkloadEndpointSpec::default()
             },
         })
     }

@@ -164,3 +164,31 @@ fn a_block_that_was_given_back_unnoticed_and_claimed_again_stays() {
         world.rest().await;
     });
 }
+
+#[test]
+fn a_node_that_was_deleted_while_pods_run_has_their_blocks_again_when_it_comes_back() {
+    virtually(async {
+        let mut world = cluster(json!({"strictAffinity": true})).await;
+        assert_eq!(add(&world, 0..3).await, 3);
+        let before = owned(&world);
+        world.nodes[0].be_deleted();
+        sleep(Duration::from_secs(60)).await;
+        assert!(owned(&world).is_empty(), "the other agents have freed them");
+        world.nodes[0].join();
+        world.start_all();
+        sleep(Duration::from_secs(10)).await;
+        let after = owned(&world);
+        let generations = |blocks: &[IpBlock]| -> Vec<_> {
+            let generation = |block: &IpBlock| (block.spec.cidr, block.spec.generation);
+            blocks.iter().map(generation).collect()
+        };
+        let later: Vec<_> = generations(&before)
+            .into_iter()
+            .map(|(cidr, generation)| (cidr, generation + 2))
+            .collect();
+        assert_eq!(generations(&after), later);
+        assert_eq!(add(&world, 3..7).await, 7);
+        laws::always(&mut world).unwrap();
+        world.rest().await;
+    });
+}

@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use manx_agent::ipam::Owned;
-use manx_agent::{convert, endpoint, route};
+use manx_agent::{conntrack, convert, endpoint, route};
 use manx_ipam::Live;
 use manx_linux::{Attached, Mac, PodLink};
 use manx_routes::{Actual, Change, Reconciler, Source, State, Target, Update};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 
 use crate::chance::Life;
 
@@ -286,6 +287,17 @@ struct Routes {
     /// The links that were there when it last looked.
     links: BTreeSet<u32>,
     blocks: BTreeSet<IpNetwork>,
+}
+
+/// The conntrack task: these pods have none.
+pub(crate) fn serve_conntrack(tasks: &mut JoinSet<()>) -> mpsc::Sender<conntrack::Forget> {
+    let (sender, mut requests) = mpsc::channel::<conntrack::Forget>(1);
+    tasks.spawn(async move {
+        while let Some(request) = requests.recv().await {
+            answer(request.reply, ());
+        }
+    });
+    sender
 }
 
 /// The route task.

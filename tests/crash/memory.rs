@@ -153,6 +153,13 @@ impl Memory {
         of_kind.cloned().collect()
     }
 
+    /// How many writes were of this kind.
+    pub(crate) fn written(&self, of_kind: impl Fn(&Resource) -> bool) -> usize {
+        let state = self.lock();
+        let written = state.log.iter().map(Event::resource);
+        written.filter(|resource| of_kind(resource)).count()
+    }
+
     fn read(&self, key: &Key) -> Result<Resource, Error> {
         self.lock().existing(key, None)
     }
@@ -210,7 +217,8 @@ impl Memory {
         Ok(state.put(resource))
     }
 
-    fn remove(&self, key: &Key, revision: Option<&Revision>) -> Result<Resource, Error> {
+    /// Deletes a resource.
+    pub(crate) fn remove(&self, key: &Key, revision: Option<&Revision>) -> Result<Resource, Error> {
         let mut state = self.lock();
         let old = state.existing(key, revision)?;
         state.objects.remove(&place(key));

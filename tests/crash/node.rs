@@ -15,14 +15,17 @@ use manx_agent::metrics::Metrics;
 use manx_agent::ready::Readiness;
 use manx_agent::tombstones::Tombstones;
 use manx_agent::view::View;
-use manx_agent::{cni, ipam, policy, restore, startup, watch, workload};
+use manx_agent::{cni, ipam, policy, reclaim, releases, restore, startup, watch, workload};
 use manx_api::status::BlockStatus;
+use manx_api::{Key, Kind};
 use manx_cni::Attachment;
 use manx_ipam::journal;
+use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch as channel};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::bgp::Air;
 use crate::chance::{Chance, Dead, Life};
 use crate::disk::{CrashingDisk, Platter};
 use crate::kernel::{self, Kernel};
@@ -49,13 +52,18 @@ pub(crate) struct Node {
     pub(crate) state_dir: PathBuf,
     /// Calls of the datastore by the tasks that ADD and DEL wait for.
     pub(crate) calls: Arc<AtomicUsize>,
+    /// It joined anew with its old disk, and may not have learned yet that it lost blocks.
+    pub(crate) old_disk: bool,
     /// The journal need not know all that was answered: it was lost, and may not be recovered yet.
     pub(crate) disk_lost: bool,
     /// The blocks that an agent of this node published last.
     pub(crate) owned: Arc<Owned>,
     /// When its clock showed [`EPOCH`].
     born: Instant,
+    /// Whether it is a node of the cluster.
+    pub(crate) joined: bool,
     memory: Memory,
+    air: Air,
     chance: Chance,
     lives: u32,
     agent: Option<Agent>,
@@ -103,7 +111,7 @@ impl Node {
     pub(crate) fn new(
         name: &str,
         state_dir: &Path,
-        memory: &Memory,
+        (memory, air): (&Memory, &Air),
         chance: &Chance,
         crimes: &Crimes,
     ) -> Self {
@@ -113,10 +121,13 @@ impl Node {
             platter: Platter::default(),
             state_dir: state_dir.join(name),
             calls: Arc::default(),
+            old_disk: false,
             disk_lost: false,
             owned: Arc::default(),
             born: Instant::now(),
+            joined: false,
             memory: memory.clone(),
+            air: air.clone(),
             chance: chance.clone(),
             lives: 0,
             agent: None,
@@ -160,6 +171,32 @@ impl Node {
         self.platter.lose_power(self.chance.draw(&self.name));
     }
 
+    /// Becomes a node of the cluster.
+    pub(crate) fn join(&mut self) {
+        let node = json!({
+            "apiVersion": "manx.network/v1", "kind": "Node", "metadata": {"name": self.name}, "spec": {},
+        });
+        self.memory.insert(serde_json::from_value(node).unwrap()).unwrap();
+        self.joined = true;
+    }
+
+    /// The machine is switched off, and the node deleted.
+    pub(crate) fn leave(&mut self) {
+        self.reboot();
+        self.be_deleted();
+        self.owned = Arc::default();
+    }
+
+    /// Somebody deletes the node, whose agent is dead and which nobody hears any more.
+    pub(crate) fn be_deleted(&mut self) {
+        self.kill();
+        self.air.silence(&self.name);
+        self.memory
+            .remove(&Key::cluster(Kind::Node, &self.name), None)
+            .unwrap();
+        self.joined = false;
+    }
+
     /// The disk with the agent's state is replaced by an empty one.
     pub(crate) fn lose_disk(&mut self) {
         self.kill();
@@ -195,6 +232,7 @@ impl Node {
             identity: Arc::new(self.identity()),
             state_dir: self.state_dir.clone(),
             memory: self.memory.clone(),
+            air: self.air.clone(),
             calls: self.calls.clone(),
             metrics: Metrics::new().0,
         };
@@ -251,6 +289,7 @@ struct Start {
     identity: Arc<Identity>,
     state_dir: PathBuf,
     memory: Memory,
+    air: Air,
     calls: Arc<AtomicUsize>,
     metrics: Metrics,
 }
@@ -292,18 +331,15 @@ impl Start {
             ipam: ipam_out.clone(),
             owned: owned.clone(),
         };
+        self.air.announce(&self.identity.name, owned.clone());
         let view = self.spawn_watch(&mut tasks, &readiness);
-        tasks.spawn(ipam::run(self.ipam(
-            recovered,
-            view.clone(),
-            owned_out,
-            requests,
-            &readiness,
-        )));
+        let inbox = self.ipam(recovered, view.clone(), owned_out, requests, &readiness);
+        tasks.spawn(ipam::run(inbox));
         let (life, kernel) = (self.life.clone(), self.kernel.clone());
         tasks.spawn(kernel::serve_routes(life.clone(), kernel.clone(), routes, owned));
         tasks.spawn(kernel::serve_endpoints(life, kernel, endpoints));
         self.spawn_workload(&mut tasks, changes);
+        self.spawn_upkeep(&mut tasks, &view, &agent);
         let parts = cni::Parts {
             identity: self.identity,
             state_dir: self.state_dir,
@@ -313,6 +349,7 @@ impl Start {
             workloads: workloads_out.clone(),
             jobs: jobs_out.downgrade(),
             gate: open_gate(view),
+            connections: kernel::serve_conntrack(&mut tasks),
             metrics: self.metrics,
         };
         let mut inbox = cni::Inbox { jobs, parts };
@@ -342,6 +379,27 @@ impl Start {
             metrics: self.metrics.clone(),
         };
         tasks.spawn(async move { workload::run(&mut inbox).await });
+    }
+
+    /// What looks after blocks beside the address task.
+    fn spawn_upkeep(&self, tasks: &mut JoinSet<()>, view: &channel::Receiver<Arc<View>>, agent: &Agent) {
+        let mut inbox = releases::Inbox {
+            identity: self.identity.clone(),
+            store: self.remote("releases"),
+            view: view.clone(),
+            ipam: agent.ipam.clone(),
+            cni: agent.jobs.clone(),
+        };
+        tasks.spawn(async move { releases::run(&mut inbox).await });
+        let (bgp, questions) = mpsc::channel(QUEUE);
+        tasks.spawn(self.air.clone().serve(self.identity.name.clone(), questions));
+        let mut inbox = reclaim::Inbox {
+            identity: self.identity.clone(),
+            store: self.remote("reclaim"),
+            view: view.clone(),
+            bgp,
+        };
+        tasks.spawn(async move { reclaim::run(&mut inbox).await });
     }
 
     fn spawn_watch(&self, tasks: &mut JoinSet<()>, readiness: &Readiness) -> channel::Receiver<Arc<View>> {

@@ -61,8 +61,8 @@ fn resource(kind: &str, name: &str, spec: &Value) -> Resource {
 }
 
 /// The nodes' agents, started, over the nearly full pool.
-fn crowd(seed: u64, folder: &Path) -> World {
-    let mut world = World::new(seed);
+fn crowd(seed: u64) -> World {
+    let mut world = World::of(NODES, seed);
     world.pool("v4", POOL, 30);
     let settings = [
         resource("IPReservation", "some", &json!({"reservedCIDRs": RESERVED})),
@@ -71,10 +71,6 @@ fn crowd(seed: u64, folder: &Path) -> World {
     for setting in settings {
         world.memory.insert(setting).unwrap();
     }
-    let World { memory, chance, .. } = &world;
-    let crimes = &world.runtime.crimes;
-    let node = |number| Node::new(&format!("node-{number}"), folder, memory, chance, crimes);
-    world.nodes = (0..NODES).map(node).collect();
     world.nodes.iter_mut().for_each(Node::start);
     world
 }
@@ -139,8 +135,7 @@ async fn churn(world: &mut World) {
 #[test]
 fn fifty_nodes_share_a_nearly_full_pool_and_each_has_its_block() {
     virtually(async {
-        let folder = tempfile::tempdir().unwrap();
-        let mut world = crowd(SEED, folder.path());
+        let mut world = crowd(SEED);
         churn(&mut world).await;
         rest(&mut world).await;
         for node in 0..NODES {

@@ -207,6 +207,13 @@ impl Runtime {
         drop(agent.call(|reply| collect_job(valid, reply)).await);
     }
 
+    /// The node has left: nobody will ever ask for its pods again.
+    pub(crate) fn left(&self, node: usize) {
+        for pod in self.pods().values_mut().filter(|pod| pod.node == node) {
+            pod.state = State::Gone;
+        }
+    }
+
     /// The node restarted: none of its pods lives any more.
     pub(crate) fn rebooted(&self, node: usize) {
         for pod in self.pods().values_mut().filter(|pod| pod.node == node) {

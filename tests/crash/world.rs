@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use manx_api::Resource;
+use manx_api::ipam::{IpBlock, Release};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
+use crate::bgp::Air;
 use crate::chance::Chance;
 use crate::laws;
 use crate::memory::Memory;
@@ -44,14 +46,22 @@ pub(crate) struct World {
 impl World {
     /// Three nodes, whose agents are not started.
     pub(crate) fn new(seed: u64) -> Self {
+        Self::of(NODES, seed)
+    }
+
+    /// So many nodes, whose agents are not started.
+    pub(crate) fn of(nodes: usize, seed: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (chance, memory, runtime) = (Chance::new(seed), Memory::default(), Runtime::default());
+        let air = Air::default();
         let node = |number: usize| {
             let name = format!("node-{}", number + 1);
-            Node::new(&name, folder.path(), &memory, &chance, &runtime.crimes)
+            let mut node = Node::new(&name, folder.path(), (&memory, &air), &chance, &runtime.crimes);
+            node.join();
+            node
         };
         Self {
-            nodes: (0..NODES).map(node).collect(),
+            nodes: (0..nodes).map(node).collect(),
             runtime,
             memory,
             chance,
@@ -102,6 +112,9 @@ impl World {
 
     fn step(&mut self) {
         let node = self.rng.random_range(0..NODES);
+        if !self.nodes[node].joined {
+            return self.join(node);
+        }
         match self.rng.random_range(0..100) {
             0..36 => self.add(node),
             36..62 => self.delete(node),
@@ -117,7 +130,9 @@ impl World {
                 self.tell(format!("kill {node}"));
                 self.nodes[node].kill();
             }
-            84..94 => self.start_all(),
+            84..91 => self.start_all(),
+            91 => self.leave(node),
+            92..94 => self.release(node),
             94 => self.reboot(node),
             95..97 => self.memory_away(true),
             97 => self.lose_disk(node),
@@ -213,6 +228,48 @@ impl World {
         self.runtime.rebooted(node);
     }
 
+    /// A node is deleted, unless it is the last one.
+    fn leave(&mut self, node: usize) {
+        let joined = self.nodes.iter().filter(|node| node.joined).count();
+        if joined > 1 {
+            self.tell(format!("leave {node}"));
+            self.nodes[node].leave();
+            self.runtime.left(node);
+        }
+    }
+
+    /// A node that was deleted comes back, as it was when it was switched off or as a new machine.
+    fn join(&mut self, node: usize) {
+        if self.rng.random_ratio(9, 10) {
+            return;
+        }
+        let new: bool = self.rng.random();
+        self.tell(format!("join {node}, new: {new}"));
+        self.nodes[node].old_disk = !new;
+        if new {
+            self.nodes[node].lose_disk();
+        }
+        self.nodes[node].join();
+    }
+
+    /// An operator asks for an address to be freed, which may be lost or not, or somebody else's by now.
+    fn release(&mut self, node: usize) {
+        let name = &self.nodes[node].name;
+        let of_node = |block: &IpBlock| block.spec.node.as_ref() == Some(name);
+        let mut blocks = laws::blocks(self).into_iter().filter(of_node);
+        let meant = |block: IpBlock| {
+            let held = block.spec.allocations.choose(&mut self.rng)?.clone();
+            Some((block, held))
+        };
+        if let Some((mut block, held)) = blocks.find_map(meant) {
+            let (address, sequence) = (held.address, held.sequence);
+            self.tell(format!("release {address} ({sequence}) on {node}"));
+            block.spec.releases.push(Release { address, sequence });
+            block.spec.releases.dedup();
+            self.memory.replace(Resource::IpBlock(block)).unwrap();
+        }
+    }
+
     fn lose_disk(&mut self, node: usize) {
         self.tell(format!("lose the disk of {node}"));
         self.nodes[node].lose_disk();
@@ -226,7 +283,7 @@ impl World {
     /// Starts the agents that are dead.
     pub(crate) fn start_all(&mut self) {
         for node in 0..NODES {
-            if self.nodes[node].agent().is_none() {
+            if self.nodes[node].joined && self.nodes[node].agent().is_none() {
                 self.tell(format!("start {node}"));
                 laws::nothing_is_lost(self, node).unwrap_or_else(|crime| self.fail(&crime));
                 self.nodes[node].start();
@@ -252,7 +309,8 @@ impl World {
             laws::always(self).unwrap_or_else(|crime| self.fail(&crime));
             match laws::at_rest(self).await {
                 Ok(()) => {
-                    self.nodes.iter_mut().for_each(|node| node.disk_lost = false);
+                    let settled = |node: &mut Node| (node.disk_lost, node.old_disk) = (false, false);
+                    self.nodes.iter_mut().filter(|node| node.joined).for_each(settled);
                     return;
                 }
                 Err(crime) if begun.elapsed() > REST => self.fail(&crime),

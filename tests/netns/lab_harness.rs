@@ -65,6 +65,15 @@ impl LabName {
         serde_json::from_str(&self.ctl(&format!("{arguments} -o json"))).unwrap()
     }
 
+    /// Changes a resource, as an editor would; `which` is its kind and name, and its namespace if it has one.
+    pub(crate) fn edit(&self, which: &str, change: impl FnOnce(&mut Value)) {
+        let mut resource = self.json(&format!("get {which}"));
+        change(&mut resource);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        serde_json::to_writer(&file, &resource).unwrap();
+        self.ctl(&format!("apply -f {}", file.path().display()));
+    }
+
     /// A lab of this name, made by the library.
     pub(crate) fn up(&self, topology: Topology, nodes: u16, dual_stack: bool) -> Lab {
         let options = Options {

@@ -36,15 +36,6 @@ fn address_of(lab: &Lab, pod: &str) -> IpAddr {
     lab.pod("default", pod).unwrap().addresses[0]
 }
 
-/// Changes one field of a resource, as an editor would.
-fn edit(lab: &LabName, kind: &str, name: &str, change: impl FnOnce(&mut Value)) {
-    let mut resource = lab.json(&format!("get {kind} {name}"));
-    change(&mut resource);
-    let file = tempfile::NamedTempFile::new().unwrap();
-    serde_json::to_writer(&file, &resource).unwrap();
-    lab.ctl(&format!("apply -f {}", file.path().display()));
-}
-
 #[test]
 fn addresses_are_shown_whether_agents_answer_or_not() {
     let name = LabName::new();
@@ -85,7 +76,7 @@ fn addresses_are_shown_whether_agents_answer_or_not() {
     assert_eq!(shown("")[0]["inUse"], 4);
     assert_eq!(shown("--ip 192.0.2.1")["status"], "noPool");
 
-    edit(&name, "ippool", POOL, |pool| {
+    name.edit(&format!("ippool {POOL}"), |pool| {
         pool["spec"]["disabled"] = json!(true)
     });
     let text = name.ctl(&format!("ipam show --pool {POOL} --show-blocks"));

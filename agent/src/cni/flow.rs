@@ -1,8 +1,8 @@
 //! ADD and DEL, step by step.
 //!
-//! ADD: address journalled → veth pair → routes in the kernel → its pool's rules in force → answer. DEL: routes away → veth pair away →
-//! address free. In that order an address is never given anew while a packet could still reach its last
-//! holder. Whatever fails midway in a first ADD is undone; an attachment that stood before stays.
+//! ADD: address journalled → veth pair → routes in the kernel → its pool's rules in force → answer. DEL: routes away →
+//! veth pair away → connections forgotten → address free. In that order an address is never given anew while a
+//! packet could still reach its last holder, or pass as its. Whatever fails midway in a first ADD is undone; an attachment that stood before stays.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,7 +11,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use manx_api::Resource;
 use manx_api::ipam::{Allocation, AttachmentId, Release};
+use manx_api::workload::WorkloadEndpoint;
 use manx_cni::{Attachment, Call, Code, Error, Success, tombstone};
 use manx_ipam::{HoldError, PlaceError, Settled};
 use manx_linux::pod::HOST_MAC;
@@ -20,12 +22,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Job;
 use super::review::Review;
+use super::traits::Traits;
 use crate::ask::{Gone, answer};
 use crate::endpoint::Found;
 use crate::identity::Identity;
 use crate::ipam::{Assigned, IpamError, Wish, recovery};
 use crate::metrics::{CniLabels, Metrics, Operation, Outcome};
-use crate::{convert, endpoint, ipam, policy, route, workload};
+use crate::{conntrack, convert, endpoint, ipam, policy, route, workload};
 
 /// The smallest MTU that IPv6 runs over, in bytes (RFC 8200 §5).
 const MIN_MTU_V6: u32 = 1280;
@@ -45,6 +48,8 @@ pub struct Parts {
     pub routes: mpsc::Sender<route::Command>,
     /// Rules.
     pub gate: policy::Gate,
+    /// Connections.
+    pub connections: mpsc::Sender<conntrack::Forget>,
     /// WorkloadEndpoints.
     pub workloads: mpsc::Sender<workload::Change>,
     /// Further jobs, in the order of their attachments.
@@ -91,6 +96,7 @@ pub(super) async fn run(job: Job, parts: Parts) {
 impl Parts {
     async fn add(&self, call: &Call) -> Result<Success, Error> {
         self.remove_tombstone(&call.attachment);
+        let traits = Traits::of(call)?;
         let owner = call.attachment_id();
         let request = |reply| ipam::Request::Assign {
             owner: owner.clone(),
@@ -102,7 +108,7 @@ impl Parts {
         };
         let Assigned { allocations, fresh } = ask(&self.ipam, request).await?.map_err(refused)?;
         let wired = match foreign(&allocations, call).and_then(|()| granted(&allocations, call)) {
-            Ok(()) => self.wire(call, &owner, &allocations).await,
+            Ok(()) => self.wire(call, &owner, traits, &allocations).await,
             Err(error) => Err(error),
         };
         if let Err(error) = &wired {
@@ -119,10 +125,13 @@ impl Parts {
         &self,
         call: &Call,
         owner: &AttachmentId,
+        traits: Traits,
         allocations: &[Allocation],
     ) -> Result<Success, Error> {
         let addresses: Vec<IpAddr> = allocations.iter().map(|held| held.address).collect();
         let link = self.link(call, owner, addresses.clone())?;
+        let endpoint = self.describe(owner, &link.host_ifname, addresses.clone(), traits);
+        check_endpoint(&endpoint)?;
         let attach = |reply| endpoint::Request::Attach {
             link: link.clone(),
             reply,
@@ -132,7 +141,7 @@ impl Parts {
         let in_force = self.gate.pass(&addresses).await;
         in_force.map_err(|error| Error::new(Code::TryAgainLater, error.to_string()))?;
         tracing::info!(pod = %format_args!("{}/{}", owner.namespace, owner.pod), ?addresses, "pod attached");
-        self.describe(owner, &link.host_ifname, addresses).await;
+        self.tell(workload::Change::Put(Box::new(endpoint))).await;
         Ok(convert::cni_success(&link, &attached, call.config.dns.clone()))
     }
 
@@ -172,9 +181,14 @@ impl Parts {
         })
     }
 
-    async fn describe(&self, owner: &AttachmentId, interface: &str, addresses: Vec<IpAddr>) {
-        let endpoint = convert::workload_endpoint(&self.identity.name, owner, interface, addresses);
-        self.tell(workload::Change::Put(Box::new(endpoint))).await;
+    fn describe(
+        &self,
+        owner: &AttachmentId,
+        interface: &str,
+        addresses: Vec<IpAddr>,
+        traits: Traits,
+    ) -> WorkloadEndpoint {
+        convert::workload_endpoint(&self.identity.name, owner, interface, addresses, traits)
     }
 
     async fn tell(&self, change: workload::Change) {
@@ -192,11 +206,18 @@ impl Parts {
     async fn delete(&self, attachment: &Attachment) -> Result<(), Error> {
         let (container_id, ifname) = names(attachment);
         let held = self.held(attachment).await?;
-        let addresses = held.iter().map(|held| held.address).collect();
-        ask(&self.routes, |reply| route::Command::Detach { addresses, reply }).await?;
+        let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
+        let detach = |reply| route::Command::Detach {
+            addresses: addresses.clone(),
+            reply,
+        };
+        ask(&self.routes, detach).await?;
         let host_ifname = recovery::interface(&container_id, &ifname);
         let detach = |reply| endpoint::Request::Detach { host_ifname, reply };
         ask(&self.endpoints, detach).await?.map_err(convert::cni_error)?;
+        if !addresses.is_empty() {
+            ask(&self.connections, |reply| conntrack::Forget { addresses, reply }).await?;
+        }
         // Before the address is free: whoever gets it next is never described beside its last holder. And a DEL
         // that is repeated because the release was refused finds nothing that it could name the pod by.
         let owner = held
@@ -328,7 +349,8 @@ impl Parts {
         let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
         self.route(&addresses, index).await?;
         if !owner.is_quarantined() {
-            self.describe(&owner, &name, addresses).await;
+            let endpoint = self.describe(&owner, &name, addresses, Traits::default());
+            self.tell(workload::Change::Keep(Box::new(endpoint))).await;
         }
         Ok(())
     }
@@ -412,6 +434,15 @@ fn stale<'a>(
         !valid.contains(&recovery::interface(&owner.container_id, &owner.ifname))
     };
     owners.filter(is_of).filter(is_stale).filter_map(attachment_of)
+}
+
+/// Refuses what no WorkloadEndpoint can say: nobody could select the pod by it.
+fn check_endpoint(endpoint: &WorkloadEndpoint) -> Result<(), Error> {
+    let problems = manx_api::validate(&Resource::WorkloadEndpoint(endpoint.clone()));
+    let Some(problem) = problems.first() else {
+        return Ok(());
+    };
+    Err(Error::new(Code::InvalidConfig, problem.to_string()))
 }
 
 /// Refuses an attachment that another network has: a container has one interface of a name.

@@ -5,6 +5,7 @@
 
 mod flow;
 mod review;
+mod traits;
 
 use std::collections::{HashMap, VecDeque};
 
@@ -18,6 +19,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 
 pub use self::flow::Parts;
 pub(crate) use self::flow::attachment_of;
+pub use self::traits::Traits;
 use crate::supervise;
 
 /// Something to do about attachments.

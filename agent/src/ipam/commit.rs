@@ -76,6 +76,7 @@ impl<S: Store> Task<S> {
     fn touch(&mut self, records: &[Record]) {
         let addresses = records.iter().flat_map(|record| match record {
             Record::Assigned(allocations) => allocations.iter().map(|a| a.address).collect::<Vec<_>>(),
+            Record::BlockRenewed { cidr, .. } => vec![cidr.network()],
             Record::Released(freed) => freed.iter().map(|f| f.address).collect(),
             Record::BlockAdded(_)
             | Record::BlockRemoved { .. }

@@ -213,7 +213,7 @@ impl<S: Store> Task<S> {
         for cidr in empty {
             let since = *self.idle_leases.entry(cidr).or_insert(now);
             let single = cidr.iter().nth(1).is_none();
-            if single || now.duration_since(since) >= GRACE {
+            if single || self.is_closed(cidr) || now.duration_since(since) >= GRACE {
                 match self.allocator.remove_block(cidr) {
                     Ok(record) => self.staged.push(record),
                     Err(error) => tracing::error!(block = %cidr, %error, "an empty lease stays"),
@@ -229,6 +229,10 @@ impl<S: Store> Task<S> {
             let Some(borrower) = part.spec.node.as_deref() else {
                 continue;
             };
+            let block = self.allocator.block_of(part.spec.cidr.network());
+            if block.is_some_and(|block| block.loans().any(|(lent, _)| lent == part.spec.cidr)) {
+                continue;
+            }
             match self
                 .allocator
                 .lend(part.spec.cidr, borrower, part.spec.generation)

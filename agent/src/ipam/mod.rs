@@ -454,10 +454,18 @@ impl<S: Store> Task<S> {
         pool.map_or_else(|| block.pool().to_owned(), |pool| pool.metadata.name.clone())
     }
 
-    /// Whether the datastore gives a block of ours to another node: somebody edited it, or this node was away
-    /// until its blocks were given up. It assigns nothing more, so that no address is held twice.
+    /// Whether the datastore gives a block of ours to another node or to nobody: somebody edited it, or this node was
+    /// away until its blocks were given up. It assigns nothing more, so that no address is held twice.
     fn is_closed(&self, block: IpNetwork) -> bool {
-        is_elsewhere(&self.view, block, &self.identity.name)
+        let own = self.allocator.block(block);
+        match self.view.blocks.get(&block_name(block)) {
+            Some(stored) => {
+                let is_nobodys = own.is_some_and(|own| takeover::is_nobodys(stored, own));
+                is_nobodys || is_elsewhere(&self.view, block, &self.identity.name)
+            }
+            // A block that somebody deleted is made anew; a lease may have been returned in this node's name.
+            None => self.view.complete && own.is_some_and(manx_ipam::Block::is_leased),
+        }
     }
 
     /// Publishes the blocks if they changed, and counts.

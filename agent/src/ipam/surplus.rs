@@ -93,12 +93,10 @@ impl<S: Store> Task<S> {
         for block in self.allocator.blocks().filter(|block| !block.is_leased()) {
             let cidr = block.cidr();
             let pool = pool_of(cidr, self.view.pools.values());
-            let open = pool.is_some_and(|pool| objection(pool, labels).is_none()) && !self.is_closed(cidr);
-            let idle = self
-                .spare
-                .empty
-                .get(&cidr)
-                .is_some_and(|since| since.elapsed() >= grace);
+            let closed = self.is_closed(cidr);
+            let open = pool.is_some_and(|pool| objection(pool, labels).is_none()) && !closed;
+            let empty = self.spare.empty.get(&cidr);
+            let idle = empty.is_some_and(|since| closed || since.elapsed() >= grace);
             let holding = Holding::of(block, open, idle);
             families
                 .entry(Family::of_network(cidr))

@@ -1,14 +1,18 @@
 //! Taking over blocks that are this node's in the datastore and unknown to its allocator.
 //!
+//! And bringing those in line that it knows, and that the datastore gave up in the node's name: somebody deleted the
+//! Node while it was away, and its blocks were freed.
+//!
 //! In a life's beginning those are what a lost journal had: who holds which address, the blocks' checkpoints, the
 //! WorkloadEndpoints and the interfaces that exist tell together. Later on, a block gets there by a claim that took effect
 //! and was reported to have failed. Each begins a new generation, so that its sequence numbers are above all that
 //! were lost.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use manx_api::ipam::{AttachmentId, IpBlock, LeaseState, covers};
+use manx_api::ipam::{AttachmentId, IpBlock, LeaseState, block_name, covers};
 use manx_api::workload::WorkloadEndpoint;
 use manx_api::{Kind, Resource};
 use manx_store::{Error, Store};
@@ -29,28 +33,28 @@ pub(super) struct TakenOver {
 }
 
 impl<S: Store> Task<S> {
-    /// Takes over what an earlier life had.
+    /// Takes over what an earlier life had, and back what was given up meanwhile.
     pub(super) fn recover(&mut self) {
         self.recovery = Recovery::Running;
-        self.take_over(self.unknown().collect());
+        self.take_over(self.unknown().chain(self.lapsed()).collect());
     }
 
-    /// Takes over what has come to be ours unnoticed.
+    /// Takes over what has come to be ours, or is not ours any more, unnoticed.
     pub(super) fn take_over_strays(&mut self) {
         // A claim that is under way knows its block before long; and a block that is leaving is ours for the last time.
         if self.recovery != Recovery::Done || !self.view.complete || !self.claiming.is_empty() {
             return;
         }
-        let is_stray =
-            |block: &&IpBlock| block.spec.lease.is_none() && !self.spare.is_leaving(block.spec.cidr);
-        let strays = self.view.blocks.values().filter(is_stray);
-        let unknown: Vec<IpNetwork> = self.unknown().collect();
-        let strays: Vec<IpNetwork> = strays
-            .map(|block| block.spec.cidr)
-            .filter(|cidr| unknown.contains(cidr))
-            .collect();
+        let is_lease = |cidr: IpNetwork| {
+            let block = self.view.blocks.get(&block_name(cidr));
+            block.is_some_and(|block| block.spec.lease.is_some())
+        };
+        let strays = self
+            .unknown()
+            .filter(|cidr| !is_lease(*cidr) && !self.spare.is_leaving(*cidr));
+        let strays: Vec<IpNetwork> = strays.chain(self.lapsed()).collect();
         if !strays.is_empty() {
-            tracing::warn!(blocks = ?strays, "the datastore has blocks of this node that it did not know");
+            tracing::warn!(blocks = ?strays, "the datastore says otherwise than this node whose blocks these are");
             self.recovery = Recovery::Again;
             self.take_over(strays);
         }
@@ -71,10 +75,28 @@ impl<S: Store> Task<S> {
             .filter(move |cidr| !is_known(*cidr))
     }
 
+    /// Blocks of the allocator of which the datastore has a later ownership: ours, or nobody's while somebody holds
+    /// addresses of it.
+    fn lapsed(&self) -> impl Iterator<Item = IpNetwork> {
+        let me = self.identity.name.as_str();
+        let has_lapsed = move |block: &&manx_ipam::Block| {
+            let Some(stored) = self.view.blocks.get(&block_name(block.cidr())) else {
+                return false;
+            };
+            match stored.spec.node.as_deref() {
+                Some(owner) => owner == me && stored.spec.generation > block.generation(),
+                None => is_nobodys(stored, block) && block.held() > 0,
+            }
+        };
+        let own = self.allocator.blocks().filter(|block| !block.is_leased());
+        own.filter(has_lapsed).map(manx_ipam::Block::cidr)
+    }
+
     fn take_over(&mut self, blocks: Vec<IpNetwork>) {
         let (store, node) = (self.store.clone(), self.identity.name.clone());
+        let known = self.allocator.blocks().map(manx_ipam::Block::cidr).collect();
         self.jobs.spawn(async move {
-            let renewed = renew(&store, &blocks, &node).await;
+            let renewed = renew(&store, (&blocks, &known), &node).await;
             if renewed.is_err() {
                 tokio::time::sleep(PAUSE).await;
             }
@@ -93,8 +115,11 @@ impl<S: Store> Task<S> {
 
     pub(super) fn recovered(&mut self, TakenOver { blocks, owners }: TakenOver) {
         let (live, now) = (std::mem::take(&mut self.live), self.clock.now());
-        blocks.iter().for_each(|claimed| self.add(&claimed.block));
-        let within: Vec<IpNetwork> = blocks.iter().map(|claimed| claimed.block.spec.cidr).collect();
+        let is_known = |claimed: &Claimed| self.allocator.block(claimed.block.spec.cidr).is_some();
+        let (lapsed, unknown): (Vec<_>, Vec<_>) = blocks.into_iter().partition(is_known);
+        lapsed.iter().for_each(|claimed| self.renewed(&claimed.block));
+        unknown.iter().for_each(|claimed| self.add(&claimed.block));
+        let within: Vec<IpNetwork> = unknown.iter().map(|claimed| claimed.block.spec.cidr).collect();
         self.staged.extend(recovery::settle(
             &mut self.allocator,
             live,
@@ -103,9 +128,19 @@ impl<S: Store> Task<S> {
             |address| within.iter().any(|block| block.contains(address)),
         ));
         // What a checkpoint said last may have been freed and lent since.
-        blocks.iter().for_each(|claimed| self.carve(&claimed.parts));
+        lapsed
+            .iter()
+            .chain(&unknown)
+            .for_each(|claimed| self.carve(&claimed.parts));
         self.recovery = Recovery::Done;
         self.retry();
+    }
+
+    fn renewed(&mut self, IpBlock { spec, .. }: &IpBlock) {
+        match self.allocator.renew_block(spec.cidr, spec.generation) {
+            Ok(record) => self.staged.push(record),
+            Err(error) => tracing::error!(block = %spec.cidr, %error, "a block cannot be taken back"),
+        }
     }
 
     pub(super) fn add(&mut self, block: &IpBlock) {
@@ -124,8 +159,18 @@ fn is_had(block: &IpBlock, node: &str) -> bool {
     block.spec.node.as_deref() == Some(node) && lease.is_none_or(|lease| lease.state == LeaseState::Granted)
 }
 
-/// Begins a new generation of each block that is ours still.
-async fn renew<S: Store>(store: &S, blocks: &[IpNetwork], node: &str) -> Result<TakenOver, Error> {
+/// Whether the block is nobody's in the datastore, after it was ours.
+pub(super) fn is_nobodys(stored: &IpBlock, own: &manx_ipam::Block) -> bool {
+    // A claim ends a generation in which the block was nobody's, and the view may be behind.
+    stored.spec.node.is_none() && stored.spec.generation >= own.generation()
+}
+
+/// Begins a new generation of each block that is ours still, or, of those that are `known`, nobody's.
+async fn renew<S: Store>(
+    store: &S,
+    (blocks, known): (&[IpNetwork], &BTreeSet<IpNetwork>),
+    node: &str,
+) -> Result<TakenOver, Error> {
     let mut taken = TakenOver::default();
     if blocks.is_empty() {
         return Ok(taken);
@@ -133,7 +178,9 @@ async fn renew<S: Store>(store: &S, blocks: &[IpNetwork], node: &str) -> Result<
     taken.owners = owners(store, node).await?;
     let all = list(store).await?;
     for cidr in blocks {
-        let block = read(store, *cidr).await?.filter(|block| is_had(block, node));
+        let is_open = |block: &IpBlock| block.spec.node.is_none() && known.contains(&block.spec.cidr);
+        let block = read(store, *cidr).await?;
+        let block = block.filter(|block| is_had(block, node) || is_open(block));
         let Some(Ok(next)) = block.map(|block| manx_ipam::renew(&block, node)) else {
             continue;
         };

@@ -1,5 +1,7 @@
 //! The assembly: channels first, then each task with its ends of them.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,8 +31,8 @@ use crate::status::Sources;
 use crate::tombstones::Tombstones;
 use crate::view::View;
 use crate::{
-    bgp, cni, convert, endpoint, http, ipam, node, policy, reclaim, releases, restore, route, startup,
-    supervise, watch, workload,
+    bgp, cni, conntrack, convert, endpoint, http, ipam, node, policy, reclaim, releases, restore, route,
+    startup, supervise, watch, workload,
 };
 
 /// Messages that wait in a channel, at most.
@@ -93,6 +95,8 @@ pub(super) async fn prepare<S>(start: &Start<S>) -> Result<Prepared, RunError> {
     let (live, clock) = (start.machine.pods.clone(), Clock::start());
     let (journal, allocator) =
         startup::recover(Arc::new(FileSystem), &state_dir.join(JOURNAL), &live, clock)?;
+    let netns = Netns::current()?;
+    forget_strangers(&netns, &allocator);
     let graves = Tombstones::open(state_dir).map_err(RunError::io("cannot watch for tombstones"))?;
     let http = match http {
         Some(address) => Some(http::listen(*address).await.map_err(RunError::io("HTTP"))?),
@@ -107,10 +111,19 @@ pub(super) async fn prepare<S>(start: &Start<S>) -> Result<Prepared, RunError> {
         },
         graves,
         syncer: Syncer::start()?,
-        netns: Netns::current()?,
+        netns,
         listener: start.claim.listen()?,
         http,
     })
+}
+
+/// Has the kernel forget the connections of addresses of ours that no pod holds: their pods went while no agent ran.
+fn forget_strangers(netns: &Netns, allocator: &Allocator) {
+    let held: BTreeSet<IpAddr> = allocator.allocations().map(|held| held.address).collect();
+    let is_free = |address| allocator.block_of(address).is_some() && !held.contains(&address);
+    if let Err(error) = conntrack::forget(netns, is_free) {
+        tracing::warn!(%error, "connections of pods that went meanwhile stay until they time out");
+    }
 }
 
 /// Starts every task, those that answer calls last.
@@ -140,8 +153,10 @@ pub(super) async fn spawn<S: Store>(
     let secrets = start.config.secrets_dir;
     spawn_bgp(tasks, &common, &senders, receivers.bgp, speaker, secrets);
     spawn_route(tasks, &common, prepared.syncer, receivers.routes);
+    let connections = spawn_conntrack(tasks, &common, prepared.netns.clone());
     let gate = spawn_policy(tasks, &common, prepared.netns, &start.config.iptables);
-    spawn_pod_tasks(tasks, &common, &senders, (start.config.state_dir, gate), pods);
+    let rules = (gate, connections);
+    spawn_pod_tasks(tasks, &common, &senders, (start.config.state_dir, rules), pods);
     spawn_caretakers(tasks, &common, &senders);
     spawn_restore(tasks, &common, &senders, prepared.graves).await;
     if let Some(listener) = prepared.http {
@@ -323,12 +338,31 @@ fn spawn_policy<S>(tasks: &mut Tasks, common: &Common<S>, netns: Netns, settings
     }
 }
 
+/// The conntrack task; returns where it is asked.
+fn spawn_conntrack<S>(
+    tasks: &mut Tasks,
+    common: &Common<S>,
+    netns: Netns,
+) -> mpsc::Sender<conntrack::Forget> {
+    let (sender, requests) = mpsc::channel(QUEUE);
+    let inbox = conntrack::Inbox {
+        netns,
+        requests,
+        metrics: common.metrics.clone(),
+    };
+    tasks.spawn(
+        "conntrack",
+        forever(supervise::restarted("conntrack", inbox, conntrack::run)),
+    );
+    sender
+}
+
 /// The cni and endpoint tasks: what pods are attached by.
 fn spawn_pod_tasks<S>(
     tasks: &mut Tasks,
     common: &Common<S>,
     senders: &Senders,
-    (state_dir, gate): (PathBuf, policy::Gate),
+    (state_dir, (gate, connections)): (PathBuf, (policy::Gate, mpsc::Sender<conntrack::Forget>)),
     (jobs, endpoints): (mpsc::Receiver<cni::Job>, mpsc::Receiver<endpoint::Request>),
 ) {
     let parts = cni::Parts {
@@ -338,6 +372,7 @@ fn spawn_pod_tasks<S>(
         endpoints: senders.endpoints.clone(),
         routes: senders.doors.routes.clone(),
         gate,
+        connections,
         workloads: senders.workloads.clone(),
         jobs: senders.doors.cni.downgrade(),
         metrics: common.metrics.clone(),

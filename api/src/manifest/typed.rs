@@ -154,6 +154,7 @@ fn wanted(expected: &dyn Expected) -> String {
         "u16" => "a whole number from 0 to 65535".to_owned(),
         "u32" => "a whole number from 0 to 4294967295".to_owned(),
         "u64" => "a whole number from 0".to_owned(),
+        "f64" => "a number".to_owned(),
         "a sequence" => "a list".to_owned(),
         "a map" => "a mapping".to_owned(),
         other if other.starts_with("struct ") => "a mapping of fields".to_owned(),

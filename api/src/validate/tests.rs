@@ -3,6 +3,8 @@
 use serde_json::{Value, json};
 
 use super::*;
+mod policy;
+
 use crate::ipam::{IpBlock, IpPool, SPLIT_INTO, block_name, pool_of};
 
 /// A resource of JSON; `changes` are pointers and what to put there.

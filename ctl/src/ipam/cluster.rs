@@ -107,7 +107,17 @@ impl Cluster {
                     | Resource::BgpConfiguration(_)
                     | Resource::BgpPeer(_)
                     | Resource::BgpFilter(_)
-                    | Resource::WorkloadEndpoint(_) => {}
+                    | Resource::WorkloadEndpoint(_)
+                    | Resource::Tier(_)
+                    | Resource::NetworkPolicy(_)
+                    | Resource::GlobalNetworkPolicy(_)
+                    | Resource::StagedNetworkPolicy(_)
+                    | Resource::StagedGlobalNetworkPolicy(_)
+                    | Resource::NetworkSet(_)
+                    | Resource::GlobalNetworkSet(_)
+                    | Resource::HostEndpoint(_)
+                    | Resource::KubernetesNetworkPolicy(_)
+                    | Resource::ClusterNetworkPolicy(_) => {}
                 }
             }
         }
@@ -209,7 +219,17 @@ pub(super) mod tests {
                 | Resource::BgpConfiguration(_)
                 | Resource::BgpPeer(_)
                 | Resource::BgpFilter(_)
-                | Resource::WorkloadEndpoint(_)) => panic!("{other:?}"),
+                | Resource::WorkloadEndpoint(_)
+                | Resource::Tier(_)
+                | Resource::NetworkPolicy(_)
+                | Resource::GlobalNetworkPolicy(_)
+                | Resource::StagedNetworkPolicy(_)
+                | Resource::StagedGlobalNetworkPolicy(_)
+                | Resource::NetworkSet(_)
+                | Resource::GlobalNetworkSet(_)
+                | Resource::HostEndpoint(_)
+                | Resource::KubernetesNetworkPolicy(_)
+                | Resource::ClusterNetworkPolicy(_)) => panic!("{other:?}"),
             }
         }
         cluster.reserved = Reserved::new(reserved);

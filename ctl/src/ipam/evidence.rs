@@ -61,7 +61,17 @@ pub(super) async fn gather(target: &Target) -> Result<Gathered> {
                 | Resource::Namespace(_)
                 | Resource::BgpConfiguration(_)
                 | Resource::BgpPeer(_)
-                | Resource::BgpFilter(_) => {}
+                | Resource::BgpFilter(_)
+                | Resource::Tier(_)
+                | Resource::NetworkPolicy(_)
+                | Resource::GlobalNetworkPolicy(_)
+                | Resource::StagedNetworkPolicy(_)
+                | Resource::StagedGlobalNetworkPolicy(_)
+                | Resource::NetworkSet(_)
+                | Resource::GlobalNetworkSet(_)
+                | Resource::HostEndpoint(_)
+                | Resource::KubernetesNetworkPolicy(_)
+                | Resource::ClusterNetworkPolicy(_) => {}
             }
         }
     }

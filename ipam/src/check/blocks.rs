@@ -78,8 +78,12 @@ fn lease(evidence: &Evidence, block: &IpBlock) -> Vec<String> {
         .blocks
         .iter()
         .find(|other| other.metadata.name == lease.of);
-    let Some((lender, owner)) = lender.and_then(|lender| Some((lender, lender.spec.node.as_ref()?))) else {
-        return vec![format!("it is lent by {}, which nobody owns", lease.of)];
+    let Some(lender) = lender else {
+        return vec![format!("it is lent by {}, which is not there", lease.of)];
+    };
+    // Whoever owns it next keeps away from what is lent.
+    let Some(owner) = &lender.spec.node else {
+        return Vec::new();
     };
     if Some(owner) == block.spec.node.as_ref() {
         return vec![format!("{owner} lends it to itself")];

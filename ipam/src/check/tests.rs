@@ -301,8 +301,16 @@ fn leases_are_consistent_with_a_lender_that_keeps_away_from_them() {
     });
     assert_eq!(
         orphan,
-        ["InconsistentBlock: 10.0.0.16/28 on n2: it is lent by 10-0-0-0-26, which nobody owns"]
+        ["InconsistentBlock: 10.0.0.16/28 on n2: it is lent by 10-0-0-0-26, which is not there"]
     );
+    let ownerless = after(|it| {
+        it.blocks[0].spec.node = None;
+        it.blocks[0].spec.allocations.clear();
+        it.blocks.push(lease("10.0.0.16/28", "Granted"));
+        it.reports.clear();
+        it.workloads.remove(0);
+    });
+    assert_eq!(ownerless, Vec::<String>::new());
     let own = after(|it| {
         let mut lease = lease("10.0.0.16/28", "Requested");
         lease.spec.node = Some("n1".to_owned());

@@ -72,6 +72,24 @@ fn every_address_of_a_block_is_given_out_the_first_and_the_last_too() {
 }
 
 #[test]
+fn a_renewed_block_keeps_what_is_held_and_numbers_on_above_it() {
+    let mut allocator = with(&[small()]);
+    assign(&mut allocator, 1, V4, &["blue"]).unwrap();
+    let (cidr, held): (_, Vec<_>) = (small().spec.cidr, allocator.allocations().collect());
+    let record = allocator.renew_block(cidr, 9).unwrap();
+    assert_eq!(record, Record::BlockRenewed { cidr, generation: 9 });
+    assert_eq!(allocator.allocations().collect::<Vec<_>>(), held);
+    assign(&mut allocator, 2, V4, &["blue"]).unwrap();
+    let sequence = allocator.allocations().map(|held| held.sequence).max();
+    assert_eq!(sequence, Some((9 << 32) + 1));
+    let before = allocator.clone();
+    for generation in [9, 8, u64::MAX] {
+        assert!(allocator.renew_block(cidr, generation).is_err(), "{generation}");
+    }
+    assert_eq!(allocator, before);
+}
+
+#[test]
 fn asking_again_gives_the_same_addresses_and_nothing_to_journal() {
     let mut allocator = with(&[small(), small_v6()]);
     let owner = attachment(1);

@@ -184,7 +184,9 @@ proptest! {
                     let block = around(&blocks, one.address);
                     of_blocks.entry(block).or_default().push(Record::Released(vec![one]));
                 },
-                Record::Lent { .. } | Record::TakenBack { .. } => unreachable!("nothing is lent here"),
+                Record::BlockRenewed { .. } | Record::Lent { .. } | Record::TakenBack { .. } => {
+                    unreachable!("nothing is lent here, or renewed")
+                }
             }
         }
         for order in [of_blocks.values().collect::<Vec<_>>(), of_blocks.values().rev().collect()] {

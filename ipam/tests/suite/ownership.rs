@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnetwork::IpNetwork;
-use manx_api::ipam::{IpBlock, IpPool};
+use manx_api::ipam::{IpBlock, IpPool, Release};
 use manx_ipam::{CheckpointError, ClaimError, Reserved, candidates, checkpoint, claim, release_block, renew};
 use proptest::prelude::*;
 
@@ -89,6 +89,14 @@ fn only_the_owner_gives_a_block_back_or_renews_it() {
     let renewed = renew(&mine, crate::NODE).unwrap();
     assert_eq!(renewed.spec.generation, mine.spec.generation + 1);
     assert!(renew(&mine, "n9").is_err());
+    let (address, sequence) = ("10.0.0.1".parse().unwrap(), 1);
+    let mut asked = mine.clone();
+    asked.spec.releases.push(Release { address, sequence });
+    let given_up = release_block(&asked, crate::NODE).unwrap();
+    assert!(given_up.spec.releases.is_empty(), "all of it is free");
+    let taken_back = renew(&given_up, crate::NODE).unwrap();
+    assert_eq!(taken_back.spec.node.as_deref(), Some(crate::NODE));
+    assert_eq!(taken_back.spec.generation, mine.spec.generation + 2);
     let free = release_block(&mine, crate::NODE).unwrap();
     assert_eq!(
         release_block(&free, crate::NODE).unwrap_err().to_string(),

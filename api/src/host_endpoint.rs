@@ -1,0 +1,44 @@
+//! Interfaces of nodes, for policies to apply to.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Metadata;
+use crate::rule::NamedPort;
+
+/// The one profile that there is: what no policy decides is let through.
+pub const DEFAULT_ALLOW: &str = "projectcalico-default-allow";
+
+/// A node's interface, or all of them, that global policies apply to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostEndpoint {
+    /// The shared part; labels are what selectors see.
+    pub metadata: Metadata,
+    /// What the user asks for.
+    pub spec: HostEndpointSpec,
+}
+
+/// What the user asks for of a [`HostEndpoint`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HostEndpointSpec {
+    /// The node.
+    pub node: String,
+    /// The interface; `*`: all, those of pods aside. Default: the one that has an expected address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface_name: Option<String>,
+    /// Its addresses: what rules mean by it, and what finds it where no interface is named.
+    #[serde(default, rename = "expectedIPs", skip_serializing_if = "Vec::is_empty")]
+    pub expected_ips: Vec<IpAddr>,
+    /// [`DEFAULT_ALLOW`] or none: then what no policy decides is dropped, but for the failsafe ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<String>,
+    /// What its ports are called.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<NamedPort>,
+}
+
+/// The interface name that stands for all.
+pub const ALL_INTERFACES: &str = "*";
