@@ -13,6 +13,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+mod cluster;
+mod convert;
+mod kubernetes;
+mod tiered;
+
+pub use convert::namespace_labels;
+
 use ipnetwork::IpNetwork;
 
 pub use crate::network_policy::DEFAULT_TIER;
