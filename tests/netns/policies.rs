@@ -77,6 +77,7 @@ fn pod(name: &str, addresses: &[&str]) -> [Update; 2] {
             port: 7,
         }],
         addresses: addresses.iter().map(|address| ip(address)).collect(),
+        closed: false,
     };
     let local = Local {
         interface: name.to_owned(),

@@ -21,9 +21,9 @@ use manx_policy::{Engine, Settings, Update};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
+use self::cluster::Cluster;
 pub use self::cluster::{KINDS, News, Pod};
 pub use self::gate::{Gate, NotInForce};
-use self::cluster::Cluster;
 use crate::ask::answer;
 use crate::convert;
 use crate::metrics::Metrics;
@@ -33,6 +33,9 @@ use crate::watch::pauses;
 
 /// How long whoever changes our rules is given to finish.
 const SETTLE: Duration = Duration::from_millis(500);
+
+/// How long connections are left alone after they were looked at: the kernel's table may be long.
+const REVIEWS: Duration = Duration::from_secs(1);
 
 /// News and requests taken together, at most.
 const BATCH: usize = 4096;
@@ -128,6 +131,7 @@ pub async fn run(mut inbox: Inbox) {
                 return;
             },
             () = sleep_until(task.due), if task.is_ready() => {}
+            () = until(task.review.0) => task.end_denied(&inbox),
             // What is refused is tried again at its own pace.
             () = task.rules.disturbed(), if task.right => {
                 task.due = task.due.min(Instant::now() + SETTLE);
@@ -154,6 +158,8 @@ struct Task {
     updates: Vec<Update>,
     /// Whether one of them may deny what was let through.
     stricter: bool,
+    /// When connections are to be looked at for that, and when they last were.
+    review: (Option<Instant>, Option<Instant>),
     /// Who waits until that is in force.
     waiting: Vec<oneshot::Sender<Result<(), Refusal>>>,
     /// Whether the view and the store's list are whole, and the pods of an earlier life are known.
@@ -174,6 +180,7 @@ impl Task {
             enforced: None,
             updates: Cluster::beginning().collect(),
             stricter: false,
+            review: (None, None),
             waiting: Vec::new(),
             ready: [false; 3],
             right: false,
@@ -215,7 +222,12 @@ impl Task {
                 reply,
             } => {
                 self.updates.extend(self.cluster.leave(&container_id, &ifname));
-                self.waiting.push(reply);
+                if self.is_ready() {
+                    self.waiting.push(reply);
+                } else {
+                    // The rules of an earlier life keep it until ours are written; its interface is no more.
+                    answer(reply, Ok(()));
+                }
             }
             Request::Look(reply) => {
                 self.waiting.push(reply);
@@ -254,6 +266,11 @@ impl Task {
         }
     }
 
+    fn end_denied(&mut self, inbox: &Inbox) {
+        self.review = (None, Some(Instant::now()));
+        review::end_denied(&inbox.netns, self.rules.engine(), &inbox.metrics);
+    }
+
     async fn change(&mut self, inbox: &mut Inbox, look: bool) -> Result<(), Refusal> {
         let begun = Instant::now();
         let mut outcome = self.rules.apply(self.updates.drain(..)).await;
@@ -274,12 +291,21 @@ impl Task {
             tracing::debug!(changes, backend = ?self.rules.backend(), "rules are as wanted");
         }
         if std::mem::take(&mut self.stricter) && changes > 0 {
-            review::end_denied(&inbox.netns, self.rules.engine(), &inbox.metrics);
+            let soon = self.review.1.map_or(begun, |last| last + REVIEWS);
+            self.review.0.get_or_insert(soon);
         }
         if let Some(guard) = inbox.programmed.take() {
             guard.done();
         }
         Ok(())
+    }
+}
+
+/// Waits until then; for ever, if there is no such time.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -302,6 +328,7 @@ fn pools(engine: &Engine, view: &View) -> Vec<Update> {
 }
 
 #[cfg(test)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "these updates are of pools")]
 mod tests {
     use manx_api::ipam::{IpPool, IpPoolSpec};
 
@@ -337,9 +364,10 @@ mod tests {
         let after = view(&[("b", "10.2.0.0/16", false), ("c", "10.3.0.0/16", false)]);
         let names: Vec<String> = pools(&engine, &after)
             .into_iter()
-            .map(|update| match update {
-                Update::SetPool { name, .. } => format!("+{name}"),
-                Update::RemovePool { name } => format!("-{name}"),
+            .filter_map(|update| match update {
+                Update::SetPool { name, .. } => Some(format!("+{name}")),
+                Update::RemovePool { name } => Some(format!("-{name}")),
+                _ => None,
             })
             .collect();
         assert_eq!(names, ["-a", "+b"]);
