@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use manx_api::policy::{DefaultAction, Family, Icmp, Not, Protocol};
+use manx_api::policy::{DefaultAction, Direction, Family, Icmp, Not, Protocol};
 
 use crate::compile::{self, ALLOW, PASS};
 use crate::input::{HostAction, Settings};
-use crate::lists::{Direction, List, policy_chain};
+use crate::lists::{self, List, policy_chain};
 use crate::nets::v6;
 use crate::ruleset::{CHAIN_PREFIX, ChainId, Connection, End, Hook, Match, Rule, SetKind, Table, Target};
 
@@ -97,12 +97,15 @@ pub(crate) fn always(family: Family, settings: &Settings) -> Vec<(ChainId, Vec<R
         rule([by(End::Destination)], goto(POD)),
     ];
     let mut pod = known().to_vec();
-    pod.push(rule([by(End::Source)], jump(Direction::Egress.dispatch())));
-    pod.push(rule([by(End::Destination)], jump(Direction::Ingress.dispatch())));
+    pod.push(rule([by(End::Source)], jump(lists::dispatch(Direction::Egress))));
+    pod.push(rule(
+        [by(End::Destination)],
+        jump(lists::dispatch(Direction::Ingress)),
+    ));
     pod.push(rule([], Target::Accept));
     let mut host = discovery(family);
     host.extend(known());
-    host.push(rule([], jump(Direction::Egress.dispatch())));
+    host.push(rule([], jump(lists::dispatch(Direction::Egress))));
     host.push(rule(
         [],
         match to_host {
@@ -177,7 +180,7 @@ pub(crate) fn dispatch<'a>(
         let member = Match::In(end, SetKind::NetsBehind, Not::Is(family.set_name(list)));
         rules.push(rule([member], goto(&format!("{CHAIN_PREFIX}{list}"))));
     }
-    (filter(family, direction.dispatch()), rules)
+    (filter(family, lists::dispatch(direction)), rules)
 }
 
 /// A list's chain: its policies, as long as none has decided, and the ends of its tiers.

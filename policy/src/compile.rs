@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 
 use ipnetwork::IpNetwork;
 use manx_api::policy::{
-    Action, Family, Not, Origin, Policy, Port, PortRange, Protocol, Rule as PolicyRule, Side,
+    Action, Direction, Family, Not, Origin, Policy, Port, PortRange, Protocol, Rule as PolicyRule, Side,
 };
 
 use crate::input::Settings;
-use crate::lists::Direction;
+use crate::lists::DIRECTIONS;
 use crate::nets::{canonical, contains};
 use crate::ruleset::{End, Match, Rule, Sense, SetKind, Target, short_hash};
 use crate::sets::Definition;
@@ -38,7 +38,7 @@ pub(crate) fn rules_of(policy: &Policy, direction: Direction) -> Option<&[Policy
 /// The sets that a policy's rules name.
 pub(crate) fn definitions(policy: &Policy) -> BTreeSet<Definition> {
     let mut compiler = Compiler::default();
-    for direction in Direction::ALL {
+    for direction in DIRECTIONS {
         for family in Family::ALL {
             for rule in rules_of(policy, direction).into_iter().flatten() {
                 drop(compiler.alternatives(rule, direction, family));

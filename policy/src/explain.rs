@@ -8,13 +8,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use manx_api::policy::{
-    Action, DefaultAction, Family, Icmp, Not, Origin, Port, PortRange, Protocol, Rule, Side, Subject,
+    Action, DefaultAction, Direction, Family, Icmp, Not, Origin, Port, PortRange, Protocol, Rule, Side,
+    Subject,
 };
 
 use crate::compile::{own_end, rules_of};
 use crate::engine::Engine;
 use crate::graph::Graph;
-use crate::lists::Direction;
 use crate::ruleset::End;
 use crate::things::Thing;
 

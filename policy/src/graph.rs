@@ -15,13 +15,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use manx_api::policy::{
-    DefaultAction, Endpoint, Family, Hook, NamespacedName, NetworkSet, Order, Origin, Policy, Tier,
+    DefaultAction, Direction, Endpoint, Family, Hook, NamespacedName, NetworkSet, Order, Origin, Policy, Tier,
 };
 
 use crate::chains::{self, PODS};
 use crate::compile::{self, rules_of};
 use crate::input::{Local, ServiceEndpoint, Settings};
-use crate::lists::{Direction, List, Stage, policy_chain};
+use crate::lists::{DIRECTIONS, List, Stage, policy_chain};
 use crate::nets::canonical;
 use crate::peers::Peers;
 use crate::plan::Delta;
@@ -294,7 +294,7 @@ impl Graph {
             }
             self.touched
                 .dispatch
-                .extend(Direction::ALL.map(|direction| (family, direction)));
+                .extend(DIRECTIONS.map(|direction| (family, direction)));
         }
         self.chains.set_hooks(chains::hooks());
     }
@@ -309,7 +309,7 @@ impl Graph {
         let nets = thing.iter().flat_map(|thing| &thing.nets).chain(sources);
         let members = nets.map(|net| Member::NetBehind(canonical(*net), interface.clone()));
         let members: BTreeSet<Member> = members.collect();
-        let lists = Direction::ALL.map(|direction| self.list(direction, &selected));
+        let lists = DIRECTIONS.map(|direction| self.list(direction, &selected));
         for origin in &selected {
             let active = self.active.entry(origin.clone()).or_default();
             active.endpoints += 1;
@@ -468,7 +468,7 @@ impl Graph {
         }
         active.needs = needs;
         for family in Family::ALL {
-            for direction in Direction::ALL {
+            for direction in DIRECTIONS {
                 self.touched
                     .policy_chains
                     .insert((family, direction, origin.clone()));

@@ -45,8 +45,7 @@ pub use engine::{Engine, Update};
 pub use explain::{Explanation, Outcome, Party, PolicyWalk, TierWalk, Traffic, Unexplained, Walk, explain};
 pub use held::{Held, Jump, Unreadable};
 pub use input::{HostAction, Local, Marks, Pool, ServiceEndpoint, Settings};
-pub use lists::Direction;
-pub use manx_api::policy::Family;
+pub use manx_api::policy::{Direction, Family};
 pub use plan::{Change, Delta, plan};
 pub use ruleset::{
     CHAIN_PREFIX, ChainId, Connection, End, Full, Hook, Match, Member, Rule, Sense, Set, SetKind, Table,

@@ -2,41 +2,20 @@
 //!
 //! Endpoints with the same list share one chain and one set; that is why a list's name is made of its content.
 
-use std::fmt;
 use std::sync::Arc;
 
-use manx_api::policy::{DefaultAction, Origin};
+use manx_api::policy::{DefaultAction, Direction, Origin};
 
 use crate::ruleset::{CHAIN_PREFIX, short_hash};
 
-/// A direction, as an endpoint sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Direction {
-    /// From the endpoint.
-    Egress,
-    /// To the endpoint.
-    Ingress,
-}
+/// Both directions, in the order in which a packet between two pods of a node meets them.
+pub(crate) const DIRECTIONS: [Direction; 2] = [Direction::Egress, Direction::Ingress];
 
-impl Direction {
-    /// Both, in the order in which a packet between two pods of a node meets them.
-    pub const ALL: [Self; 2] = [Self::Egress, Self::Ingress];
-
-    /// The chain that finds an endpoint's list.
-    pub(crate) const fn dispatch(self) -> &'static str {
-        match self {
-            Self::Egress => "manx-from",
-            Self::Ingress => "manx-to",
-        }
-    }
-}
-
-impl fmt::Display for Direction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Egress => "egress",
-            Self::Ingress => "ingress",
-        })
+/// The chain that finds an endpoint's list.
+pub(crate) const fn dispatch(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Egress => "manx-from",
+        Direction::Ingress => "manx-to",
     }
 }
 
@@ -67,7 +46,7 @@ impl List {
                 text += &format!("- {policy}\n");
             }
         }
-        let way = self.direction.dispatch().trim_start_matches(CHAIN_PREFIX);
+        let way = dispatch(self.direction).trim_start_matches(CHAIN_PREFIX);
         format!("{way}-{}", short_hash(&text))
     }
 }

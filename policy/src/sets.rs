@@ -136,15 +136,19 @@ impl Sets {
     pub(crate) fn use_by_rule(&mut self, name: &str) {
         if let Some(state) = self.sets.get_mut(name) {
             state.uses += 1;
-            self.touch(name);
+            if state.uses == 1 {
+                self.touch(name);
+            }
         }
     }
 
     /// A rule that named the set goes.
     pub(crate) fn unuse_by_rule(&mut self, name: &str) {
         if let Some(state) = self.sets.get_mut(name) {
-            state.uses = state.uses.saturating_sub(1);
-            self.touch(name);
+            state.uses -= 1;
+            if state.uses == 0 {
+                self.touch(name);
+            }
         }
     }
 

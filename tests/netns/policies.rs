@@ -61,7 +61,7 @@ fn origin(name: &str) -> Origin {
     Origin {
         name: name.to_owned(),
         namespace: None,
-        kind: Kind::IpPool,
+        kind: Kind::NetworkPolicy,
     }
 }
 

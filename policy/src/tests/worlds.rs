@@ -18,7 +18,7 @@ pub(super) fn origin(name: &str) -> Origin {
     Origin {
         name: name.to_owned(),
         namespace: None,
-        kind: Kind::IpPool,
+        kind: Kind::NetworkPolicy,
     }
 }
 
@@ -91,6 +91,7 @@ pub(super) fn pod(name: &str, labels: &str, addresses: &[&str]) -> Update {
             port: 80,
         }],
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        closed: false,
     };
     Update::Endpoint(name.to_owned(), Some(Box::new(endpoint)))
 }
@@ -314,6 +315,7 @@ fn endpoint() -> BoxedStrategy<Update> {
                     .into_iter()
                     .collect(),
                 addresses: super::addresses_of(number).into(),
+                closed: false,
             };
             Update::Endpoint(PODS[usize::from(number)].to_owned(), Some(Box::new(endpoint)))
         })
