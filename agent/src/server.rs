@@ -3,7 +3,7 @@
 use manx_api::report::NodeReport;
 use manx_api::rpc::{Method, Request, RpcError};
 use manx_api::status::ExplainCall;
-use manx_bgpd::control::{Answer, INTERNAL_ERROR, METHOD_NOT_FOUND, error, params, value};
+use manx_bgpd::control::{Answer, INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, error, params, value};
 use manx_bgpd::operate::Operation;
 use serde::Serialize;
 use serde_json::Value;
@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::ask::Gone;
 use crate::status::Sources;
-use crate::{bgp, cni, ipam, route};
+use crate::{bgp, cni, ipam, policy, route};
 
 /// Where calls go.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub struct Doors {
     pub ipam: mpsc::Sender<ipam::Request>,
     /// `route.…`.
     pub routes: mpsc::Sender<route::Command>,
+    /// `policy.…`.
+    pub policy: mpsc::Sender<policy::Request>,
     /// `node.…`.
     pub status: Sources,
 }
@@ -91,6 +93,12 @@ async fn dispatch(request: &Request, doors: &Doors) -> Result<Value, RpcError> {
         )),
         Method::RouteShow => value(&ask(&doors.routes, route::Command::Show).await?),
         Method::IpamShow => value(&ask(&doors.ipam, ipam::Request::Show).await?),
+        Method::PolicyExplain => {
+            let call = params(request)?;
+            let question = |reply| policy::Request::Explain(Box::new(call), reply);
+            let found = ask(&doors.policy, question).await?;
+            value(&found.map_err(|problem| error(INVALID_PARAMS, problem.to_string()))?)
+        }
         Method::IpamCheck => value(&report(doors).await?),
     }
 }
