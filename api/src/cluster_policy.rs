@@ -4,7 +4,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::Metadata;
-use crate::formats::{cidr, refused};
+use crate::formats::{cidr, ignored, refused};
 use crate::kubernetes::LabelSelector;
 
 /// A policy of the cluster's administrators: before those of the namespaces' owners, or after them.
@@ -15,6 +15,9 @@ pub struct ClusterNetworkPolicy {
     pub metadata: Metadata,
     /// What the user asks for.
     pub spec: ClusterPolicySpec,
+    /// What a cluster says of it; forgotten.
+    #[serde(default, deserialize_with = "ignored", skip_serializing)]
+    pub status: (),
 }
 
 /// What the user asks for of a [`ClusterNetworkPolicy`].

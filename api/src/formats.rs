@@ -79,6 +79,12 @@ where
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
+/// Reads whatever Kubernetes writes where we have nothing to say, and forgets it.
+pub(crate) fn ignored<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+    use serde::Deserialize as _;
+    serde::de::IgnoredAny::deserialize(deserializer).map(drop)
+}
+
 /// Whether a switch is off, as it is where it is not written.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 pub(crate) fn is_false(value: &bool) -> bool {

@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::formats::{cidr, nullable};
+use crate::formats::{cidr, ignored, nullable};
 use crate::rule::Direction;
 use crate::{Metadata, Selector};
 
@@ -20,6 +20,9 @@ pub struct KubernetesNetworkPolicy {
     /// What the user asks for.
     #[serde(default, deserialize_with = "nullable")]
     pub spec: KubernetesPolicySpec,
+    /// What a cluster says of it; forgotten.
+    #[serde(default, deserialize_with = "ignored", skip_serializing)]
+    pub status: (),
 }
 
 /// What the user asks for of a [`KubernetesNetworkPolicy`].

@@ -33,7 +33,9 @@ pub mod workload;
 pub use meta::{Key, Kind, Metadata, Revision};
 pub use resource::Resource;
 pub use selector::{Requirement, Selector};
-pub use validate::{Problem, validate, validate_among_pools, validate_delete, validate_update};
+pub use validate::{
+    Problem, validate, validate_among_pools, validate_delete, validate_delete_tier, validate_update,
+};
 
 /// The API group and version of every Manx resource.
 pub const API_VERSION: &str = "manx.network/v1";

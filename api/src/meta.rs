@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::API_VERSION;
+use crate::formats::nullable;
 
 /// A point in a datastore's history. Opaque except for equality; the embedded store's are decimal numbers.
 ///
@@ -347,9 +349,10 @@ impl fmt::Display for Key {
     }
 }
 
-/// The part that all resources share; field names are Kubernetes' own.
+/// The part that all resources share; field names are Kubernetes' own. What else Kubernetes writes there is read and
+/// forgotten, so that what was got from a cluster can be applied elsewhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", from = "Read")]
 pub struct Metadata {
     /// Unique among resources of the kind (and namespace). A DNS-1123 subdomain.
     pub name: String,
@@ -371,6 +374,49 @@ pub struct Metadata {
     /// Notes that selectors do not see.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+}
+
+/// [`Metadata`] as Kubernetes may have written it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Read {
+    name: String,
+    #[serde(default)]
+    namespace: Option<String>,
+    #[serde(default)]
+    uid: Option<String>,
+    #[serde(default)]
+    resource_version: Option<Revision>,
+    #[serde(default)]
+    creation_timestamp: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    labels: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "nullable")]
+    annotations: BTreeMap<String, String>,
+    #[serde(default, rename = "generation")]
+    _generation: IgnoredAny,
+    #[serde(default, rename = "managedFields")]
+    _managed_fields: IgnoredAny,
+    #[serde(default, rename = "ownerReferences")]
+    _owner_references: IgnoredAny,
+    #[serde(default, rename = "finalizers")]
+    _finalizers: IgnoredAny,
+    #[serde(default, rename = "selfLink")]
+    _self_link: IgnoredAny,
+}
+
+impl From<Read> for Metadata {
+    fn from(read: Read) -> Self {
+        Self {
+            name: read.name,
+            namespace: read.namespace,
+            uid: read.uid,
+            resource_version: read.resource_version,
+            creation_timestamp: read.creation_timestamp,
+            labels: read.labels,
+            annotations: read.annotations,
+        }
+    }
 }
 
 #[cfg(test)]

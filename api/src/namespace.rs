@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Metadata;
+use crate::formats::ignored;
 
 /// A namespace of pods. In a cluster Kubernetes has them; a lab takes the same manifests.
 ///
@@ -12,4 +13,10 @@ use crate::Metadata;
 pub struct Namespace {
     /// The shared part.
     pub metadata: Metadata,
+    /// What a cluster wants of it; forgotten.
+    #[serde(default, deserialize_with = "ignored", skip_serializing)]
+    pub spec: (),
+    /// What a cluster says of it; forgotten.
+    #[serde(default, deserialize_with = "ignored", skip_serializing)]
+    pub status: (),
 }

@@ -8,10 +8,18 @@
 //! tier by [`Policy::order`], then [`Origin`]. The first rule that matches with an action other than [`Action::Log`]
 //! decides: `Allow` and `Deny` are final, `Pass` goes on with the next tier. A tier in which a policy selects
 //! the endpoint for that direction, and no rule decided, ends with its [`Tier::default_action`]; a tier that has
-//! no such policy is skipped. An endpoint that no enforced policy selects for a direction is open in it.
+//! no such policy is skipped. An endpoint that no enforced policy selects for a direction is open in it, unless it is
+//! [`Endpoint::closed`]. A policy whose tier is not there is not asked; the store keeps tiers that policies are in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+
+mod cluster;
+mod convert;
+mod kubernetes;
+mod tiered;
+
+pub use convert::namespace_labels;
 
 use ipnetwork::IpNetwork;
 

@@ -2,8 +2,8 @@
 //!
 //! Types cannot say that a pool's CIDR has no host bits or that a hold time of two seconds is refused by
 //! RFC 4271. [`validate`] looks at one resource by itself, [`validate_update`] at what may not change
-//! between two versions of it, [`validate_among_pools`] at what pools may not be to each other, [`validate_delete`]
-//! at what keeps one. Each returns
+//! between two versions of it, [`validate_among_pools`] at what pools may not be to each other, [`validate_delete`] and
+//! [`validate_delete_tier`] at what keeps one. Each returns
 //! every problem it finds, so that a user mends a manifest in one round; the store calls them inside
 //! the transaction that writes.
 
@@ -16,6 +16,7 @@ mod policy;
 mod rule;
 
 pub use ipam::{validate_among_pools, validate_delete};
+pub use policy::validate_delete_tier;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

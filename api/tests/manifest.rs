@@ -93,6 +93,8 @@ fn every_good_seed_is_understood() {
         "list",
         "json",
         "documents",
+        "policy",
+        "kubernetes",
     ] {
         let text = fs::read_to_string(folder.join(seed)).unwrap();
         load(seed, &text).unwrap_or_else(|errors| panic!("{errors:?}"));
@@ -122,6 +124,43 @@ fn a_namespaced_resource_without_a_namespace_is_put_into_the_one_given() {
     assert_eq!(errors[0].field, "metadata.namespace");
     let resources = load_into("policy.yaml", text, Some("shop")).unwrap();
     assert_eq!(resources[0].metadata().namespace.as_deref(), Some("shop"));
+}
+
+/// What `kubectl get -o yaml` and `kubectl create --dry-run=client -o yaml` write.
+#[test]
+fn what_a_cluster_wrote_is_read() {
+    let text = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, creationTimestamp: null, labels: null}
+spec: {finalizers: [kubernetes]}
+status: {phase: Active}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  creationTimestamp: '2026-01-02T03:04:05Z'
+  generation: 3
+  managedFields: [{manager: kubectl, operation: Update, fieldsV1: {f:spec: {}}}]
+  ownerReferences: [{apiVersion: v1, kind: Pod, name: a, uid: b}]
+  finalizers: [example.org/wait]
+  name: web
+  namespace: shop
+  resourceVersion: '7'
+  uid: c0ffee
+spec: {podSelector: {}, policyTypes: [Ingress]}
+status: {}
+";
+    let resources = load("cluster.yaml", text).unwrap();
+    let again: Vec<String> = resources
+        .iter()
+        .map(|resource| to_yaml(resource).unwrap())
+        .collect();
+    assert!(
+        !again.concat().contains("status") && !again.concat().contains("generation"),
+        "{again:?}"
+    );
+    assert_eq!(load("again.yaml", &again.join("---\n")), Ok(resources));
 }
 
 #[test]

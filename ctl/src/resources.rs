@@ -1,5 +1,6 @@
 //! `get`, `apply`, `create`, `replace`, `delete`: resources in the datastore.
 
+use std::cmp::Reverse;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -167,7 +168,7 @@ pub(crate) async fn delete(target: &Target, args: &DeleteArgs) -> Result<()> {
             let kind: Kind = word.parse()?;
             args.names.iter().map(|name| key(kind, namespace, name)).collect()
         }
-        None => read(&args.file, namespace)?.iter().map(Resource::key).collect(),
+        None => backwards(read(&args.file, namespace)?.iter().map(Resource::key).collect()),
     };
     let store = target.store().await?;
     let mut failed = 0;
@@ -183,6 +184,12 @@ pub(crate) async fn delete(target: &Target, args: &DeleteArgs) -> Result<()> {
         }
     }
     partly(failed, keys.len())
+}
+
+/// In the order in which kinds are best deleted: what others refer to goes last.
+fn backwards(mut keys: Vec<Key>) -> Vec<Key> {
+    keys.sort_by_key(|key| Reverse(Kind::all().iter().position(|kind| *kind == key.kind)));
+    keys
 }
 
 fn partly(failed: usize, all: usize) -> Result<()> {
@@ -335,6 +342,18 @@ mod tests {
         NetworkPolicy.networking.k8s.io/shop/web
         Tier/security
         ");
+    }
+
+    #[test]
+    fn what_others_refer_to_is_deleted_last() {
+        let keys = vec![
+            Key::cluster(Kind::IpPool, "p"),
+            Key::cluster(Kind::Tier, "t"),
+            Key::cluster(Kind::GlobalNetworkPolicy, "b"),
+            Key::cluster(Kind::GlobalNetworkPolicy, "a"),
+        ];
+        let names: Vec<String> = backwards(keys).into_iter().map(|key| key.name).collect();
+        assert_eq!(names, ["b", "a", "t", "p"]);
     }
 
     #[test]

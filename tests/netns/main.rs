@@ -38,6 +38,7 @@ mod ordeal;
 mod passwords;
 mod podman;
 mod pods;
+mod policies;
 mod routes;
 mod rules;
 mod security;

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use ipnetwork::IpNetwork;
-
 use super::Problem;
 use crate::kubernetes::{
     CidrBlock, KubernetesPolicySpec, LabelOperator, LabelSelector, Peer, PolicyPort, PortOrName,
@@ -50,12 +48,7 @@ fn peers(field: &str, peers: &[Peer], problems: &mut Vec<Problem>) {
 
 fn cidr_block(field: &str, block: &CidrBlock, problems: &mut Vec<Problem>) {
     for (i, except) in block.except.iter().enumerate() {
-        let inside = match (block.cidr, *except) {
-            (IpNetwork::V4(cidr), IpNetwork::V4(except)) => except.is_subnet_of(cidr),
-            (IpNetwork::V6(cidr), IpNetwork::V6(except)) => except.is_subnet_of(cidr),
-            (IpNetwork::V4(_), IpNetwork::V6(_)) | (IpNetwork::V6(_), IpNetwork::V4(_)) => false,
-        };
-        if !inside || except.prefix() == block.cidr.prefix() {
+        if !block.cidr.contains(except.ip()) || except.prefix() <= block.cidr.prefix() {
             let message = format!(
                 "is no part of cidr {}: write a smaller network inside it",
                 block.cidr

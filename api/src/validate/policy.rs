@@ -3,10 +3,10 @@
 use std::fmt;
 
 use super::{Problem, rule};
-use crate::network_policy::{PolicySpec, StagedAction, Tier};
+use crate::network_policy::{GlobalNetworkPolicy, NetworkPolicy, PolicySpec, StagedAction, Tier};
 use crate::policy::{self, ADMIN_TIER, BASELINE_TIER};
 use crate::rule::Direction;
-use crate::{Kind, Selector, names};
+use crate::{Kind, Resource, Selector, names};
 
 pub(super) fn network_policy(kind: Kind, spec: &PolicySpec, problems: &mut Vec<Problem>) {
     tier_of(&spec.tier, problems);
@@ -166,4 +166,38 @@ pub(super) fn tier(tier: &Tier, problems: &mut Vec<Problem>) {
         );
         problems.push(Problem::new("spec.defaultAction", format!("{action:?}"), message));
     }
+}
+
+/// What keeps a tier from being deleted: policies of it, which would decide nothing without it. Tiers that are always
+/// there stay without their resource.
+#[must_use]
+pub fn validate_delete_tier<'a>(
+    tier: &Tier,
+    policies: impl IntoIterator<Item = &'a Resource>,
+) -> Vec<Problem> {
+    let name = &tier.metadata.name;
+    if policy::built_in_tiers()
+        .iter()
+        .any(|(built_in, _)| built_in == name)
+    {
+        return Vec::new();
+    }
+    let of_tier = |policy: &&Resource| {
+        let (Resource::NetworkPolicy(NetworkPolicy { spec, .. })
+        | Resource::GlobalNetworkPolicy(GlobalNetworkPolicy { spec, .. })) = policy
+        else {
+            return false;
+        };
+        spec.tier == *name
+    };
+    let mut keys = policies.into_iter().filter(of_tier).map(Resource::key);
+    let Some(first) = keys.next() else {
+        return Vec::new();
+    };
+    let message = format!(
+        "is in use: {first} and {} other policies would decide nothing without it; delete them first, or give them \
+         another tier",
+        keys.count()
+    );
+    vec![Problem::new("metadata.name", name, message)]
 }

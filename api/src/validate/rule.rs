@@ -96,21 +96,22 @@ fn joined(ports: &[Port]) -> String {
 
 /// A rule speaks of packets of one family, or of both throughout.
 fn families(field: &str, rule: &PolicyRule, problems: &mut Vec<Problem>) {
-    let icmp = rule
-        .protocol
-        .or(rule.not_protocol)
-        .and_then(Protocol::icmp_family);
-    let mut meant = rule.ip_version.map(|family| (family, "ipVersion"));
-    if let Some(family) = icmp {
-        match meant {
-            Some((other, _)) if other != family => {
-                let message = format!("is not the family of that ICMP: write {}", digit(family));
-                let field = format!("{field}.ipVersion");
-                problems.push(Problem::new(field, digit(other), message));
-            }
-            Some(_) | None => meant = Some((family, "protocol")),
-        }
+    let icmp = |protocol: Option<Protocol>| protocol.and_then(Protocol::icmp_family);
+    let named = icmp(rule.protocol.or(rule.not_protocol));
+    if let (Some(version), Some(family)) = (rule.ip_version, named)
+        && version != family
+    {
+        let message = format!("is not the family of that ICMP: write {}", digit(family));
+        problems.push(Problem::new(
+            format!("{field}.ipVersion"),
+            digit(version),
+            message,
+        ));
     }
+    let by_version = rule.ip_version.map(|family| (family, "ipVersion"));
+    let mut meant = icmp(rule.protocol)
+        .map(|family| (family, "protocol"))
+        .or(by_version);
     for (part, networks) in [
         ("source.nets", &rule.source.nets),
         ("source.notNets", &rule.source.not_nets),

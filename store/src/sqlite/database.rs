@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jiff::Timestamp;
 use manx_api::ipam::{IpBlock, IpPool};
 use manx_api::{
-    Key, Kind, Problem, Resource, Revision, validate, validate_among_pools, validate_delete, validate_update,
+    Key, Kind, Problem, Resource, Revision, validate, validate_among_pools, validate_delete,
+    validate_delete_tier, validate_update,
 };
 use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, TransactionBehavior, params};
 
@@ -331,8 +332,13 @@ fn among_pools(connection: &Connection, resource: &Resource) -> Result<Vec<Probl
     Ok(validate_among_pools(pool, &pools(connection)?))
 }
 
-/// What keeps a pool from being deleted.
+/// What keeps a pool or a tier from being deleted.
 fn in_use(connection: &Connection, resource: &Resource) -> Result<Vec<Problem>, Error> {
+    if let Resource::Tier(tier) = resource {
+        let mut policies = items(connection, Kind::GlobalNetworkPolicy, None)?;
+        policies.extend(items(connection, Kind::NetworkPolicy, None)?);
+        return Ok(validate_delete_tier(tier, &policies));
+    }
     let Resource::IpPool(pool) = resource else {
         return Ok(Vec::new());
     };

@@ -216,3 +216,33 @@ async fn kinds_that_are_called_the_same_are_kept_apart() {
         .unwrap();
     assert_eq!(listing.items.len(), 1);
 }
+
+#[tokio::test]
+async fn a_tier_that_policies_are_in_stays() {
+    let (store, _folder) = open().await;
+    let document = |kind: &str, name: &str, spec: serde_json::Value| -> Resource {
+        let document = serde_json::json!({
+            "apiVersion": "manx.network/v1", "kind": kind, "metadata": {"name": name}, "spec": spec,
+        });
+        serde_json::from_value(document).unwrap()
+    };
+    let order = serde_json::json!({"order": 1_000_000});
+    let default = store.create(document("Tier", "default", order)).await.unwrap();
+    let tier = store
+        .create(document("Tier", "t", serde_json::json!({})))
+        .await
+        .unwrap();
+    let policy = |name, tier: &str| document("GlobalNetworkPolicy", name, serde_json::json!({"tier": tier}));
+    let of_tier = store.create(policy("a", "t")).await.unwrap();
+    store.create(policy("b", "default")).await.unwrap();
+    let refused = store.delete(&tier.key(), None).await.unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .contains("GlobalNetworkPolicy/a and 0 other policies"),
+        "{refused}"
+    );
+    store.delete(&of_tier.key(), None).await.unwrap();
+    store.delete(&tier.key(), None).await.unwrap();
+    store.delete(&default.key(), None).await.unwrap();
+}

@@ -543,6 +543,7 @@ fn kubernetes_peers() {
             (from(json!({"ipBlock": {"cidr": "10.0.0.1/8"}})), &[]),
             (block("10.0.0.0/8", "10.1.0.0/16"), &[]),
             (block("fd00::/8", "fd00::/16"), &[]),
+            (block("10.0.0.5/24", "10.0.0.4/30"), &[]),
             (
                 block("10.0.0.0/8", "10.0.0.0/8"),
                 &["spec.ingress[0].from[0].ipBlock.except[0]"],
