@@ -1,5 +1,6 @@
 //! The control socket: what is asked, and which task answers ([`manx_api::rpc`], [`manx_bgpd::control`]).
 
+use manx_api::explanation::PolicyExplainCall;
 use manx_api::report::NodeReport;
 use manx_api::rpc::{Method, Request, RpcError};
 use manx_api::status::ExplainCall;
@@ -93,14 +94,15 @@ async fn dispatch(request: &Request, doors: &Doors) -> Result<Value, RpcError> {
         )),
         Method::RouteShow => value(&ask(&doors.routes, route::Command::Show).await?),
         Method::IpamShow => value(&ask(&doors.ipam, ipam::Request::Show).await?),
-        Method::PolicyExplain => {
-            let call = params(request)?;
-            let question = |reply| policy::Request::Explain(Box::new(call), reply);
-            let found = ask(&doors.policy, question).await?;
-            value(&found.map_err(|problem| error(INVALID_PARAMS, problem.to_string()))?)
-        }
+        Method::PolicyExplain => explain(doors, params(request)?).await,
         Method::IpamCheck => value(&report(doors).await?),
     }
+}
+
+async fn explain(doors: &Doors, call: PolicyExplainCall) -> Result<Value, RpcError> {
+    let question = |reply| policy::Request::Explain(Box::new(call), reply);
+    let found = ask(&doors.policy, question).await?;
+    value(&found.map_err(|problem| error(INVALID_PARAMS, problem.to_string()))?)
 }
 
 async fn report(doors: &Doors) -> Result<NodeReport, RpcError> {
