@@ -14,6 +14,9 @@ use crate::ask::Gone;
 use crate::status::Sources;
 use crate::{bgp, cni, ipam, policy, route};
 
+/// What `bgp.reload` is answered, which is for speakers by themselves.
+const NOTHING_TO_RELOAD: &str = "manxd follows the datastore by itself: there is nothing to read again";
+
 /// Where calls go.
 #[derive(Clone, Debug)]
 pub struct Doors {
@@ -88,10 +91,7 @@ async fn dispatch(request: &Request, doors: &Doors) -> Result<Value, RpcError> {
         Method::BgpDrain => operate(doors, Operation::Drain(params(request)?)).await,
         Method::BgpUndrain => operate(doors, Operation::Undrain(params(request)?)).await,
         Method::BgpReset => operate(doors, Operation::Reset(params(request)?)).await,
-        Method::BgpReload => Err(error(
-            METHOD_NOT_FOUND,
-            "manxd follows the datastore by itself: there is nothing to read again",
-        )),
+        Method::BgpReload => Err(error(METHOD_NOT_FOUND, NOTHING_TO_RELOAD)),
         Method::RouteShow => value(&ask(&doors.routes, route::Command::Show).await?),
         Method::IpamShow => value(&ask(&doors.ipam, ipam::Request::Show).await?),
         Method::PolicyExplain => explain(doors, params(request)?).await,
