@@ -268,24 +268,15 @@ fn long() -> (Vec<Record>, Allocator) {
 }
 
 #[test]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a promise about time is held to a clock"
-)]
-fn ten_thousand_entries_are_replayed_at_once() {
+fn ten_thousand_entries_are_replayed() {
     let (records, allocator) = long();
     let mut journal = HEADER.to_vec();
     records
         .iter()
         .for_each(|record| journal.extend(encode(std::slice::from_ref(record)).unwrap()));
-    let start = std::time::Instant::now();
     let replay = replay(&journal).unwrap();
-    let took = start.elapsed();
     assert_eq!(replay.records, records.len());
     assert_eq!(replay.allocator, allocator);
-    // Ten-odd milliseconds when optimized; the bound is for an unoptimized build on a busy machine.
-    assert!(took.as_millis() < 1_000, "{took:?} for {} bytes", journal.len());
-    println!("{} records, {} bytes: {took:?}", records.len(), journal.len());
 }
 
 proptest! {
