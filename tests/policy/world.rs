@@ -202,7 +202,8 @@ pub(crate) fn random(seed: u64) -> World {
         .zip(tiers)
         .map(|(i, tier)| renamed(tier, &format!("t{i}")))
         .collect();
-    let mut names = vec!["default".to_owned()];
+    // One of them is not there.
+    let mut names = vec!["default".to_owned(), "default".to_owned(), "t9".to_owned()];
     names.extend((0..tiers.len()).map(|i| format!("t{i}")));
     documents.extend(tiers);
     let policies = dice.some(0, 8, |dice| policy(dice, namespaces, &names));
