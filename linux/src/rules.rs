@@ -77,13 +77,13 @@ impl Rules {
     /// # Errors
     /// As [`Self::apply`].
     pub async fn check(&mut self) -> Result<usize> {
-        let wanted = self.engine.snapshot();
-        if self.known && wanted == Full::default() {
+        if self.known && self.engine.wants_nothing() {
             return Ok(0);
         }
+        let wanted = self.engine.snapshot();
         self.known = false;
         // That comes before reading: what happens meanwhile is not lost.
-        self.watch(&wanted);
+        self.watch();
         let sets = self.read_sets().await?;
         // Sets come before the rules and go after them: without sets, there are no rules.
         if wanted == Full::default() && sets.is_empty() {
@@ -128,15 +128,14 @@ impl Rules {
 
     /// All is as wanted. Where that is nothing, the next rules ask anew which back end the node uses.
     fn settled(&mut self, backend: Option<Backend>) {
-        let wanted = self.engine.snapshot();
         self.known = true;
-        self.backend = backend.filter(|_| wanted != Full::default());
-        self.watch(&wanted);
+        self.backend = backend.filter(|_| !self.engine.wants_nothing());
+        self.watch();
     }
 
     /// Watches nftables while there may be rules of ours.
-    fn watch(&mut self, wanted: &Full) {
-        if *wanted == Full::default() || self.setting == Some(Backend::Legacy) {
+    fn watch(&mut self) {
+        if self.engine.wants_nothing() || self.setting == Some(Backend::Legacy) {
             self.watcher = None;
         } else if self.watcher.is_none() {
             let opened = Watcher::open_in(&self.netns);

@@ -1,24 +1,17 @@
 //! The engine: resources in, changes of rules and sets out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ipnetwork::IpNetwork;
+use manx_api::policy::{Endpoint, NamespacedName, NetworkSet, Origin, Policy, Tier};
 
+use crate::graph::Graph;
 use crate::held::Held;
+use crate::input::{Local, Pool, ServiceEndpoint, Settings};
 use crate::nat;
-use crate::plan::{Delta, plan};
+use crate::plan::{Change, Delta, plan};
 use crate::ruleset::Full;
 
-/// What the engine wants to know of a pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pool {
-    /// Its addresses.
-    pub cidr: IpNetwork,
-    /// Whether its pods' packets to the world outside all pools carry the node's address.
-    pub nat_outgoing: bool,
-}
-
-/// News of a resource.
+/// News of a resource. What is not told of is not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update {
     /// A pool is there, and like this.
@@ -33,12 +26,31 @@ pub enum Update {
         /// Its name.
         name: String,
     },
+    /// Policies are enforced, like this; without, they are only known.
+    Enforce(Option<Settings>),
+    /// A tier is like this, or gone. A policy's tier of which nothing was heard comes last, and denies at its end.
+    Tier(String, Option<Tier>),
+    /// A policy is like this, or gone.
+    Policy(Origin, Option<Box<Policy>>),
+    /// A namespace has these labels, or is gone.
+    Namespace(String, Option<BTreeMap<String, String>>),
+    /// A service account has these labels, or is gone.
+    ServiceAccount(NamespacedName, Option<BTreeMap<String, String>>),
+    /// An endpoint of the cluster is like this, or gone; by a name of the caller's choice (`namespace/pod`).
+    Endpoint(String, Option<Box<Endpoint>>),
+    /// The endpoint of this name is a pod of this node, or no longer.
+    Local(String, Option<Local>),
+    /// A network set is like this, or gone.
+    NetworkSet(Origin, Option<Box<NetworkSet>>),
+    /// These are behind a service; where there are none, or no service, nobody.
+    Service(NamespacedName, BTreeSet<ServiceEndpoint>),
 }
 
 /// The last state of each resource, and what follows from it.
 #[derive(Clone, Debug, Default)]
 pub struct Engine {
     pools: BTreeMap<String, Pool>,
+    pub(crate) graph: Graph,
 }
 
 impl Engine {
@@ -48,22 +60,52 @@ impl Engine {
         Self::default()
     }
 
-    /// Takes in some news; returns what they change, all at once.
+    /// Takes in some news; returns what they change, all at once. The cost is that of what they touch.
     pub fn apply(&mut self, updates: impl IntoIterator<Item = Update>) -> Delta {
-        let before = self.snapshot();
+        let mut delta = Delta::new();
+        let mut pools = None;
         for update in updates {
             match update {
-                Update::SetPool { name, pool } => drop(self.pools.insert(name, pool)),
-                Update::RemovePool { name } => drop(self.pools.remove(&name)),
+                Update::SetPool { name, pool } => {
+                    pools.get_or_insert_with(|| self.pools.clone());
+                    self.pools.insert(name, pool);
+                }
+                Update::RemovePool { name } => {
+                    pools.get_or_insert_with(|| self.pools.clone());
+                    self.pools.remove(&name);
+                }
+                Update::Enforce(settings) => self.graph.enforce(settings),
+                Update::Tier(name, tier) => self.graph.set_tier(name, tier),
+                Update::Policy(origin, policy) => self.graph.set_policy(origin, policy.map(|policy| *policy)),
+                Update::Namespace(name, labels) => self.graph.set_namespace(&name, labels.as_ref()),
+                Update::ServiceAccount(name, labels) => self.graph.set_account(&name, labels.as_ref()),
+                Update::Endpoint(name, endpoint) => self.graph.set_endpoint(&name, endpoint.as_deref()),
+                Update::Local(name, local) => self.graph.set_local(&name, local),
+                Update::NetworkSet(name, set) => self.graph.set_network_set(&name, set.as_deref()),
+                Update::Service(name, endpoints) => self.graph.set_service(name, endpoints),
             }
         }
-        plan(&self.snapshot(), &Held::of(&before))
+        if let Some(before) = pools {
+            let (before, after) = (nat::rules(before.values()), nat::rules(self.pools.values()));
+            delta = plan(&after, &Held::of(&before));
+        }
+        self.graph.flush(&mut delta);
+        delta.sort_by_key(Change::phase);
+        delta
     }
 
     /// Everything that is wanted.
     #[must_use]
     pub fn snapshot(&self) -> Full {
-        nat::rules(self.pools.values())
+        let mut full = nat::rules(self.pools.values());
+        self.graph.add_wanted(&mut full);
+        full
+    }
+
+    /// Whether nothing is wanted.
+    #[must_use]
+    pub fn wants_nothing(&self) -> bool {
+        self.graph.wants_nothing() && nat::rules(self.pools.values()) == Full::default()
     }
 
     /// The pools, by name.

@@ -1,6 +1,6 @@
 //! What the kernel holds of ours, as `ipset save` and `iptables-save` print it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use manx_api::policy::Family;
 
@@ -24,6 +24,8 @@ pub struct Jump {
     pub family: Family,
     /// In which table.
     pub table: Table,
+    /// Whether packets meet it before any rule of others.
+    pub first: bool,
     /// The hash in its comment.
     pub hash: Option<String>,
     /// The rule as it was printed, chain first: what `-D` takes to delete it.
@@ -105,6 +107,8 @@ impl Held {
     /// The first line that is none of theirs.
     pub fn read_rules(&mut self, family: Family, text: &str) -> Result<(), Unreadable> {
         let mut table = None;
+        // Chains that have a rule of others.
+        let mut others = BTreeSet::new();
         for line in text.lines() {
             if let Some(name) = line.strip_prefix('*') {
                 table = Table::ALL.into_iter().find(|table| table.name() == name);
@@ -131,9 +135,12 @@ impl Held {
                     self.jumps.push(Jump {
                         family,
                         table,
+                        first: !others.contains(&(table, rule.chain)),
                         hash: rule.hash,
                         words: words.to_owned(),
                     });
+                } else {
+                    others.insert((table, rule.chain));
                 }
             }
         }
@@ -147,6 +154,7 @@ impl Jump {
         Self {
             family: hook.chain.family,
             table: hook.chain.table,
+            first: true,
             hash: Some(hook.rule().hash(hook.base)),
             words: hook.rule().words(hook.base),
         }

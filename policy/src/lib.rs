@@ -5,8 +5,9 @@
 //! kernel has is read back from `ipset save` and `iptables-save` ([`Held`]), and [`plan`] says what is between
 //! that and what is wanted. So the changes of an update and the repair of a drift are the same words.
 //!
-//! Today the engine knows one thing: NAT outgoing ([`nat`]), which hides pods of some pools behind their node's
-//! address when they talk to the world outside all pools.
+//! The engine knows two things: NAT outgoing ([`nat`]), which hides pods of some pools behind their node's address
+//! when they talk to the world outside all pools; and policies, in their one form (`manx_api::policy`), of which it
+//! enforces those that select pods of this node. [`explain`] says why a packet is let through or not.
 //!
 //! Invariants:
 //! - What is wanted depends on the last state of each resource, never on the order of the updates, and the
@@ -19,19 +20,32 @@
 //!
 //! Nothing here knows a kernel or runs a program; `manx_linux::rules` does.
 
+mod chains;
+mod compile;
 mod engine;
+mod explain;
+mod graph;
 mod held;
+mod input;
+mod lists;
 pub mod nat;
 mod nets;
+mod peers;
 mod plan;
 mod ruleset;
+mod sets;
+mod subjects;
 #[cfg(test)]
 mod tests;
+mod things;
 mod transaction;
+mod wanted;
 
-pub use engine::{Engine, Pool, Update};
+pub use engine::{Engine, Update};
+pub use explain::{Explanation, Outcome, Party, PolicyWalk, TierWalk, Traffic, Unexplained, Walk, explain};
 pub use held::{Held, Jump, Unreadable};
-pub use manx_api::policy::Family;
+pub use input::{HostAction, Local, Marks, Pool, ServiceEndpoint, Settings};
+pub use manx_api::policy::{Direction, Family};
 pub use plan::{Change, Delta, plan};
 pub use ruleset::{
     CHAIN_PREFIX, ChainId, Connection, End, Full, Hook, Match, Member, Rule, Sense, Set, SetKind, Table,

@@ -20,7 +20,7 @@ use ipnetwork::IpNetwork;
 
 use manx_api::policy::{Family, Not};
 
-use crate::engine::Pool;
+use crate::input::Pool;
 use crate::nets::{canonical, contains, members, v4, v6};
 use crate::ruleset::{ChainId, End, Full, Hook, Match, Rule, Sense, Set, SetKind, Table, Target};
 

@@ -62,11 +62,35 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// The rule that a hook is goes.
+    pub(crate) fn unhook(hook: &Hook) -> Self {
+        Self::DeleteRule {
+            family: hook.chain.family,
+            table: hook.chain.table,
+            words: hook.rule().words(hook.base),
+        }
+    }
+
+    /// Where among the steps of a delta it is.
+    pub(crate) const fn phase(&self) -> u8 {
+        match self {
+            Self::CreateSet { .. } | Self::PutMember { .. } => 0,
+            Self::WriteChain { .. } => 1,
+            Self::DeleteRule { .. } => 2,
+            Self::InsertHook(_) => 3,
+            Self::RemoveChain(_) => 4,
+            Self::RemoveMember { .. } | Self::DestroySet { .. } => 5,
+        }
+    }
+}
+
 /// Steps, in order.
 pub type Delta = Vec<Change>;
 
 /// The steps that make what is held what is wanted; none if it is. A hook that somebody put other rules in front
-/// of stays where it is.
+/// of is put back to the front, or those would let packets through that policies deny; but in the nat table, where
+/// whoever translates first may.
 #[must_use]
 pub fn plan(wanted: &Full, held: &Held) -> Delta {
     let mut delta = Delta::new();
@@ -124,24 +148,26 @@ fn write_chains(wanted: &Full, held: &Held, delta: &mut Delta) {
 /// Each hook once, and nothing else that leads into our chains.
 fn hook(wanted: &Full, held: &Held, delta: &mut Delta) {
     let mut missing: Vec<&Hook> = wanted.hooks.iter().collect();
-    let mut stray = Vec::new();
-    for jump in &held.jumps {
-        let is_it = |hook: &&Hook| {
-            let want = Jump::of(hook);
-            (want.family, want.table, want.base()) == (jump.family, jump.table, jump.base())
-                && want.hash == jump.hash
+    let mut right = Vec::new();
+    missing.retain(|hook| {
+        let want = Jump::of(hook);
+        let key = |jump: &Jump| (jump.family, jump.table, jump.base().to_owned(), jump.hash.clone());
+        let alike: Vec<&Jump> = held.jumps.iter().filter(|jump| key(jump) == key(&want)).collect();
+        // A rule is deleted by its words: of two alike, nobody knows which would go.
+        let [jump] = alike[..] else {
+            return true;
         };
-        match missing.iter().position(is_it) {
-            Some(place) => drop(missing.remove(place)),
-            None => stray.push(Change::DeleteRule {
-                family: jump.family,
-                table: jump.table,
-                words: jump.words.clone(),
-            }),
-        }
-    }
+        let stays = jump.first || jump.table == Table::Nat;
+        right.extend(stays.then_some(jump));
+        !stays
+    });
+    let stray = held.jumps.iter().filter(|jump| !right.contains(jump));
+    delta.extend(stray.map(|jump| Change::DeleteRule {
+        family: jump.family,
+        table: jump.table,
+        words: jump.words.clone(),
+    }));
     delta.extend(missing.into_iter().cloned().map(Change::InsertHook));
-    delta.append(&mut stray);
 }
 
 /// Sets lose members in the opposite order to that in which they gain them.

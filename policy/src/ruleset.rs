@@ -405,7 +405,10 @@ impl Rule {
 /// 16 hexadecimal characters that stand for a text.
 pub(crate) fn short_hash(text: &str) -> String {
     let digest = Sha1::digest(text);
-    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = digest.iter().take(8).flat_map(|byte| [byte >> 4, byte & 0xf]);
+    digits
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
+        .collect()
 }
 
 /// A rule in a chain of the kernel's that leads into one of ours.

@@ -26,7 +26,7 @@ const OTHERS: [&str; 8] = [
 ];
 
 /// iptables' programs by family and back end.
-fn iptables(family: &str, backend: Backend) -> String {
+pub(crate) fn iptables(family: &str, backend: Backend) -> String {
     match backend {
         Backend::Nft => format!("{family}-nft"),
         Backend::Legacy => format!("{family}-legacy"),
@@ -73,13 +73,13 @@ fn set_pool(name: &str, cidr: &str, nat_outgoing: bool) -> Update {
 }
 
 /// A node's rules, and a runtime to wait for them in.
-struct Owner {
-    rules: Rules,
+pub(crate) struct Owner {
+    pub(crate) rules: Rules,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Owner {
-    fn new(netns: &TestNetns, setting: Option<Backend>) -> Self {
+    pub(crate) fn new(netns: &TestNetns, setting: Option<Backend>) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -96,11 +96,11 @@ impl Owner {
         runtime.block_on(async { tokio::time::timeout(limit, rules.disturbed()).await.is_ok() })
     }
 
-    fn apply(&mut self, updates: impl IntoIterator<Item = Update>) -> Result<usize, Error> {
+    pub(crate) fn apply(&mut self, updates: impl IntoIterator<Item = Update>) -> Result<usize, Error> {
         self.runtime.block_on(self.rules.apply(updates))
     }
 
-    fn check(&mut self) -> Result<usize, Error> {
+    pub(crate) fn check(&mut self) -> Result<usize, Error> {
         self.runtime.block_on(self.rules.check())
     }
 }

@@ -1,0 +1,222 @@
+//! The chains that packets meet before and behind those of policies. What a packet meets is told, with the numbers of
+//! rules, in `docs/adr/0014-chains-by-distinct-policy-lists.md`.
+
+use std::collections::BTreeSet;
+
+use manx_api::policy::{DefaultAction, Direction, Family, Icmp, Not, Protocol};
+
+use crate::compile::{self, ALLOW, PASS};
+use crate::input::{HostAction, Settings};
+use crate::lists::{self, List, policy_chain};
+use crate::nets::v6;
+use crate::ruleset::{CHAIN_PREFIX, ChainId, Connection, End, Hook, Match, Rule, SetKind, Table, Target};
+
+/// The set of this node's pods: addresses that they may have, each behind its interface. Sets gain members in the
+/// order of their names and lose them in the opposite one: this comes last, so that a pod is known no sooner, and no
+/// longer, than its policies are in force.
+pub(crate) const PODS: &str = "workloads";
+
+/// Interfaces of pods.
+const POD_INTERFACES: &str = "mx+";
+
+const FORWARD: &str = "manx-forward";
+const INPUT: &str = "manx-input";
+const SOURCES: &str = "manx-sources";
+const POD: &str = "manx-pod";
+const TO_HOST: &str = "manx-to-host";
+
+/// Neighbour discovery between a pod and its node (RFC 4861): router solicitation, neighbour solicitation and
+/// advertisement.
+const DISCOVERY: [u8; 3] = [133, 135, 136];
+
+/// Link-local addresses, and the source of who has no address yet.
+const NOT_ROUTED: [ipnetwork::IpNetwork; 2] = [v6(0xfe80, 10), v6(0, 128)];
+
+pub(crate) fn filter(family: Family, name: &str) -> ChainId {
+    chain(family, Table::Filter, name)
+}
+
+fn chain(family: Family, table: Table, name: &str) -> ChainId {
+    ChainId {
+        family,
+        table,
+        name: name.to_owned(),
+    }
+}
+
+fn rule<const N: usize>(matches: [Match; N], target: Target) -> Rule {
+    Rule {
+        matches: matches.into(),
+        target,
+    }
+}
+
+fn goto(name: &str) -> Target {
+    Target::Goto(name.to_owned())
+}
+
+fn jump(name: &str) -> Target {
+    Target::Jump(name.to_owned())
+}
+
+fn by(end: End) -> Match {
+    Match::Interface(end, POD_INTERFACES.to_owned())
+}
+
+/// What leads into our chains.
+pub(crate) fn hooks() -> BTreeSet<Hook> {
+    let hooks = [
+        (Table::Raw, SOURCES, "PREROUTING"),
+        (Table::Filter, FORWARD, "FORWARD"),
+        (Table::Filter, INPUT, "INPUT"),
+    ];
+    let of = |family| {
+        hooks.map(|(table, name, base)| Hook {
+            chain: chain(family, table, name),
+            base,
+        })
+    };
+    Family::ALL.into_iter().flat_map(of).collect()
+}
+
+/// The chains that are there whatever the policies.
+pub(crate) fn always(family: Family, settings: &Settings) -> Vec<(ChainId, Vec<Rule>)> {
+    let Settings { marks, to_host, .. } = settings;
+    let set = |bits| Target::SetMark {
+        value: bits,
+        mask: bits,
+    };
+    let known = || {
+        [
+            rule([Match::Connection(Connection::Known)], Target::Accept),
+            rule([Match::Connection(Connection::Invalid)], Target::Drop),
+        ]
+    };
+    let forward = vec![
+        rule([by(End::Source)], goto(POD)),
+        rule([by(End::Destination)], goto(POD)),
+    ];
+    let mut pod = known().to_vec();
+    pod.push(rule([by(End::Source)], jump(lists::dispatch(Direction::Egress))));
+    pod.push(rule(
+        [by(End::Destination)],
+        jump(lists::dispatch(Direction::Ingress)),
+    ));
+    pod.push(rule([], Target::Accept));
+    let mut host = discovery(family);
+    host.extend(known());
+    host.push(rule([], jump(lists::dispatch(Direction::Egress))));
+    host.push(rule(
+        [],
+        match to_host {
+            HostAction::Accept => Target::Accept,
+            HostAction::Drop => Target::Drop,
+            HostAction::Return => Target::Return,
+        },
+    ));
+    vec![
+        (chain(family, Table::Raw, SOURCES), sources(family)),
+        (filter(family, FORWARD), forward),
+        (filter(family, POD), pod),
+        (
+            filter(family, INPUT),
+            vec![rule([by(End::Source)], goto(TO_HOST))],
+        ),
+        (filter(family, TO_HOST), host),
+        (filter(family, ALLOW), vec![rule([], set(marks.allowed))]),
+        (filter(family, PASS), vec![rule([], set(marks.passed))]),
+    ]
+}
+
+/// Drops what comes from a pod's interface and not from its addresses, before it is tracked.
+fn sources(family: Family) -> Vec<Rule> {
+    let not_routed = NOT_ROUTED.map(|net| {
+        let from = Match::Address(End::Source, Not::Is(net));
+        rule([by(End::Source), from], Target::Return)
+    });
+    let mut rules = Vec::new();
+    if family == Family::V6 {
+        rules.extend(not_routed);
+    }
+    let foreign = foreign(End::Source, family);
+    rules.push(rule([by(End::Source), foreign], Target::Drop));
+    rules
+}
+
+/// An address that is none of a pod behind its interface.
+fn foreign(end: End, family: Family) -> Match {
+    Match::In(end, SetKind::NetsBehind, Not::Not(family.set_name(PODS)))
+}
+
+fn discovery(family: Family) -> Vec<Rule> {
+    let message = |kind| {
+        let icmp = Icmp { kind, code: None };
+        let matches = [
+            Match::Protocol(Not::Is(Protocol::ICMPV6)),
+            Match::Icmp(family, Not::Is(icmp)),
+        ];
+        rule(matches, Target::Accept)
+    };
+    match family {
+        Family::V4 => Vec::new(),
+        Family::V6 => DISCOVERY.map(message).into(),
+    }
+}
+
+/// The chain that sends a packet to its endpoint's list, and lets those on whose endpoint has none.
+pub(crate) fn dispatch<'a>(
+    direction: Direction,
+    family: Family,
+    lists: impl Iterator<Item = &'a String>,
+    settings: &Settings,
+) -> (ChainId, Vec<Rule>) {
+    let end = compile::own_end(direction);
+    let mut rules = vec![rule([foreign(end, family)], Target::Drop)];
+    let mask = settings.marks.both();
+    for (number, list) in lists.enumerate() {
+        if number == 0 {
+            rules.push(rule([], Target::SetMark { value: 0, mask }));
+        }
+        let member = Match::In(end, SetKind::NetsBehind, Not::Is(family.set_name(list)));
+        rules.push(rule([member], goto(&format!("{CHAIN_PREFIX}{list}"))));
+    }
+    (filter(family, lists::dispatch(direction)), rules)
+}
+
+/// A list's chain: its policies, as long as none has decided, and the ends of its tiers.
+pub(crate) fn list(family: Family, list: &List, settings: &Settings) -> (ChainId, Vec<Rule>) {
+    let marks = settings.marks;
+    let undecided = || Match::Mark {
+        value: 0,
+        mask: marks.both(),
+    };
+    let mut rules = Vec::new();
+    for (number, stage) in list.stages.iter().enumerate() {
+        if number > 0 {
+            let allowed = Match::Mark {
+                value: marks.allowed,
+                mask: marks.allowed,
+            };
+            rules.push(rule([allowed], Target::Return));
+            rules.push(rule(
+                [],
+                Target::SetMark {
+                    value: 0,
+                    mask: marks.passed,
+                },
+            ));
+        }
+        for policy in &stage.policies {
+            rules.push(rule([undecided()], jump(&policy_chain(policy, list.direction))));
+        }
+        match stage.end {
+            DefaultAction::Deny => {
+                let name = format!("{}:end:Tier.{}", compile::letter(list.direction), stage.tier);
+                rules.extend(compile::denied(vec![undecided()], &name, settings));
+            }
+            DefaultAction::Pass => {}
+        }
+    }
+    let name = format!("{CHAIN_PREFIX}{}", list.name());
+    (filter(family, &name), rules)
+}

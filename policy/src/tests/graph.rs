@@ -1,0 +1,201 @@
+//! The graph: what is rendered for small worlds, and that it follows whatever order news come in.
+
+use std::collections::BTreeMap;
+
+use manx_api::policy::{Action, DefaultAction, Not, Order, Policy, Protocol, Rule as PolicyRule, Side};
+use proptest::prelude::*;
+
+use super::worlds::{local, pod, policy, port, resource, rule, select, set_policy, set_tier, updates};
+use super::*;
+
+/// Three pods, two of them here; what both are under is said by the caller.
+fn world(more: impl IntoIterator<Item = Update>) -> Engine {
+    let mut engine = Engine::new();
+    let base = [
+        Update::Enforce(Some(Settings::default())),
+        set_tier("default", 1000.0, DefaultAction::Deny),
+        pod("web", "app=web", &["10.0.0.1", "fd00::1"]),
+        pod("db", "app=db", &["10.0.0.2"]),
+        pod("far", "app=web", &["10.0.1.1"]),
+        local("web"),
+        local("db"),
+    ];
+    engine.apply(base.into_iter().chain(more));
+    engine
+}
+
+fn text(engine: &Engine) -> String {
+    shown(&Transaction::of(&plan(&engine.snapshot(), &Held::default())))
+}
+
+fn ingress(labels: &str, rules: Vec<PolicyRule>) -> Policy {
+    Policy {
+        ingress: Some(rules),
+        ..policy(labels)
+    }
+}
+
+/// The web pods may reach the database's port.
+fn database() -> Update {
+    let allow = PolicyRule {
+        protocol: Some(Not::Is(Protocol::TCP)),
+        source: Side {
+            of: Some(select("app == 'web'")),
+            ..Side::default()
+        },
+        destination: Side {
+            ports: vec![port(5432, 5432)],
+            ..Side::default()
+        },
+        ..rule(Action::Allow)
+    };
+    set_policy("database", ingress("app == 'db'", vec![allow]))
+}
+
+#[test]
+fn pods_without_policies_cost_no_rule_of_their_own() {
+    let engine = world([]);
+    insta::assert_snapshot!(text(&engine));
+    let rules = |engine: &Engine| {
+        let full = engine.snapshot();
+        full.chains.values().map(Vec::len).sum::<usize>() + full.hooks.len()
+    };
+    let pools = ["10.0.0.0/16", "fd00::/64"].map(|cidr| set_pool(cidr, cidr, true));
+    let mut crowded = world(pools);
+    for number in 0..110 {
+        let (name, address) = (format!("pod{number}"), format!("10.0.2.{number}"));
+        crowded.apply([pod(&name, "", &[&address]), local(&name)]);
+    }
+    assert_eq!(rules(&crowded), rules(&engine) + 4);
+    assert!(rules(&crowded) <= 60, "{}", rules(&crowded));
+}
+
+#[test]
+fn a_policy_is_a_list_a_chain_and_its_peers() {
+    insta::assert_snapshot!(text(&world([database()])));
+}
+
+#[test]
+fn tiers_pass_log_and_deny_in_turn() {
+    let first = Policy {
+        tier: "admin".to_owned(),
+        order: Order::new(1.0).unwrap(),
+        egress: Some(vec![
+            rule(Action::Log),
+            PolicyRule {
+                destination: Side {
+                    nets: vec![net("192.0.2.0/24"), net("198.51.100.0/24")],
+                    not_nets: vec![net("192.0.2.128/25")],
+                    ..Side::default()
+                },
+                ..rule(Action::Deny)
+            },
+            rule(Action::Pass),
+        ]),
+        ..policy("all()")
+    };
+    let second = Policy {
+        egress: Some(vec![PolicyRule {
+            protocol: Some(Not::Is(Protocol::UDP)),
+            destination: Side {
+                ports: (0..9)
+                    .map(|number| port(number * 100, number * 100 + 9))
+                    .collect(),
+                ..Side::default()
+            },
+            ..rule(Action::Allow)
+        }]),
+        ..policy("app == 'web'")
+    };
+    let engine = world([
+        Update::Enforce(Some(Settings {
+            log_denied: Some(10),
+            ..Settings::default()
+        })),
+        set_tier("admin", 1.0, DefaultAction::Pass),
+        set_policy("first", first),
+        set_policy("second", second),
+    ]);
+    insta::assert_snapshot!(text(&engine));
+}
+
+#[test]
+fn pods_that_come_and_go_under_a_known_list_touch_sets_only() {
+    let mut engine = world([database()]);
+    let text = Transaction::of(&engine.apply([pod("db2", "app=db", &["10.0.0.3"]), local("db2")]));
+    assert!(text.rules.is_empty() && text.after.is_empty(), "{text:?}");
+    assert_eq!(
+        text.before
+            .lines()
+            .map(|line| line.split(' ').next().unwrap())
+            .collect::<Vec<_>>(),
+        ["add", "add"]
+    );
+    assert!(
+        text.before.ends_with("add mx4-workloads 10.0.0.3/32,mxdb2\n"),
+        "known last: {text:?}"
+    );
+    let text = Transaction::of(&engine.apply([Update::Local("db2".to_owned(), None)]));
+    assert!(text.rules.is_empty() && text.before.is_empty(), "{text:?}");
+    assert!(
+        text.after.starts_with("del mx4-workloads 10.0.0.3/32,mxdb2\n"),
+        "{text:?}"
+    );
+    // A peer elsewhere that changes its labels is a member less.
+    let text = Transaction::of(&engine.apply([pod("far", "app=other", &["10.0.1.1"])]));
+    assert!(text.rules.is_empty() && text.before.is_empty(), "{text:?}");
+    assert!(text.after.ends_with(" 10.0.1.1/32\n"), "{text:?}");
+}
+
+#[test]
+fn without_enforcement_nothing_is_wanted() {
+    let mut engine = world([database()]);
+    let mut held = Held::of(&engine.snapshot());
+    for change in engine.apply([Update::Enforce(None)]) {
+        carry_out(&mut held, &change);
+    }
+    assert!(held.is_empty() && engine.wants_nothing());
+}
+
+#[test]
+fn marks_are_bits_of_the_mask() {
+    assert_eq!(Marks::of(Marks::DEFAULT_MASK), Some(Marks::default()));
+    assert_eq!(Marks::of(0x8000), None);
+    assert_eq!(Marks::of(0), None);
+    assert!(Marks::of(0xc000_0000).is_some());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 192,
+        rng_seed: prop::test_runner::RngSeed::Fixed(5),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn deltas_folded_are_the_snapshot_whatever_the_order(told in updates()) {
+        let (mut engine, mut held) = (Engine::new(), Held::default());
+        for update in &told {
+            for change in engine.apply([update.clone()]) {
+                carry_out(&mut held, &change);
+            }
+            held.jumps.sort_by_key(|jump| (jump.family, jump.table, jump.words.clone()));
+            let mut wanted = Held::of(&engine.snapshot());
+            wanted.jumps.sort_by_key(|jump| (jump.family, jump.table, jump.words.clone()));
+            prop_assert_eq!(&held, &wanted, "after {:?}", update);
+        }
+        let last: BTreeMap<String, Update> =
+            told.iter().map(|update| (resource(update), update.clone())).collect();
+        let last: Vec<Update> = last.into_values().collect();
+        let reversed: Vec<Update> = last.iter().rev().cloned().collect();
+        let doubled: Vec<Update> = last.iter().chain(&last).cloned().collect();
+        let middle = last.len() / 2;
+        let rotated: Vec<Update> = last[middle..].iter().chain(&last[..middle]).cloned().collect();
+        for order in [last, reversed, doubled, rotated, told] {
+            let mut other = Engine::new();
+            other.apply(order);
+            prop_assert_eq!(other.snapshot(), engine.snapshot());
+        }
+    }
+}

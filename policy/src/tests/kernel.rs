@@ -1,0 +1,221 @@
+//! What the kernel does with rendered rules, and that it is what the explanation says.
+
+use manx_api::policy::{Icmp, Not, PortRange, Protocol};
+use proptest::prelude::*;
+
+use super::worlds::{PODS, updates};
+use super::*;
+
+/// The first packet of a connection.
+struct Packet {
+    family: Family,
+    ends: [(IpAddr, String); 2],
+    traffic: Traffic,
+    mark: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Accept,
+    Drop,
+    /// Whoever asked goes on.
+    Return,
+}
+
+impl Packet {
+    fn port(&self, end: End) -> Option<u16> {
+        match end {
+            End::Source => self.traffic.source_port,
+            End::Destination => self.traffic.port,
+        }
+    }
+
+    fn end(&self, end: End) -> &(IpAddr, String) {
+        match end {
+            End::Source => &self.ends[0],
+            End::Destination => &self.ends[1],
+        }
+    }
+
+    /// What a chain says; no verdict is the end of the chain.
+    fn chain(&mut self, full: &Full, table: Table, name: &str) -> Verdict {
+        let chain = ChainId {
+            family: self.family,
+            table,
+            name: name.to_owned(),
+        };
+        for rule in &full.chains[&chain] {
+            if !rule.matches.iter().all(|part| self.meets(full, part)) {
+                continue;
+            }
+            match &rule.target {
+                Target::Accept => return Verdict::Accept,
+                Target::Drop => return Verdict::Drop,
+                Target::Return => return Verdict::Return,
+                Target::Goto(chain) => return self.chain(full, table, chain),
+                Target::Jump(chain) => match self.chain(full, table, chain) {
+                    Verdict::Return => {}
+                    verdict @ (Verdict::Accept | Verdict::Drop) => return verdict,
+                },
+                Target::SetMark { value, mask } => self.mark = (self.mark & !mask) ^ value,
+                Target::Log { .. } => {}
+                Target::Masquerade | Target::NoTrack => panic!("no policy does this"),
+            }
+        }
+        Verdict::Return
+    }
+
+    fn meets(&self, full: &Full, part: &Match) -> bool {
+        match part {
+            Match::Interface(end, name) => {
+                let own = &self.end(*end).1;
+                name.strip_suffix('+')
+                    .map_or(own == name, |prefix| own.starts_with(prefix))
+            }
+            Match::Protocol(protocol) => is(protocol, |protocol| *protocol == self.traffic.protocol),
+            Match::Address(end, net) => is(net, |net| net.contains(self.end(*end).0)),
+            Match::In(end, kind, set) => is(set, |set| self.is_in(full, *end, (*kind, set))),
+            Match::Ports(end, ports) => {
+                assert!(
+                    self.traffic.protocol.has_ports(),
+                    "the protocol is matched before"
+                );
+                let port = self.port(*end).unwrap();
+                is(ports, |ports| {
+                    let slots = ports
+                        .iter()
+                        .map(|range| if range.first == range.last { 1 } else { 2 });
+                    assert!(slots.sum::<usize>() <= 15);
+                    ports
+                        .iter()
+                        .any(|PortRange { first, last }| (*first..=*last).contains(&port))
+                })
+            }
+            Match::Icmp(family, icmp) => {
+                assert_eq!(*family, self.family);
+                let message = self.traffic.icmp.unwrap();
+                is(icmp, |Icmp { kind, code }| {
+                    *kind == message.kind && (code.is_none() || *code == message.code)
+                })
+            }
+            Match::Connection(_) => false,
+            Match::Mark { value, mask } => self.mark & mask == *value,
+            Match::Limit { .. } => true,
+        }
+    }
+
+    fn is_in(&self, full: &Full, end: End, (kind, set): (SetKind, &str)) -> bool {
+        let (address, interface) = self.end(end);
+        let set = &full.sets[set];
+        assert_eq!((set.family, set.kind), (self.family, kind));
+        let around = set.members.iter().filter_map(|(member, sense)| match member {
+            Member::Net(net) => net.contains(*address).then_some((net.prefix(), *sense)),
+            Member::NetBehind(net, behind) => {
+                (net.contains(*address) && **behind == **interface).then_some((net.prefix(), *sense))
+            }
+            Member::Port(known, protocol, port) => {
+                let is_it =
+                    (*known, *protocol, Some(*port)) == (*address, self.traffic.protocol, self.port(end));
+                is_it.then_some((0, *sense))
+            }
+        });
+        around
+            .max_by_key(|(length, _)| *length)
+            .is_some_and(|(_, sense)| sense == Sense::Match)
+    }
+}
+
+fn is<T>(condition: &Not<T>, holds: impl Fn(&T) -> bool) -> bool {
+    match condition {
+        Not::Is(value) => holds(value),
+        Not::Not(value) => !holds(value),
+    }
+}
+
+/// A pod by its number; other numbers are of strangers. The first three are of this node.
+fn party(number: u8, told: &[Update]) -> (Party, bool, String) {
+    let name = PODS.get(usize::from(number)).copied().unwrap_or("nobody");
+    let (mut known, mut interface) = (false, None);
+    for update in told {
+        if let Update::Endpoint(id, endpoint) = update
+            && id == name
+        {
+            known = endpoint.is_some();
+        }
+        if let Update::Local(id, local) = update
+            && id == name
+        {
+            interface = local.as_ref().map(|local| local.interface.clone());
+        }
+    }
+    let is_local = known && interface.is_some();
+    let interface = interface
+        .filter(|_| is_local)
+        .unwrap_or_else(|| "eth0".to_owned());
+    (Party::Address(addresses_of(number)[0]), is_local, interface)
+}
+
+fn traffics() -> Vec<Traffic> {
+    let with_ports = |protocol, port| Traffic {
+        protocol,
+        source_port: Some(80),
+        port: Some(port),
+        icmp: None,
+    };
+    let icmp = |kind, code| Traffic {
+        protocol: Protocol::ICMP,
+        source_port: None,
+        port: None,
+        icmp: Some(Icmp {
+            kind,
+            code: Some(code),
+        }),
+    };
+    vec![
+        with_ports(Protocol::TCP, 80),
+        with_ports(Protocol::TCP, 81),
+        with_ports(Protocol::TCP, 443),
+        with_ports(Protocol::UDP, 53),
+        icmp(8, 0),
+        icmp(3, 1),
+        Traffic {
+            protocol: Protocol(47),
+            source_port: None,
+            port: None,
+            icmp: None,
+        },
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 256,
+        rng_seed: prop::test_runner::RngSeed::Fixed(6),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn the_kernel_does_what_is_explained(told in updates()) {
+        let mut engine = Engine::new();
+        engine.apply(told.iter().filter(|update| !matches!(update, Update::Enforce(None))).cloned());
+        let full = engine.snapshot();
+        for (from, to) in (0..6).flat_map(|from| (0..6).map(move |to| (from, to))) {
+            let (source, destination) = (party(from, &told), party(to, &told));
+            for traffic in traffics() {
+                let mut packet = Packet {
+                    family: Family::V4,
+                    ends: [(addresses_of(from)[0], source.2.clone()), (addresses_of(to)[0], destination.2.clone())],
+                    traffic,
+                    mark: 0xabcd_ffff,
+                };
+                let explained = explain(&engine, &source.0, &destination.0, traffic).unwrap();
+                let allowed = |walk: &Option<Walk>, local: bool| !local || walk.as_ref().unwrap().allowed;
+                let expected = allowed(&explained.egress, source.1) && allowed(&explained.ingress, destination.1);
+                let drops = packet.chain(&full, Table::Filter, "manx-forward") == Verdict::Drop;
+                prop_assert_eq!(!drops, expected, "{:?}", explained);
+                prop_assert_eq!(packet.mark & !0x3_0000, 0xabcc_ffff, "others' bits are left alone");
+            }
+        }
+    }
+}
