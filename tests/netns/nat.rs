@@ -127,10 +127,7 @@ fn pods_on_other_nodes_see_the_pod_and_other_nodes_do_if_a_pool_contains_them() 
     let cluster = Cluster::new();
     cluster.set_nat("v4", true);
     cluster.set_nat("v6", true);
-    let [left, right] = TestNetns::pair(["left", "right"]);
-    let (mut left, mut right) = (cluster.node("left", left), cluster.node("right", right));
-    left.start();
-    right.start();
+    let (left, right) = cluster.pair();
     let (a, b) = (TestNetns::new("a"), TestNetns::new("b"));
     let (at_a, at_b) = (left.add("a", &a), right.add("b", &b));
     for (from, to) in at_a.iter().zip(&at_b) {
