@@ -6,7 +6,7 @@ use manx_api::policy::{Endpoint, NamespacedName, NetworkSet, Origin, Policy, Tie
 
 use crate::graph::Graph;
 use crate::held::Held;
-use crate::input::{Local, Pool, ServiceEndpoint, Settings};
+use crate::input::{HostInterface, Local, Pool, ServiceEndpoint, Settings};
 use crate::nat;
 use crate::plan::{Change, Delta, plan};
 use crate::ruleset::Full;
@@ -40,6 +40,8 @@ pub enum Update {
     Endpoint(String, Option<Box<Endpoint>>),
     /// The endpoint of this name is a pod of this node, or no longer.
     Local(String, Option<Local>),
+    /// The endpoint of this name is an interface of this node, or no longer.
+    Host(String, Option<HostInterface>),
     /// A network set is like this, or gone.
     NetworkSet(Origin, Option<Box<NetworkSet>>),
     /// These are behind a service; where there are none, or no service, nobody.
@@ -81,6 +83,7 @@ impl Engine {
                 Update::ServiceAccount(name, labels) => self.graph.set_account(&name, labels.as_ref()),
                 Update::Endpoint(name, endpoint) => self.graph.set_endpoint(&name, endpoint.as_deref()),
                 Update::Local(name, local) => self.graph.set_local(&name, local),
+                Update::Host(name, interface) => self.graph.set_host(&name, interface),
                 Update::NetworkSet(name, set) => self.graph.set_network_set(&name, set.as_deref()),
                 Update::Service(name, endpoints) => self.graph.set_service(name, endpoints),
             }

@@ -1,5 +1,6 @@
 //! What the engine is told, beside the form of policies (`manx_api::policy`).
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -23,6 +24,52 @@ pub struct Local {
     pub sources: Vec<IpNetwork>,
 }
 
+/// The interface that a host endpoint of this node is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HostInterface {
+    /// The one of this name.
+    Named(String),
+    /// Every one that no other host endpoint is, but for pods' and the loopback.
+    All,
+}
+
+/// A port that no host endpoint's policy closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Failsafe {
+    /// Its protocol, one that has ports.
+    pub protocol: Protocol,
+    /// Its number.
+    pub port: u16,
+}
+
+impl Failsafe {
+    /// What a node is not to lose, and others are not to lose of it: SSH, DHCP, BGP and BFD, etcd and the API server.
+    #[must_use]
+    pub fn default_in() -> BTreeSet<Self> {
+        let own = [(Protocol::TCP, 22), (Protocol::UDP, 68)];
+        Self::shared().chain(own.map(Self::from)).collect()
+    }
+
+    /// The same of what it asks of others: DNS and DHCP in the place of SSH.
+    #[must_use]
+    pub fn default_out() -> BTreeSet<Self> {
+        let own = [(Protocol::UDP, 53), (Protocol::UDP, 67)];
+        Self::shared().chain(own.map(Self::from)).collect()
+    }
+
+    fn shared() -> impl Iterator<Item = Self> {
+        let tcp = [179, 2379, 2380, 5473, 6443, 6666, 6667].map(|port| (Protocol::TCP, port));
+        let udp = [3784, 4784].map(|port| (Protocol::UDP, port));
+        tcp.into_iter().chain(udp).map(Self::from)
+    }
+}
+
+impl From<(Protocol, u16)> for Failsafe {
+    fn from((protocol, port): (Protocol, u16)) -> Self {
+        Self { protocol, port }
+    }
+}
+
 /// A process behind a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServiceEndpoint {
@@ -35,7 +82,7 @@ pub struct ServiceEndpoint {
 }
 
 /// How policies are enforced on this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The bits of packets' marks that are ours.
     pub marks: Marks,
@@ -45,6 +92,10 @@ pub struct Settings {
     pub log_group: u16,
     /// How many denied packets each second and rule the listeners get; none: none at all.
     pub log_denied: Option<u16>,
+    /// What may always reach this node's host endpoints.
+    pub failsafe_in: BTreeSet<Failsafe>,
+    /// What they may always reach.
+    pub failsafe_out: BTreeSet<Failsafe>,
 }
 
 impl Default for Settings {
@@ -54,6 +105,8 @@ impl Default for Settings {
             to_host: HostAction::default(),
             log_group: 4,
             log_denied: None,
+            failsafe_in: Failsafe::default_in(),
+            failsafe_out: Failsafe::default_out(),
         }
     }
 }

@@ -12,7 +12,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::net;
-use crate::{Local, ServiceEndpoint, Settings, Update};
+use crate::{HostInterface, Local, ServiceEndpoint, Settings, Update};
 
 pub(super) fn origin(name: &str) -> Origin {
     Origin {
@@ -115,10 +115,14 @@ pub(super) fn resource(update: &Update) -> String {
         Update::ServiceAccount(name, _) => format!("account {name:?}"),
         Update::Endpoint(name, _) => format!("endpoint {name}"),
         Update::Local(name, _) => format!("local {name}"),
+        Update::Host(name, _) => format!("host {name}"),
         Update::NetworkSet(origin, _) => format!("set {origin}"),
         Update::Service(name, _) => format!("service {name:?}"),
     }
 }
+
+/// The number of the first of two host endpoints, for their addresses.
+pub(super) const HOST: u8 = 20;
 
 /// Names of pods; the addresses of the pod with number n are `10.0.0.n` and `fd00::n`.
 pub(super) const PODS: [&str; 5] = ["p0", "p1", "p2", "p3", "p4"];
@@ -276,7 +280,12 @@ fn any_policy() -> BoxedStrategy<Policy> {
         one_of(&["t0", "t1", "t2"]),
         one_of(&[Order::new(0.5).unwrap(), Order::new(1.0).unwrap(), Order::LAST]),
         prop_oneof![Just(Subject::default()), subject()],
-        prop_oneof![9 => Just(Hook::Normal), 1 => Just(Hook::PreDnat)],
+        prop_oneof![
+            6 => Just(Hook::Normal),
+            2 => Just(Hook::Forwarded),
+            1 => Just(Hook::PreDnat),
+            1 => Just(Hook::Untracked)
+        ],
         prop::bool::weighted(0.15),
         (rules(), rules()),
     )
@@ -343,6 +352,25 @@ fn news() -> BoxedStrategy<Update> {
         Update::ServiceAccount(name, Some(labels))
     });
     let local = one_of(&PODS[..3]).prop_map(local);
+    let host = (0_u8..2, labels(), any::<bool>(), any::<bool>()).prop_map(|(number, labels, closed, all)| {
+        let endpoint = Endpoint {
+            labels,
+            closed,
+            addresses: super::addresses_of(HOST + number).into(),
+            ..Endpoint::default()
+        };
+        let interface = match all {
+            true => HostInterface::All,
+            false => HostInterface::Named(format!("eth{number}")),
+        };
+        let name = format!("host{number}");
+        [
+            Update::Endpoint(name.clone(), Some(Box::new(endpoint))),
+            Update::Host(name, Some(interface)),
+        ]
+    });
+    let host =
+        (host, any::<bool>()).prop_map(|([endpoint, host], which)| if which { endpoint } else { host });
     let set = (option::of(Just("n0".to_owned())), labels(), nets()).prop_map(|(namespace, labels, nets)| {
         let set = NetworkSet {
             namespace,
@@ -360,7 +388,7 @@ fn news() -> BoxedStrategy<Update> {
         Update::Service(service(), endpoints.collect::<BTreeSet<_>>())
     });
     prop_oneof![
-        2 => tier, 6 => policies, 1 => namespace, 1 => account, 5 => endpoint(), 3 => local, 1 => set, 1 => behind,
+        2 => tier, 6 => policies, 1 => namespace, 1 => account, 5 => endpoint(), 3 => local, 1 => set, 1 => behind, 3 => host,
         1 => Just(Update::Enforce(Some(Settings { log_denied: Some(10), ..Settings::default() }))),
     ]
     .boxed()
@@ -374,6 +402,7 @@ fn without(update: Update) -> Update {
         Update::ServiceAccount(name, _) => Update::ServiceAccount(name, None),
         Update::Endpoint(name, _) => Update::Endpoint(name, None),
         Update::Local(name, _) => Update::Local(name, None),
+        Update::Host(name, _) => Update::Host(name, None),
         Update::NetworkSet(origin, _) => Update::NetworkSet(origin, None),
         Update::Service(name, _) => Update::Service(name, BTreeSet::new()),
         Update::Enforce(_) => Update::Enforce(None),
