@@ -44,6 +44,8 @@ pub struct Config {
     pub mtu: Option<u32>,
     /// How rules are written.
     pub iptables: Iptables,
+    /// How policies are enforced.
+    pub policy: PolicySettings,
     /// How much to log. Default `info`.
     pub log_level: LogLevel,
 }
@@ -65,6 +67,61 @@ impl Default for Iptables {
             refresh_seconds: 60,
         }
     }
+}
+
+/// How policies are enforced.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PolicySettings {
+    /// When. Default `whenUsed`.
+    pub enforcement: PolicyEnforcement,
+    /// The bits of packets' marks that Manx may use, two at least: it takes the lowest. Default `0xffff0000`.
+    pub mark_mask: u32,
+    /// What becomes of what a pod sends to its own node, once its policies let it out. Default `accept`.
+    pub endpoint_to_host: EndpointToHost,
+    /// The NFLOG group that logged packets go to. Default 4.
+    pub log_group: u16,
+    /// How many denied packets a second each rule logs, 1 to 10000. Default: none.
+    pub log_denied: Option<u16>,
+}
+
+impl Default for PolicySettings {
+    fn default() -> Self {
+        Self {
+            enforcement: PolicyEnforcement::default(),
+            mark_mask: 0xffff_0000,
+            endpoint_to_host: EndpointToHost::default(),
+            log_group: 4,
+            log_denied: None,
+        }
+    }
+}
+
+/// When policies are enforced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PolicyEnforcement {
+    /// As long as the cluster has a policy: until then Manx writes no rule for pods.
+    #[default]
+    WhenUsed,
+    /// Always: also without policies, pods send from their own addresses alone, and an interface that looks like a
+    /// pod's and is none is closed.
+    Always,
+    /// Never: somebody else sees to them.
+    Never,
+}
+
+/// What becomes of what a pod sends to its own node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum EndpointToHost {
+    /// It is let through.
+    #[default]
+    Accept,
+    /// It is dropped.
+    Drop,
+    /// The host's own rules decide.
+    Return,
 }
 
 /// The back end of iptables.
@@ -153,6 +210,7 @@ impl Default for Config {
             labels: BTreeMap::new(),
             mtu: None,
             iptables: Iptables::default(),
+            policy: PolicySettings::default(),
             log_level: LogLevel::default(),
         }
     }
@@ -239,6 +297,22 @@ impl Config {
                 "is out of range: 576 to 65535, and 1280 at least with IPv6",
             );
         }
+        let mask = self.policy.mark_mask;
+        if mask.count_ones() < 2 {
+            let value = format!("{mask:#x}");
+            return refuse(
+                "policy.markMask",
+                &value,
+                "has fewer than two bits: write one such as 0xffff0000",
+            );
+        }
+        if let Some(rate) = self.policy.log_denied.filter(|rate| !(1..=10_000).contains(rate)) {
+            return refuse(
+                "policy.logDenied",
+                &rate,
+                "is out of range: 1 to 10000 packets a second, or leave it out",
+            );
+        }
         let refresh = self.iptables.refresh_seconds;
         if !(1..=3600).contains(&refresh) {
             return refuse("iptables.refreshSeconds", &refresh, "is out of range: 1 to 3600");
@@ -270,7 +344,9 @@ mod tests {
             "nodeName: n1\ndatastore: {sqlite: {path: /x/s.db}}\nsocket: /x/s\nstateDir: /x\nsecretsDir: /y\nhttp: null\n\
              ipv4Address: 192.0.2.1/24\nipv6Address: 2001:db8::1/64\nasNumber: 65001\nrouterId: 192.0.2.9\n\
              labels: {rack: a}\nmtu: 1400\n\
-             iptables: {backend: legacy, refreshSeconds: 5}\nlogLevel: debug\n",
+             iptables: {backend: legacy, refreshSeconds: 5}\n\
+             policy: {enforcement: always, markMask: 0xf00, endpointToHost: return, logGroup: 7, logDenied: 10}\n\
+             logLevel: debug\n",
         );
         let expected = Config {
             node_name: Some("n1".into()),
@@ -289,6 +365,13 @@ mod tests {
             router_id: Some(Ipv4Addr::new(192, 0, 2, 9)),
             labels: BTreeMap::from([("rack".into(), "a".into())]),
             mtu: Some(1400),
+            policy: PolicySettings {
+                enforcement: PolicyEnforcement::Always,
+                mark_mask: 0xf00,
+                endpoint_to_host: EndpointToHost::Return,
+                log_group: 7,
+                log_denied: Some(10),
+            },
             iptables: Iptables {
                 backend: IptablesBackend::Legacy,
                 refresh_seconds: 5,
@@ -312,6 +395,8 @@ mod tests {
             ("mtu: 10", "mtu: 10"),
             ("routerId: 0.0.0.0", "routerId"),
             ("iptables: {refreshSeconds: 0}", "iptables.refreshSeconds: 0"),
+            ("policy: {markMask: 0x10}", "policy.markMask: 0x10"),
+            ("policy: {logDenied: 0}", "policy.logDenied: 0"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(part), "{error} lacks {part}");

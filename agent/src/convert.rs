@@ -1,13 +1,14 @@
 //! The only place where one domain's types become another's, by plain named functions.
 
 pub mod filter;
+mod policy;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use manx_api::bgp::{BfdSpec, NextHopMode};
-use manx_api::ipam::{AttachmentId, IpPool};
+use manx_api::ipam::AttachmentId;
 use manx_api::status::KernelRoute;
 use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
 use manx_api::{Key, Kind, Metadata};
@@ -20,6 +21,7 @@ use manx_linux::{Attached, Backend, PodLink};
 use manx_routes::{Hop, METRIC, Route, Source, State, Target, Update};
 
 use self::filter::Policies;
+pub use self::policy::{enforcement, policy_pool};
 use crate::cni::Traits;
 use crate::config::IptablesBackend;
 use crate::identity::Identity;
@@ -108,15 +110,6 @@ pub fn learned(prefix: Prefix, choice: &Choice) -> Update {
         source,
         metric: choice.priority,
     })
-}
-
-/// What the policy engine wants to know of a pool.
-#[must_use]
-pub fn policy_pool(pool: &IpPool) -> manx_policy::Pool {
-    manx_policy::Pool {
-        cidr: pool.spec.cidr,
-        nat_outgoing: pool.spec.nat_outgoing,
-    }
 }
 
 /// The covering route of a block of ours.

@@ -11,7 +11,7 @@ use crate::ask::{Gone, ask};
 use crate::cni::{self, Job};
 use crate::ready::Guard;
 
-use crate::{ipam, route, workload};
+use crate::{ipam, policy, route, workload};
 
 /// Pause before pods that could not be taken up are tried again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -27,6 +27,8 @@ pub struct Doors {
     pub routes: mpsc::Sender<route::Command>,
     /// Told when every pod is described again.
     pub workloads: mpsc::Sender<workload::Change>,
+    /// Told when it knows every pod.
+    pub gate: policy::Gate,
     /// Done when all of that is.
     pub restored: Guard,
 }
@@ -38,6 +40,7 @@ pub async fn run(doors: Doors) {
         cni,
         routes,
         workloads,
+        gate,
         restored,
     } = doors;
     let Ok(held) = ask(&ipam, ipam::Request::Recovered).await else {
@@ -58,6 +61,7 @@ pub async fn run(doors: Doors) {
             tokio::time::sleep(PAUSE).await;
         }
     }
+    gate.tell(policy::Request::Settle).await;
     for source in [Source::Pod, Source::Block] {
         if routes.send(route::Command::Settle(source)).await.is_err() {
             return;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  store watch ──view──┬─► node task (1x)      writes our own Node resource
-//!     (1x)             ├─► policy task (1x) ◄──look── ──what is in force──► cni task     linux: rules and sets; one owner
+//!     (1x)             ├─► policy task (1x) ◄──join, leave, look── cni task     linux: rules and sets; one owner
 //!                      ├─► reclaim task (1x)   frees deleted nodes' blocks
 //!                      ├─► releases task (1x)  hands operators' releases to the cni task
 //!                      ├─► ipam task (1x) ◄──assign, release── cni task (1x) ──attach, detach──► endpoint task (1x)
@@ -27,8 +27,8 @@
 //!
 //! | task | after a panic |
 //! |---|---|
-//! | store watch, node, reclaim, releases, workload, endpoint, policy, conntrack, cni, connections | runs again: its state is in the store, the kernel or its inbox |
-//! | ipam, bgp, route, tombstones, HTTP | the agent ends non-zero and is started again: start-up adopts what is there |
+//! | store watch, node, reclaim, releases, workload, endpoint, conntrack, cni, connections | runs again: its state is in the store, the kernel or its inbox |
+//! | ipam, bgp, route, policy, tombstones, HTTP | the agent ends non-zero and is started again: start-up adopts what is there |
 //!
 //! Neither touches the kernel, so packets flow on.
 

@@ -1,4 +1,4 @@
-//! The store watch task: keeps the view equal to the datastore.
+//! The store watch task: keeps the view equal to the datastore, and tells the policy task of what it lives on.
 //!
 //! It lists everything, watches from the list's revision, and resumes from the last event when the stream
 //! breaks. Only when the store has forgotten that revision does it list again. While the store is away the
@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures_util::StreamExt as _;
-use manx_api::Revision;
+use manx_api::{Kind, Resource, Revision};
 use manx_store::{Error, Event, Events, Store};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::identity::Identity;
 use crate::metrics::Metrics;
+use crate::policy::{self, News};
 use crate::ready::Guard;
 use crate::view::{KINDS, View};
 
@@ -34,6 +35,8 @@ pub struct Inbox<S> {
     pub store: S,
     /// Where the view goes.
     pub view: watch::Sender<Arc<View>>,
+    /// Where news of policies, and of what they speak of, goes: too many to be copied with each view.
+    pub news: mpsc::Sender<News>,
     /// What is counted.
     pub metrics: Metrics,
     /// Done when the first view is out.
@@ -42,14 +45,16 @@ pub struct Inbox<S> {
 
 /// Runs until the process ends.
 pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
+    let kinds = kinds();
     loop {
-        let (mut view, mut revision) = list(inbox).await;
+        let (mut view, listed, mut revision) = list(inbox).await;
         inbox.view.send_replace(Arc::new(view.clone()));
+        tell(inbox, News::Listed(listed)).await;
         if let Some(guard) = inbox.listed.take() {
             guard.done();
         }
         loop {
-            let mut events = inbox.store.watch(&KINDS, revision.clone());
+            let mut events = inbox.store.watch(&kinds, revision.clone());
             match follow(inbox, &mut events, &mut view, &mut revision).await {
                 Some(Error::Expired(_)) => break,
                 Some(error) => tracing::warn!(%error, "the store's watch broke; resuming"),
@@ -60,8 +65,20 @@ pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
     }
 }
 
-/// Everything, and a revision to watch from: nothing later than the oldest of the lists.
-async fn list<S: Store>(inbox: &Inbox<S>) -> (View, Revision) {
+/// All that is watched: some kinds both make up the view and are news.
+fn kinds() -> Vec<Kind> {
+    let news = policy::KINDS.into_iter().filter(|kind| !KINDS.contains(kind));
+    KINDS.into_iter().chain(news).collect()
+}
+
+async fn tell<S>(inbox: &Inbox<S>, news: News) {
+    if inbox.news.send(news).await.is_err() {
+        tracing::debug!("the policy task has ended");
+    }
+}
+
+/// Everything, as view and as news, and a revision to watch from: nothing later than the oldest of the lists.
+async fn list<S: Store>(inbox: &Inbox<S>) -> (View, Vec<Resource>, Revision) {
     let mut pauses = pauses(&inbox.identity.name);
     loop {
         match try_list(&inbox.store).await {
@@ -75,18 +92,21 @@ async fn list<S: Store>(inbox: &Inbox<S>) -> (View, Revision) {
     }
 }
 
-async fn try_list<S: Store>(store: &S) -> Result<(View, Revision), Error> {
+async fn try_list<S: Store>(store: &S) -> Result<(View, Vec<Resource>, Revision), Error> {
     let mut view = View {
         complete: true,
         ..View::default()
     };
-    let mut oldest = None;
-    for kind in KINDS {
+    let (mut news, mut oldest) = (Vec::new(), None);
+    for kind in kinds() {
         let listing = store.list(kind, None).await?;
         oldest.get_or_insert(listing.revision);
+        if policy::KINDS.contains(&kind) {
+            news.extend(listing.items.iter().cloned());
+        }
         listing.items.into_iter().for_each(|resource| view.put(resource));
     }
-    Ok((view, oldest.unwrap_or_else(Revision::start)))
+    Ok((view, news, oldest.unwrap_or_else(Revision::start)))
 }
 
 /// Takes events into the view, as many at once as are there, until the stream fails.
@@ -97,6 +117,7 @@ async fn follow<S>(
     revision: &mut Revision,
 ) -> Option<Error> {
     let mut batches = events.ready_chunks(BATCH);
+    let mut changed = false;
     while let Some(batch) = batches.next().await {
         for event in batch {
             let event = match event {
@@ -107,13 +128,26 @@ async fn follow<S>(
                 }
             };
             *revision = event.revision();
-            match event {
-                Event::Applied(resource) => view.put(resource),
-                Event::Deleted(resource) => view.remove(&resource.key()),
-            }
             inbox.metrics.store_events.inc();
+            let (key, resource) = match event {
+                Event::Applied(resource) => (resource.key(), Some(resource)),
+                Event::Deleted(resource) => (resource.key(), None),
+            };
+            if policy::KINDS.contains(&key.kind) {
+                let put = resource.clone().map(|resource| News::Put(Box::new(resource)));
+                tell(inbox, put.unwrap_or_else(|| News::Gone(key.clone()))).await;
+            }
+            if KINDS.contains(&key.kind) {
+                changed = true;
+                match resource {
+                    Some(resource) => view.put(resource),
+                    None => view.remove(&key),
+                }
+            }
         }
-        inbox.view.send_replace(Arc::new(view.clone()));
+        if std::mem::take(&mut changed) {
+            inbox.view.send_replace(Arc::new(view.clone()));
+        }
     }
     None
 }

@@ -147,6 +147,11 @@ impl Block {
     /// See [`BlockError`].
     pub(crate) fn check(&self) -> Result<(), BlockError> {
         let cidr = self.cidr;
+        // First, since what is lent is listed below: a part of another size might have no end.
+        if let Some(part) = self.lent.keys().find(|part| !covers(cidr, **part)) {
+            let address = part.network();
+            return Err(BlockError::Accounts { cidr, address });
+        }
         let free = self.free.iter().map(Free::address);
         let lent = self.lent.keys().flat_map(IpNetwork::iter);
         let mut known: Vec<_> = free.chain(self.held.keys().copied()).chain(lent).collect();
@@ -314,17 +319,20 @@ impl Block {
 
     /// The allocation that would give `owner` this address, if it is free.
     pub(crate) fn next_of(&self, address: IpAddr, owner: &AttachmentId) -> Option<Allocation> {
-        let sequence = self.sequence.checked_add(1)?;
-        self.free.contains(address).then(|| Allocation {
+        let allocation = Allocation {
             address,
-            sequence,
+            sequence: self.sequence.checked_add(1)?,
             owner: owner.clone(),
-        })
+        };
+        self.can_take(&allocation).then_some(allocation)
     }
 
-    /// Whether `allocation` could be the block's next.
+    /// Whether `allocation` could be the block's next: its number is of the block's generation.
     pub(crate) fn can_take(&self, allocation: &Allocation) -> bool {
-        allocation.sequence > self.sequence && self.free.contains(allocation.address)
+        let sequence = allocation.sequence;
+        sequence > self.sequence
+            && sequence >> GENERATION_SHIFT == self.generation
+            && self.free.contains(allocation.address)
     }
 
     /// Makes an allocation that [`Self::can_take`].

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use manx_agent::ipam::Owned;
-use manx_agent::{conntrack, convert, endpoint, route};
+use manx_agent::{conntrack, convert, endpoint, policy, route};
 use manx_ipam::Live;
 use manx_linux::{Attached, Mac, PodLink};
 use manx_routes::{Actual, Change, Reconciler, Source, State, Target, Update};
@@ -287,6 +287,22 @@ struct Routes {
     /// The links that were there when it last looked.
     links: BTreeSet<u32>,
     blocks: BTreeSet<IpNetwork>,
+}
+
+/// The policy task: there are no policies.
+pub(crate) fn open_gate(tasks: &mut JoinSet<()>) -> policy::Gate {
+    let (sender, mut requests) = mpsc::channel(1);
+    tasks.spawn(async move {
+        while let Some(request) = requests.recv().await {
+            match request {
+                policy::Request::Join(_, reply)
+                | policy::Request::Leave { reply, .. }
+                | policy::Request::Look(reply) => answer(reply, Ok(())),
+                policy::Request::Adopt(_) | policy::Request::Settle => {}
+            }
+        }
+    });
+    policy::Gate { requests: sender }
 }
 
 /// The conntrack task: these pods have none.

@@ -15,7 +15,7 @@ use manx_agent::metrics::Metrics;
 use manx_agent::ready::Readiness;
 use manx_agent::tombstones::Tombstones;
 use manx_agent::view::View;
-use manx_agent::{cni, ipam, policy, reclaim, releases, restore, startup, watch, workload};
+use manx_agent::{cni, ipam, reclaim, releases, restore, startup, watch, workload};
 use manx_api::status::BlockStatus;
 use manx_api::{Key, Kind};
 use manx_cni::Attachment;
@@ -340,6 +340,7 @@ impl Start {
         tasks.spawn(kernel::serve_endpoints(life, kernel, endpoints));
         self.spawn_workload(&mut tasks, changes);
         self.spawn_upkeep(&mut tasks, &view, &agent);
+        let gate = kernel::open_gate(&mut tasks);
         let parts = cni::Parts {
             identity: self.identity,
             state_dir: self.state_dir,
@@ -348,7 +349,7 @@ impl Start {
             routes: routes_out.clone(),
             workloads: workloads_out.clone(),
             jobs: jobs_out.downgrade(),
-            gate: open_gate(view),
+            gate: gate.clone(),
             connections: kernel::serve_conntrack(&mut tasks),
             metrics: self.metrics,
         };
@@ -359,6 +360,7 @@ impl Start {
             cni: jobs_out.clone(),
             routes: routes_out,
             workloads: workloads_out,
+            gate,
             restored: readiness.wait_for("pods of an earlier life"),
         };
         tasks.spawn(async move {
@@ -408,6 +410,7 @@ impl Start {
             identity: self.identity.clone(),
             store: self.remote("watch"),
             view: view_out,
+            news: mpsc::channel(1).0,
             metrics: self.metrics.clone(),
             listed: Some(readiness.wait_for("datastore")),
         };
@@ -445,13 +448,4 @@ impl Start {
 /// An address of each family that an answer to ADD has.
 pub(crate) fn addresses(success: &manx_cni::Success) -> Vec<IpAddr> {
     success.ips.iter().map(|ip| ip.address.ip()).collect()
-}
-
-/// A gate that keeps nobody waiting, since no pool here wants NAT.
-fn open_gate(view: channel::Receiver<Arc<View>>) -> policy::Gate {
-    policy::Gate {
-        view,
-        in_force: channel::channel(policy::InForce::default()).1,
-        looks: mpsc::channel(1).0,
-    }
 }

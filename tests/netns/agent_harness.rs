@@ -178,6 +178,15 @@ impl Cluster {
         }
     }
 
+    /// Two nodes on one wire, started: `left` has the address 1 of it, `right` 2.
+    pub(crate) fn pair(&self) -> (Node, Node) {
+        let [left, right] = TestNetns::pair(["left", "right"]);
+        let (mut left, mut right) = (self.node("left", left), self.node("right", right));
+        left.start();
+        right.start();
+        (left, right)
+    }
+
     /// Three nodes on one switch, which is returned, too; their agents are not started.
     pub(crate) fn three(&self) -> (TestNetns, [Node; 3]) {
         let switch = TestNetns::new("switch");
@@ -332,6 +341,12 @@ impl Node {
 
     pub(crate) fn status(&self) -> Option<NodeStatus> {
         serde_json::from_value(self.ask(Method::NodeStatus)?).ok()
+    }
+
+    /// Whether the kernel has routes of both families that BGP brought.
+    pub(crate) fn has_learned(&self) -> bool {
+        let routes = |family| self.netns.ip(&format!("{family} route show proto 179"));
+        ["-4", "-6"].iter().all(|family| !routes(family).is_empty())
     }
 
     /// How many addresses pods hold.

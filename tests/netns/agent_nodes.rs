@@ -14,31 +14,14 @@ use crate::harness::{TestNetns, eventually, exchange};
 /// A session takes a few seconds on a machine that does much else.
 const LATER: Duration = Duration::from_secs(60);
 
-fn pair(cluster: &Cluster) -> (Node, Node) {
-    let [left, right] = TestNetns::pair(["left", "right"]);
-    let (mut left, mut right) = (cluster.node("left", left), cluster.node("right", right));
-    left.start();
-    right.start();
-    (left, right)
-}
-
-fn learned(node: &Node) -> bool {
-    ["-4", "-6"].iter().all(|family| {
-        !node
-            .netns
-            .ip(&format!("{family} route show proto 179"))
-            .is_empty()
-    })
-}
-
 #[test]
 fn pods_on_two_nodes_reach_each_other_through_an_agents_death_and_return() {
     let cluster = Cluster::new();
-    let (mut left, right) = pair(&cluster);
+    let (mut left, right) = cluster.pair();
     let (a, b) = (TestNetns::new("a"), TestNetns::new("b"));
     let (at_a, at_b) = (left.add("a", &a), right.add("b", &b));
     assert!(
-        eventually(LATER, || learned(&left) && learned(&right)),
+        eventually(LATER, || left.has_learned() && right.has_learned()),
         "{}\n{}",
         left.log(),
         right.log()
@@ -81,7 +64,7 @@ fn a_pool_that_comes_late_and_a_node_that_leaves_are_followed() {
     cluster.create_pool("v4", &json!({"cidr": "10.64.0.0/16"}));
     cluster.create_pool("v6", &json!({"cidr": "fd64::/64"}));
     assert!(
-        eventually(LATER, || learned(&left) && learned(&right)),
+        eventually(LATER, || left.has_learned() && right.has_learned()),
         "{}\n{}",
         left.log(),
         right.log()
@@ -100,9 +83,9 @@ fn a_pool_that_comes_late_and_a_node_that_leaves_are_followed() {
 #[test]
 fn the_clusters_as_changes_and_no_route_with_it() {
     let cluster = Cluster::new();
-    let (left, right) = pair(&cluster);
+    let (left, right) = cluster.pair();
     assert!(
-        eventually(LATER, || learned(&left) && learned(&right)),
+        eventually(LATER, || left.has_learned() && right.has_learned()),
         "{}\n{}",
         left.log(),
         right.log()
@@ -126,7 +109,7 @@ fn the_clusters_as_changes_and_no_route_with_it() {
 #[test]
 fn the_mesh_is_watched_by_bfd_where_the_cluster_says_so() {
     let cluster = Cluster::new();
-    let (left, right) = pair(&cluster);
+    let (left, right) = cluster.pair();
     let peer = |node: &Node| {
         let peers: Vec<PeerStatus> = serde_json::from_value(node.ask(Method::BgpPeers)?).ok()?;
         peers.into_iter().next()
@@ -250,8 +233,8 @@ fn table(node: &Node) -> String {
 #[test]
 fn operators_drain_reset_and_undrain_the_mesh_of_a_node() {
     let cluster = Cluster::new();
-    let (left, right) = pair(&cluster);
-    let both = || learned(&left) && learned(&right);
+    let (left, right) = cluster.pair();
+    let both = || left.has_learned() && right.has_learned();
     assert!(eventually(LATER, both), "{}\n{}", left.log(), right.log());
     let done = |method, params| left.ask_with(method, params);
     let peer = json!({"peers": ["192.0.2.2"]});
@@ -259,7 +242,7 @@ fn operators_drain_reset_and_undrain_the_mesh_of_a_node() {
         done(Method::BgpReset, json!({"peer": "192.0.2.2", "soft": true})),
         Some(peer.clone())
     );
-    assert!(learned(&left), "a soft reset loses nothing");
+    assert!(left.has_learned(), "a soft reset loses nothing");
     let call = json!({"seconds": 1, "message": "a new rack"});
     assert_eq!(done(Method::BgpDrain, call), Some(peer.clone()));
     let phase = || {

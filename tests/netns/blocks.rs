@@ -23,10 +23,7 @@ fn blocks_of(cluster: &Cluster, node: &str) -> Vec<IpBlock> {
 #[test]
 fn a_deleted_nodes_blocks_and_endpoints_are_freed_and_not_those_of_a_node_that_is_only_down() {
     let cluster = Cluster::new();
-    let [left, right] = TestNetns::pair(["left", "right"]);
-    let (mut left, mut right) = (cluster.node("left", left), cluster.node("right", right));
-    left.start();
-    right.start();
+    let (left, mut right) = cluster.pair();
     let pod = TestNetns::new("pod");
     right.add("pod", &pod);
     let described = || cluster.count(Kind::WorkloadEndpoint) == 1;

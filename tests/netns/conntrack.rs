@@ -1,13 +1,14 @@
 //! Connections of the real kernel: listed as they are, and forgotten when asked.
 
 use std::net::{IpAddr, UdpSocket};
+use std::time::Duration;
 
 use manx_linux::{Connection, ConnectionSocket};
 use manx_policy::Family;
 use nix::sys::signal::Signal;
 
 use crate::agent_harness::Cluster;
-use crate::harness::{TestNetns, exchange};
+use crate::harness::{TestNetns, eventually, exchange};
 
 /// Two machines, the first of which tracks connections, of both families.
 fn tracked() -> [TestNetns; 2] {
@@ -91,9 +92,7 @@ fn translated_connections_name_the_pod_behind_the_service() {
     let receiver = tracker.run(|| UdpSocket::bind("192.0.2.1:53").unwrap()).unwrap();
     let sender = peer.run(|| UdpSocket::bind("192.0.2.2:0").unwrap()).unwrap();
     sender.send_to(b"question", "10.96.0.1:53").unwrap();
-    receiver
-        .set_read_timeout(Some(std::time::Duration::from_secs(2)))
-        .unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     receiver.recv_from(&mut [0; 16]).unwrap();
     let mut socket = ConnectionSocket::open_in(&tracker).unwrap();
     let connections = all(&mut socket);
@@ -151,6 +150,13 @@ fn a_pods_connections_end_with_it() {
 
     node.end(Signal::SIGKILL);
     drop(pod_c);
+    // The kernel takes a namespace apart in its own time, and the pod's link with it.
+    let links = || node.netns.ip("-o link").matches(": mx").count();
+    assert!(
+        eventually(Duration::from_secs(10), || links() == 1),
+        "{}",
+        node.netns.ip("-o link")
+    );
     node.start();
     assert!(connected(&node.netns, &everybody).is_empty(), "{}", node.log());
 }

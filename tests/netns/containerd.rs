@@ -22,7 +22,7 @@ use crate::cri::{
     ListPodSandboxResponse, Nothing, PodSandboxConfig, PodSandboxMetadata, PodSandboxStatusResponse,
     PortMapping, RunPodSandboxRequest, SandboxId,
 };
-use crate::harness::{TestNetns, eventually};
+use crate::harness::eventually;
 
 /// What goes through the datastore or a session, or waits for a start.
 const LATER: Duration = Duration::from_secs(60);
@@ -282,22 +282,9 @@ fn pod(name: &str) -> PodSandboxConfig {
 }
 
 fn pair(cluster: &Cluster) -> (Node, Node) {
-    let [left, right] = TestNetns::pair(["left", "right"]);
-    let (mut left, mut right) = (cluster.node("left", left), cluster.node("right", right));
-    left.start();
-    right.start();
+    let (left, right) = cluster.pair();
     for node in [&left, &right] {
-        let learned = |family: &str| {
-            !node
-                .netns
-                .ip(&format!("{family} route show proto 179"))
-                .is_empty()
-        };
-        assert!(
-            eventually(LATER, || learned("-4") && learned("-6")),
-            "{}",
-            node.log()
-        );
+        assert!(eventually(LATER, || node.has_learned()), "{}", node.log());
     }
     (left, right)
 }

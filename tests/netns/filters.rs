@@ -124,10 +124,7 @@ neighbors: [{address: 10.9.0.1, asn: 64512}, {address: 10.9.1.1, asn: 64512}]
 #[test]
 fn a_filter_of_the_mesh_sets_the_metric_of_blocks_in_manxd() {
     let cluster = Cluster::new();
-    let [left, right] = TestNetns::pair(["left", "right"]);
-    let (mut left, mut right) = (cluster.node("left", left), cluster.node("right", right));
-    left.start();
-    right.start();
+    let (left, right) = cluster.pair();
     let pod = TestNetns::new("pod");
     right.add("pod", &pod);
     let blocks = |metric: &str| {

@@ -34,6 +34,15 @@ fn network(node: &Node) -> Network<'_> {
     Network::new(node, "1.1.0", "pods", &[])
 }
 
+/// So many pods' namespaces, and their containers, whose ids begin like this.
+fn pods(count: usize, beginning: &str) -> (Vec<TestNetns>, Vec<Container>) {
+    let pods: Vec<_> = (0..count).map(|_| TestNetns::new("pod")).collect();
+    let container =
+        |(index, pod): (usize, &TestNetns)| Container::new(&format!("{beginning}{index}"), pod.path());
+    let containers = pods.iter().enumerate().map(container).collect();
+    (pods, containers)
+}
+
 fn address(result: &Value) -> IpAddr {
     let result: Success = serde_json::from_value(result.clone()).unwrap();
     result.ips[0].address.ip()
@@ -91,10 +100,7 @@ fn killed_meanwhile<T: Send>(
 fn a_node_that_restarts_has_its_blocks_and_no_pods() {
     let cluster = Cluster::new();
     let (mut node, outside) = node(&cluster);
-    let pods: Vec<_> = (0..3).map(|_| TestNetns::new("pod")).collect();
-    let containers: Vec<_> = (0..3)
-        .map(|index| Container::new(&format!("c{index}"), pods[index].path()))
-        .collect();
+    let (pods, containers) = pods(3, "c");
     for container in &containers {
         network(&node).add(container).unwrap();
     }
@@ -129,10 +135,7 @@ fn an_agent_that_is_replaced_in_the_middle_of_adds_leaves_what_the_runtime_expec
     let cluster = Cluster::new();
     let (mut node, _outside) = node(&cluster);
     for moment in MOMENTS {
-        let pods: Vec<_> = (0..PODS).map(|_| TestNetns::new("pod")).collect();
-        let containers: Vec<_> = (0..PODS)
-            .map(|index| Container::new(&format!("c{moment}-{index}"), pods[index].path()))
-            .collect();
+        let (pods, containers) = pods(PODS, &format!("c{moment}-"));
         let outcomes = killed_meanwhile(&mut node, &containers, moment, |network, container| {
             network.add(container)
         });
@@ -158,10 +161,7 @@ fn an_agent_that_is_replaced_in_the_middle_of_dels_carries_them_out() {
     let cluster = Cluster::new();
     let (mut node, _outside) = node(&cluster);
     for moment in MOMENTS {
-        let pods: Vec<_> = (0..PODS).map(|_| TestNetns::new("pod")).collect();
-        let containers: Vec<_> = (0..PODS)
-            .map(|index| Container::new(&format!("c{moment}-{index}"), pods[index].path()))
-            .collect();
+        let (_pods, containers) = pods(PODS, &format!("c{moment}-"));
         for container in &containers {
             network(&node).add(container).unwrap();
         }

@@ -26,6 +26,7 @@ mod ipam;
 mod lab_harness;
 mod lab_ipam;
 mod lab_outage;
+mod lab_policies;
 mod lab_routers;
 mod lab_traits;
 mod lab_up;

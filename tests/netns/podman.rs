@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::agent_harness::{Cluster, Node};
 use crate::cni_runtime::REFERENCE;
 use crate::containers::{BUSYBOX, SERVE, fetch, fetching, fill};
-use crate::harness::{TestNetns, eventually};
+use crate::harness::eventually;
 
 /// What goes through the datastore or a session.
 const LATER: Duration = Duration::from_secs(60);
@@ -120,11 +120,7 @@ fn text(output: &Output) -> String {
 /// Two nodes on one wire, with pods of IPv4: what podman 4.3 shows of a container is its first address.
 fn pair(cluster: &Cluster) -> (Node, Node) {
     cluster.create_pool("v4", &json!({"cidr": "10.64.0.0/16"}));
-    let [left, right] = TestNetns::pair(["left", "right"]);
-    let (mut left, mut right) = (cluster.node("left", left), cluster.node("right", right));
-    left.start();
-    right.start();
-    (left, right)
+    cluster.pair()
 }
 
 fn await_routes(nodes: [&Node; 2]) {

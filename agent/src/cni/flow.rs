@@ -1,7 +1,7 @@
 //! ADD and DEL, step by step.
 //!
-//! ADD: address journalled → veth pair → routes in the kernel → its pool's rules in force → answer. DEL: routes away →
-//! veth pair away → connections forgotten → address free. In that order an address is never given anew while a
+//! ADD: address journalled → veth pair and routes in the kernel, and meanwhile the rules for the pod → answer. DEL:
+//! routes away → veth pair away → the rules' sets without it → connections forgotten → address free. In that order an address is never given anew while a
 //! packet could still reach its last holder, or pass as its. Whatever fails midway in a first ADD is undone; an attachment that stood before stays.
 
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ use manx_api::workload::WorkloadEndpoint;
 use manx_cni::{Attachment, Call, Code, Error, Success, tombstone};
 use manx_ipam::{HoldError, PlaceError, Settled};
 use manx_linux::pod::HOST_MAC;
-use manx_linux::{Netns, PodLink};
+use manx_linux::{Attached, Netns, PodLink};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Job;
@@ -132,17 +132,27 @@ impl Parts {
         let link = self.link(call, owner, addresses.clone())?;
         let endpoint = self.describe(owner, &link.host_ifname, addresses.clone(), traits);
         check_endpoint(&endpoint)?;
+        let pod = policy::Pod {
+            endpoint: Box::new(endpoint.clone()),
+            whole: true,
+        };
+        let (attached, in_force) = tokio::join!(self.attach(&link), self.gate.join(pod));
+        let attached = attached?;
+        in_force.map_err(|error| Error::new(Code::TryAgainLater, error.to_string()))?;
+        tracing::info!(pod = %format_args!("{}/{}", owner.namespace, owner.pod), ?addresses, "pod attached");
+        self.tell(workload::Change::Put(Box::new(endpoint))).await;
+        Ok(convert::cni_success(&link, &attached, call.config.dns.clone()))
+    }
+
+    /// Makes the link, and its routes.
+    async fn attach(&self, link: &PodLink) -> Result<Attached, Error> {
         let attach = |reply| endpoint::Request::Attach {
             link: link.clone(),
             reply,
         };
         let attached = ask(&self.endpoints, attach).await?.map_err(convert::cni_error)?;
-        self.route(&addresses, attached.host_ifindex).await?;
-        let in_force = self.gate.pass(&addresses).await;
-        in_force.map_err(|error| Error::new(Code::TryAgainLater, error.to_string()))?;
-        tracing::info!(pod = %format_args!("{}/{}", owner.namespace, owner.pod), ?addresses, "pod attached");
-        self.tell(workload::Change::Put(Box::new(endpoint))).await;
-        Ok(convert::cni_success(&link, &attached, call.config.dns.clone()))
+        self.route(&link.addresses, attached.host_ifindex).await?;
+        Ok(attached)
     }
 
     /// What the attachment's link should be.
@@ -215,6 +225,9 @@ impl Parts {
         let host_ifname = recovery::interface(&container_id, &ifname);
         let detach = |reply| endpoint::Request::Detach { host_ifname, reply };
         ask(&self.endpoints, detach).await?.map_err(convert::cni_error)?;
+        if let Err(error) = self.gate.leave(container_id.clone(), ifname.clone()).await {
+            tracing::warn!(%attachment, %error, "rules still know a pod that has gone");
+        }
         if !addresses.is_empty() {
             ask(&self.connections, |reply| conntrack::Forget { addresses, reply }).await?;
         }
@@ -262,13 +275,7 @@ impl Parts {
         };
         let found = ask(&self.endpoints, request).await?;
         differences.extend(found.map_err(convert::cni_error)?);
-        differences.extend(
-            self.gate
-                .check(&addresses)
-                .await
-                .err()
-                .map(|error| error.to_string()),
-        );
+        differences.extend(self.gate.check().await.err().map(|error| error.to_string()));
         if differences.is_empty() {
             return Ok(());
         }
@@ -348,8 +355,13 @@ impl Parts {
         };
         let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
         self.route(&addresses, index).await?;
+        let endpoint = self.describe(&owner, &name, addresses, Traits::default());
+        let pod = policy::Pod {
+            endpoint: Box::new(endpoint.clone()),
+            whole: false,
+        };
+        self.gate.tell(policy::Request::Adopt(pod)).await;
         if !owner.is_quarantined() {
-            let endpoint = self.describe(&owner, &name, addresses, Traits::default());
             self.tell(workload::Change::Keep(Box::new(endpoint))).await;
         }
         Ok(())

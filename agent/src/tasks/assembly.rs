@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch as channel};
 use tokio_util::task::TaskTracker;
 
 use super::{RunError, SERVER, Start, Tasks};
-use crate::config::{Config, Iptables};
+use crate::config::Config;
 use crate::disk::FileSystem;
 use crate::identity::Identity;
 use crate::ipam::{Clock, Owned};
@@ -56,6 +56,8 @@ struct Senders {
     doors: Doors,
     endpoints: mpsc::Sender<endpoint::Request>,
     workloads: mpsc::Sender<workload::Change>,
+    news: mpsc::Sender<policy::News>,
+    gate: policy::Gate,
 }
 
 /// The other ends.
@@ -66,6 +68,8 @@ struct Receivers {
     routes: mpsc::Receiver<route::Command>,
     endpoints: mpsc::Receiver<endpoint::Request>,
     workloads: mpsc::Receiver<workload::Change>,
+    news: mpsc::Receiver<policy::News>,
+    policy: mpsc::Receiver<policy::Request>,
 }
 
 /// What an earlier life's addresses are known by.
@@ -148,15 +152,17 @@ pub(super) async fn spawn<S: Store>(
     let speaker = (start.bgp_runtime, start.machine.forwarding);
     let pods = (receivers.cni, receivers.endpoints);
 
-    spawn_store_tasks(tasks, &common, view_out, receivers.workloads);
+    let told = (view_out, senders.news.clone());
+    spawn_store_tasks(tasks, &common, told, receivers.workloads);
     spawn_ipam(tasks, &common, (prepared.journalled, owned), receivers.ipam);
-    let secrets = start.config.secrets_dir;
+    let secrets = start.config.secrets_dir.clone();
     spawn_bgp(tasks, &common, &senders, receivers.bgp, speaker, secrets);
     spawn_route(tasks, &common, prepared.syncer, receivers.routes);
     let connections = spawn_conntrack(tasks, &common, prepared.netns.clone());
-    let gate = spawn_policy(tasks, &common, prepared.netns, &start.config.iptables);
-    let rules = (gate, connections);
-    spawn_pod_tasks(tasks, &common, &senders, (start.config.state_dir, rules), pods);
+    let policies = (receivers.news, receivers.policy);
+    spawn_policy(tasks, &common, prepared.netns, &start.config, policies);
+    let state_dir = start.config.state_dir;
+    spawn_pod_tasks(tasks, &common, &senders, (state_dir, connections), pods);
     spawn_caretakers(tasks, &common, &senders);
     spawn_restore(tasks, &common, &senders, prepared.graves).await;
     if let Some(listener) = prepared.http {
@@ -173,6 +179,8 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
     let (routes_out, routes) = mpsc::channel(QUEUE);
     let (endpoints_out, endpoints) = mpsc::channel(QUEUE);
     let (workloads_out, workloads) = mpsc::channel(QUEUE);
+    let (news_out, news) = mpsc::channel(QUEUE);
+    let (policy_out, policy) = mpsc::channel(QUEUE);
     let status = Sources {
         identity: common.identity.clone(),
         view: common.view.clone(),
@@ -191,6 +199,8 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
         doors,
         endpoints: endpoints_out,
         workloads: workloads_out,
+        news: news_out,
+        gate: policy::Gate { requests: policy_out },
     };
     (
         senders,
@@ -201,6 +211,8 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
             routes,
             endpoints,
             workloads,
+            news,
+            policy,
         },
     )
 }
@@ -209,7 +221,7 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
 fn spawn_store_tasks<S: Store>(
     tasks: &mut Tasks,
     common: &Common<S>,
-    view: channel::Sender<Arc<View>>,
+    (view, news): (channel::Sender<Arc<View>>, mpsc::Sender<policy::News>),
     changes: mpsc::Receiver<workload::Change>,
 ) {
     let (identity, store, metrics) = (&common.identity, &common.store, &common.metrics);
@@ -218,6 +230,7 @@ fn spawn_store_tasks<S: Store>(
         identity: identity.clone(),
         store: store.clone(),
         view,
+        news,
         metrics: metrics.clone(),
         listed,
     };
@@ -313,29 +326,27 @@ fn spawn_route<S>(
     });
 }
 
-/// The policy task; returns where ADDs wait for it.
-fn spawn_policy<S>(tasks: &mut Tasks, common: &Common<S>, netns: Netns, settings: &Iptables) -> policy::Gate {
-    let (in_force_out, in_force) = channel::channel(policy::InForce::default());
-    let (looks_out, looks) = mpsc::channel(QUEUE);
+/// The policy task.
+fn spawn_policy<S>(
+    tasks: &mut Tasks,
+    common: &Common<S>,
+    netns: Netns,
+    config: &Config,
+    (news, requests): (mpsc::Receiver<policy::News>, mpsc::Receiver<policy::Request>),
+) {
     let inbox = policy::Inbox {
+        node: common.identity.name.clone(),
         view: common.view.clone(),
+        news,
+        requests,
         netns,
-        backend: convert::backend(settings.backend),
-        refresh: Duration::from_secs(settings.refresh_seconds.into()),
-        looks,
-        in_force: in_force_out,
+        backend: convert::backend(config.iptables.backend),
+        refresh: Duration::from_secs(config.iptables.refresh_seconds.into()),
+        enforcement: convert::enforcement(&config.policy),
         metrics: common.metrics.clone(),
         programmed: Some(common.readiness.wait_for("rules")),
     };
-    tasks.spawn(
-        "policy",
-        forever(supervise::restarted("policy", inbox, policy::run)),
-    );
-    policy::Gate {
-        view: common.view.clone(),
-        in_force,
-        looks: looks_out,
-    }
+    tasks.spawn("policy", forever(policy::run(inbox)));
 }
 
 /// The conntrack task; returns where it is asked.
@@ -362,7 +373,7 @@ fn spawn_pod_tasks<S>(
     tasks: &mut Tasks,
     common: &Common<S>,
     senders: &Senders,
-    (state_dir, (gate, connections)): (PathBuf, (policy::Gate, mpsc::Sender<conntrack::Forget>)),
+    (state_dir, connections): (PathBuf, mpsc::Sender<conntrack::Forget>),
     (jobs, endpoints): (mpsc::Receiver<cni::Job>, mpsc::Receiver<endpoint::Request>),
 ) {
     let parts = cni::Parts {
@@ -371,7 +382,7 @@ fn spawn_pod_tasks<S>(
         ipam: senders.doors.ipam.clone(),
         endpoints: senders.endpoints.clone(),
         routes: senders.doors.routes.clone(),
-        gate,
+        gate: senders.gate.clone(),
         connections,
         workloads: senders.workloads.clone(),
         jobs: senders.doors.cni.downgrade(),
@@ -429,6 +440,7 @@ async fn spawn_restore<S>(
         cni: cni.clone(),
         routes: senders.doors.routes.clone(),
         workloads: senders.workloads.clone(),
+        gate: senders.gate.clone(),
         restored: common.readiness.wait_for("pods of an earlier life"),
     };
     tasks.spawn("tombstones", async move {

@@ -1,5 +1,8 @@
 //! The journal's promises: what was synced comes back, what was cut is cut, what is damaged is said.
 
+use std::fs;
+use std::path::Path;
+
 use manx_api::ipam::AttachmentId;
 use manx_ipam::journal::{HEADER, Record, ReplayError, Torn, compact, encode, replay};
 use manx_ipam::{Allocator, Family, Rest};
@@ -206,6 +209,35 @@ fn a_journal_without_times_is_read_and_its_free_addresses_count_as_rested() {
         .map(|block| (block.free(), block.cooling(rest)))
         .collect();
     assert_eq!(states, [(2, 0)]);
+}
+
+/// The body of the fuzz target, over its corpus.
+#[path = "../../../tests/fuzz/src/journal.rs"]
+#[expect(unreachable_pub, reason = "the fuzz package publishes it")]
+mod fuzz;
+
+#[test]
+fn the_fuzz_corpus_finds_nothing() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus/journal");
+    let inputs: Vec<_> = fs::read_dir(folder).unwrap().collect();
+    assert!(inputs.len() >= 10, "the corpus is here");
+    for input in inputs {
+        fuzz::journal(&fs::read(input.unwrap().path()).unwrap());
+    }
+}
+
+#[test]
+fn seeds_of_the_fuzz_corpus_are_whole_journals() {
+    for (seed, records) in [("pods", 8), ("leases", 6)] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus/journal");
+        let lines = fs::read_to_string(folder.join(seed)).unwrap();
+        let mut journal = HEADER.to_vec();
+        for line in lines[1..].lines() {
+            let group: Vec<Record> = serde_json::from_str(line).unwrap();
+            journal.extend(encode(&group).unwrap());
+        }
+        assert_eq!(replay(&journal).unwrap().records, records, "{seed}");
+    }
 }
 
 /// A node of 1,000 pods, each of which came and went until there are 10,000 records.

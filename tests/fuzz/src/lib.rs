@@ -1,6 +1,7 @@
 //! What the fuzz targets check, as plain functions.
 
 pub mod bfd;
+pub mod journal;
 pub mod manifest;
 pub mod speakers;
 pub mod twins;
