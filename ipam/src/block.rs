@@ -225,6 +225,17 @@ impl Block {
         self.free.cooling(rest)
     }
 
+    /// How many addresses are free and rested, counted as far as `most`.
+    #[must_use]
+    pub fn rested(&self, rest: Rest, most: usize) -> usize {
+        self.free.rested(rest, most)
+    }
+
+    /// Whether all of these addresses are free and rested.
+    pub(crate) fn have_rested(&self, part: IpNetwork, rest: Rest) -> bool {
+        part.iter().all(|address| self.free.has_rested(address, rest))
+    }
+
     /// How many addresses are free and reserved.
     #[must_use]
     pub fn reserved(&self) -> usize {

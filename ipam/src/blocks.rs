@@ -111,7 +111,7 @@ pub fn candidates<'a>(
 
 /// A 64-bit hash of a name: FNV-1a, then mixed once more (as `SplitMix64` ends), since the names differ
 /// in their last characters only and a small pool looks at the low bits only.
-fn spread(name: &str) -> u64 {
+pub(crate) fn spread(name: &str) -> u64 {
     let fnv = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });

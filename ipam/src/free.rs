@@ -123,6 +123,21 @@ impl FreeList {
         open.filter(|free| !rest.is_over(free.freed())).count()
     }
 
+    /// How many may be given at once to whoever asks for any, as far as `most`.
+    pub(crate) fn rested(&self, rest: Rest, most: usize) -> usize {
+        // The longest free comes first: behind one that has not rested, none has.
+        let open = self.open.iter().filter_map(|place| self.queue.get(place));
+        open.take_while(|free| rest.is_over(free.freed()))
+            .take(most)
+            .count()
+    }
+
+    /// Whether the address is free and has rested.
+    pub(crate) fn has_rested(&self, address: IpAddr, rest: Rest) -> bool {
+        let free = self.places.get(&address).and_then(|place| self.queue.get(place));
+        free.is_some_and(|free| rest.is_over(free.freed()))
+    }
+
     /// The one that is free for the longest time, of those that are not reserved.
     pub(crate) fn first(&self) -> Option<Free> {
         self.queue.get(self.open.first()?).copied()

@@ -19,8 +19,9 @@ use ipnetwork::IpNetwork;
 use manx_api::Metadata;
 use manx_api::ipam::{IpBlock, IpBlockSpec, Lease, LeaseState, block_cidr, block_name, covers};
 
+use crate::blocks::spread;
 use crate::ownership::owned;
-use crate::{Allocator, Block, Family, Loan, NotOwner, Reserved};
+use crate::{Allocator, Block, Family, Loan, NotOwner, Reserved, Rest};
 
 /// Host bits of a part that is asked for where nobody asked for one address: a /28 or a /124.
 const HOST_BITS: u8 = 4;
@@ -39,6 +40,8 @@ pub struct Surroundings<'a> {
     pub wanted: &'a BTreeSet<IpNetwork>,
     /// Blocks that are another node's by now.
     pub closed: &'a BTreeSet<IpNetwork>,
+    /// How long freed addresses rest before they are lent.
+    pub rest: Rest,
 }
 
 /// Something that a lender or a borrower has to do.
@@ -147,12 +150,14 @@ pub fn parts_of<'a>(cidr: IpNetwork, blocks: impl IntoIterator<Item = &'a IpBloc
 
 /// The parts of other nodes' blocks that a node may ask for, with the block of each, the largest first: a /28 or a
 /// /124, smaller ones where no such run is free, as far as the lenders' checkpoints tell. Of parts of one size,
-/// those of the emptiest block come first.
+/// those of the emptiest block come first, and in a block each node begins elsewhere, so that nodes which ask at once
+/// seldom ask for the same.
 #[must_use]
 pub fn proposals<'a>(
     lenders: &[&'a IpBlock],
     leases: &BTreeSet<IpNetwork>,
     reserved: &Reserved,
+    node: &str,
 ) -> Vec<(&'a IpBlock, IpNetwork)> {
     let mut emptiest = lenders.to_vec();
     emptiest.sort_by_key(|block| (block.spec.allocations.len(), block.spec.cidr));
@@ -175,7 +180,11 @@ pub fn proposals<'a>(
                 .iter()
                 .filter_map(|address| IpNetwork::new(address, prefix).ok());
             let parts = firsts.filter(|part| part.ip() == part.network()).filter(is_free);
-            proposals.extend(parts.map(|part| (block, part)));
+            let mut parts: Vec<IpNetwork> = parts.collect();
+            let begin = usize::try_from(spread(node)).unwrap_or_default();
+            let begin = begin.checked_rem(parts.len()).unwrap_or_default();
+            parts.rotate_left(begin);
+            proposals.extend(parts.into_iter().map(|part| (block, part)));
         }
     }
     proposals
@@ -202,7 +211,7 @@ pub fn duties<'a>(
         }
         let lender = block_cidr(&lease.of).and_then(|of| allocator.block(of));
         if let Some(block) = lender.filter(|block| !around.closed.contains(&block.cidr())) {
-            duties.extend(as_lender(block, resource, (borrower, lease.state), around.strict));
+            duties.extend(as_lender(block, resource, (borrower, lease.state), around));
         }
     }
     for block in allocator.blocks() {
@@ -250,9 +259,10 @@ fn as_lender(
     block: &Block,
     lease: &IpBlock,
     (borrower, state): (&str, LeaseState),
-    strict: bool,
+    around: Surroundings<'_>,
 ) -> Option<Duty> {
     let part = lease.spec.cidr;
+    let may_lend = !around.strict && block.can_lend(part) && block.have_rested(part, around.rest);
     let loan: Option<&Loan> = block
         .loans()
         .find_map(|(lent, loan)| (lent == part).then_some(loan));
@@ -267,7 +277,7 @@ fn as_lender(
             granted.spec.generation = loan.generation;
             Some(Duty::Update(Box::new(granted)))
         }
-        (LeaseState::Requested, None) if !strict && block.can_lend(part) => Some(lend()),
+        (LeaseState::Requested, None) if may_lend => Some(lend()),
         (LeaseState::Requested, Some(_) | None) => Some(Duty::Delete(Box::new(lease.clone()))),
         // An owner that has lost its journal: what others have of its block it gives to nobody.
         (LeaseState::Granted, None) if block.can_lend(part) => Some(lend()),

@@ -192,3 +192,35 @@ fn a_node_that_was_deleted_while_pods_run_has_their_blocks_again_when_it_comes_b
         world.rest().await;
     });
 }
+
+#[test]
+fn a_lender_that_does_not_answer_is_asked_once_and_then_another() {
+    virtually(async {
+        let mut world = World::new(1);
+        // Two blocks for three nodes.
+        world.pool("v4", "10.64.0.0/27", 28);
+        world.nodes[0].start();
+        world.nodes[1].start();
+        sleep(Duration::from_secs(5)).await;
+        world.runtime.add(1, &world.nodes[1], "at-the-fuller");
+        sleep(Duration::from_secs(5)).await;
+        world.nodes[0].kill();
+        world.nodes[2].start();
+        world.runtime.add(2, &world.nodes[2], "first");
+        sleep(Duration::from_secs(10)).await;
+        let up = |world: &World| {
+            let pods = world.runtime.some(|pod| pod.node == 2);
+            pods.iter()
+                .filter(|pod| matches!(pod.state, State::Up(_)))
+                .count()
+        };
+        assert_eq!(up(&world), 1);
+        // More than the lease has: the next part is the living lender's at once.
+        for pod in 0..8 {
+            world.runtime.add(2, &world.nodes[2], &format!("later-{pod}"));
+        }
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(up(&world), 9);
+        world.rest().await;
+    });
+}

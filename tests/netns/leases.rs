@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use manx_api::Kind;
 use manx_api::ipam::{IpBlock, LeaseState};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use serde_json::json;
 
 use crate::agent_harness::{Cluster, Node};
@@ -34,6 +34,20 @@ fn leases(cluster: &Cluster) -> Vec<IpBlock> {
     blocks
 }
 
+/// `ipam check` finds nothing, whichever agent it can ask.
+fn assert_clean(cluster: &Cluster, nodes: [&Node; 2]) {
+    for node in nodes {
+        let mut output = None;
+        let clean = eventually(LATER, || {
+            let found = cluster.check(node);
+            let report: serde_json::Value = serde_json::from_slice(&found.stdout).unwrap_or_default();
+            output = Some(found);
+            report["findings"] == json!([])
+        });
+        assert!(clean, "{output:?}\n{}", node.log());
+    }
+}
+
 /// ADD as a runtime does it: again while the plugin says "later".
 fn add(node: &Node, container: &str, netns: &TestNetns, runtime: &serde_json::Value) -> Vec<IpAddr> {
     let mut output = None;
@@ -59,6 +73,11 @@ fn a_node_without_a_block_is_lent_a_part_of_anothers_and_its_pods_are_reached() 
     assert!(lease.spec.cidr.contains(second) && !lease.spec.cidr.contains(first));
     let reached = || exchange(&at_left, &at_right, second) == Some(first);
     assert!(eventually(LATER, reached), "{}\n{}", left.log(), right.log());
+    assert_clean(&cluster, [&left, &right]);
+    right.delete("second", at_right.path());
+    let returned = || leases(&cluster).is_empty();
+    assert!(eventually(2 * LATER, returned), "{}\n{}", left.log(), right.log());
+    assert_clean(&cluster, [&left, &right]);
 }
 
 #[test]
@@ -87,9 +106,13 @@ fn a_borrower_that_dies_before_its_lease_is_granted_has_it_in_its_next_life() {
     let (cluster, mut left, mut right) = cluster();
     left.end(Signal::SIGKILL);
     let pod = TestNetns::new("pod");
-    // Nobody answers: the request stands, and then its author is killed.
-    right.cni("ADD", "pod", pod.path());
-    assert!(!leases(&cluster).is_empty(), "{}", right.log());
+    // Nobody answers: the request stands, and its author is killed.
+    std::thread::scope(|scope| {
+        scope.spawn(|| right.cni("ADD", "pod", pod.path()));
+        let asked = || !leases(&cluster).is_empty();
+        assert!(eventually(LATER, asked), "{}", right.log());
+        kill(right.agent_id(), Signal::SIGKILL).unwrap();
+    });
     right.end(Signal::SIGKILL);
     left.start();
     let granted = || {

@@ -80,9 +80,12 @@ impl<S: Store> Task<S> {
     fn is_tight(&self, blocks: &[IpNetwork]) -> bool {
         let rest = self.rest();
         let blocks = || blocks.iter().filter_map(|cidr| self.allocator.block(*cidr));
-        let rested: usize = blocks().map(|block| block.free() - block.cooling(rest)).sum();
         let size = blocks().map(manx_ipam::Block::capacity).max().unwrap_or_default();
-        rested <= size / RESERVE
+        // Counted no further than that it is enough: this is looked at after every commit.
+        let enough = (size / RESERVE).saturating_add(1);
+        blocks().fold(0, |rested: usize, block| {
+            rested.saturating_add(block.rested(rest, enough.saturating_sub(rested)))
+        }) < enough
     }
 
     /// Starts a claim, unless one is under way that meets the need, or a block is being taken over that may do so.

@@ -16,18 +16,20 @@ use tokio::time::Instant;
 
 use super::assign::{Need, Site};
 use super::blocks::{Done, key, read};
-use super::{IpamError, Task};
-
-/// How long an empty lease is kept, unless it is of one address.
-const GRACE: Duration = Duration::from_secs(60);
+use super::{GRACE, IpamError, Task};
 
 /// How long a lender may take before another one is asked.
 const LENDERS_TIME: Duration = Duration::from_secs(3);
+
+/// For how long a lender that did not answer is not asked again.
+const LENDERS_SILENCE: Duration = Duration::from_secs(60);
 
 /// A part that this node has asked for.
 #[derive(Debug)]
 pub(super) struct Asked {
     part: IpNetwork,
+    /// Of which node.
+    lender: String,
     since: Instant,
     /// Whether the view has shown the request: if it is gone then, it was refused.
     seen: bool,
@@ -57,6 +59,7 @@ impl<S: Store> Task<S> {
         tracing::info!(%part, of = %lender.spec.cidr, node = lender.spec.node, "asking for a lease");
         let asked = Asked {
             part,
+            lender: lender.spec.node.unwrap_or_default(),
             since: Instant::now(),
             seen: false,
             tried,
@@ -83,16 +86,19 @@ impl<S: Store> Task<S> {
         let is_lender = |block: &&IpBlock| {
             let spec = &block.spec;
             let pool = manx_api::ipam::pool_of(spec.cidr, self.view.pools.values());
+            let owner = spec.node.as_ref();
+            let silent = owner.and_then(|owner| self.silent_lenders.get(owner));
             let serves = pool.is_some_and(|pool| need.pools.contains(&pool.metadata.name));
             spec.node.is_some()
                 && spec.node.as_deref() != me
                 && spec.lease.is_none()
+                && silent.is_none_or(|since| since.elapsed() >= LENDERS_SILENCE)
                 && serves
                 && Family::of_network(spec.cidr) == need.family
         };
         let lenders: Vec<&IpBlock> = blocks.values().filter(is_lender).collect();
         let leases = self.leases.iter().map(|lease| lease.spec.cidr).collect();
-        let proposals = manx_ipam::proposals(&lenders, &leases, &self.reserved());
+        let proposals = manx_ipam::proposals(&lenders, &leases, &self.reserved(), &self.identity.name);
         proposals
             .into_iter()
             .map(|(block, part)| (block.clone(), part))
@@ -118,6 +124,13 @@ impl<S: Store> Task<S> {
                 None => resource.is_some() || asked.seen || age > LENDERS_TIME,
             };
             asked.seen |= state.is_some();
+            match state {
+                Some(LeaseState::Requested) if in_vain => {
+                    self.silent_lenders.insert(asked.lender.clone(), Instant::now());
+                }
+                Some(LeaseState::Granted) => drop(self.silent_lenders.remove(&asked.lender)),
+                Some(LeaseState::Requested | LeaseState::Returned) | None => {}
+            }
             if in_vain {
                 over.push(need.clone());
             }
@@ -197,29 +210,28 @@ impl<S: Store> Task<S> {
             strict: self.view.ipam.strict_affinity,
             wanted: &wanted,
             closed: &blocks.filter(|cidr| self.is_closed(*cidr)).collect(),
+            rest: self.rest(),
         };
         manx_ipam::duties(&self.allocator, &self.leases, around)
     }
 
     /// Lets empty leases go: those of one address at once, others after a while.
     pub(super) fn let_leases_go(&mut self) {
-        let now = Instant::now();
-        let leased = self.allocator.blocks().filter(|block| block.is_leased());
-        let empty: BTreeSet<IpNetwork> = leased
-            .filter(|block| block.held() == 0)
-            .map(manx_ipam::Block::cidr)
-            .collect();
-        self.idle_leases.retain(|cidr, _| empty.contains(cidr));
-        for cidr in empty {
-            let since = *self.idle_leases.entry(cidr).or_insert(now);
+        let is_over = |(cidr, since): &(&IpNetwork, &Instant)| {
+            let is_lease = self
+                .allocator
+                .block(**cidr)
+                .is_some_and(manx_ipam::Block::is_leased);
             let single = cidr.iter().nth(1).is_none();
-            if single || self.is_closed(cidr) || now.duration_since(since) >= GRACE {
-                match self.allocator.remove_block(cidr) {
-                    Ok(record) => self.staged.push(record),
-                    Err(error) => tracing::error!(block = %cidr, %error, "an empty lease stays"),
-                }
-                self.leases_due = true;
+            is_lease && (single || self.is_closed(**cidr) || since.elapsed() >= GRACE)
+        };
+        let over: Vec<IpNetwork> = self.empty.iter().filter(is_over).map(|(cidr, _)| *cidr).collect();
+        for cidr in over {
+            match self.allocator.remove_block(cidr) {
+                Ok(record) => self.staged.push(record),
+                Err(error) => tracing::error!(block = %cidr, %error, "an empty lease stays"),
             }
+            self.leases_due = true;
         }
     }
 

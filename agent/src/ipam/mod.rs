@@ -57,6 +57,10 @@ const BATCH: usize = 256;
 /// How often checkpoints go out and overdue requests are refused.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How long a block or a lease is kept at least after its last address was freed; a block longer, where addresses rest
+/// longer, and a lease of one address not at all.
+const GRACE: Duration = Duration::from_secs(60);
+
 /// How long an ADD waits for a block.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -255,8 +259,10 @@ struct Task<S> {
     leases: Vec<IpBlock>,
     /// Parts that were asked for.
     asked_parts: BTreeMap<Need, Asked>,
-    /// Since when leases are empty.
-    idle_leases: BTreeMap<IpNetwork, Instant>,
+    /// Lenders that did not answer, and when that was noticed.
+    silent_lenders: BTreeMap<String, Instant>,
+    /// Since when blocks are empty.
+    empty: BTreeMap<IpNetwork, Instant>,
     /// Whether something may have to be written about leases, and whether that is under way.
     leases_due: bool,
     writing_leases: bool,
@@ -314,7 +320,8 @@ fn begin<S>(inbox: Inbox<S>) -> (Task<S>, watch::Receiver<Arc<View>>, mpsc::Rece
         failures: BTreeMap::new(),
         leases: Vec::new(),
         asked_parts: BTreeMap::new(),
-        idle_leases: BTreeMap::new(),
+        silent_lenders: BTreeMap::new(),
+        empty: BTreeMap::new(),
         leases_due: true,
         writing_leases: false,
         waiting: Vec::new(),
@@ -502,6 +509,7 @@ impl<S: Store> Task<S> {
         }
         self.leases_due = true;
         self.review_requests();
+        self.note_empty();
         self.let_leases_go();
         self.checkpoint();
         self.count();

@@ -15,17 +15,12 @@ use manx_ipam::{Block, Family, Holding, objection, release_block, surplus};
 use manx_store::{Error, Store};
 use tokio::time::Instant;
 
-use super::Task;
 use super::blocks::{Done, read};
+use super::{GRACE, Task};
 
-/// How long a block is kept at least after its last address was freed; longer, where addresses rest longer.
-const GRACE: Duration = Duration::from_secs(60);
-
-/// What may be given back, and what is on its way.
+/// What is on its way back.
 #[derive(Debug, Default)]
 pub(super) struct Spare {
-    /// Since when blocks are empty.
-    empty: BTreeMap<IpNetwork, Instant>,
     /// Blocks that were let go of, and that the datastore is to hear of, with the generation that ends.
     leaving: BTreeMap<IpNetwork, u64>,
     /// A job tells the datastore.
@@ -55,7 +50,6 @@ impl<S: Store> Task<S> {
         if !self.view.ipam.auto_allocate_blocks {
             return;
         }
-        self.note_empty();
         for cidr in self.spared() {
             let generation = self.allocator.block(cidr).map(Block::generation);
             match self.allocator.remove_block(cidr) {
@@ -72,16 +66,15 @@ impl<S: Store> Task<S> {
         }
     }
 
-    /// Notes since when blocks are empty.
-    fn note_empty(&mut self) {
-        // Leases go back by ways of their own, and a block of which others have parts is in use.
-        let own = self.allocator.blocks().filter(|block| !block.is_leased());
-        let empty = own.filter(|block| block.held() == 0 && block.lent() == 0);
+    /// Notes since when blocks are empty. One of which others have parts is in use.
+    pub(super) fn note_empty(&mut self) {
+        let blocks = self.allocator.blocks();
+        let empty = blocks.filter(|block| block.held() == 0 && block.lent() == 0);
         let since = |block: &Block| {
-            let known = self.spare.empty.get(&block.cidr()).copied();
+            let known = self.empty.get(&block.cidr()).copied();
             (block.cidr(), known.unwrap_or_else(Instant::now))
         };
-        self.spare.empty = empty.map(since).collect();
+        self.empty = empty.map(since).collect();
     }
 
     /// The blocks that were empty for long enough and that the others can stand in for.
@@ -95,7 +88,7 @@ impl<S: Store> Task<S> {
             let pool = pool_of(cidr, self.view.pools.values());
             let closed = self.is_closed(cidr);
             let open = pool.is_some_and(|pool| objection(pool, labels).is_none()) && !closed;
-            let empty = self.spare.empty.get(&cidr);
+            let empty = self.empty.get(&cidr);
             let idle = empty.is_some_and(|since| closed || since.elapsed() >= grace);
             let holding = Holding::of(block, open, idle);
             families

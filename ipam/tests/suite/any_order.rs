@@ -9,8 +9,8 @@ use ipnetwork::IpNetwork;
 use manx_api::ipam::{Allocation, IpBlock, LeaseState, Release};
 use manx_ipam::journal::Record;
 use manx_ipam::{
-    Allocator, Live, Reserved, Settled, Surroundings, candidates, claim, duties, lease_request, parts_of,
-    place, proposals, reconcile, release_block, renew, settle_releases,
+    Allocator, Live, Reserved, Rest, Settled, Surroundings, candidates, claim, duties, lease_request,
+    parts_of, place, proposals, reconcile, release_block, renew, settle_releases,
 };
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
@@ -104,12 +104,12 @@ proptest! {
         if lender {
             allocator.add_block(&block("p", "10.0.0.0/24", BLOCK)).map(drop).unwrap();
         }
-        let around = Surroundings { node: NODE, strict: false, wanted: &BTreeSet::new(), closed: &BTreeSet::new() };
+        let around = Surroundings { node: NODE, strict: false, wanted: &BTreeSet::new(), closed: &BTreeSet::new(), rest: Rest::default() };
         any_order(&leases, seed, |leases| as_set(&duties(&allocator, leases, around)))?;
         any_order(&leases, seed, |leases| as_set(&parts_of(net(BLOCK), leases)))?;
         let cidrs = leases.iter().map(|lease| lease.spec.cidr).collect();
         let lenders: Vec<&IpBlock> = blocks.iter().collect();
-        any_order(&lenders, seed, |lenders| as_set(&proposals(lenders, &cidrs, &Reserved::default())))?;
+        any_order(&lenders, seed, |lenders| as_set(&proposals(lenders, &cidrs, &Reserved::default(), NODE)))?;
     }
 
     #[test]

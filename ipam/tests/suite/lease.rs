@@ -7,8 +7,8 @@ use ipnetwork::IpNetwork;
 use manx_api::ipam::{IpBlock, LeaseState};
 use manx_ipam::journal::Record;
 use manx_ipam::{
-    Allocator, Duty, HoldError, Reserved, Surroundings, claim, duties, lease_request, parts_of, proposals,
-    release_block,
+    Allocator, Duty, HoldError, Reserved, Rest, Surroundings, claim, duties, lease_request, parts_of,
+    proposals, release_block,
 };
 use proptest::prelude::*;
 
@@ -50,7 +50,7 @@ fn what_is_lent_is_given_to_nobody_and_comes_back_rested_last() {
     assert!(allocator.take_back(net("10.0.0.4/30"), 7, 100).is_err());
     allocator.take_back(net("10.0.0.0/30"), 7, 100).map(drop).unwrap();
     assert_eq!(state(&allocator), (16, 0, 0, 16));
-    let rest = manx_ipam::Rest {
+    let rest = Rest {
         now: 130,
         seconds: 60,
     };
@@ -81,16 +81,63 @@ fn parts_are_proposed_largest_first_of_the_emptiest_block_without_what_is_held_l
     half.spec.allocations = vec![allocation("10.0.0.33", 1, 3)];
     let leases = BTreeSet::from([net("10.0.0.48/29")]);
     let reserved = Reserved::new([net("10.0.0.56/30")]);
-    let proposed = proposals(&[&full, &half], &leases, &reserved);
-    let parts: Vec<String> = proposed.iter().map(|(_, part)| part.to_string()).collect();
-    assert_eq!(
-        parts[..4],
-        ["10.0.0.40/29", "10.0.0.56/29", "10.0.0.8/29", "10.0.0.24/29"]
-    );
+    let proposed = |node: &str| -> Vec<String> {
+        let proposed = proposals(&[&full, &half], &leases, &reserved, node);
+        proposed.iter().map(|(_, part)| part.to_string()).collect()
+    };
+    let parts = proposed("n1");
+    let sorted = |parts: &[String]| {
+        BTreeSet::from_iter(parts.to_vec())
+            .into_iter()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(sorted(&parts[..2]), ["10.0.0.40/29", "10.0.0.56/29"]);
+    assert_eq!(sorted(&parts[2..4]), ["10.0.0.24/29", "10.0.0.8/29"]);
+    let firsts: BTreeSet<String> = (0..9).map(|n| proposed(&format!("n{n}")).remove(0)).collect();
+    assert_eq!(firsts.len(), 2, "nodes begin at different parts");
     assert!(!parts.contains(&"10.0.0.56/30".to_owned()));
     assert!(!parts.contains(&"10.0.0.33/32".to_owned()));
     let small = block("p", "10.0.0.0/24", "10.0.0.64/32");
-    assert_eq!(proposals(&[&small], &BTreeSet::new(), &reserved), []);
+    assert_eq!(proposals(&[&small], &BTreeSet::new(), &reserved, "n1"), []);
+}
+
+#[test]
+fn what_has_not_rested_is_refused_and_what_a_block_of_others_lends_is_forgotten() {
+    let mut allocator = Allocator::new();
+    let whole = block("p", "10.0.0.0/24", "10.0.0.0/28");
+    allocator.add_block(&whole).map(drop).unwrap();
+    let owner = attachment(1);
+    allocator.hold(&owner, net("10.0.0.1/32").ip()).map(drop).unwrap();
+    allocator
+        .release(&owner.container_id, &owner.ifname, 100)
+        .map(drop)
+        .unwrap();
+    let due = |allocator: &Allocator, leases: &[IpBlock], now, closed: &[&str]| {
+        let around = Surroundings {
+            node: crate::NODE,
+            strict: false,
+            wanted: &BTreeSet::new(),
+            closed: &closed.iter().map(|cidr| net(cidr)).collect(),
+            rest: Rest { now, seconds: 60 },
+        };
+        duties(allocator, leases, around)
+    };
+    let lease = [lease_request(&whole, net("10.0.0.0/30"), "n9", 5)];
+    assert_eq!(
+        due(&allocator, &lease, 159, &[]),
+        [Duty::Delete(Box::new(lease[0].clone()))]
+    );
+    let (part, generation) = (lease[0].spec.cidr, 5);
+    let to = "n9".to_owned();
+    assert_eq!(
+        due(&allocator, &lease, 160, &[]),
+        [Duty::Lend { part, to, generation }]
+    );
+    allocator.lend(part, "n9", generation).map(drop).unwrap();
+    assert_eq!(
+        due(&allocator, &[], 160, &["10.0.0.0/28"]),
+        [Duty::TakeBack { part, generation }]
+    );
 }
 
 /// The datastore: a revision and a resource by name.
@@ -190,6 +237,7 @@ impl World {
             strict: false,
             wanted: &node.wanted,
             closed: &blocks.filter(elsewhere).collect(),
+            rest: Rest::default(),
         };
         duties(&node.allocator, leases, around)
     }
@@ -439,6 +487,7 @@ proptest! {
             strict: false,
             wanted: &BTreeSet::new(),
             closed: &BTreeSet::new(),
+            rest: Rest::default(),
         };
         let sorted = |order: &[usize]| {
             let mut duties = duties(&allocator, order.iter().map(|n| &leases[*n]), around);
