@@ -6,7 +6,7 @@ use manx_api::policy::{Endpoint, NamespacedName, NetworkSet, Origin, Policy, Tie
 
 use crate::graph::Graph;
 use crate::held::Held;
-use crate::input::{HostInterface, Local, Pool, ServiceEndpoint, Settings};
+use crate::input::{Failsafes, HostInterface, Local, Pool, ServiceEndpoint, Settings};
 use crate::nat;
 use crate::plan::{Change, Delta, plan};
 use crate::ruleset::Full;
@@ -28,6 +28,8 @@ pub enum Update {
     },
     /// Policies are enforced, like this; without, they are only known.
     Enforce(Option<Settings>),
+    /// What host endpoints' policies do not close is this; without a word, the default.
+    Failsafes(Failsafes),
     /// A tier is like this, or gone. A policy's tier of which nothing was heard comes last, and denies at its end.
     Tier(String, Option<Tier>),
     /// A policy is like this, or gone.
@@ -77,6 +79,7 @@ impl Engine {
                     self.pools.remove(&name);
                 }
                 Update::Enforce(settings) => self.graph.enforce(settings),
+                Update::Failsafes(failsafes) => self.graph.set_failsafes(failsafes),
                 Update::Tier(name, tier) => self.graph.set_tier(name, tier),
                 Update::Policy(origin, policy) => self.graph.set_policy(origin, policy.map(|policy| *policy)),
                 Update::Namespace(name, labels) => self.graph.set_namespace(&name, labels.as_ref()),

@@ -329,8 +329,7 @@ impl<'a> Packet<'a> {
 
     fn is_failsafe(&self, graph: &Graph, direction: Direction) -> bool {
         let Traffic { protocol, port, .. } = self.traffic;
-        let settings = graph.settings.as_ref();
-        settings.is_some_and(|settings| is_failsafe(settings, direction, protocol, port))
+        is_failsafe(&graph.failsafes, direction, protocol, port)
     }
 
     fn tier(

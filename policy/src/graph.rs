@@ -21,7 +21,7 @@ use manx_api::policy::{
 use crate::chains::{self, PODS};
 use crate::compile::{self, rules_of};
 use crate::hosts::{Point, table_of};
-use crate::input::{Local, ServiceEndpoint, Settings};
+use crate::input::{Failsafes, Local, ServiceEndpoint, Settings};
 use crate::lists::{DIRECTIONS, List, Stage, policy_chain};
 use crate::nets::canonical;
 use crate::peers::Peers;
@@ -71,7 +71,8 @@ type PolicyChain = (Family, Direction, Arc<Origin>);
 /// What is known of the cluster, and what follows for this node.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Graph {
-    pub(crate) settings: Option<Settings>,
+    settings: Option<Settings>,
+    pub(crate) failsafes: Failsafes,
     tiers: BTreeMap<String, Tier>,
     pub(crate) policies: BTreeMap<Arc<Origin>, Policy>,
     pub(crate) things: Things,
@@ -106,6 +107,11 @@ impl Graph {
     pub(crate) fn enforce(&mut self, settings: Option<Settings>) {
         self.touched.settings |= self.settings != settings;
         self.settings = settings;
+    }
+
+    pub(crate) fn set_failsafes(&mut self, failsafes: Failsafes) {
+        self.touched.hosts |= self.failsafes != failsafes;
+        self.failsafes = failsafes;
     }
 
     pub(crate) fn set_tier(&mut self, name: String, tier: Option<Tier>) {

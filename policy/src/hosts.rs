@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use manx_api::policy::{Direction, Family, Hook as PolicyHook, Not, Port, PortRange, Protocol};
 
 use crate::chains::{self, allowed, clear, stages};
-use crate::compile::{self, own_end};
-use crate::input::{Failsafe, HostInterface, Settings};
+use crate::compile;
+use crate::input::{Failsafe, Failsafes, HostInterface, Settings};
 use crate::lists::List;
 use crate::ruleset::{CHAIN_PREFIX, ChainId, Connection, End, Hook, Match, Rule, Table, Target};
 
@@ -125,7 +125,7 @@ pub(crate) type HostLists = BTreeMap<Point, BTreeMap<HostInterface, Option<List>
 pub(crate) fn chains(
     family: Family,
     lists: &HostLists,
-    settings: &Settings,
+    (settings, failsafes): (&Settings, &Failsafes),
 ) -> (BTreeMap<ChainId, Vec<Rule>>, BTreeSet<Hook>) {
     let (mut all, mut hooks) = (BTreeMap::new(), BTreeSet::new());
     let in_table = |table, name: &str| ChainId {
@@ -150,7 +150,7 @@ pub(crate) fn chains(
         for list in by_interface.values().flatten() {
             all.insert(
                 in_table(table, &chain_name(*point, list)),
-                list_rules(*point, list, settings),
+                list_rules(*point, list, (settings, failsafes)),
             );
         }
         // Those of the filter table are there always.
@@ -199,7 +199,7 @@ fn dispatch_rules(point: Point, lists: &BTreeMap<HostInterface, Option<List>>) -
 }
 
 /// The chain of a list.
-fn list_rules(point: Point, list: &List, settings: &Settings) -> Vec<Rule> {
+fn list_rules(point: Point, list: &List, (settings, failsafes): (&Settings, &Failsafes)) -> Vec<Rule> {
     let on = |state, target| Rule {
         matches: vec![Match::Connection(state)],
         target,
@@ -213,7 +213,7 @@ fn list_rules(point: Point, list: &List, settings: &Settings) -> Vec<Rule> {
         Point::Through(_) | Point::PreDnat => vec![on(Connection::Known, Target::Return)],
         Point::Untracked(_) => Vec::new(),
     };
-    rules.extend(failsafes(point, settings));
+    rules.extend(failsafe_rules(point, failsafes));
     rules.push(clear(settings));
     rules.extend(stages(list, settings));
     let when_allowed = |target| Rule {
@@ -229,15 +229,10 @@ fn list_rules(point: Point, list: &List, settings: &Settings) -> Vec<Rule> {
 }
 
 /// Lets through what a node is lost without. Untracked, answers need rules of their own.
-fn failsafes(point: Point, settings: &Settings) -> Vec<Rule> {
-    let Settings {
-        failsafe_in,
-        failsafe_out,
-        ..
-    } = settings;
+fn failsafe_rules(point: Point, Failsafes { inbound, outbound }: &Failsafes) -> Vec<Rule> {
     let (asked, answered) = match point.direction() {
-        Direction::Ingress => (failsafe_in, failsafe_out),
-        Direction::Egress => (failsafe_out, failsafe_in),
+        Direction::Ingress => (inbound, outbound),
+        Direction::Egress => (outbound, inbound),
     };
     match point {
         Point::Own(_) => ports(End::Destination, asked, &Target::Accept),
@@ -277,14 +272,14 @@ fn ports(end: End, failsafes: &BTreeSet<Failsafe>, target: &Target) -> Vec<Rule>
 
 /// Whether a packet that an endpoint gets or sends is one of the failsafes.
 pub(crate) fn is_failsafe(
-    settings: &Settings,
+    failsafes: &Failsafes,
     direction: Direction,
     protocol: Protocol,
     port: Option<u16>,
 ) -> bool {
-    let failsafes = match own_end(direction) {
-        End::Destination => &settings.failsafe_in,
-        End::Source => &settings.failsafe_out,
+    let open = match direction {
+        Direction::Ingress => &failsafes.inbound,
+        Direction::Egress => &failsafes.outbound,
     };
-    port.is_some_and(|port| failsafes.contains(&Failsafe { protocol, port }))
+    port.is_some_and(|port| open.contains(&Failsafe { protocol, port }))
 }

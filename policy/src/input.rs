@@ -42,25 +42,31 @@ pub struct Failsafe {
     pub port: u16,
 }
 
-impl Failsafe {
-    /// What a node is not to lose, and others are not to lose of it: SSH, DHCP, BGP and BFD, etcd and the API server.
-    #[must_use]
-    pub fn default_in() -> BTreeSet<Self> {
-        let own = [(Protocol::TCP, 22), (Protocol::UDP, 68)];
-        Self::shared().chain(own.map(Self::from)).collect()
-    }
+/// The ports that no host endpoint's policy closes. The default is what a node is not to lose, and others are not to
+/// lose of it: SSH, DHCP, DNS, BGP and BFD, etcd and the API server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failsafes {
+    /// What may always reach this node's host endpoints.
+    pub inbound: BTreeSet<Failsafe>,
+    /// What they may always reach.
+    pub outbound: BTreeSet<Failsafe>,
+}
 
-    /// The same of what it asks of others: DNS and DHCP in the place of SSH.
-    #[must_use]
-    pub fn default_out() -> BTreeSet<Self> {
-        let own = [(Protocol::UDP, 53), (Protocol::UDP, 67)];
-        Self::shared().chain(own.map(Self::from)).collect()
-    }
-
-    fn shared() -> impl Iterator<Item = Self> {
+impl Default for Failsafes {
+    fn default() -> Self {
         let tcp = [179, 2379, 2380, 5473, 6443, 6666, 6667].map(|port| (Protocol::TCP, port));
         let udp = [3784, 4784].map(|port| (Protocol::UDP, port));
-        tcp.into_iter().chain(udp).map(Self::from)
+        let with = |own: [(Protocol, u16); 2]| {
+            tcp.into_iter()
+                .chain(udp)
+                .chain(own)
+                .map(Failsafe::from)
+                .collect()
+        };
+        Self {
+            inbound: with([(Protocol::TCP, 22), (Protocol::UDP, 68)]),
+            outbound: with([(Protocol::UDP, 53), (Protocol::UDP, 67)]),
+        }
     }
 }
 
@@ -82,7 +88,7 @@ pub struct ServiceEndpoint {
 }
 
 /// How policies are enforced on this node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The bits of packets' marks that are ours.
     pub marks: Marks,
@@ -92,10 +98,6 @@ pub struct Settings {
     pub log_group: u16,
     /// How many denied packets each second and rule the listeners get; none: none at all.
     pub log_denied: Option<u16>,
-    /// What may always reach this node's host endpoints.
-    pub failsafe_in: BTreeSet<Failsafe>,
-    /// What they may always reach.
-    pub failsafe_out: BTreeSet<Failsafe>,
 }
 
 impl Default for Settings {
@@ -105,8 +107,6 @@ impl Default for Settings {
             to_host: HostAction::default(),
             log_group: 4,
             log_denied: None,
-            failsafe_in: Failsafe::default_in(),
-            failsafe_out: Failsafe::default_out(),
         }
     }
 }

@@ -106,7 +106,7 @@ impl Graph {
             for family in Family::ALL {
                 let passing = lists.keys().filter(|point| matches!(point, Point::Through(_)));
                 let passing: Vec<&str> = passing.map(|point| point.chain()).collect();
-                let (mut all, own_hooks) = hosts::chains(family, &lists, settings);
+                let (mut all, own_hooks) = hosts::chains(family, &lists, (settings, &self.failsafes));
                 hooks.extend(own_hooks);
                 for (chain, rules) in chains::changing(family, &passing) {
                     all.entry(chain).or_insert(rules);

@@ -191,6 +191,7 @@ fn host_interfaces(told: &[Update]) -> Vec<(u8, String)> {
                 Update::SetPool { .. }
                 | Update::RemovePool { .. }
                 | Update::Enforce(_)
+                | Update::Failsafes(_)
                 | Update::Tier(..)
                 | Update::Policy(..)
                 | Update::Namespace(..)

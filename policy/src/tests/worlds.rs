@@ -12,7 +12,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::net;
-use crate::{HostInterface, Local, ServiceEndpoint, Settings, Update};
+use crate::{Failsafes, HostInterface, Local, ServiceEndpoint, Settings, Update};
 
 pub(super) fn origin(name: &str) -> Origin {
     Origin {
@@ -109,6 +109,7 @@ pub(super) fn resource(update: &Update) -> String {
     match update {
         Update::SetPool { name, .. } | Update::RemovePool { name } => format!("pool {name}"),
         Update::Enforce(_) => "settings".to_owned(),
+        Update::Failsafes(_) => "failsafes".to_owned(),
         Update::Tier(name, _) => format!("tier {name}"),
         Update::Policy(origin, _) => format!("policy {origin}"),
         Update::Namespace(name, _) => format!("namespace {name}"),
@@ -389,6 +390,10 @@ fn news() -> BoxedStrategy<Update> {
     });
     prop_oneof![
         2 => tier, 6 => policies, 1 => namespace, 1 => account, 5 => endpoint(), 3 => local, 1 => set, 1 => behind, 3 => host,
+        1 => one_of(&[80_u16, 443]).prop_map(|port| Update::Failsafes(Failsafes {
+            inbound: [(Protocol::TCP, port).into()].into(),
+            outbound: BTreeSet::new(),
+        })),
         1 => Just(Update::Enforce(Some(Settings { log_denied: Some(10), ..Settings::default() }))),
     ]
     .boxed()
@@ -406,6 +411,7 @@ fn without(update: Update) -> Update {
         Update::NetworkSet(origin, _) => Update::NetworkSet(origin, None),
         Update::Service(name, _) => Update::Service(name, BTreeSet::new()),
         Update::Enforce(_) => Update::Enforce(None),
+        Update::Failsafes(_) => Update::Failsafes(Failsafes::default()),
         other @ (Update::SetPool { .. } | Update::RemovePool { .. }) => other,
     }
 }
