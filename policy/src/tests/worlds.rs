@@ -332,6 +332,30 @@ fn endpoint() -> BoxedStrategy<Update> {
         .boxed()
 }
 
+/// One of two host endpoints, or that it is one.
+fn host_endpoint() -> BoxedStrategy<Update> {
+    let host = (0_u8..2, labels(), any::<bool>(), any::<bool>()).prop_map(|(number, labels, closed, all)| {
+        let endpoint = Endpoint {
+            labels,
+            closed,
+            addresses: super::addresses_of(HOST + number).into(),
+            ..Endpoint::default()
+        };
+        let interface = match all {
+            true => HostInterface::All,
+            false => HostInterface::Named(format!("eth{number}")),
+        };
+        let name = format!("host{number}");
+        [
+            Update::Endpoint(name.clone(), Some(Box::new(endpoint))),
+            Update::Host(name, Some(interface)),
+        ]
+    });
+    (host, any::<bool>())
+        .prop_map(|([endpoint, host], which)| if which { endpoint } else { host })
+        .boxed()
+}
+
 fn news() -> BoxedStrategy<Update> {
     let tier = (one_of(&["t0", "t1", "t2"]), 0_u8..3, any::<bool>()).prop_map(|(name, order, pass)| {
         let end = if pass {
@@ -353,25 +377,6 @@ fn news() -> BoxedStrategy<Update> {
         Update::ServiceAccount(name, Some(labels))
     });
     let local = one_of(&PODS[..3]).prop_map(local);
-    let host = (0_u8..2, labels(), any::<bool>(), any::<bool>()).prop_map(|(number, labels, closed, all)| {
-        let endpoint = Endpoint {
-            labels,
-            closed,
-            addresses: super::addresses_of(HOST + number).into(),
-            ..Endpoint::default()
-        };
-        let interface = match all {
-            true => HostInterface::All,
-            false => HostInterface::Named(format!("eth{number}")),
-        };
-        let name = format!("host{number}");
-        [
-            Update::Endpoint(name.clone(), Some(Box::new(endpoint))),
-            Update::Host(name, Some(interface)),
-        ]
-    });
-    let host =
-        (host, any::<bool>()).prop_map(|([endpoint, host], which)| if which { endpoint } else { host });
     let set = (option::of(Just("n0".to_owned())), labels(), nets()).prop_map(|(namespace, labels, nets)| {
         let set = NetworkSet {
             namespace,
@@ -389,7 +394,7 @@ fn news() -> BoxedStrategy<Update> {
         Update::Service(service(), endpoints.collect::<BTreeSet<_>>())
     });
     prop_oneof![
-        2 => tier, 6 => policies, 1 => namespace, 1 => account, 5 => endpoint(), 3 => local, 1 => set, 1 => behind, 3 => host,
+        2 => tier, 6 => policies, 1 => namespace, 1 => account, 5 => endpoint(), 3 => local, 1 => set, 1 => behind, 3 => host_endpoint(),
         1 => one_of(&[80_u16, 443]).prop_map(|port| Update::Failsafes(Failsafes {
             inbound: [(Protocol::TCP, port).into()].into(),
             outbound: BTreeSet::new(),
