@@ -1,9 +1,10 @@
 //! The control socket: what is asked, and which task answers ([`manx_api::rpc`], [`manx_bgpd::control`]).
 
+use manx_api::explanation::PolicyExplainCall;
 use manx_api::report::NodeReport;
 use manx_api::rpc::{Method, Request, RpcError};
 use manx_api::status::ExplainCall;
-use manx_bgpd::control::{Answer, INTERNAL_ERROR, METHOD_NOT_FOUND, error, params, value};
+use manx_bgpd::control::{Answer, INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, error, params, value};
 use manx_bgpd::operate::Operation;
 use serde::Serialize;
 use serde_json::Value;
@@ -11,7 +12,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::ask::Gone;
 use crate::status::Sources;
-use crate::{bgp, cni, ipam, route};
+use crate::{bgp, cni, ipam, policy, route};
+
+/// What `bgp.reload` is answered, which is for speakers by themselves.
+const NOTHING_TO_RELOAD: &str = "manxd follows the datastore by itself: there is nothing to read again";
 
 /// Where calls go.
 #[derive(Clone, Debug)]
@@ -24,6 +28,8 @@ pub struct Doors {
     pub ipam: mpsc::Sender<ipam::Request>,
     /// `route.…`.
     pub routes: mpsc::Sender<route::Command>,
+    /// `policy.…`.
+    pub policy: mpsc::Sender<policy::Request>,
     /// `node.…`.
     pub status: Sources,
 }
@@ -85,14 +91,18 @@ async fn dispatch(request: &Request, doors: &Doors) -> Result<Value, RpcError> {
         Method::BgpDrain => operate(doors, Operation::Drain(params(request)?)).await,
         Method::BgpUndrain => operate(doors, Operation::Undrain(params(request)?)).await,
         Method::BgpReset => operate(doors, Operation::Reset(params(request)?)).await,
-        Method::BgpReload => Err(error(
-            METHOD_NOT_FOUND,
-            "manxd follows the datastore by itself: there is nothing to read again",
-        )),
+        Method::BgpReload => Err(error(METHOD_NOT_FOUND, NOTHING_TO_RELOAD)),
         Method::RouteShow => value(&ask(&doors.routes, route::Command::Show).await?),
         Method::IpamShow => value(&ask(&doors.ipam, ipam::Request::Show).await?),
+        Method::PolicyExplain => explain(doors, params(request)?).await,
         Method::IpamCheck => value(&report(doors).await?),
     }
+}
+
+async fn explain(doors: &Doors, call: PolicyExplainCall) -> Result<Value, RpcError> {
+    let question = |reply| policy::Request::Explain(Box::new(call), reply);
+    let found = ask(&doors.policy, question).await?;
+    value(&found.map_err(|problem| error(INVALID_PARAMS, problem.to_string()))?)
 }
 
 async fn report(doors: &Doors) -> Result<NodeReport, RpcError> {

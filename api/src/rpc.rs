@@ -71,6 +71,9 @@ pub enum Method {
     /// Nothing → [`crate::report::NodeReport`].
     #[serde(rename = "ipam.check")]
     IpamCheck,
+    /// [`crate::explanation::PolicyExplainCall`] → [`crate::explanation::PolicyExplanation`].
+    #[serde(rename = "policy.explain")]
+    PolicyExplain,
 }
 
 /// A call.

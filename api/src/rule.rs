@@ -126,6 +126,17 @@ pub enum Action {
     Log,
 }
 
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Allow => "Allow",
+            Self::Deny => "Deny",
+            Self::Pass => "Pass",
+            Self::Log => "Log",
+        })
+    }
+}
+
 /// A way that packets go, as the thing sees it that a policy applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Direction {

@@ -9,6 +9,7 @@ use manx_lab::{Name, Software};
 
 use crate::ipam::args::IpamCommand;
 use crate::output::Format;
+use crate::policy::{Destination, End};
 
 /// Operates Manx: resources, sessions, routes, addresses, and labs on one machine.
 #[derive(Debug, Parser)]
@@ -97,6 +98,9 @@ pub(crate) enum Command {
     /// Pods' addresses.
     #[command(subcommand)]
     Ipam(IpamCommand),
+    /// Policies: why packets pass or do not.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Who peers with whom.
     Topology(TopologyArgs),
     /// Clusters in network namespaces on this machine.
@@ -384,6 +388,23 @@ impl From<Router> for Software {
             Router::Gobgp => Self::Gobgp,
         }
     }
+}
+
+/// `policy …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Why a packet passes, or does not: the policies that it meets, and the rule that decides.
+    Explain {
+        /// Who sends it.
+        #[arg(long, value_name = "NAMESPACE/POD|ADDRESS")]
+        from: End,
+        /// Where to.
+        #[arg(long, value_name = "NAMESPACE/POD:PORT/PROTOCOL|ADDRESS:PORT/PROTOCOL")]
+        to: Destination,
+        /// How to print.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
 }
 
 /// `lab pod …`.

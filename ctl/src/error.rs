@@ -34,6 +34,15 @@ pub(crate) enum CtlError {
     /// A word that names no kind.
     #[error(transparent)]
     Kind(#[from] manx_api::meta::UnknownKind),
+    /// There is no such pod.
+    #[error("no pod {pod} is known: 'manxctl get workloadendpoints -A' lists them")]
+    NoPod {
+        /// What was asked for.
+        pod: String,
+    },
+    /// There is nobody to ask.
+    #[error("there is no agent to ask: the lab has no nodes")]
+    Nobody,
     /// There is no such node.
     #[error("there is no node '{name}' here: there is {}", .known.join(", "))]
     NoNode {

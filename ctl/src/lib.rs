@@ -15,6 +15,7 @@ mod lab;
 mod observe;
 mod output;
 mod picture;
+mod policy;
 mod policy_rows;
 mod resources;
 mod rows;
@@ -66,6 +67,7 @@ async fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Node(command) => observe::node(&target, &command)?,
         Command::Bgp(command) => observe::bgp(&target, &command)?,
         Command::Route(command) => observe::route(&target, &command)?,
+        Command::Policy(command) => policy::run(&target, &command).await?,
         Command::Ipam(command) => return ipam::run(&target, &command).await,
         Command::Topology(args) => topology::show(&target, args.output).await?,
         Command::Lab(command) => return lab::run(&target, command).await,

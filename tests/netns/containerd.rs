@@ -318,7 +318,11 @@ fn pods_reach_each_other_on_a_node_and_across_two_and_through_a_mapped_port() {
     for address in &stranger.addresses {
         assert!(here.fetch(&web, address).contains("a page"), "{address}");
     }
-    assert!(fetch(&right.netns, "192.0.2.1:8080").unwrap().contains("a page"));
+    assert!(
+        fetch(&right.netns, "192.0.2.1:8080", "/")
+            .unwrap()
+            .contains("a page")
+    );
     let described = || cluster.count(Kind::WorkloadEndpoint) == 3;
     assert!(eventually(LATER, described), "{}", left.log());
 
@@ -361,4 +365,32 @@ fn pods_live_through_the_death_of_the_runtime_and_of_the_agent() {
     assert!(eventually(LATER, || left.held() == 2), "{}", left.log());
     here.stop(&web.sandbox).unwrap();
     assert_eq!(left.held(), 0);
+}
+
+#[test]
+fn annotations_of_a_pod_choose_its_pool_and_its_address() {
+    let cluster = Cluster::new();
+    let manual = json!({"cidr": "10.65.0.0/16", "assignmentMode": "Manual"});
+    cluster.create_pool("manual", &manual);
+    let (left, _right) = cluster.pair();
+    let here = Containerd::start(&left);
+    let annotated = |name: &str, annotation: &str, value: &str| PodSandboxConfig {
+        annotations: HashMap::from([(annotation.to_owned(), value.to_owned())]),
+        ..pod(name)
+    };
+    let by_pool = here.serve(annotated("pool", "manx.network/ipv4pools", r#"["manual"]"#));
+    assert!(
+        by_pool.addresses[0].starts_with("10.65."),
+        "{:?}",
+        by_pool.addresses
+    );
+    let list = r#"["10.64.9.7", "fd64::9:7"]"#;
+    let by_address = here.serve(annotated("address", "manx.network/ipAddrs", list));
+    assert_eq!(by_address.addresses, ["10.64.9.7", "fd64::9:7"]);
+    for address in &by_address.addresses {
+        assert!(here.fetch(&by_pool, address).contains("a page"), "{address}");
+    }
+    let refused = here.sandbox(&annotated("late", "manx.network/ipAddrs", list));
+    assert!(refused.unwrap_err().contains("is held by"));
+    assert_eq!(left.held(), 4, "what was refused took nothing");
 }

@@ -32,13 +32,15 @@ pub(crate) fn fetching(address: &str) -> [String; 4] {
     [BUSYBOX, "sh", "-c", &line].map(str::to_owned)
 }
 
-/// The page at an address, as seen from a namespace.
-pub(crate) fn fetch(from: &TestNetns, address: &str) -> Option<String> {
+/// A page at an address, as seen from a namespace.
+pub(crate) fn fetch(from: &TestNetns, address: &str, page: &str) -> Option<String> {
     let to: SocketAddr = address.parse().unwrap();
     let connected = from.run(|| TcpStream::connect_timeout(&to, PATIENCE)).unwrap();
     let mut stream = connected.ok()?;
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
+    stream
+        .write_all(format!("GET {page} HTTP/1.0\r\n\r\n").as_bytes())
+        .ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     Some(answer)

@@ -10,6 +10,7 @@ use manx_api::ipam::IpBlock;
 use serde_json::{Value, json};
 
 use crate::agent_harness::{Cluster, Node};
+use crate::containers::fetch;
 use crate::harness::{TestNetns, eventually};
 
 /// A node with an uplink.
@@ -209,4 +210,49 @@ fn an_address_that_is_asked_for_is_given_from_whichever_block_it_is_in_or_refuse
     let by_runtime = json!({"ips": ["10.1.0.64/24"]});
     let given = node.cni_of("default", "ADD", "b", pods[1].netns.path(), &by_runtime);
     assert_eq!(node.added(&given), ["10.1.0.64".parse::<IpAddr>().unwrap()]);
+}
+
+#[test]
+fn metrics_count_each_blocks_addresses_and_each_pools_blocks() {
+    let cluster = Cluster::empty();
+    cluster.create_pool("small", &json!({"cidr": "10.1.0.0/28", "blockSize": 30}));
+    // One address of each block.
+    let some = ["10.1.0.0/32", "10.1.0.4/32", "10.1.0.8/32", "10.1.0.12/32"];
+    cluster.create("IPReservation", "some", &json!({"reservedCIDRs": some}));
+    let mut node = node(&cluster);
+    node.netns.ip("link set lo up");
+    node.configure("http", json!("127.0.0.1:9099"));
+    node.start();
+    let pods = pods(["a", "b"]);
+    for pod in &pods {
+        assert!(add(&node, "default", pod, &json!({})).status.success());
+    }
+    node.delete("a", pods[0].netns.path());
+    let block = cluster.list::<IpBlock>(Kind::IpBlock)[0].spec.cidr;
+    let mut wanted: Vec<String> = [
+        ("InUse", 1),
+        ("Cooling", 1),
+        ("Reserved", 1),
+        ("Lent", 0),
+        ("Free", 1),
+    ]
+    .map(|(state, count)| {
+        format!(r#"manx_ipam_block_addresses{{pool="small",block="{block}",state="{state}"}} {count}"#)
+    })
+    .into();
+    wanted.push(r#"manx_ipam_pool_blocks{pool="small"} 1"#.to_owned());
+    wanted.sort();
+    let mut told = Vec::new();
+    let counted = eventually(Duration::from_secs(20), || {
+        let page = fetch(&node.netns, "127.0.0.1:9099", "/metrics").unwrap_or_default();
+        let of_ipam = |line: &&str| {
+            ["manx_ipam_block_addresses{", "manx_ipam_pool_blocks{"]
+                .iter()
+                .any(|name| line.starts_with(name))
+        };
+        told = page.lines().filter(of_ipam).map(str::to_owned).collect();
+        told.sort();
+        told == wanted
+    });
+    assert!(counted, "{told:#?}");
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use manx_lab::layout::netns_path;
 use manx_lab::{Lab, Topology};
 use manx_linux::Netns;
+use serde_json::json;
 
 use crate::harness::{eventually, exchange};
 use crate::lab_harness::{LabName, assert_proved, settings};
@@ -120,6 +121,32 @@ fn a_policy_isolates_while_it_is_there_and_costs_nothing_else() {
     shop.apply(WEB_FROM_TILL);
     shop.becomes("till", "web", true);
     assert!(!shop.passes("db", "web"), "on the same node");
+    for (from, verdict, policy, rule) in [
+        ("shop/till", "allow", "web-from-till", json!(0)),
+        ("shop/db", "deny", "deny-all", json!(null)),
+        ("192.0.2.77", "deny", "deny-all", json!(null)),
+    ] {
+        let found = shop
+            .name
+            .json(&format!("policy explain --from {from} --to shop/web:8080/TCP"));
+        let deciding = &found["deciding"];
+        let expected = json!([verdict, "NetworkPolicy", "shop", policy, rule]);
+        let told = json!([
+            found["verdict"],
+            deciding["kind"],
+            deciding["namespace"],
+            deciding["name"],
+            deciding["rule"]
+        ]);
+        assert_eq!(told, expected, "{from}");
+        let text = shop
+            .name
+            .ctl(&format!("policy explain --from {from} --to shop/web:8080/TCP"));
+        assert!(
+            text.contains(&format!("\n{verdict}: ")) && text.contains(policy),
+            "{text}"
+        );
+    }
     assert!(!shop.passes("till", "db"), "another pod of the same node");
 
     shop.name.edit("wep node1-db-eth0 -n shop", |endpoint| {

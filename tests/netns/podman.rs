@@ -142,7 +142,11 @@ fn containers_reach_each_other_on_a_node_and_across_two_and_through_a_mapped_por
     await_routes([&left, &right]);
     assert!(here.fetch("neighbour", &address).contains("web_1"));
     assert!(there.fetch("stranger", &address).contains("web_1"));
-    assert!(fetch(&right.netns, "192.0.2.1:8080").unwrap().contains("web_1"));
+    assert!(
+        fetch(&right.netns, "192.0.2.1:8080", "/")
+            .unwrap()
+            .contains("web_1")
+    );
     let mac = "{{.NetworkSettings.Networks.manx.MacAddress}}";
     assert_eq!(
         here.ask(&["inspect", "web_1", "--format", mac]).trim(),
@@ -184,4 +188,19 @@ fn containers_live_through_the_agents_death_and_what_ends_meanwhile_is_cleared_u
     assert!(here.fetch("late", &addresses[0]).contains("stays"));
     here.ask(&["rm", "--force", "--time", "0", "stays"]);
     assert_eq!(left.held(), 0);
+}
+
+#[test]
+fn a_container_gets_the_address_that_it_asks_for_while_nobody_has_it() {
+    let cluster = Cluster::empty();
+    let (left, _right) = pair(&cluster);
+    let here = Podman::new(&left);
+    let asked = "10.64.9.7";
+    assert_eq!(here.serve("first", &["--ip", asked]), asked);
+    assert!(here.fetch("neighbour", asked).contains("first"));
+    let refused = here.run("second", &["--rm", "--ip", asked], &[BUSYBOX, "true"]);
+    let complaint = String::from_utf8_lossy(&refused.stderr);
+    assert!(complaint.contains("is held by"), "{complaint}");
+    here.ask(&["rm", "--force", "--time", "0", "first"]);
+    assert_eq!(here.serve("second", &["--ip", asked]), asked);
 }

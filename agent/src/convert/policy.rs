@@ -1,7 +1,13 @@
 //! Between the policy engine's words and others'.
 
+use manx_api::explanation::{
+    Deciding, Party, PolicyExplainCall, PolicyExplanation, PolicyName, PolicyStep, PolicyWalk, TierWalk,
+    Verdict,
+};
 use manx_api::ipam::IpPool;
-use manx_policy::{HostAction, Marks, Settings};
+use manx_api::policy::{DefaultAction, Origin};
+use manx_api::rule::Action;
+use manx_policy::{Explanation, HostAction, Marks, Outcome, Settings, Traffic, Walk};
 
 use crate::config::{EndpointToHost, PolicyEnforcement, PolicySettings};
 use crate::policy::Enforcement;
@@ -32,5 +38,95 @@ pub fn enforcement(setting: &PolicySettings) -> Enforcement {
         PolicyEnforcement::WhenUsed => Enforcement::WhenUsed(settings),
         PolicyEnforcement::Always => Enforcement::Always(settings),
         PolicyEnforcement::Never => Enforcement::Never,
+    }
+}
+
+/// An end of a packet, in the engine's words.
+#[must_use]
+pub fn party(party: Party) -> manx_policy::Party {
+    match party {
+        Party::Endpoint(name) => manx_policy::Party::Endpoint(name),
+        Party::Address(address) => manx_policy::Party::Address(address),
+    }
+}
+
+/// The kind of packet that is asked about.
+#[must_use]
+pub const fn traffic(call: &PolicyExplainCall) -> Traffic {
+    Traffic {
+        protocol: call.protocol,
+        source_port: None,
+        port: call.port,
+        icmp: None,
+    }
+}
+
+/// What the engine says of a packet, in everybody's words.
+#[must_use]
+pub fn explanation(found: Explanation, asked: Traffic) -> PolicyExplanation {
+    let deciding = found.deciding().and_then(|(walk, tier)| {
+        let (origin, rule) = match &tier.outcome {
+            Outcome::Rule { policy, rule, .. } => (policy, Some(*rule)),
+            Outcome::End(_) | Outcome::Staged => {
+                let enforced = tier.policies.iter().find(|step| !step.staged)?;
+                (&enforced.policy, None)
+            }
+        };
+        Some(Deciding {
+            policy: policy_name(origin),
+            rule,
+            tier: tier.tier.clone(),
+            direction: walk.direction,
+        })
+    });
+    PolicyExplanation {
+        source: found.source,
+        destination: found.destination,
+        protocol: asked.protocol,
+        port: asked.port,
+        verdict: Verdict::of(found.allowed()),
+        deciding,
+        walks: [found.egress, found.ingress]
+            .into_iter()
+            .flatten()
+            .map(walk)
+            .collect(),
+    }
+}
+
+fn walk(walk: Walk) -> PolicyWalk {
+    let tiers = walk.tiers.into_iter().map(|tier| TierWalk {
+        tier: tier.tier,
+        policies: tier.policies.into_iter().map(step).collect(),
+        end: match tier.outcome {
+            Outcome::End(DefaultAction::Deny) => Some(Action::Deny),
+            Outcome::End(DefaultAction::Pass) => Some(Action::Pass),
+            Outcome::Rule { .. } | Outcome::Staged => None,
+        },
+    });
+    PolicyWalk {
+        endpoint: walk.endpoint,
+        direction: walk.direction,
+        verdict: Verdict::of(walk.allowed),
+        tiers: tiers.collect(),
+    }
+}
+
+fn step(step: manx_policy::PolicyWalk) -> PolicyStep {
+    PolicyStep {
+        policy: policy_name(&step.policy),
+        staged: step.staged,
+        rule: step.decision.map(|(rule, _)| rule),
+        action: step.decision.map(|(_, action)| action),
+        logged: step.logged,
+    }
+}
+
+fn policy_name(origin: &Origin) -> PolicyName {
+    PolicyName {
+        api_version: origin.kind.api_version().to_owned(),
+        kind: origin.kind.written().to_owned(),
+        namespace: origin.namespace.clone(),
+        name: origin.name.clone(),
     }
 }

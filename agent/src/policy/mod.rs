@@ -16,8 +16,9 @@ mod review;
 use std::sync::Arc;
 use std::time::Duration;
 
+use manx_api::explanation::{PolicyExplainCall, PolicyExplanation};
 use manx_linux::{Backend, Netns, Rules};
-use manx_policy::{Engine, Settings, Update};
+use manx_policy::{Engine, Settings, Unexplained, Update, explain};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -66,6 +67,11 @@ pub enum Request {
     },
     /// The kernel is to be looked at; answered when it is as wanted, or with why it is not.
     Look(oneshot::Sender<Result<(), Refusal>>),
+    /// Why a packet is let through or not, by what was told so far.
+    Explain(
+        Box<PolicyExplainCall>,
+        oneshot::Sender<Result<PolicyExplanation, Unexplained>>,
+    ),
 }
 
 /// When policies are enforced.
@@ -229,11 +235,19 @@ impl Task {
                     answer(reply, Ok(()));
                 }
             }
+            Request::Explain(call, reply) => answer(reply, self.explain(*call)),
             Request::Look(reply) => {
                 self.waiting.push(reply);
                 self.due = Instant::now();
             }
         }
+    }
+
+    fn explain(&self, call: PolicyExplainCall) -> Result<PolicyExplanation, Unexplained> {
+        let traffic = convert::traffic(&call);
+        let (from, to) = (convert::party(call.from), convert::party(call.to));
+        let found = explain(self.rules.engine(), &from, &to, traffic)?;
+        Ok(convert::explanation(found, traffic))
     }
 
     /// Makes the kernel follow what was told, looks for what others did to our rules where that is due, and answers

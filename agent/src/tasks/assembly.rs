@@ -193,6 +193,7 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
         bgp: bgp_out,
         ipam: ipam_out,
         routes: routes_out,
+        policy: policy_out.clone(),
         status,
     };
     let senders = Senders {

@@ -53,7 +53,8 @@ impl Answer for Answers {
             | Method::NodeStatus
             | Method::RouteShow
             | Method::IpamShow
-            | Method::IpamCheck => Err(error(
+            | Method::IpamCheck
+            | Method::PolicyExplain => Err(error(
                 METHOD_NOT_FOUND,
                 "this is manx-bgpd, which does BGP only: name the socket of manxd with --socket",
             )),
