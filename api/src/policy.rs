@@ -9,7 +9,8 @@
 //! decides: `Allow` and `Deny` are final, `Pass` goes on with the next tier. A tier in which a policy selects
 //! the endpoint for that direction, and no rule decided, ends with its [`Tier::default_action`]; a tier that has
 //! no such policy is skipped. An endpoint that no enforced policy selects for a direction is open in it, unless it is
-//! [`Endpoint::closed`]. A policy whose tier is not there is not asked; the store keeps tiers that policies are in.
+//! [`Endpoint::closed`]. A tier that policies name and that is not there comes last,
+//! and ends with `Deny`; the store keeps tiers that policies are in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -117,7 +117,7 @@ fn conversion_means_what_the_resources_say() {
             assert_eq!(
                 form.allowed(&packet),
                 expected,
-                "seed {seed}: {packet:?}\n{world:#?}"
+                "seed {seed}: {packet:?}\n{world}"
             );
             *(if expected { &mut let_through } else { &mut denied }) += 1;
         }

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use manx_api::policy::{
-    Action, DefaultAction, Direction, Endpoint, Family, Hook, NamespacedName, NetworkSet, Not, Origin,
+    Action, DefaultAction, Direction, Endpoint, Family, Hook, NamespacedName, NetworkSet, Not, Order, Origin,
     Policy, Port, Protocol, Rule, Scope, Side, Subject, Tier, built_in_tiers, namespace_labels,
 };
 use manx_api::{Resource, Selector};
@@ -52,6 +52,15 @@ impl Form {
                 other => form
                     .policies
                     .extend(Policy::of(other).map(|policy| (other.key().into(), policy))),
+            }
+        }
+        for (_, policy) in &form.policies {
+            if form.tiers.iter().all(|(name, _)| *name != policy.tier) {
+                let unknown = Tier {
+                    order: Order::LAST,
+                    default_action: DefaultAction::Deny,
+                };
+                form.tiers.push((policy.tier.clone(), unknown));
             }
         }
         form.tiers

@@ -87,6 +87,12 @@ fn tiers(world: &World) -> Vec<(String, DefaultAction)> {
             tiers.push((tier.spec.order, tier.metadata.name.clone(), ends_with));
         }
     }
+    // A tier that policies name and that is not there comes last, and denies.
+    for (name, _) in world.resources.iter().filter_map(place) {
+        if tiers.iter().all(|(_, known, _)| known != name) {
+            tiers.push((Order::LAST, name.to_owned(), DefaultAction::Deny));
+        }
+    }
     tiers.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
     tiers
         .into_iter()

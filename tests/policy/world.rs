@@ -1,8 +1,10 @@
 //! Small clusters for policies to be tried on, and random ones from a seed.
 #![expect(clippy::wildcard_enum_match_arm, reason = "of twenty kinds, one is a pod")]
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use manx_api::rule::Direction;
 use manx_api::workload::WorkloadEndpoint;
 use manx_api::{Resource, validate};
 use serde_json::{Value, json};
@@ -57,6 +59,16 @@ impl World {
             Resource::WorkloadEndpoint(pod) => Some(pod),
             _ => None,
         })
+    }
+}
+
+/// Documents and services, one a line: what a failed test shows.
+impl fmt::Display for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for resource in &self.resources {
+            writeln!(f, "{}", serde_json::to_string(resource).map_err(|_| fmt::Error)?)?;
+        }
+        writeln!(f, "{:?}", self.services)
     }
 }
 
@@ -202,7 +214,8 @@ pub(crate) fn random(seed: u64) -> World {
         .zip(tiers)
         .map(|(i, tier)| renamed(tier, &format!("t{i}")))
         .collect();
-    let mut names = vec!["default".to_owned()];
+    // One of them is not there.
+    let mut names = vec!["default".to_owned(), "default".to_owned(), "t9".to_owned()];
     names.extend((0..tiers.len()).map(|i| format!("t{i}")));
     documents.extend(tiers);
     let policies = dice.some(0, 8, |dice| policy(dice, namespaces, &names));
@@ -338,11 +351,13 @@ fn tiered(dice: &mut Dice, namespaces: &[&str], tiers: &[String], namespaced: bo
     }
     let direction = dice.below(3);
     if direction != 0 {
-        spec["ingress"] = dice.some(0, 3, |dice| rule(dice, namespaces, "source")).into();
+        spec["ingress"] = dice
+            .some(0, 3, |dice| rule(dice, namespaces, Direction::Ingress))
+            .into();
     }
     if direction != 1 {
         spec["egress"] = dice
-            .some(0, 3, |dice| rule(dice, namespaces, "destination"))
+            .some(0, 3, |dice| rule(dice, namespaces, Direction::Egress))
             .into();
     }
     if dice.once_in(4) {
@@ -351,7 +366,8 @@ fn tiered(dice: &mut Dice, namespaces: &[&str], tiers: &[String], namespaced: bo
     spec
 }
 
-fn rule(dice: &mut Dice, namespaces: &[&str], service_side: &str) -> Value {
+/// Services are what egress goes to; as sources, truth tables have them.
+fn rule(dice: &mut Dice, namespaces: &[&str], direction: Direction) -> Value {
     let mut rule = json!({"action": dice.choose(&["Allow", "Allow", "Deny", "Deny", "Pass", "Log"])});
     let v6 = dice.once_in(3);
     match dice.below(8) {
@@ -386,9 +402,8 @@ fn rule(dice: &mut Dice, namespaces: &[&str], service_side: &str) -> Value {
             end(dice, &mut rule[side], v6);
         }
     }
-    let untouched = rule[service_side].is_null();
-    if untouched && dice.once_in(3) {
-        rule[service_side] = json!({"services": {"name": "web", "namespace": dice.choose(namespaces)}});
+    if direction == Direction::Egress && rule["destination"].is_null() && dice.once_in(3) {
+        rule["destination"] = json!({"services": {"name": "web", "namespace": dice.choose(namespaces)}});
     }
     for side in ["source", "destination"] {
         if rule[side].is_null() {

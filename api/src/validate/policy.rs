@@ -168,7 +168,7 @@ pub(super) fn tier(tier: &Tier, problems: &mut Vec<Problem>) {
     }
 }
 
-/// What keeps a tier from being deleted: policies of it, which would decide nothing without it. Tiers that are always
+/// What keeps a tier from being deleted: policies of it, whose place and whose end would be others without it. Tiers that are always
 /// there stay without their resource.
 #[must_use]
 pub fn validate_delete_tier<'a>(
@@ -195,8 +195,8 @@ pub fn validate_delete_tier<'a>(
         return Vec::new();
     };
     let message = format!(
-        "is in use: {first} and {} other policies would decide nothing without it; delete them first, or give them \
-         another tier",
+        "is in use: without it {first} and {} other policies would come last, and deny what they do not allow; delete \
+         them first, or give them another tier",
         keys.count()
     );
     vec![Problem::new("metadata.name", name, message)]

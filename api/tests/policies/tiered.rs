@@ -322,6 +322,9 @@ fn tiers() {
         &[DB],
         &[],
     );
+    // A tier that is not there comes last, and ends with Deny.
+    decides(&first(deny_db), &["db>api:80"], &[DB, API]);
+    decides(&(first(deny_db) + &allow_all), &[DB], &[]);
     // A later tier is not asked where an earlier one decided.
     decides(
         &(tier("2000000", "Deny") + &first(deny_db) + &allow_all),
