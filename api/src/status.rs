@@ -272,6 +272,9 @@ pub struct BlockStatus {
     pub pool: String,
     /// Addresses that pods may get.
     pub capacity: u64,
+    /// Free addresses that have not rested since their last holder.
+    #[serde(default)]
+    pub cooling: u64,
     /// Who holds what.
     pub allocations: Vec<Allocation>,
 }

@@ -17,10 +17,12 @@ use crate::ruleset::{CHAIN_PREFIX, ChainId, Connection, End, Hook, Match, Rule, 
 pub(crate) const PODS: &str = "workloads";
 
 /// Interfaces of pods.
-const POD_INTERFACES: &str = "mx+";
+pub(crate) const POD_INTERFACES: &str = "mx+";
 
 const FORWARD: &str = "manx-forward";
-const INPUT: &str = "manx-input";
+pub(crate) const INPUT: &str = "manx-input";
+/// What host endpoints say of what passes them, by direction as [`Direction`] orders them.
+pub(crate) const THROUGH: [&str; 2] = ["manx-through-in", "manx-through-out"];
 const SOURCES: &str = "manx-sources";
 const POD: &str = "manx-pod";
 const TO_HOST: &str = "manx-to-host";
@@ -81,50 +83,70 @@ pub(crate) fn hooks() -> BTreeSet<Hook> {
 
 /// The chains that are there whatever the policies.
 pub(crate) fn always(family: Family, settings: &Settings) -> Vec<(ChainId, Vec<Rule>)> {
-    let Settings { marks, to_host, .. } = settings;
-    let set = |bits| Target::SetMark {
-        value: bits,
-        mask: bits,
-    };
-    let known = || {
-        [
-            rule([Match::Connection(Connection::Known)], Target::Accept),
-            rule([Match::Connection(Connection::Invalid)], Target::Drop),
-        ]
-    };
-    let forward = vec![
-        rule([by(End::Source)], goto(POD)),
-        rule([by(End::Destination)], goto(POD)),
-    ];
-    let mut pod = known().to_vec();
-    pod.push(rule([by(End::Source)], jump(lists::dispatch(Direction::Egress))));
-    pod.push(rule(
-        [by(End::Destination)],
-        jump(lists::dispatch(Direction::Ingress)),
-    ));
-    pod.push(rule([], Target::Accept));
     let mut host = discovery(family);
     host.extend(known());
     host.push(rule([], jump(lists::dispatch(Direction::Egress))));
     host.push(rule(
         [],
-        match to_host {
+        match settings.to_host {
             HostAction::Accept => Target::Accept,
             HostAction::Drop => Target::Drop,
             HostAction::Return => Target::Return,
         },
     ));
-    vec![
+    let mut all = vec![
         (chain(family, Table::Raw, SOURCES), sources(family)),
+        (filter(family, TO_HOST), host),
+    ];
+    all.extend(verdicts(settings).map(|(name, rules)| (filter(family, name), rules)));
+    all
+}
+
+/// The chains that note a verdict.
+pub(crate) fn verdicts(settings: &Settings) -> [(&'static str, Vec<Rule>); 2] {
+    let marks = settings.marks;
+    [(ALLOW, marks.allowed), (PASS, marks.passed)].map(|(name, bit)| {
+        let note = Target::SetMark {
+            value: bit,
+            mask: bit,
+        };
+        (name, vec![rule([], note)])
+    })
+}
+
+/// The chains that are there always, and say otherwise where host endpoints have lists: `through`, of what passes.
+pub(crate) fn changing(family: Family, through: &[&str]) -> Vec<(ChainId, Vec<Rule>)> {
+    let through = || through.iter().map(|name| rule([], jump(name)));
+    let mut forward = vec![
+        rule([by(End::Source)], goto(POD)),
+        rule([by(End::Destination)], goto(POD)),
+    ];
+    forward.extend(through());
+    let mut pod = known().to_vec();
+    for (end, direction) in [
+        (End::Source, Direction::Egress),
+        (End::Destination, Direction::Ingress),
+    ] {
+        pod.push(rule([by(end)], jump(lists::dispatch(direction))));
+    }
+    pod.extend(through());
+    pod.push(rule([], Target::Accept));
+    vec![
         (filter(family, FORWARD), forward),
         (filter(family, POD), pod),
-        (
-            filter(family, INPUT),
-            vec![rule([by(End::Source)], goto(TO_HOST))],
-        ),
-        (filter(family, TO_HOST), host),
-        (filter(family, ALLOW), vec![rule([], set(marks.allowed))]),
-        (filter(family, PASS), vec![rule([], set(marks.passed))]),
+        (filter(family, INPUT), input()),
+    ]
+}
+
+/// What pods send to the node.
+pub(crate) fn input() -> Vec<Rule> {
+    vec![rule([by(End::Source)], goto(TO_HOST))]
+}
+
+fn known() -> [Rule; 2] {
+    [
+        rule([Match::Connection(Connection::Known)], Target::Accept),
+        rule([Match::Connection(Connection::Invalid)], Target::Drop),
     ]
 }
 
@@ -172,10 +194,9 @@ pub(crate) fn dispatch<'a>(
 ) -> (ChainId, Vec<Rule>) {
     let end = compile::own_end(direction);
     let mut rules = vec![rule([foreign(end, family)], Target::Drop)];
-    let mask = settings.marks.both();
     for (number, list) in lists.enumerate() {
         if number == 0 {
-            rules.push(rule([], Target::SetMark { value: 0, mask }));
+            rules.push(clear(settings));
         }
         let member = Match::In(end, SetKind::NetsBehind, Not::Is(family.set_name(list)));
         rules.push(rule([member], goto(&format!("{CHAIN_PREFIX}{list}"))));
@@ -183,8 +204,28 @@ pub(crate) fn dispatch<'a>(
     (filter(family, lists::dispatch(direction)), rules)
 }
 
-/// A list's chain: its policies, as long as none has decided, and the ends of its tiers.
+/// A list's chain.
 pub(crate) fn list(family: Family, list: &List, settings: &Settings) -> (ChainId, Vec<Rule>) {
+    let name = format!("{CHAIN_PREFIX}{}", list.name());
+    (filter(family, &name), stages(list, settings))
+}
+
+/// The rule that clears our marks.
+pub(crate) fn clear(settings: &Settings) -> Rule {
+    let mask = settings.marks.both();
+    rule([], Target::SetMark { value: 0, mask })
+}
+
+/// The packet was allowed.
+pub(crate) const fn allowed(settings: &Settings) -> Match {
+    Match::Mark {
+        value: settings.marks.allowed,
+        mask: settings.marks.allowed,
+    }
+}
+
+/// A list's policies, as long as none has decided, and the ends of its tiers. Our marks are clear before.
+pub(crate) fn stages(list: &List, settings: &Settings) -> Vec<Rule> {
     let marks = settings.marks;
     let undecided = || Match::Mark {
         value: 0,
@@ -193,18 +234,11 @@ pub(crate) fn list(family: Family, list: &List, settings: &Settings) -> (ChainId
     let mut rules = Vec::new();
     for (number, stage) in list.stages.iter().enumerate() {
         if number > 0 {
-            let allowed = Match::Mark {
-                value: marks.allowed,
-                mask: marks.allowed,
+            let unpass = Target::SetMark {
+                value: 0,
+                mask: marks.passed,
             };
-            rules.push(rule([allowed], Target::Return));
-            rules.push(rule(
-                [],
-                Target::SetMark {
-                    value: 0,
-                    mask: marks.passed,
-                },
-            ));
+            rules.push(rule([], unpass));
         }
         for policy in &stage.policies {
             rules.push(rule([undecided()], jump(&policy_chain(policy, list.direction))));
@@ -217,6 +251,5 @@ pub(crate) fn list(family: Family, list: &List, settings: &Settings) -> (ChainId
             DefaultAction::Pass => {}
         }
     }
-    let name = format!("{CHAIN_PREFIX}{}", list.name());
-    (filter(family, &name), rules)
+    rules
 }

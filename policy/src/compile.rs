@@ -308,7 +308,7 @@ fn names(ports: &[Port]) -> impl Iterator<Item = &str> {
 }
 
 /// Port numbers in blocks that the kernel takes, neighbours as one.
-fn blocks(ports: &[Port]) -> Vec<Vec<PortRange>> {
+pub(crate) fn blocks(ports: &[Port]) -> Vec<Vec<PortRange>> {
     let mut ranges: Vec<PortRange> = ports
         .iter()
         .filter_map(|port| match port {

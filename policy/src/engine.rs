@@ -6,7 +6,7 @@ use manx_api::policy::{Endpoint, NamespacedName, NetworkSet, Origin, Policy, Tie
 
 use crate::graph::Graph;
 use crate::held::Held;
-use crate::input::{Local, Pool, ServiceEndpoint, Settings};
+use crate::input::{Failsafes, HostInterface, Local, Pool, ServiceEndpoint, Settings};
 use crate::nat;
 use crate::plan::{Change, Delta, plan};
 use crate::ruleset::Full;
@@ -28,6 +28,8 @@ pub enum Update {
     },
     /// Policies are enforced, like this; without, they are only known.
     Enforce(Option<Settings>),
+    /// What host endpoints' policies do not close is this; without a word, the default.
+    Failsafes(Failsafes),
     /// A tier is like this, or gone. A policy's tier of which nothing was heard comes last, and denies at its end.
     Tier(String, Option<Tier>),
     /// A policy is like this, or gone.
@@ -40,6 +42,8 @@ pub enum Update {
     Endpoint(String, Option<Box<Endpoint>>),
     /// The endpoint of this name is a pod of this node, or no longer.
     Local(String, Option<Local>),
+    /// The endpoint of this name is an interface of this node, or no longer.
+    Host(String, Option<HostInterface>),
     /// A network set is like this, or gone.
     NetworkSet(Origin, Option<Box<NetworkSet>>),
     /// These are behind a service; where there are none, or no service, nobody.
@@ -75,12 +79,14 @@ impl Engine {
                     self.pools.remove(&name);
                 }
                 Update::Enforce(settings) => self.graph.enforce(settings),
+                Update::Failsafes(failsafes) => self.graph.set_failsafes(failsafes),
                 Update::Tier(name, tier) => self.graph.set_tier(name, tier),
                 Update::Policy(origin, policy) => self.graph.set_policy(origin, policy.map(|policy| *policy)),
                 Update::Namespace(name, labels) => self.graph.set_namespace(&name, labels.as_ref()),
                 Update::ServiceAccount(name, labels) => self.graph.set_account(&name, labels.as_ref()),
                 Update::Endpoint(name, endpoint) => self.graph.set_endpoint(&name, endpoint.as_deref()),
                 Update::Local(name, local) => self.graph.set_local(&name, local),
+                Update::Host(name, interface) => self.graph.set_host(&name, interface),
                 Update::NetworkSet(name, set) => self.graph.set_network_set(&name, set.as_deref()),
                 Update::Service(name, endpoints) => self.graph.set_service(name, endpoints),
             }

@@ -2,7 +2,7 @@
 //!
 //! Both ends are walked, as their nodes' kernels would do it for the first packet of a connection: what the sender's
 //! policies say of what it sends, and the receiver's of what it gets. Staged policies are walked too, and decide
-//! nothing.
+//! nothing. Of a host endpoint it is what the host itself gets and sends that is walked, not what passes it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use manx_api::policy::{
 
 use crate::compile::{own_end, rules_of};
 use crate::engine::Engine;
-use crate::graph::Graph;
+use crate::graph::{CLOSED, Graph};
+use crate::hosts::{Point, is_failsafe};
 use crate::ruleset::End;
 use crate::things::Thing;
 
@@ -108,6 +109,8 @@ pub enum Outcome {
     End(DefaultAction),
     /// All its policies are staged: nothing.
     Staged,
+    /// It is one of the host endpoint's failsafes, and let through.
+    Failsafe,
 }
 
 impl Outcome {
@@ -118,7 +121,8 @@ impl Outcome {
             Self::Rule {
                 action: Action::Allow,
                 ..
-            } => Some(true),
+            }
+            | Self::Failsafe => Some(true),
             Self::Rule {
                 action: Action::Deny, ..
             }
@@ -129,6 +133,20 @@ impl Outcome {
             }
             | Self::End(DefaultAction::Pass)
             | Self::Staged => None,
+        }
+    }
+}
+
+/// What stands for a tier's name where a failsafe lets a packet through.
+const FAILSAFE: &str = "(failsafe)";
+
+impl TierWalk {
+    /// What decides without a policy.
+    fn end(tier: &str, outcome: Outcome) -> Self {
+        Self {
+            tier: tier.to_owned(),
+            policies: Vec::new(),
+            outcome,
         }
     }
 }
@@ -278,33 +296,58 @@ impl<'a> Packet<'a> {
             tiers: Vec::new(),
             allowed: true,
         };
-        for (tier, policies) in graph.stages(direction, &selected) {
-            let tier = self.tier(graph, tier, &policies, (direction, thing.local));
-            let verdict = tier.outcome.verdict();
-            walk.tiers.push(tier);
-            if let Some(allowed) = verdict {
-                walk.allowed = allowed;
-                break;
+        let is_host = thing.namespace.is_none();
+        if is_host && self.is_failsafe(graph, direction) {
+            walk.tiers.push(TierWalk::end(FAILSAFE, Outcome::Failsafe));
+            return walk;
+        }
+        let own = [Point::Own(direction)];
+        let points = if is_host { &Point::ALL[..] } else { &own };
+        for point in points.iter().filter(|point| point.acts_on_own(direction)) {
+            for (tier, policies) in graph.stages(direction, &selected, |hook| point.is_of(hook)) {
+                let tier = self.tier(graph, (tier, *point), &policies, thing.local);
+                let verdict = tier.outcome.verdict();
+                walk.tiers.push(tier);
+                match verdict {
+                    // Before destination NAT, allowed means that the others are asked.
+                    Some(true) if *point == Point::PreDnat => break,
+                    Some(allowed) => {
+                        walk.allowed = allowed;
+                        return walk;
+                    }
+                    None => {}
+                }
             }
         }
+        if thing.closed {
+            walk.tiers
+                .push(TierWalk::end(CLOSED, Outcome::End(DefaultAction::Deny)));
+            walk.allowed = false;
+        }
         walk
+    }
+
+    fn is_failsafe(&self, graph: &Graph, direction: Direction) -> bool {
+        let Traffic { protocol, port, .. } = self.traffic;
+        is_failsafe(&graph.failsafes, direction, protocol, port)
     }
 
     fn tier(
         &self,
         graph: &Graph,
-        tier: &str,
+        (tier, point): (&str, Point),
         policies: &[Arc<Origin>],
-        (direction, local): (Direction, bool),
+        local: bool,
     ) -> TierWalk {
         let enforced = policies.iter().any(|origin| graph.is_enforced(origin));
         let mut outcome = match enforced {
+            true if point.is_early() => Outcome::End(DefaultAction::Pass),
             true => Outcome::End(graph.tier(tier).default_action),
             false => Outcome::Staged,
         };
         let mut walks = Vec::new();
         for origin in policies {
-            let walk = self.policy(graph, origin, (direction, local));
+            let walk = self.policy(graph, origin, (point.direction(), local));
             let decision = walk.decision.filter(|_| !walk.staged);
             walks.push(walk);
             if let Some((rule, action)) = decision {

@@ -20,16 +20,21 @@ use manx_api::policy::{
 
 use crate::chains::{self, PODS};
 use crate::compile::{self, rules_of};
-use crate::input::{Local, ServiceEndpoint, Settings};
+use crate::hosts::{Point, table_of};
+use crate::input::{Failsafes, Local, ServiceEndpoint, Settings};
 use crate::lists::{DIRECTIONS, List, Stage, policy_chain};
 use crate::nets::canonical;
 use crate::peers::Peers;
 use crate::plan::Delta;
-use crate::ruleset::{CHAIN_PREFIX, Full, Member, Sense, SetKind};
+use crate::ruleset::{CHAIN_PREFIX, ChainId, Full, Member, Sense, SetKind, Table};
 use crate::sets::{Definition, Sets};
 use crate::subjects::SubjectIndex;
 use crate::things::{Id, Number, Thing, Things};
 use crate::wanted::Chains;
+
+mod hosts;
+
+pub(crate) use hosts::CLOSED;
 
 /// A policy that selects endpoints of this node.
 #[derive(Clone, Debug, Default)]
@@ -67,12 +72,15 @@ type PolicyChain = (Family, Direction, Arc<Origin>);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Graph {
     settings: Option<Settings>,
+    pub(crate) failsafes: Failsafes,
     tiers: BTreeMap<String, Tier>,
     pub(crate) policies: BTreeMap<Arc<Origin>, Policy>,
     pub(crate) things: Things,
     pub(crate) peers: Peers,
     by_subject: SubjectIndex<Arc<Origin>>,
     pods: BTreeMap<Arc<str>, Pod>,
+    hosts: BTreeMap<Arc<str>, hosts::Host>,
+    shown_hosts: hosts::Shown,
     active: BTreeMap<Arc<Origin>, Active>,
     lists: BTreeMap<String, Listed>,
     /// How many lists' chains lead into a policy's.
@@ -86,6 +94,7 @@ pub(crate) struct Graph {
 #[derive(Clone, Debug, Default)]
 struct Touched {
     settings: bool,
+    hosts: bool,
     pods: BTreeSet<Arc<str>>,
     gone: Vec<Pod>,
     policies: BTreeSet<Arc<Origin>>,
@@ -100,11 +109,17 @@ impl Graph {
         self.settings = settings;
     }
 
+    pub(crate) fn set_failsafes(&mut self, failsafes: Failsafes) {
+        self.touched.hosts |= self.failsafes != failsafes;
+        self.failsafes = failsafes;
+    }
+
     pub(crate) fn set_tier(&mut self, name: String, tier: Option<Tier>) {
         if self.tiers.get(&name) != tier.as_ref() {
             let policies = self.policies.iter().filter(|(_, policy)| policy.tier == name);
             let of_tier: BTreeSet<Arc<Origin>> = policies.map(|(origin, _)| origin.clone()).collect();
             self.touch_pods(|pod| !pod.selected.is_disjoint(&of_tier));
+            self.touched.hosts = true;
         }
         match tier {
             Some(tier) => drop(self.tiers.insert(name, tier)),
@@ -131,6 +146,7 @@ impl Graph {
             }
             self.policies.insert(origin.clone(), policy);
         }
+        self.touched.hosts = true;
         self.touched.policies.insert(origin);
     }
 
@@ -155,11 +171,14 @@ impl Graph {
         let id: Arc<str> = name.into();
         let thing = endpoint.map(|endpoint| {
             let mut thing = self.things.endpoint_of(endpoint);
-            thing.local = self.pods.contains_key(&id);
+            thing.local = self.pods.contains_key(&id) || self.hosts.contains_key(&id);
             thing
         });
-        if self.set_thing(Id::Endpoint(id.clone()), thing) && self.pods.contains_key(&id) {
-            self.touched.pods.insert(id);
+        if self.set_thing(Id::Endpoint(id.clone()), thing) {
+            self.touched.hosts |= self.hosts.contains_key(&id);
+            if self.pods.contains_key(&id) {
+                self.touched.pods.insert(id);
+            }
         }
     }
 
@@ -205,12 +224,17 @@ impl Graph {
             }
             (Some(_) | None, None) => self.touched.gone.extend(self.pods.remove(&id)),
         }
-        if let Some((number, _)) = self.things.endpoint(&id) {
+        self.set_local_thing(&id, is_local);
+        self.touched.pods.insert(id);
+    }
+
+    /// An endpoint is one of this node, or no longer.
+    fn set_local_thing(&mut self, id: &Arc<str>, local: bool) {
+        if let Some((number, _)) = self.things.endpoint(id) {
             self.withdraw(&[number]);
-            self.things.set_local(number, is_local);
+            self.things.set_local(number, local);
             self.attach(&[number]);
         }
-        self.touched.pods.insert(id);
     }
 
     pub(crate) fn set_service(&mut self, name: NamespacedName, endpoints: BTreeSet<ServiceEndpoint>) {
@@ -262,6 +286,7 @@ impl Graph {
                 self.pods.insert(id, pod);
             }
         }
+        self.follow_hosts();
         for origin in std::mem::take(&mut self.touched.policies) {
             self.follow_policy(&origin);
         }
@@ -279,6 +304,8 @@ impl Graph {
     fn restart(&mut self) {
         self.chains.clear(&mut self.sets);
         self.led_into.clear();
+        self.shown_hosts = hosts::Shown::default();
+        self.touched.hosts = true;
         for (name, listed) in &mut self.lists {
             listed.shown.clear();
             self.touched.lists.insert(name.clone());
@@ -296,7 +323,6 @@ impl Graph {
                 .dispatch
                 .extend(DIRECTIONS.map(|direction| (family, direction)));
         }
-        self.chains.set_hooks(chains::hooks());
     }
 
     /// Finds a pod's policies and lists, and puts it into the sets of those.
@@ -309,14 +335,11 @@ impl Graph {
         let nets = thing.iter().flat_map(|thing| &thing.nets).chain(sources);
         let members = nets.map(|net| Member::NetBehind(canonical(*net), interface.clone()));
         let members: BTreeSet<Member> = members.collect();
-        let lists = DIRECTIONS.map(|direction| self.list(direction, &selected));
-        for origin in &selected {
-            let active = self.active.entry(origin.clone()).or_default();
-            active.endpoints += 1;
-            if active.endpoints == 1 {
-                self.touched.policies.insert(origin.clone());
-            }
-        }
+        let lists = DIRECTIONS.map(|direction| {
+            let stages = self.stages(direction, &selected, |hook| Point::Own(direction).is_of(hook));
+            self.list(direction, stages, false)
+        });
+        self.acquire_policies(&selected);
         let lists: Vec<String> = lists
             .into_iter()
             .flatten()
@@ -347,7 +370,23 @@ impl Graph {
             }
             self.touched.lists.insert(name.clone());
         }
-        for origin in &pod.selected {
+        self.release_policies(&pod.selected);
+    }
+
+    /// One more endpoint of this node is selected by these policies.
+    fn acquire_policies(&mut self, selected: &BTreeSet<Arc<Origin>>) {
+        for origin in selected {
+            let active = self.active.entry(origin.clone()).or_default();
+            active.endpoints += 1;
+            if active.endpoints == 1 {
+                self.touched.policies.insert(origin.clone());
+            }
+        }
+    }
+
+    /// One less is.
+    fn release_policies(&mut self, selected: &BTreeSet<Arc<Origin>>) {
+        for origin in selected {
             let Some(active) = self.active.get_mut(origin) else {
                 continue;
             };
@@ -371,50 +410,51 @@ impl Graph {
         name
     }
 
-    /// The policies of an endpoint's list, tier by tier; none if nothing decides there.
-    fn list(&self, direction: Direction, selected: &BTreeSet<Arc<Origin>>) -> Option<List> {
-        let stages = self
-            .stages(direction, selected)
-            .into_iter()
-            .filter_map(|(tier, policies)| {
-                let has_rules = |origin: &Arc<Origin>| {
-                    let rules = self
-                        .policies
-                        .get(origin)
-                        .and_then(|policy| rules_of(policy, direction));
-                    rules.is_some_and(|rules| !rules.is_empty())
-                };
-                let enforced = policies.into_iter().filter(|origin| self.is_enforced(origin));
-                let enforced: Vec<Arc<Origin>> = enforced.collect();
-                let end = self.tier(tier).default_action;
-                if enforced.is_empty() {
-                    return None;
-                }
-                let policies: Vec<Arc<Origin>> = enforced.into_iter().filter(has_rules).collect();
-                let nothing = policies.is_empty() && end == DefaultAction::Pass;
-                (!nothing).then(|| Stage {
-                    tier: tier.to_owned(),
-                    policies,
-                    end,
-                })
-            });
+    /// The enforced policies of an endpoint, tier by tier; none if nothing decides there. `early`: what no policy
+    /// decides is left to what comes later.
+    fn list(&self, direction: Direction, stages: Vec<(&str, Vec<Arc<Origin>>)>, early: bool) -> Option<List> {
+        let stages = stages.into_iter().filter_map(|(tier, policies)| {
+            let has_rules = |origin: &Arc<Origin>| {
+                let rules = self
+                    .policies
+                    .get(origin)
+                    .and_then(|policy| rules_of(policy, direction));
+                rules.is_some_and(|rules| !rules.is_empty())
+            };
+            let enforced = policies.into_iter().filter(|origin| self.is_enforced(origin));
+            let enforced: Vec<Arc<Origin>> = enforced.collect();
+            let end = match early {
+                true => DefaultAction::Pass,
+                false => self.tier(tier).default_action,
+            };
+            if enforced.is_empty() {
+                return None;
+            }
+            let policies: Vec<Arc<Origin>> = enforced.into_iter().filter(has_rules).collect();
+            let nothing = policies.is_empty() && end == DefaultAction::Pass;
+            (!nothing).then(|| Stage {
+                tier: tier.to_owned(),
+                policies,
+                end,
+            })
+        });
         let stages: Vec<Stage> = stages.collect();
         (!stages.is_empty()).then_some(List { direction, stages })
     }
 
-    /// The policies among these that speak of a direction, tier by tier, in order; staged ones too.
+    /// The policies among these that act somewhere and speak of a direction, tier by tier, in order; staged ones too.
     pub(crate) fn stages<'a>(
         &'a self,
         direction: Direction,
         selected: &BTreeSet<Arc<Origin>>,
+        acts: impl Fn(Hook) -> bool,
     ) -> Vec<(&'a str, Vec<Arc<Origin>>)> {
         let mut tiers: BTreeMap<(Order, &str), Ordered> = BTreeMap::new();
         for origin in selected {
             let Some(policy) = self.policies.get(origin) else {
                 continue;
             };
-            let for_pods = matches!(policy.hook, Hook::Normal | Hook::Forwarded);
-            if for_pods && rules_of(policy, direction).is_some() {
+            if acts(policy.hook) && rules_of(policy, direction).is_some() {
                 let tier = (self.tier(&policy.tier).order, policy.tier.as_str());
                 tiers
                     .entry(tier)
@@ -525,15 +565,27 @@ impl Graph {
         for (family, direction, origin) in std::mem::take(&mut self.touched.policy_chains) {
             let key = (family, direction, origin.clone());
             let led_into = self.led_into.get(&key).is_some_and(|count| *count > 0);
-            let chain = chains::filter(family, &policy_chain(&origin, direction));
-            match (self.policies.get(&origin), &self.settings) {
-                (Some(policy), Some(settings)) if led_into => {
-                    let rules = compile::chain(&origin, policy, (direction, family), settings);
-                    self.chains.put(chain, rules, &mut self.sets);
-                }
-                (Some(_) | None, Some(_) | None) => {
-                    self.led_into.remove(&key);
-                    self.chains.remove(&chain, &mut self.sets);
+            let name = policy_chain(&origin, direction);
+            let policy = self.policies.get(&origin).filter(|_| led_into);
+            let wanted = policy.zip(self.settings.as_ref()).map(|(policy, settings)| {
+                let rules = compile::chain(&origin, policy, (direction, family), settings);
+                (table_of(policy.hook), rules)
+            });
+            if wanted.is_none() {
+                self.led_into.remove(&key);
+            }
+            // A policy that acts somewhere else now has its chain in another table.
+            for table in [Table::Raw, Table::Mangle, Table::Filter] {
+                let chain = ChainId {
+                    family,
+                    table,
+                    name: name.clone(),
+                };
+                match &wanted {
+                    Some((where_to, rules)) if *where_to == table => {
+                        self.chains.put(chain, rules.clone(), &mut self.sets);
+                    }
+                    Some(_) | None => self.chains.remove(&chain, &mut self.sets),
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! What the engine is told, beside the form of policies (`manx_api::policy`).
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -21,6 +22,58 @@ pub struct Local {
     pub interface: String,
     /// What it may send from, beside its own addresses. At most 64 pods may share one of these.
     pub sources: Vec<IpNetwork>,
+}
+
+/// The interface that a host endpoint of this node is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HostInterface {
+    /// The one of this name.
+    Named(String),
+    /// Every one that no other host endpoint is, but for pods' and the loopback.
+    All,
+}
+
+/// A port that no host endpoint's policy closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Failsafe {
+    /// Its protocol, one that has ports.
+    pub protocol: Protocol,
+    /// Its number.
+    pub port: u16,
+}
+
+/// The ports that no host endpoint's policy closes. The default is what a node is not to lose, and others are not to
+/// lose of it: SSH, DHCP, DNS, BGP and BFD, etcd and the API server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failsafes {
+    /// What may always reach this node's host endpoints.
+    pub inbound: BTreeSet<Failsafe>,
+    /// What they may always reach.
+    pub outbound: BTreeSet<Failsafe>,
+}
+
+impl Default for Failsafes {
+    fn default() -> Self {
+        let tcp = [179, 2379, 2380, 5473, 6443, 6666, 6667].map(|port| (Protocol::TCP, port));
+        let udp = [3784, 4784].map(|port| (Protocol::UDP, port));
+        let with = |own: [(Protocol, u16); 2]| {
+            tcp.into_iter()
+                .chain(udp)
+                .chain(own)
+                .map(Failsafe::from)
+                .collect()
+        };
+        Self {
+            inbound: with([(Protocol::TCP, 22), (Protocol::UDP, 68)]),
+            outbound: with([(Protocol::UDP, 53), (Protocol::UDP, 67)]),
+        }
+    }
+}
+
+impl From<(Protocol, u16)> for Failsafe {
+    fn from((protocol, port): (Protocol, u16)) -> Self {
+        Self { protocol, port }
+    }
 }
 
 /// A process behind a service.

@@ -26,6 +26,7 @@ mod engine;
 mod explain;
 mod graph;
 mod held;
+mod hosts;
 mod input;
 mod lists;
 pub mod nat;
@@ -44,7 +45,9 @@ mod wanted;
 pub use engine::{Engine, Update};
 pub use explain::{Explanation, Outcome, Party, PolicyWalk, TierWalk, Traffic, Unexplained, Walk, explain};
 pub use held::{Held, Jump, Unreadable};
-pub use input::{HostAction, Local, Marks, Pool, ServiceEndpoint, Settings};
+pub use input::{
+    Failsafe, Failsafes, HostAction, HostInterface, Local, Marks, Pool, ServiceEndpoint, Settings,
+};
 pub use manx_api::policy::{Direction, Family};
 pub use plan::{Change, Delta, plan};
 pub use ruleset::{

@@ -212,6 +212,8 @@ pub enum Connection {
     Known,
     /// It cannot be said: it belongs to none and begins none.
     Invalid,
+    /// It is not tracked: somebody wanted that, or it is neighbour discovery.
+    Untracked,
 }
 
 /// A condition's sign in front of an option.
@@ -266,6 +268,7 @@ impl fmt::Display for Match {
             }
             Self::Connection(Connection::Known) => f.write_str("-m conntrack --ctstate ESTABLISHED,RELATED"),
             Self::Connection(Connection::Invalid) => f.write_str("-m conntrack --ctstate INVALID"),
+            Self::Connection(Connection::Untracked) => f.write_str("-m conntrack --ctstate UNTRACKED"),
             Self::Mark { value, mask } => write!(f, "-m mark --mark {value:#x}/{mask:#x}"),
             Self::Limit { per_second } => {
                 let burst = u32::from(*per_second) * 5;

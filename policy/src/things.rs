@@ -58,6 +58,8 @@ pub(crate) struct Thing {
     pub(crate) nets: Box<[IpNetwork]>,
     /// Whether it is an endpoint of this node.
     pub(crate) local: bool,
+    /// Whether what no policy decides is dropped.
+    pub(crate) closed: bool,
 }
 
 impl Thing {
@@ -226,6 +228,7 @@ impl Things {
                 .map(|name| strings.share(name)),
             labels: strings.labels(&endpoint.labels),
             local: false,
+            closed: endpoint.closed,
             nets: endpoint
                 .addresses
                 .iter()
@@ -241,6 +244,7 @@ impl Things {
             labels: self.strings.labels(&set.labels),
             ports: Box::default(),
             local: false,
+            closed: false,
             nets: set.nets.iter().map(|net| crate::nets::canonical(*net)).collect(),
         }
     }

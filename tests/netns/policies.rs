@@ -9,7 +9,7 @@ use manx_api::policy::{
     PortRange, Protocol, Rule, Side, Subject, Tier,
 };
 use manx_linux::Backend;
-use manx_policy::{HostAction, Local, ServiceEndpoint, Settings, Update};
+use manx_policy::{HostAction, HostInterface, Local, ServiceEndpoint, Settings, Update};
 
 use crate::harness::{TestNetns, eventually, exchange, exchange_as};
 use crate::rules::{Owner, iptables, run, sets, tables};
@@ -44,17 +44,20 @@ fn from(labels: &str) -> Side {
     }
 }
 
-fn policy(name: &str, labels: &str, [ingress, egress]: [Option<Vec<Rule>>; 2]) -> Update {
-    let policy = Policy {
+fn policy(name: &str, labels: &str, rules: [Option<Vec<Rule>>; 2]) -> Update {
+    Update::Policy(origin(name), Some(Box::new(all_of(select(labels), rules))))
+}
+
+fn all_of(subject: Subject, [ingress, egress]: [Option<Vec<Rule>>; 2]) -> Policy {
+    Policy {
         tier: "default".to_owned(),
         order: Order::LAST,
-        subject: select(labels),
+        subject,
         hook: Hook::Normal,
         staged: false,
         ingress,
         egress,
-    };
-    Update::Policy(origin(name), Some(Box::new(policy)))
+    }
 }
 
 fn origin(name: &str) -> Origin {
@@ -207,7 +210,32 @@ fn everything() -> Vec<Update> {
         .into_iter()
         .chain(pods)
         .chain(policies)
+        .chain(uplink())
         .collect()
+}
+
+/// An interface of the node with policies at all points, and what it does not forbid forbidden.
+fn uplink() -> [Update; 5] {
+    let at = |name: &str, hook| {
+        let policy = Policy {
+            hook,
+            ..all_of(select("all()"), [Some(all_rules()), None])
+        };
+        Update::Policy(origin(name), Some(Box::new(policy)))
+    };
+    let endpoint = Endpoint {
+        addresses: vec![ip("192.0.2.1")],
+        closed: true,
+        ..Endpoint::default()
+    };
+    let interface = HostInterface::Named("eth0".to_owned());
+    [
+        Update::Endpoint("uplink".to_owned(), Some(Box::new(endpoint))),
+        Update::Host("uplink".to_owned(), Some(interface)),
+        at("through", Hook::Forwarded),
+        at("early", Hook::PreDnat),
+        at("untracked", Hook::Untracked),
+    ]
 }
 
 #[test]
@@ -438,5 +466,46 @@ fn pods_send_from_their_own_addresses_and_meet_the_node_as_it_wishes() {
             .unwrap();
         to_node(false, "the node takes nothing of pods");
         assert_eq!(from_node(), [true; 2], "{backend:?}");
+    }
+}
+
+#[test]
+fn a_host_endpoint_gets_what_its_policies_let_through() {
+    for backend in Backend::ALL {
+        let [node, other] = TestNetns::pair(["node", "other"]);
+        let mut owner = Owner::new(&node, Some(backend));
+        let asked =
+            || ["192.0.2.1", "2001:db8::1"].map(|node_ip| exchange(&other, &node, ip(node_ip)).is_some());
+        assert!(eventually(PATIENCE, || asked() == [true; 2]));
+        let uplink = |closed| {
+            let endpoint = Endpoint {
+                labels: [("app".to_owned(), "uplink".to_owned())].into(),
+                closed,
+                ..Endpoint::default()
+            };
+            Update::Endpoint("uplink".to_owned(), Some(Box::new(endpoint)))
+        };
+        let host = Update::Host("uplink".to_owned(), Some(HostInterface::All));
+        let told = enforce(Settings::default()).into_iter();
+        owner.apply(told.chain([uplink(false), host])).unwrap();
+        assert_eq!(asked(), [true; 2], "{backend:?}: no policy, and not closed");
+        owner.apply([uplink(true)]).unwrap();
+        assert_eq!(asked(), [false; 2], "{backend:?}: closed");
+        let asks = exchange(&node, &other, ip("192.0.2.2")).is_some();
+        assert!(!asks, "{backend:?}: closed in both directions");
+        let udp = Rule {
+            protocol: Some(Not::Is(Protocol::UDP)),
+            ..rule(Action::Allow)
+        };
+        let only = |rules| policy("in", "app == 'uplink'", [Some(rules), None]);
+        owner.apply([only(vec![udp])]).unwrap();
+        assert_eq!(
+            asked(),
+            [true; 2],
+            "{backend:?}: allowed, and the answers with it"
+        );
+        owner.apply([only(Vec::new()), uplink(false)]).unwrap();
+        assert_eq!(asked(), [false; 2], "{backend:?}: denied by the tier's end");
+        assert_eq!(owner.check().unwrap(), 0);
     }
 }

@@ -67,7 +67,7 @@ pub fn explanation(found: Explanation, asked: Traffic) -> PolicyExplanation {
     let deciding = found.deciding().and_then(|(walk, tier)| {
         let (origin, rule) = match &tier.outcome {
             Outcome::Rule { policy, rule, .. } => (policy, Some(*rule)),
-            Outcome::End(_) | Outcome::Staged => {
+            Outcome::End(_) | Outcome::Staged | Outcome::Failsafe => {
                 let enforced = tier.policies.iter().find(|step| !step.staged)?;
                 (&enforced.policy, None)
             }
@@ -101,6 +101,7 @@ fn walk(walk: Walk) -> PolicyWalk {
         end: match tier.outcome {
             Outcome::End(DefaultAction::Deny) => Some(Action::Deny),
             Outcome::End(DefaultAction::Pass) => Some(Action::Pass),
+            Outcome::Failsafe => Some(Action::Allow),
             Outcome::Rule { .. } | Outcome::Staged => None,
         },
     });

@@ -518,11 +518,13 @@ impl<S: Store> Task<S> {
     }
 
     fn status(&self) -> Vec<BlockStatus> {
+        let rest = self.rest();
         let status = |block: &manx_ipam::Block| BlockStatus {
             node: self.identity.name.clone(),
             cidr: block.cidr(),
             pool: self.pool_of(block),
             capacity: u64::try_from(block.capacity()).unwrap_or(u64::MAX),
+            cooling: u64::try_from(block.cooling(rest)).unwrap_or(u64::MAX),
             allocations: block.allocations().collect(),
         };
         self.allocator.blocks().map(status).collect()

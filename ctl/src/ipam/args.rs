@@ -137,7 +137,7 @@ pub(crate) struct WhichPool {
     /// The pool with these addresses.
     #[arg(long)]
     pub(crate) cidr: Option<IpNetwork>,
-    /// The pool of this name.
+    /// The pool of this name (calicoctl's `--name`, which names a lab here).
     #[arg(long, value_name = "POOL")]
     pub(crate) pool: Option<String>,
 }

@@ -38,6 +38,8 @@ pub(super) struct Block {
     pub(super) resource: IpBlock,
     /// What is held: as the owner's agent says, or else as of its checkpoint.
     pub(super) allocations: Vec<Allocation>,
+    /// How many free addresses rest; none where the owner's agent did not say.
+    pub(super) cooling: u64,
     /// Whether the owner's agent said so.
     pub(super) live: bool,
 }
@@ -100,6 +102,7 @@ impl Cluster {
                     Resource::IpBlock(resource) => cluster.blocks.push(Block {
                         allocations: resource.spec.allocations.clone(),
                         resource,
+                        cooling: 0,
                         live: false,
                     }),
                     Resource::Node(node) => drop(cluster.nodes.insert(node.metadata.name)),
@@ -137,6 +140,7 @@ impl Cluster {
             let of_owner = |found: &BlockStatus| block.node() == Some(found.node.as_str());
             if let Some(found) = reported.remove(&block.cidr()).filter(of_owner) {
                 block.allocations = found.allocations;
+                block.cooling = found.cooling;
                 block.live = true;
             }
         }
@@ -211,6 +215,7 @@ pub(super) mod tests {
                 Resource::IpBlock(resource) => cluster.blocks.push(Block {
                     allocations: resource.spec.allocations.clone(),
                     resource,
+                    cooling: 0,
                     live: false,
                 }),
                 Resource::Node(node) => drop(cluster.nodes.insert(node.metadata.name)),
@@ -251,7 +256,8 @@ pub(super) mod tests {
             ["IPBlock", "10-0-0-64-26", {"cidr": "10.0.0.64/26", "pool": "p", "node": "n2", "generation": 1}],
         ]));
         let says = |cidr: &str, address: &str| {
-            let status = json!({"node": "n1", "cidr": cidr, "pool": "p", "capacity": 64, "allocations": [held(address, 1)]});
+            let status = json!({"node": "n1", "cidr": cidr, "pool": "p", "capacity": 64, "cooling": 3,
+                "allocations": [held(address, 1)]});
             serde_json::from_value(status).unwrap()
         };
         cluster.take_in(vec![
@@ -261,9 +267,9 @@ pub(super) mod tests {
         let counts: Vec<_> = cluster
             .blocks
             .iter()
-            .map(|block| (block.allocations.len(), block.live))
+            .map(|block| (block.allocations.len(), block.cooling, block.live))
             .collect();
-        assert_eq!(counts, [(1, true), (0, false)]);
+        assert_eq!(counts, [(1, 3, true), (0, 0, false)]);
     }
 
     #[test]

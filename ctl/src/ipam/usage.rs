@@ -28,6 +28,8 @@ pub(super) struct Usage {
     reserved: u128,
     /// How many are left to be given.
     free: u128,
+    /// How many of these rest, as far as their owners' agents were asked.
+    cooling: u64,
     /// The block's owner.
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<String>,
@@ -186,6 +188,7 @@ impl Usage {
             in_use,
             reserved,
             free: total.saturating_sub(u128::from(in_use)).saturating_sub(withheld),
+            cooling: blocks.iter().map(|block| block.cooling).sum(),
             node: None,
             state,
         }
@@ -234,6 +237,7 @@ impl Row for Usage {
             "IPS FREE",
             "NODE",
             "STATE",
+            "IPS COOLING",
             "POOL",
         ],
         8,
@@ -254,6 +258,7 @@ impl Row for Usage {
             part(self.free),
             self.node.clone().unwrap_or_default(),
             self.state.to_string(),
+            part(self.cooling.into()),
             self.pool.clone().unwrap_or_default(),
         ]
     }
@@ -369,7 +374,7 @@ mod tests {
 
     #[test]
     fn scripts_find_the_promised_fields_of_a_pool() {
-        let cluster = cluster(json!([
+        let mut cluster = cluster(json!([
             ["IPPool", "default", {"cidr": "10.244.0.0/24", "disabled": true}],
             ["IPBlock", "10-244-0-0-26", {"cidr": "10.244.0.0/26", "pool": "default", "node": "node1",
                 "generation": 1, "allocations": [held("10.244.0.1", 1)]}],
@@ -377,18 +382,19 @@ mod tests {
             ["IPBlock", "10-244-0-16-28", {"cidr": "10.244.0.16/28", "pool": "default", "node": "node2",
                 "generation": 1, "lease": {"of": "10-244-0-0-26", "state": "Granted"}}],
         ]));
+        cluster.blocks[0].cooling = 2;
         let lines = serde_json::to_value(usage(&cluster, None, true)).unwrap();
         let pool = json!({
             "grouping": "IP Pool", "pool": "default", "cidr": "10.244.0.0/24", "total": 256, "inUse": 1,
-            "reserved": 0, "free": 255, "state": "draining", "left": 1, "nodes": 1,
+            "reserved": 0, "free": 255, "cooling": 2, "state": "draining", "left": 1, "nodes": 1,
         });
         let block = json!({
             "grouping": "Block", "pool": "default", "cidr": "10.244.0.0/26", "total": 48, "inUse": 1,
-            "reserved": 0, "free": 47, "node": "node1", "state": "ownerGone",
+            "reserved": 0, "free": 47, "cooling": 2, "node": "node1", "state": "ownerGone",
         });
         let lease = json!({
             "grouping": "Block", "pool": "default", "cidr": "10.244.0.16/28", "total": 16, "inUse": 0,
-            "reserved": 0, "free": 16, "node": "node2", "state": "lease", "of": "10-244-0-0-26", "lease": "Granted",
+            "reserved": 0, "free": 16, "cooling": 0, "node": "node2", "state": "lease", "of": "10-244-0-0-26", "lease": "Granted",
         });
         assert_eq!(lines, json!([pool, block, lease]));
     }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use manx_api::policy::{Action, DefaultAction, Not, Order, Policy, Protocol, Rule as PolicyRule, Side};
+use manx_api::policy::{
+    Action, DefaultAction, Endpoint, Hook, Not, Order, Policy, Protocol, Rule as PolicyRule, Side,
+};
 use proptest::prelude::*;
 
 use super::worlds::{local, pod, policy, port, resource, rule, select, set_policy, set_tier, updates};
@@ -148,6 +150,57 @@ fn pods_that_come_and_go_under_a_known_list_touch_sets_only() {
 }
 
 #[test]
+fn host_endpoints_are_asked_where_their_policies_act() {
+    let host = |name: &str, interface, closed| {
+        let endpoint = Endpoint {
+            labels: [("host".to_owned(), name.to_owned())].into(),
+            addresses: vec!["192.0.2.1".parse().unwrap()],
+            closed,
+            ..Endpoint::default()
+        };
+        [
+            Update::Endpoint(name.to_owned(), Some(Box::new(endpoint))),
+            Update::Host(name.to_owned(), Some(interface)),
+        ]
+    };
+    let at = |hook, rules| Policy {
+        hook,
+        ingress: Some(vec![rules]),
+        ..policy("host == 'uplink'")
+    };
+    let https = PolicyRule {
+        protocol: Some(Not::Is(Protocol::TCP)),
+        destination: Side {
+            ports: vec![port(443, 443)],
+            ..Side::default()
+        },
+        ..rule(Action::Allow)
+    };
+    let mut engine = Engine::new();
+    engine.apply([
+        Update::Enforce(Some(Settings::default())),
+        set_tier("default", 1000.0, DefaultAction::Deny),
+        set_policy("own", at(Hook::Normal, https.clone())),
+        set_policy("through", at(Hook::Forwarded, https.clone())),
+        set_policy("early", at(Hook::PreDnat, https.clone())),
+        set_policy("untracked", at(Hook::Untracked, https)),
+    ]);
+    let before = engine.snapshot();
+    let hosts = [
+        host("uplink", HostInterface::Named("eth0".to_owned()), false),
+        host("rest", HostInterface::All, true),
+    ];
+    let text = Transaction::of(&engine.apply(hosts.concat()));
+    insta::assert_snapshot!(format!("{}{}", text.before, text.rules[&Family::V4]));
+    engine.apply(["uplink", "rest"].map(|name| Update::Host(name.to_owned(), None)));
+    assert_eq!(
+        engine.snapshot(),
+        before,
+        "without host endpoints, nothing is there of them"
+    );
+}
+
+#[test]
 fn without_enforcement_nothing_is_wanted() {
     let mut engine = world([database()]);
     let mut held = Held::of(&engine.snapshot());
@@ -167,7 +220,7 @@ fn marks_are_bits_of_the_mask() {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 192,
+        cases: 128,
         rng_seed: prop::test_runner::RngSeed::Fixed(5),
         failure_persistence: None,
         ..ProptestConfig::default()

@@ -3,7 +3,7 @@
 use manx_api::policy::{Icmp, Not, PortRange, Protocol};
 use proptest::prelude::*;
 
-use super::worlds::{PODS, updates};
+use super::worlds::{HOST, PODS, updates};
 use super::*;
 
 /// The first packet of a connection.
@@ -12,6 +12,7 @@ struct Packet {
     ends: [(IpAddr, String); 2],
     traffic: Traffic,
     mark: u32,
+    tracked: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,10 +60,31 @@ impl Packet {
                 },
                 Target::SetMark { value, mask } => self.mark = (self.mark & !mask) ^ value,
                 Target::Log { .. } => {}
-                Target::Masquerade | Target::NoTrack => panic!("no policy does this"),
+                Target::NoTrack => self.tracked = false,
+                Target::Masquerade => panic!("no policy does this"),
             }
         }
         Verdict::Return
+    }
+
+    /// What becomes of what a host endpoint gets or sends.
+    fn is_dropped_by_host(&mut self, full: &Full, direction: Direction) -> bool {
+        let bases: &[(Table, &str)] = match direction {
+            Direction::Ingress => &[
+                (Table::Raw, "PREROUTING"),
+                (Table::Mangle, "PREROUTING"),
+                (Table::Filter, "INPUT"),
+            ],
+            Direction::Egress => &[(Table::Raw, "OUTPUT"), (Table::Filter, "OUTPUT")],
+        };
+        bases.iter().any(|(table, base)| {
+            let mut hooks = full.hooks.iter();
+            hooks.any(|hook| {
+                let is_there =
+                    (hook.chain.family, hook.chain.table, hook.base) == (self.family, *table, *base);
+                is_there && self.chain(full, *table, &hook.chain.name) == Verdict::Drop
+            })
+        })
     }
 
     fn meets(&self, full: &Full, part: &Match) -> bool {
@@ -98,7 +120,8 @@ impl Packet {
                     *kind == message.kind && (code.is_none() || *code == message.code)
                 })
             }
-            Match::Connection(_) => false,
+            Match::Connection(Connection::Untracked) => !self.tracked,
+            Match::Connection(Connection::Known | Connection::Invalid) => false,
             Match::Mark { value, mask } => self.mark & mask == *value,
             Match::Limit { .. } => true,
         }
@@ -155,6 +178,42 @@ fn party(number: u8, told: &[Update]) -> (Party, bool, String) {
     (Party::Address(addresses_of(number)[0]), is_local, interface)
 }
 
+/// The host endpoints that are there, by their numbers, each with an interface that is its own.
+fn host_interfaces(told: &[Update]) -> Vec<(u8, String)> {
+    let mut hosts: Vec<(u8, HostInterface)> = Vec::new();
+    for number in 0..2 {
+        let name = format!("host{number}");
+        let (mut known, mut interface) = (false, None);
+        for update in told {
+            match update {
+                Update::Endpoint(id, endpoint) if *id == name => known = endpoint.is_some(),
+                Update::Host(id, is) if *id == name => interface.clone_from(is),
+                Update::SetPool { .. }
+                | Update::RemovePool { .. }
+                | Update::Enforce(_)
+                | Update::Failsafes(_)
+                | Update::Tier(..)
+                | Update::Policy(..)
+                | Update::Namespace(..)
+                | Update::ServiceAccount(..)
+                | Update::Endpoint(..)
+                | Update::Local(..)
+                | Update::Host(..)
+                | Update::NetworkSet(..)
+                | Update::Service(..) => {}
+            }
+        }
+        hosts.extend(interface.filter(|_| known).map(|interface| (number, interface)));
+    }
+    // Of two that are all interfaces, the first by name is it.
+    hosts.dedup_by_key(|(_, interface)| interface.clone());
+    let own = |(number, interface)| match interface {
+        HostInterface::Named(name) => (number, name),
+        HostInterface::All => (number, "wan".to_owned()),
+    };
+    hosts.into_iter().map(own).collect()
+}
+
 fn traffics() -> Vec<Traffic> {
     let with_ports = |protocol, port| Traffic {
         protocol,
@@ -175,6 +234,7 @@ fn traffics() -> Vec<Traffic> {
         with_ports(Protocol::TCP, 80),
         with_ports(Protocol::TCP, 81),
         with_ports(Protocol::TCP, 443),
+        with_ports(Protocol::TCP, 179),
         with_ports(Protocol::UDP, 53),
         icmp(8, 0),
         icmp(3, 1),
@@ -189,16 +249,17 @@ fn traffics() -> Vec<Traffic> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 256,
+        cases: 128,
         rng_seed: prop::test_runner::RngSeed::Fixed(6),
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
 
     #[test]
-    fn the_kernel_does_what_is_explained(told in updates()) {
+    fn the_kernel_does_with_pods_what_is_explained(told in updates()) {
         let mut engine = Engine::new();
-        engine.apply(told.iter().filter(|update| !matches!(update, Update::Enforce(None))).cloned());
+        let without = |update: &&Update| matches!(update, Update::Enforce(None) | Update::Host(..));
+        engine.apply(told.iter().filter(|update| !without(update)).cloned());
         let full = engine.snapshot();
         for (from, to) in (0..6).flat_map(|from| (0..6).map(move |to| (from, to))) {
             let (source, destination) = (party(from, &told), party(to, &told));
@@ -208,6 +269,7 @@ proptest! {
                     ends: [(addresses_of(from)[0], source.2.clone()), (addresses_of(to)[0], destination.2.clone())],
                     traffic,
                     mark: 0xabcd_ffff,
+                    tracked: true,
                 };
                 let explained = explain(&engine, &source.0, &destination.0, traffic).unwrap();
                 let allowed = |walk: &Option<Walk>, local: bool| !local || walk.as_ref().unwrap().allowed;
@@ -215,6 +277,39 @@ proptest! {
                 let drops = packet.chain(&full, Table::Filter, "manx-forward") == Verdict::Drop;
                 prop_assert_eq!(!drops, expected, "{:?}", explained);
                 prop_assert_eq!(packet.mark & !0x3_0000, 0xabcc_ffff, "others' bits are left alone");
+            }
+        }
+    }
+    #[test]
+    fn the_kernel_does_with_host_endpoints_what_is_explained(told in updates()) {
+        let mut engine = Engine::new();
+        engine.apply(told.iter().filter(|update| !matches!(update, Update::Enforce(None))).cloned());
+        let full = engine.snapshot();
+        for (number, interface) in host_interfaces(&told) {
+            for (other, traffic) in (0..6).flat_map(|other| traffics().into_iter().map(move |traffic| (other, traffic))) {
+                let host = addresses_of(HOST + number)[0];
+                let outside = addresses_of(other)[0];
+                for direction in [Direction::Ingress, Direction::Egress] {
+                    let (from, to) = match direction {
+                        Direction::Ingress => (outside, host),
+                        Direction::Egress => (host, outside),
+                    };
+                    let mut packet = Packet {
+                        family: Family::V4,
+                        ends: [(from, interface.clone()), (to, interface.clone())],
+                        traffic,
+                        mark: 0xabcd_ffff,
+                        tracked: true,
+                    };
+                    let explained =
+                        explain(&engine, &Party::Address(from), &Party::Address(to), traffic).unwrap();
+                    let walk = match direction {
+                        Direction::Ingress => explained.ingress,
+                        Direction::Egress => explained.egress,
+                    };
+                    let drops = packet.is_dropped_by_host(&full, direction);
+                    prop_assert_eq!(!drops, walk.as_ref().unwrap().allowed, "{:?}", walk);
+                }
             }
         }
     }

@@ -12,7 +12,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::net;
-use crate::{Local, ServiceEndpoint, Settings, Update};
+use crate::{Failsafes, HostInterface, Local, ServiceEndpoint, Settings, Update};
 
 pub(super) fn origin(name: &str) -> Origin {
     Origin {
@@ -109,16 +109,21 @@ pub(super) fn resource(update: &Update) -> String {
     match update {
         Update::SetPool { name, .. } | Update::RemovePool { name } => format!("pool {name}"),
         Update::Enforce(_) => "settings".to_owned(),
+        Update::Failsafes(_) => "failsafes".to_owned(),
         Update::Tier(name, _) => format!("tier {name}"),
         Update::Policy(origin, _) => format!("policy {origin}"),
         Update::Namespace(name, _) => format!("namespace {name}"),
         Update::ServiceAccount(name, _) => format!("account {name:?}"),
         Update::Endpoint(name, _) => format!("endpoint {name}"),
         Update::Local(name, _) => format!("local {name}"),
+        Update::Host(name, _) => format!("host {name}"),
         Update::NetworkSet(origin, _) => format!("set {origin}"),
         Update::Service(name, _) => format!("service {name:?}"),
     }
 }
+
+/// The number of the first of two host endpoints, for their addresses.
+pub(super) const HOST: u8 = 20;
 
 /// Names of pods; the addresses of the pod with number n are `10.0.0.n` and `fd00::n`.
 pub(super) const PODS: [&str; 5] = ["p0", "p1", "p2", "p3", "p4"];
@@ -276,7 +281,12 @@ fn any_policy() -> BoxedStrategy<Policy> {
         one_of(&["t0", "t1", "t2"]),
         one_of(&[Order::new(0.5).unwrap(), Order::new(1.0).unwrap(), Order::LAST]),
         prop_oneof![Just(Subject::default()), subject()],
-        prop_oneof![9 => Just(Hook::Normal), 1 => Just(Hook::PreDnat)],
+        prop_oneof![
+            6 => Just(Hook::Normal),
+            2 => Just(Hook::Forwarded),
+            1 => Just(Hook::PreDnat),
+            1 => Just(Hook::Untracked)
+        ],
         prop::bool::weighted(0.15),
         (rules(), rules()),
     )
@@ -322,6 +332,30 @@ fn endpoint() -> BoxedStrategy<Update> {
         .boxed()
 }
 
+/// One of two host endpoints, or that it is one.
+fn host_endpoint() -> BoxedStrategy<Update> {
+    let host = (0_u8..2, labels(), any::<bool>(), any::<bool>()).prop_map(|(number, labels, closed, all)| {
+        let endpoint = Endpoint {
+            labels,
+            closed,
+            addresses: super::addresses_of(HOST + number).into(),
+            ..Endpoint::default()
+        };
+        let interface = match all {
+            true => HostInterface::All,
+            false => HostInterface::Named(format!("eth{number}")),
+        };
+        let name = format!("host{number}");
+        [
+            Update::Endpoint(name.clone(), Some(Box::new(endpoint))),
+            Update::Host(name, Some(interface)),
+        ]
+    });
+    (host, any::<bool>())
+        .prop_map(|([endpoint, host], which)| if which { endpoint } else { host })
+        .boxed()
+}
+
 fn news() -> BoxedStrategy<Update> {
     let tier = (one_of(&["t0", "t1", "t2"]), 0_u8..3, any::<bool>()).prop_map(|(name, order, pass)| {
         let end = if pass {
@@ -360,7 +394,11 @@ fn news() -> BoxedStrategy<Update> {
         Update::Service(service(), endpoints.collect::<BTreeSet<_>>())
     });
     prop_oneof![
-        2 => tier, 6 => policies, 1 => namespace, 1 => account, 5 => endpoint(), 3 => local, 1 => set, 1 => behind,
+        2 => tier, 6 => policies, 1 => namespace, 1 => account, 5 => endpoint(), 3 => local, 1 => set, 1 => behind, 3 => host_endpoint(),
+        1 => one_of(&[80_u16, 443]).prop_map(|port| Update::Failsafes(Failsafes {
+            inbound: [(Protocol::TCP, port).into()].into(),
+            outbound: BTreeSet::new(),
+        })),
         1 => Just(Update::Enforce(Some(Settings { log_denied: Some(10), ..Settings::default() }))),
     ]
     .boxed()
@@ -374,9 +412,11 @@ fn without(update: Update) -> Update {
         Update::ServiceAccount(name, _) => Update::ServiceAccount(name, None),
         Update::Endpoint(name, _) => Update::Endpoint(name, None),
         Update::Local(name, _) => Update::Local(name, None),
+        Update::Host(name, _) => Update::Host(name, None),
         Update::NetworkSet(origin, _) => Update::NetworkSet(origin, None),
         Update::Service(name, _) => Update::Service(name, BTreeSet::new()),
         Update::Enforce(_) => Update::Enforce(None),
+        Update::Failsafes(_) => Update::Failsafes(Failsafes::default()),
         other @ (Update::SetPool { .. } | Update::RemovePool { .. }) => other,
     }
 }
