@@ -224,8 +224,13 @@ impl Compiler {
             matches.push(Match::In(end, SetKind::Nets, Not::Not(set)));
         }
         if let Some(service) = &side.service {
-            let set = self.set(Definition::Service(service.clone()), family);
-            matches.push(Match::In(end, SetKind::Ports, Not::Is(set)));
+            let definition = match end {
+                End::Source => Definition::ServiceAddresses(service.clone()),
+                End::Destination => Definition::Service(service.clone()),
+            };
+            let kind = definition.kind();
+            let set = self.set(definition, family);
+            matches.push(Match::In(end, kind, Not::Is(set)));
         }
         matches
     }

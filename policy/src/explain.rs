@@ -457,7 +457,10 @@ impl<'a> Packet<'a> {
             && side.service.as_ref().is_none_or(|service| {
                 let behind = graph.peers.service(service).into_iter().flatten();
                 let mut behind = behind.map(|to| (to.address, to.protocol, Some(to.port)));
-                behind.any(|to| to == (at.address, self.traffic.protocol, port))
+                match end {
+                    End::Source => behind.any(|(address, ..)| address == at.address),
+                    End::Destination => behind.any(|to| to == (at.address, self.traffic.protocol, port)),
+                }
             })
     }
 

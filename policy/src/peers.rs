@@ -8,7 +8,7 @@ use manx_api::policy::{Family, NamespacedName};
 
 use crate::input::ServiceEndpoint;
 use crate::nets::{self, halves};
-use crate::ruleset::{Member, Sense};
+use crate::ruleset::{Member, Sense, SetKind};
 use crate::sets::{Definition, Sets};
 use crate::subjects::SubjectIndex;
 use crate::things::{Thing, Things};
@@ -52,9 +52,9 @@ impl Peers {
                     }
                 }
             }
-            Definition::Service(service) => {
+            Definition::Service(service) | Definition::ServiceAddresses(service) => {
                 let endpoints = self.services.get(service).cloned().unwrap_or_default();
-                self.change_service(service, &endpoints, sets, Step::In);
+                self.change_behind(definition, &endpoints, sets, Step::In);
             }
             Definition::Nets(all) => {
                 for family in Family::ALL {
@@ -145,14 +145,28 @@ impl Peers {
         sets: &mut Sets,
         step: Step,
     ) {
-        let definition = Arc::new(Definition::Service(service.clone()));
-        if !self.needed.contains_key(&definition) {
-            return;
+        let named = [Definition::Service, Definition::ServiceAddresses].map(|named| named(service.clone()));
+        for definition in named.map(Arc::new) {
+            if self.needed.contains_key(&definition) {
+                self.change_behind(&definition, endpoints, sets, step);
+            }
         }
+    }
+
+    fn change_behind(
+        &self,
+        definition: &Arc<Definition>,
+        endpoints: &BTreeSet<ServiceEndpoint>,
+        sets: &mut Sets,
+        step: Step,
+    ) {
         for endpoint in endpoints {
             let family = Family::of(endpoint.address.into());
-            let member = Member::Port(endpoint.address, endpoint.protocol, endpoint.port);
-            step.take(sets, self.name(&definition, family), member);
+            let member = match definition.kind() {
+                SetKind::Ports => Member::Port(endpoint.address, endpoint.protocol, endpoint.port),
+                SetKind::Nets | SetKind::NetsBehind => Member::Net(endpoint.address.into()),
+            };
+            step.take(sets, self.name(definition, family), member);
         }
     }
 }
@@ -191,7 +205,7 @@ fn members(definition: &Definition, thing: &Thing) -> Vec<(Family, Member)> {
             };
             nets.flat_map(member).collect()
         }
-        Definition::Service(_) | Definition::Nets(_) => Vec::new(),
+        Definition::Service(_) | Definition::ServiceAddresses(_) | Definition::Nets(_) => Vec::new(),
     }
 }
 

@@ -19,8 +19,10 @@ pub(crate) enum Definition {
         name: String,
         local: bool,
     },
-    /// The endpoints behind a service.
+    /// The endpoints behind a service, with their ports: who is called.
     Service(NamespacedName),
+    /// Their addresses alone: who calls, from whatever port.
+    ServiceAddresses(NamespacedName),
     /// These networks, each family's for itself.
     Nets(BTreeMap<IpNetwork, Sense>),
 }
@@ -28,7 +30,7 @@ pub(crate) enum Definition {
 impl Definition {
     pub(crate) const fn kind(&self) -> SetKind {
         match self {
-            Self::Subject(_) | Self::Nets(_) => SetKind::Nets,
+            Self::Subject(_) | Self::Nets(_) | Self::ServiceAddresses(_) => SetKind::Nets,
             Self::NamedPort { .. } | Self::Service(_) => SetKind::Ports,
         }
     }
@@ -37,7 +39,7 @@ impl Definition {
     pub(crate) const fn subject(&self) -> Option<&Subject> {
         match self {
             Self::Subject(subject) | Self::NamedPort { subject, .. } => Some(subject),
-            Self::Service(_) | Self::Nets(_) => None,
+            Self::Service(_) | Self::ServiceAddresses(_) | Self::Nets(_) => None,
         }
     }
 
@@ -47,6 +49,9 @@ impl Definition {
             Self::Subject(subject) => ("subject", subject.to_string()),
             Self::NamedPort { subject, name, local } => ("port", format!("{name} {local} {subject}")),
             Self::Service(NamespacedName { namespace, name }) => ("service", format!("{namespace}/{name}")),
+            Self::ServiceAddresses(NamespacedName { namespace, name }) => {
+                ("callers", format!("{namespace}/{name}"))
+            }
             Self::Nets(nets) => ("nets", format!("{nets:?}")),
         };
         family.set_name(&format!("{kind}-{}", short_hash(&text)))

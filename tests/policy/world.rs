@@ -366,7 +366,7 @@ fn tiered(dice: &mut Dice, namespaces: &[&str], tiers: &[String], namespaced: bo
     spec
 }
 
-/// Services are what egress goes to; as sources, truth tables have them.
+/// Services are what egress goes to, and what ingress comes from.
 fn rule(dice: &mut Dice, namespaces: &[&str], direction: Direction) -> Value {
     let mut rule = json!({"action": dice.choose(&["Allow", "Allow", "Deny", "Deny", "Pass", "Log"])});
     let v6 = dice.once_in(3);
@@ -402,8 +402,12 @@ fn rule(dice: &mut Dice, namespaces: &[&str], direction: Direction) -> Value {
             end(dice, &mut rule[side], v6);
         }
     }
-    if direction == Direction::Egress && rule["destination"].is_null() && dice.once_in(3) {
-        rule["destination"] = json!({"services": {"name": "web", "namespace": dice.choose(namespaces)}});
+    let service_side = match direction {
+        Direction::Ingress => "source",
+        Direction::Egress => "destination",
+    };
+    if rule[service_side].is_null() && dice.once_in(3) {
+        rule[service_side] = json!({"services": {"name": "web", "namespace": dice.choose(namespaces)}});
     }
     for side in ["source", "destination"] {
         if rule[side].is_null() {
