@@ -63,6 +63,9 @@ pub async fn run(inbox: &mut Inbox) {
 /// # Errors
 /// As [`ConnectionSocket::list`] and [`ConnectionSocket::forget`].
 pub fn forget(netns: &Netns, is_meant: impl Fn(IpAddr) -> bool) -> Result<usize> {
+    if !netns.run(ConnectionSocket::any)? {
+        return Ok(0);
+    }
     let mut socket = ConnectionSocket::open_in(netns)?;
     let theirs = |connection: &&Connection| connection.ends().iter().any(|end| is_meant(end.ip()));
     let mut forgotten = 0;

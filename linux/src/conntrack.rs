@@ -20,10 +20,13 @@ use rtnetlink::packet_core::Nla as _;
 
 use crate::error::{Error, Result};
 use crate::netns::Netns;
-use crate::nl;
+use crate::{nl, sysctl};
 
 /// The attribute that tells apart connections of the same addresses and ports in different zones (`CTA_ZONE`).
 const ZONE: u16 = 18;
+
+/// How many connections the namespace has; missing where nothing tracks any.
+const COUNT: &str = "netfilter/nf_conntrack_count";
 
 /// A connection, as its first packet made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +71,13 @@ impl ConnectionSocket {
     /// As [`nl::Socket::open`], or if the namespace cannot be entered.
     pub fn open_in(netns: &Netns) -> Result<Self> {
         netns.run(Self::open)?
+    }
+
+    /// Whether any connection is tracked in the calling thread's namespace. Cheap, where listing walks a table that all
+    /// namespaces share, however empty it is.
+    #[must_use]
+    pub fn any() -> bool {
+        sysctl::get(COUNT).is_ok_and(|count| count != "0")
     }
 
     /// The connections of one family. The kernel keeps it going while it lists: one that begins or ends meanwhile
