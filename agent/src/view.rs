@@ -1,5 +1,10 @@
 //! What the agent knows of the cluster: the last state of each resource that the store told of.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "resources of other kinds are no part of it"
+)]
+
 use std::collections::BTreeMap;
 
 use manx_api::bgp::{BgpConfigurationSpec, BgpPeer};
@@ -65,19 +70,7 @@ impl View {
             Resource::BgpConfiguration(c) if name == CONFIGURATION => self.configuration = c.spec,
             Resource::BgpPeer(peer) => drop(self.peers.insert(name, peer)),
             Resource::BgpFilter(filter) => drop(self.filters.insert(name, filter)),
-            Resource::IpamConfiguration(_)
-            | Resource::BgpConfiguration(_)
-            | Resource::WorkloadEndpoint(_)
-            | Resource::Tier(_)
-            | Resource::NetworkPolicy(_)
-            | Resource::GlobalNetworkPolicy(_)
-            | Resource::StagedNetworkPolicy(_)
-            | Resource::StagedGlobalNetworkPolicy(_)
-            | Resource::NetworkSet(_)
-            | Resource::GlobalNetworkSet(_)
-            | Resource::HostEndpoint(_)
-            | Resource::KubernetesNetworkPolicy(_)
-            | Resource::ClusterNetworkPolicy(_) => {}
+            _ => {}
         }
     }
 
@@ -97,19 +90,7 @@ impl View {
             }
             Kind::BgpPeer => drop(self.peers.remove(&key.name)),
             Kind::BgpFilter => drop(self.filters.remove(&key.name)),
-            Kind::IpamConfiguration
-            | Kind::BgpConfiguration
-            | Kind::WorkloadEndpoint
-            | Kind::Tier
-            | Kind::NetworkPolicy
-            | Kind::GlobalNetworkPolicy
-            | Kind::StagedNetworkPolicy
-            | Kind::StagedGlobalNetworkPolicy
-            | Kind::NetworkSet
-            | Kind::GlobalNetworkSet
-            | Kind::HostEndpoint
-            | Kind::KubernetesNetworkPolicy
-            | Kind::ClusterNetworkPolicy => {}
+            _ => {}
         }
     }
 }

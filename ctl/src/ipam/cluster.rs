@@ -1,5 +1,10 @@
 //! Every pool and block of the cluster: as the datastore has them, and newer where their owners' agents answer.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "only the kinds that are listed come back"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -106,21 +111,7 @@ impl Cluster {
                         live: false,
                     }),
                     Resource::Node(node) => drop(cluster.nodes.insert(node.metadata.name)),
-                    Resource::Namespace(_)
-                    | Resource::BgpConfiguration(_)
-                    | Resource::BgpPeer(_)
-                    | Resource::BgpFilter(_)
-                    | Resource::WorkloadEndpoint(_)
-                    | Resource::Tier(_)
-                    | Resource::NetworkPolicy(_)
-                    | Resource::GlobalNetworkPolicy(_)
-                    | Resource::StagedNetworkPolicy(_)
-                    | Resource::StagedGlobalNetworkPolicy(_)
-                    | Resource::NetworkSet(_)
-                    | Resource::GlobalNetworkSet(_)
-                    | Resource::HostEndpoint(_)
-                    | Resource::KubernetesNetworkPolicy(_)
-                    | Resource::ClusterNetworkPolicy(_) => {}
+                    _ => {}
                 }
             }
         }

@@ -1,5 +1,10 @@
 //! What `ipam check` compares, gathered from the datastore and from agents.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "only the kinds that are listed come back"
+)]
+
 use std::collections::BTreeMap;
 
 use manx_api::report::NodeReport;
@@ -57,21 +62,7 @@ pub(super) async fn gather(target: &Target) -> Result<Gathered> {
                 Resource::IpBlock(block) => evidence.blocks.push(block),
                 Resource::Node(node) => drop(evidence.nodes.insert(node.metadata.name)),
                 Resource::WorkloadEndpoint(workload) => evidence.workloads.push(workload),
-                Resource::IpamConfiguration(_)
-                | Resource::Namespace(_)
-                | Resource::BgpConfiguration(_)
-                | Resource::BgpPeer(_)
-                | Resource::BgpFilter(_)
-                | Resource::Tier(_)
-                | Resource::NetworkPolicy(_)
-                | Resource::GlobalNetworkPolicy(_)
-                | Resource::StagedNetworkPolicy(_)
-                | Resource::StagedGlobalNetworkPolicy(_)
-                | Resource::NetworkSet(_)
-                | Resource::GlobalNetworkSet(_)
-                | Resource::HostEndpoint(_)
-                | Resource::KubernetesNetworkPolicy(_)
-                | Resource::ClusterNetworkPolicy(_) => {}
+                _ => {}
             }
         }
     }
