@@ -6,6 +6,7 @@
 
 pub mod bgp;
 pub mod cluster_policy;
+pub mod condition;
 pub mod explanation;
 pub mod filter;
 mod formats;
@@ -26,6 +27,8 @@ pub mod report;
 pub mod resource;
 pub mod rpc;
 pub mod rule;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod validate;
