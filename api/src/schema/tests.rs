@@ -20,6 +20,7 @@ const BEYOND: &[(&str, &str)] = &[
     // Networks and addresses by what they are.
     ("BGPPeer", "spec.peerIP"),
     ("HostEndpoint", "spec.expectedIPs"),
+    ("HostEndpoint", "spec.ports.name"),
     ("HostEndpoint", "spec.ports.protocol"),
     ("IPBlock", "metadata.name"),
     ("IPBlock", "spec.cidr"),
