@@ -23,35 +23,22 @@ fn own(kind: Kind) -> &'static [Column] {
             ("Disabled", "boolean", ".spec.disabled"),
         ],
         Kind::IpReservation => &[("CIDRs", "string", ".spec.reservedCIDRs")],
-        Kind::IpamConfiguration => &[
-            ("Strict", "boolean", ".spec.strictAffinity"),
-            ("Cooldown", "integer", ".spec.ipCooldownSeconds"),
-        ],
+        Kind::IpamConfiguration => &[("Strict", "boolean", ".spec.strictAffinity")],
         Kind::IpBlock => &[
             ("CIDR", "string", ".spec.cidr"),
             ("Node", "string", ".spec.node"),
             ("Pool", "string", ".spec.pool"),
         ],
         Kind::Node => &[
-            ("AS", "string", ".spec.bgp.asNumber"),
             ("IPv4", "string", ".spec.bgp.ipv4Address"),
             ("IPv6", "string", ".spec.bgp.ipv6Address"),
         ],
-        Kind::BgpConfiguration => &[
-            ("Mesh", "boolean", ".spec.nodeToNodeMeshEnabled"),
-            ("AS", "string", ".spec.asNumber"),
-        ],
+        Kind::BgpConfiguration => &[("Mesh", "boolean", ".spec.nodeToNodeMeshEnabled")],
         Kind::BgpPeer => &[
             ("Peer", "string", ".spec.peerIP"),
-            ("AS", "string", ".spec.asNumber"),
             ("Node", "string", ".spec.node"),
-            ("Nodes", "string", ".spec.nodeSelector"),
         ],
-        Kind::WorkloadEndpoint => &[
-            ("Pod", "string", ".spec.pod"),
-            ("Node", "string", ".spec.node"),
-            ("Addresses", "string", ".spec.addresses"),
-        ],
+        Kind::WorkloadEndpoint => &[("Pod", "string", ".spec.pod"), ("Node", "string", ".spec.node")],
         Kind::Tier => &[
             ("Order", "number", ".spec.order"),
             ("Otherwise", "string", ".spec.defaultAction"),
@@ -67,7 +54,6 @@ fn own(kind: Kind) -> &'static [Column] {
         Kind::HostEndpoint => &[
             ("Node", "string", ".spec.node"),
             ("Interface", "string", ".spec.interfaceName"),
-            ("Addresses", "string", ".spec.expectedIPs"),
         ],
         Kind::BgpFilter
         | Kind::NetworkSet
