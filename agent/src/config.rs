@@ -143,6 +143,18 @@ pub enum IptablesBackend {
 pub struct Datastore {
     /// The embedded store.
     pub sqlite: Sqlite,
+    /// A Kubernetes API server instead; `{}` for the cluster that this is a pod of. Default: the embedded store.
+    pub kubernetes: Option<Kubernetes>,
+}
+
+/// A Kubernetes API server, and who we are to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Kubernetes {
+    /// A kubeconfig. Default: the pod's service account.
+    pub kubeconfig: Option<PathBuf>,
+    /// The context in it. Default: its current one.
+    pub context: Option<String>,
 }
 
 /// The embedded store: an SQLite file that all agents of the machine share.
@@ -297,6 +309,18 @@ impl Config {
                 "is out of range: 576 to 65535, and 1280 at least with IPv6",
             );
         }
+        if let Some(kubernetes) = &self.datastore.kubernetes {
+            if let (None, Some(context)) = (&kubernetes.kubeconfig, &kubernetes.context) {
+                let problem = "is in no file: name one in datastore.kubernetes.kubeconfig, or leave it out";
+                return refuse("datastore.kubernetes.context", context, problem);
+            }
+            if self.datastore.sqlite != Sqlite::default() {
+                let path = self.datastore.sqlite.path.display();
+                let problem =
+                    "stands beside datastore.kubernetes: the cluster has one datastore, leave one out";
+                return refuse("datastore.sqlite.path", &path, problem);
+            }
+        }
         let mask = self.policy.mark_mask;
         if mask.count_ones() < 2 {
             let value = format!("{mask:#x}");
@@ -354,6 +378,7 @@ mod tests {
                 sqlite: Sqlite {
                     path: "/x/s.db".into(),
                 },
+                kubernetes: None,
             },
             socket: "/x/s".into(),
             state_dir: "/x".into(),
@@ -382,6 +407,18 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_may_be_the_datastore() {
+        let config = parse("datastore: {kubernetes: {kubeconfig: /x, context: a}}").unwrap();
+        let expected = Kubernetes {
+            kubeconfig: Some("/x".into()),
+            context: Some("a".into()),
+        };
+        assert_eq!(config.datastore.kubernetes, Some(expected));
+        let config = parse("datastore: {kubernetes: {}}").unwrap();
+        assert_eq!(config.datastore.kubernetes, Some(Kubernetes::default()));
+    }
+
+    #[test]
     fn an_unknown_field_is_refused_with_its_place_and_the_nearest_known_one() {
         let error = parse("nodeName: n1\nsockett: /x\n").unwrap_err();
         for part in ["manxd.yaml:2", "sockett", "did you mean 'socket'?"] {
@@ -397,6 +434,14 @@ mod tests {
             ("iptables: {refreshSeconds: 0}", "iptables.refreshSeconds: 0"),
             ("policy: {markMask: 0x10}", "policy.markMask: 0x10"),
             ("policy: {logDenied: 0}", "policy.logDenied: 0"),
+            (
+                "datastore: {kubernetes: {context: a}}",
+                "datastore.kubernetes.context: a",
+            ),
+            (
+                "datastore: {kubernetes: {}, sqlite: {path: /x}}",
+                "datastore.sqlite.path: /x",
+            ),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(part), "{error} lacks {part}");

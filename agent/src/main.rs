@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use manx_agent::config::Config;
+use manx_agent::config::{Config, Datastore};
 use manx_agent::identity::Identity;
 use manx_agent::startup;
 use manx_agent::tasks::{self, Start};
 use manx_bgpd::control::Claim;
-use manx_store::SqliteStore;
+use manx_store::{AnyStore, KubeOptions, KubeStore, SqliteStore};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -80,6 +80,22 @@ fn runtime(name: &str, threads: Option<usize>) -> std::io::Result<Runtime> {
     builder.thread_name(name).enable_all().build()
 }
 
+/// The datastore that the settings name.
+async fn open(datastore: &Datastore) -> Result<AnyStore, manx_store::Error> {
+    match &datastore.kubernetes {
+        None => SqliteStore::open(&datastore.sqlite.path)
+            .await
+            .map(AnyStore::Sqlite),
+        Some(kubernetes) => {
+            let options = KubeOptions {
+                kubeconfig: kubernetes.kubeconfig.clone(),
+                context: kubernetes.context.clone(),
+            };
+            KubeStore::connect(&options).await.map(AnyStore::Kubernetes)
+        }
+    }
+}
+
 async fn run(config: Config, bgp_runtime: Handle) -> Result<(), Box<dyn Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -90,7 +106,7 @@ async fn run(config: Config, bgp_runtime: Handle) -> Result<(), Box<dyn Error>> 
     let machine = startup::survey()?;
     let identity = Identity::new(&config, host_name.trim(), &machine.interfaces)?;
     manx_linux::sysctl::enable_forwarding()?;
-    let store = SqliteStore::open(&config.datastore.sqlite.path).await?;
+    let store = open(&config.datastore).await?;
     tracing::info!(
         node = identity.name,
         ipv4 = identity.ipv4.map(|network| network.to_string()),

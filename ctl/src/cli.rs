@@ -42,6 +42,12 @@ pub(crate) struct TargetArgs {
     /// The datastore's file.
     #[arg(long, global = true, value_name = "PATH", env = "MANX_STORE")]
     pub(crate) store: Option<PathBuf>,
+    /// A kubeconfig: the datastore is that cluster's API server.
+    #[arg(long, global = true, value_name = "PATH", env = "MANX_KUBECONFIG")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The context in the kubeconfig, unless its current one.
+    #[arg(long, global = true, value_name = "NAME", requires = "kubeconfig")]
+    pub(crate) context: Option<String>,
     /// The agent's control socket.
     #[arg(long, global = true, value_name = "PATH", env = "MANX_SOCKET")]
     pub(crate) socket: Option<PathBuf>,

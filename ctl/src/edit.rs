@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::ValueEnum;
 use manx_api::{Key, Kind, Resource, manifest};
-use manx_store::{SqliteStore, Store as _};
+use manx_store::{AnyStore, Store as _};
 use serde_json::Value;
 
 use crate::cli::{LabelArgs, PatchArgs};
@@ -180,7 +180,7 @@ fn checked(key: &Key, value: Value) -> Result<Resource> {
 
 /// Replaces a resource by what `change` makes of it; anew where somebody else has written meanwhile.
 async fn edit(
-    store: &SqliteStore,
+    store: &AnyStore,
     key: &Key,
     done: &str,
     change: impl Fn(&Resource) -> Result<Resource>,

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use manx_api::{Key, Kind, Resource, manifest};
-use manx_store::{SqliteStore, Store as _};
+use manx_store::{AnyStore, Store as _};
 use serde::Serialize;
 
 use crate::cli::{DeleteArgs, FileArgs, GetArgs};
@@ -131,10 +131,7 @@ pub(crate) async fn write(target: &Target, args: &FileArgs, how: Write) -> Resul
 }
 
 /// Creates, or replaces whatever is there; what the file does not know, such as the revision, is read anew.
-async fn apply(
-    store: &SqliteStore,
-    resource: Resource,
-) -> std::result::Result<&'static str, manx_store::Error> {
+async fn apply(store: &AnyStore, resource: Resource) -> std::result::Result<&'static str, manx_store::Error> {
     let mut fresh = resource.clone();
     fresh.metadata_mut().resource_version = None;
     match store.create(fresh).await {
@@ -145,7 +142,7 @@ async fn apply(
 }
 
 async fn replace(
-    store: &SqliteStore,
+    store: &AnyStore,
     mut resource: Resource,
 ) -> std::result::Result<&'static str, manx_store::Error> {
     let named = resource.metadata().resource_version.clone();

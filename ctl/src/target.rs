@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use manx_api::rpc::Method;
 use manx_lab::{Lab, LabError, Name, Settings};
-use manx_store::SqliteStore;
+use manx_store::{AnyStore, KubeOptions, KubeStore, SqliteStore};
 use serde::de::DeserializeOwned;
 
 use crate::cli::TargetArgs;
@@ -70,17 +70,24 @@ impl Target {
     }
 
     /// The datastore.
-    pub(crate) async fn store(&self) -> Result<SqliteStore> {
+    pub(crate) async fn store(&self) -> Result<AnyStore> {
+        if let Some(kubeconfig) = &self.args.kubeconfig {
+            let options = KubeOptions {
+                kubeconfig: Some(kubeconfig.clone()),
+                context: self.args.context.clone(),
+            };
+            return Ok(AnyStore::Kubernetes(KubeStore::connect(&options).await?));
+        }
         let path = match (&self.args.store, self.named_lab()?) {
             (Some(path), _) => path.clone(),
             (None, Some(lab)) => lab.plan().layout.store(),
             (None, None) => PathBuf::from(STORE),
         };
         if self.args.store.is_none() && !path.exists() {
-            let hint = self.hint("name another file with --store");
+            let hint = self.hint("name another file with --store, or a cluster with --kubeconfig");
             return Err(CtlError::NoStore { path, hint });
         }
-        Ok(SqliteStore::open(&path).await?)
+        Ok(AnyStore::Sqlite(SqliteStore::open(&path).await?))
     }
 
     /// The agents that `nodes` name, or all that can be reached from here.

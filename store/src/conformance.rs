@@ -7,7 +7,7 @@
 #![expect(missing_docs, reason = "a clause's name is its documentation")]
 #![expect(clippy::unwrap_used, reason = "test code, though other crates' tests call it")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, future};
@@ -145,6 +145,13 @@ fn revision(resource: &Resource) -> Revision {
     resource.metadata().resource_version.clone().unwrap()
 }
 
+/// The deleted resource at another's revision: only watches need tell the deletion's own.
+fn at(deleted: &Resource, other: &Resource) -> Resource {
+    let mut deleted = deleted.clone();
+    deleted.metadata_mut().resource_version = Some(revision(other));
+    deleted
+}
+
 /// The next `count` events, in time.
 async fn take(events: &mut Events, count: usize) -> Vec<Event> {
     let mut taken = Vec::new();
@@ -264,10 +271,8 @@ pub async fn a_delete_obeys_the_revision_it_names<S: Store>(store: &S) {
     assert!(matches!(error, Error::Conflict { .. }), "{error}");
     assert_eq!(store.get(&key).await.unwrap(), second, "nothing was changed");
 
-    let mut deleted = store.delete(&key, Some(&revision(&second))).await.unwrap();
-    assert_ne!(revision(&deleted), revision(&second));
-    deleted.metadata_mut().resource_version = Some(revision(&second));
-    assert_eq!(deleted, second);
+    let deleted = store.delete(&key, Some(&revision(&second))).await.unwrap();
+    assert_eq!(at(&deleted, &second), second);
     for error in [
         store.get(&key).await.unwrap_err(),
         store.delete(&key, None).await.unwrap_err(),
@@ -387,11 +392,20 @@ pub async fn a_watch_resumes_at_every_revision<S: Store>(store: &S) {
     expected.push(Event::Deleted(store.delete(&key, None).await.unwrap()));
     expected.push(Event::Applied(scope.create(scope.node("b")).await));
 
-    let starts = [start].into_iter().chain(expected.iter().map(Event::revision));
-    for (seen, from) in starts.enumerate() {
-        let mut events = scope.watch(&[Kind::Node], from);
-        let rest = take(&mut events, expected.len() - seen).await;
-        assert_eq!(rest, expected[seen..], "resumed behind {seen} events");
+    let seen = take(&mut scope.watch(&[Kind::Node], start), expected.len()).await;
+    for (seen, expected) in seen.iter().zip(&expected) {
+        match (seen, expected) {
+            (Event::Deleted(seen), Event::Deleted(expected)) => assert_eq!(at(seen, expected), *expected),
+            _ => assert_eq!(seen, expected),
+        }
+    }
+    let revisions: HashSet<Revision> = seen.iter().map(Event::revision).collect();
+    assert_eq!(revisions.len(), seen.len(), "every write has its own revision");
+    for (i, event) in seen.iter().enumerate() {
+        let behind = &seen[i + 1..];
+        let mut events = scope.watch(&[Kind::Node], event.revision());
+        let rest = take(&mut events, behind.len()).await;
+        assert_eq!(rest, behind, "resumed behind {} events", i + 1);
     }
     scope.clean_up().await;
 }

@@ -34,6 +34,17 @@ pub enum Error {
     /// The store no longer remembers what came after this revision.
     #[error("the store no longer knows what came after revision {0}: list again and watch from there")]
     Expired(Revision),
+    /// The API server does not let us.
+    #[error(
+        "{context}: the API server refuses: {message}; give whoever runs this the rights that deploy/ gives Manx, or \
+         other credentials"
+    )]
+    Denied {
+        /// What was tried, on what, where.
+        context: String,
+        /// What the server said.
+        message: String,
+    },
     /// The store cannot be reached or read now; trying again later may help.
     #[error("the store is unavailable: {context}: {source}")]
     Unavailable {

@@ -16,11 +16,17 @@
 use futures_util::stream::BoxStream;
 use manx_api::{Key, Kind, Resource, Revision};
 
+mod any;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+#[cfg(feature = "fake")]
+pub mod fake;
+pub mod kube;
 pub mod sqlite;
 
+pub use self::kube::{KubeOptions, KubeStore};
+pub use any::AnyStore;
 pub use error::Error;
 pub use sqlite::SqliteStore;
 
@@ -57,8 +63,8 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// [`Error::Invalid`] (also for a missing `resourceVersion`), [`Error::Unavailable`].
     fn update(&self, resource: Resource) -> impl Future<Output = Result<Resource, Error>> + Send;
 
-    /// Deletes a resource, if given only at that revision, and returns it as it was, its `resourceVersion`
-    /// the deletion's.
+    /// Deletes a resource, if given only at that revision, and returns it as it last was, its `resourceVersion`
+    /// the deletion's where the datastore tells that. Watches always do.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Conflict`], [`Error::Unavailable`].

@@ -288,7 +288,12 @@ async fn take<S: Store>(
             Ok(Some(Claimed { block, parts }))
         }
         Err(Error::Conflict { .. } | Error::AlreadyExists(_) | Error::NotFound(_)) => Ok(None),
-        Err(error @ (Error::Invalid { .. } | Error::Expired(_) | Error::Unavailable { .. })) => Err(error),
+        Err(
+            error @ (Error::Invalid { .. }
+            | Error::Expired(_)
+            | Error::Denied { .. }
+            | Error::Unavailable { .. }),
+        ) => Err(error),
     }
 }
 

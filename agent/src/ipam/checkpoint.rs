@@ -75,9 +75,12 @@ async fn checkpoint<S: Store>(store: &S, states: Vec<State>, node: &str) -> Vec<
         let cidr = state.cidr;
         match write(store, state, node).await {
             Ok(()) => {}
-            Err(Error::Conflict { .. } | Error::AlreadyExists(_) | Error::Unavailable { .. }) => {
-                again.push(cidr)
-            }
+            Err(
+                Error::Conflict { .. }
+                | Error::AlreadyExists(_)
+                | Error::Denied { .. }
+                | Error::Unavailable { .. },
+            ) => again.push(cidr),
             Err(error) => tracing::error!(block = %cidr, %error, "a block cannot be checkpointed"),
         }
     }

@@ -16,7 +16,7 @@ use manx_api::rpc::Method;
 use manx_api::status::BlockStatus;
 use manx_api::{Kind, Resource};
 use manx_ipam::Reserved;
-use manx_store::{SqliteStore, Store as _};
+use manx_store::{AnyStore, Store as _};
 
 use crate::error::Result;
 use crate::target::{Target, ask_each};
@@ -85,7 +85,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    async fn read(store: &SqliteStore) -> Result<Self> {
+    async fn read(store: &AnyStore) -> Result<Self> {
         let mut cluster = Self::default();
         let mut reserved = Vec::new();
         for kind in [

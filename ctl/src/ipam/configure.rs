@@ -2,7 +2,7 @@
 
 use manx_api::ipam::{IpPool, IpamConfiguration, IpamConfigurationSpec};
 use manx_api::{Key, Kind, Metadata, Resource};
-use manx_store::{Error, SqliteStore, Store as _};
+use manx_store::{AnyStore, Error, Store as _};
 use serde::Serialize;
 
 use super::args::{ConfigureArgs, Settings};
@@ -53,7 +53,12 @@ pub(super) async fn configure(target: &Target, args: &ConfigureArgs) -> Result<(
             Ok(_) => return output::print(&changes(&args.settings, &old, &spec), args.output.output),
             // Somebody else was quicker: their other settings stay.
             Err(Error::Conflict { .. } | Error::AlreadyExists(_) | Error::NotFound(_)) => {}
-            Err(error @ (Error::Invalid { .. } | Error::Expired(_) | Error::Unavailable { .. })) => {
+            Err(
+                error @ (Error::Invalid { .. }
+                | Error::Expired(_)
+                | Error::Denied { .. }
+                | Error::Unavailable { .. }),
+            ) => {
                 return Err(error.into());
             }
         }
@@ -118,7 +123,7 @@ impl Row for Setting {
 }
 
 /// Every pool there is.
-pub(super) async fn pools(store: &SqliteStore) -> Result<Vec<IpPool>> {
+pub(super) async fn pools(store: &AnyStore) -> Result<Vec<IpPool>> {
     let listed = store.list(Kind::IpPool, None).await?.items.into_iter();
     Ok(listed
         .filter_map(|resource| IpPool::try_from(resource).ok())
@@ -127,7 +132,7 @@ pub(super) async fn pools(store: &SqliteStore) -> Result<Vec<IpPool>> {
 
 /// Changes a pool as it is now, again if somebody else changes it meanwhile. Returns it as it is then.
 pub(super) async fn change_pool(
-    store: &SqliteStore,
+    store: &AnyStore,
     name: &str,
     change: impl Fn(&mut IpPool),
 ) -> Result<IpPool> {

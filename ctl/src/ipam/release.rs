@@ -13,7 +13,7 @@ use ipnetwork::IpNetwork;
 use manx_api::ipam::{IpBlock, Release, block_name};
 use manx_api::{Key, Kind, Resource};
 use manx_ipam::check::{Class, Finding, Held, check};
-use manx_store::{Error, SqliteStore, Store as _};
+use manx_store::{AnyStore, Error, Store as _};
 use serde::Serialize;
 
 use super::args::ReleaseArgs;
@@ -238,7 +238,7 @@ fn by_block(wanted: BTreeSet<Wanted>) -> BTreeMap<IpNetwork, Vec<Wanted>> {
 
 /// Writes requests into a block's resource. Returns what needs no request, and what was asked.
 async fn request(
-    store: &SqliteStore,
+    store: &AnyStore,
     cidr: IpNetwork,
     wanted: Vec<Wanted>,
     nodes: &BTreeSet<String>,
@@ -266,6 +266,7 @@ async fn request(
                 error @ (Error::AlreadyExists(_)
                 | Error::Invalid { .. }
                 | Error::Expired(_)
+                | Error::Denied { .. }
                 | Error::Unavailable { .. }),
             ) => {
                 return Err(error.into());
@@ -301,7 +302,7 @@ fn gone(block: &IpBlock, release: Release) -> Option<Outcome> {
 
 /// Waits until owners have taken all requests out of their blocks.
 async fn await_answers(
-    store: &SqliteStore,
+    store: &AnyStore,
     mut asked: BTreeMap<IpNetwork, Vec<Release>>,
     timeout: Duration,
 ) -> Result<Vec<Line>> {
@@ -350,7 +351,7 @@ async fn await_answers(
     }
 }
 
-async fn read(store: &SqliteStore, cidr: IpNetwork) -> Result<Option<IpBlock>> {
+async fn read(store: &AnyStore, cidr: IpNetwork) -> Result<Option<IpBlock>> {
     match store.get(&Key::cluster(Kind::IpBlock, block_name(cidr))).await {
         Ok(resource) => Ok(IpBlock::try_from(resource).ok()),
         Err(Error::NotFound(_)) => Ok(None),
@@ -420,6 +421,7 @@ impl Row for Line {
 
 #[cfg(test)]
 mod tests {
+    use manx_store::SqliteStore;
     use serde_json::{Value, json};
 
     use super::*;
@@ -512,6 +514,7 @@ mod tests {
     async fn a_request_stands_in_the_block_until_its_owner_has_answered() {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&folder.path().join("store.db")).await.unwrap();
+        let store = AnyStore::Sqlite(store);
         store.create(block(json!([]))).await.unwrap();
         let nodes = BTreeSet::from(["n1".to_owned()]);
         let ask = || request(&store, cidr(), vec![wanted("10.1.0.1", 7, None)], &nodes);

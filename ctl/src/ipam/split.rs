@@ -7,7 +7,7 @@
 use ipnetwork::IpNetwork;
 use manx_api::ipam::{IpPool, IpPoolSpec, SPLIT_INTO};
 use manx_api::{Key, Kind, Metadata, Resource};
-use manx_store::{Error, SqliteStore, Store as _};
+use manx_store::{AnyStore, Error, Store as _};
 
 use super::args::SplitArgs;
 use super::configure::{change_pool, pools};
@@ -100,7 +100,7 @@ pub(super) async fn run(target: &Target, args: &SplitArgs) -> Result<()> {
 }
 
 /// Goes through with it, from wherever an earlier run has left it.
-async fn split(store: &SqliteStore, whole: &IpPool, number: u32) -> Result<Vec<IpPool>> {
+async fn split(store: &AnyStore, whole: &IpPool, number: u32) -> Result<Vec<IpPool>> {
     let name = &whole.metadata.name;
     // What cannot be is refused before anything is written.
     parts(whole, number)?;
@@ -121,7 +121,7 @@ async fn split(store: &SqliteStore, whole: &IpPool, number: u32) -> Result<Vec<I
     }
 }
 
-async fn make(store: &SqliteStore, part: &IpPool) -> Result<()> {
+async fn make(store: &AnyStore, part: &IpPool) -> Result<()> {
     match store.create(Resource::IpPool(part.clone())).await {
         Ok(_) => return Ok(()),
         Err(Error::AlreadyExists(_)) => {}
@@ -226,6 +226,7 @@ fn split_by_cidr(known: &[IpPool], whole: IpNetwork, number: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use manx_store::SqliteStore;
     use serde_json::json;
 
     use super::*;
@@ -305,9 +306,10 @@ mod tests {
         );
     }
 
-    async fn store() -> (tempfile::TempDir, SqliteStore) {
+    async fn store() -> (tempfile::TempDir, AnyStore) {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&folder.path().join("store.db")).await.unwrap();
+        let store = AnyStore::Sqlite(store);
         store
             .create(Resource::IpPool(pool("blue", "10.1.0.0/24")))
             .await
@@ -323,7 +325,7 @@ mod tests {
         (folder, store)
     }
 
-    async fn names(store: &SqliteStore) -> Vec<String> {
+    async fn names(store: &AnyStore) -> Vec<String> {
         pools(store)
             .await
             .unwrap()

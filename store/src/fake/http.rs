@@ -1,0 +1,268 @@
+//! The fake server's side of HTTP: paths, verbs, and streams.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, State};
+use axum::http::{HeaderValue, Method, Response, StatusCode, Uri, header};
+use futures_util::stream;
+use manx_api::Kind;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::objects::Refusal;
+use super::{Shared, locked};
+
+/// How often a watch is told how far it is while nothing happens; the real server does so each minute.
+const BOOKMARKS: Duration = Duration::from_millis(200);
+/// The longest body that is read.
+const MAX_BODY: usize = 3 << 20;
+
+/// What stands behind the `?`.
+type Parameters = HashMap<String, String>;
+
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    Router::new().fallback(serve).with_state(shared)
+}
+
+/// What a path names.
+struct Target {
+    kind: Kind,
+    /// Empty for all, and for kinds of the whole cluster.
+    namespace: String,
+    name: Option<String>,
+    status: bool,
+}
+
+impl Target {
+    /// Reads `/api/v1/…` or `/apis/GROUP/VERSION/…`.
+    fn of(path: &str) -> Option<Self> {
+        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let (version, rest) = match parts.as_slice() {
+            ["api", "v1", rest @ ..] => ("v1".to_owned(), rest),
+            ["apis", group, version, rest @ ..] => (format!("{group}/{version}"), rest),
+            _ => return None,
+        };
+        let (namespace, rest) = match rest {
+            ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (*namespace, rest),
+            _ => ("", rest),
+        };
+        let (plural, name, status) = match rest {
+            [plural] => (plural, None, false),
+            [plural, name] => (plural, Some(*name), false),
+            [plural, name, "status"] => (plural, Some(*name), true),
+            _ => return None,
+        };
+        let named = |kind: &&Kind| kind.plural() == *plural && kind.api_version() == version;
+        Some(Self {
+            kind: *Kind::all().iter().find(named)?,
+            namespace: namespace.to_owned(),
+            name: name.map(str::to_owned),
+            status,
+        })
+    }
+}
+
+async fn serve(
+    State(shared): State<Arc<Shared>>,
+    method: Method,
+    uri: Uri,
+    Query(parameters): Query<Parameters>,
+    body: Body,
+) -> Response<Body> {
+    let (latency, refused, absent) = {
+        let mut faults = locked(&shared.faults);
+        faults.requests += 1;
+        let refused = (faults.refusals.0 > 0).then_some(faults.refusals.1);
+        faults.refusals.0 = faults.refusals.0.saturating_sub(1);
+        (faults.latency, refused, faults.absent)
+    };
+    tokio::time::sleep(latency).await;
+    if let Some(code) = refused {
+        return refusal(&Refusal::new(code, "", "refused as the test wishes"));
+    }
+    let Some(target) = Target::of(uri.path()).filter(|target| Some(target.kind) != absent) else {
+        return refusal(&Refusal::new(404, "NotFound", "404 page not found"));
+    };
+    let body = axum::body::to_bytes(body, MAX_BODY).await.unwrap_or_default();
+    answer(&shared, &method, &target, &parameters, &body).unwrap_or_else(|refused| refusal(&refused))
+}
+
+fn answer(
+    shared: &Arc<Shared>,
+    method: &Method,
+    target: &Target,
+    parameters: &Parameters,
+    body: &[u8],
+) -> Result<Response<Body>, Refusal> {
+    let Target {
+        kind,
+        namespace,
+        name,
+        status,
+    } = target;
+    if method == Method::GET && parameters.get("watch").is_some_and(|watch| watch == "true") {
+        return watch(shared, target, parameters);
+    }
+    let sent: Value = serde_json::from_slice(body).unwrap_or_default();
+    let mut objects = locked(&shared.objects);
+    let found = match (method.as_str(), name) {
+        ("GET", Some(name)) => objects.get(*kind, namespace, name)?,
+        ("GET", None) => {
+            let limit = parameters.get("limit").and_then(|limit| limit.parse().ok());
+            let token = parameters.get("continue").map_or("", String::as_str);
+            let (revision, items, next) = objects.page((*kind, namespace), limit.unwrap_or(0), token)?;
+            let metadata = json!({"resourceVersion": revision.to_string(), "continue": next});
+            json!({"apiVersion": kind.api_version(), "kind": format!("{}List", kind.written()), "metadata": metadata, "items": items})
+        }
+        ("POST", None) => objects.create(*kind, sent)?,
+        ("PUT", Some(_)) => objects.replace(*kind, sent, *status)?,
+        ("DELETE", Some(name)) => objects.delete((*kind, namespace, name), &sent)?,
+        _ => {
+            return Err(Refusal::new(
+                405,
+                "MethodNotAllowed",
+                "the fake server does not do this",
+            ));
+        }
+    };
+    shared.head.send_replace(objects.head());
+    Ok(respond(200, Body::from(found.to_string())))
+}
+
+fn respond(code: u16, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+fn refusal(refused: &Refusal) -> Response<Body> {
+    let mut response = respond(refused.code, Body::from(refused.body().to_string()));
+    if matches!(refused.code, 429 | 503) {
+        let after = HeaderValue::from_static("1");
+        response.headers_mut().insert(header::RETRY_AFTER, after);
+    }
+    response
+}
+
+/// A watch that is being served.
+struct Serving {
+    shared: Arc<Shared>,
+    kind: Kind,
+    namespace: String,
+    /// Writes up to here have been told.
+    told: u64,
+    head: tokio::sync::watch::Receiver<u64>,
+    cuts: tokio::sync::watch::Receiver<u64>,
+    until: Instant,
+    bookmarks: bool,
+    /// What is told first.
+    first: Option<String>,
+    cut: bool,
+}
+
+fn watch(shared: &Arc<Shared>, target: &Target, parameters: &Parameters) -> Result<Response<Body>, Refusal> {
+    let parameter = |name: &str| parameters.get(name).map_or("", String::as_str);
+    let streamed = parameter("sendInitialEvents") == "true";
+    let matched = parameter("resourceVersionMatch");
+    let served = if streamed {
+        matched == "NotOlderThan" && !locked(&shared.faults).no_streams
+    } else {
+        matched.is_empty()
+    };
+    if !served {
+        return Err(Refusal::new(422, "Invalid", "sendInitialEvents: Forbidden"));
+    }
+    let objects = locked(&shared.objects);
+    let from = parameter("resourceVersion");
+    let head = objects.head();
+    let mut first = String::new();
+    let told = if streamed || matches!(from, "" | "0") {
+        for object in objects.all(target.kind, &target.namespace) {
+            first += &line("ADDED", &object);
+        }
+        if streamed {
+            let annotations = json!({"k8s.io/initial-events-end": "true"});
+            first += &bookmark(target.kind, head, &annotations);
+        }
+        head
+    } else {
+        let from = from
+            .parse()
+            .map_err(|_| Refusal::new(400, "BadRequest", "no resource version"))?;
+        objects.behind(target.kind, &target.namespace, from)?;
+        from
+    };
+    let seconds = parameter("timeoutSeconds").parse().unwrap_or(300);
+    let serving = Serving {
+        shared: Arc::clone(shared),
+        kind: target.kind,
+        namespace: target.namespace.clone(),
+        told,
+        head: shared.head.subscribe(),
+        cuts: shared.cuts.subscribe(),
+        until: Instant::now() + Duration::from_secs(seconds),
+        bookmarks: parameter("allowWatchBookmarks") == "true",
+        first: Some(first),
+        cut: false,
+    };
+    let lines = stream::unfold(serving, |mut serving| async move {
+        let chunk = serving.chunk().await?;
+        Some((chunk.map(Bytes::from), serving))
+    });
+    Ok(respond(200, Body::from_stream(lines)))
+}
+
+impl Serving {
+    /// The next lines; none when the watch has served its time.
+    async fn chunk(&mut self) -> Option<std::io::Result<String>> {
+        if let Some(first) = self.first.take().filter(|first| !first.is_empty()) {
+            return Some(Ok(first));
+        }
+        loop {
+            if self.cut {
+                return Some(Err(std::io::Error::other("cut as the test wishes")));
+            }
+            let head = *self.head.borrow_and_update();
+            match locked(&self.shared.objects).behind(self.kind, &self.namespace, self.told) {
+                Err(gone) => return Some(Ok(line("ERROR", &gone.body()))),
+                Ok(writes) if writes.is_empty() => self.told = self.told.max(head),
+                Ok(writes) => {
+                    self.told = writes.last().map_or(self.told, |write| write.revision);
+                    return Some(Ok(writes
+                        .iter()
+                        .map(|write| line(write.what, &write.object))
+                        .collect()));
+                }
+            }
+            tokio::select! {
+                _ = self.head.changed() => {}
+                _ = self.cuts.changed() => {
+                    self.cut = true;
+                    return Some(Ok("{\"type\":\"MODIFIED\",\"obj".to_owned()));
+                }
+                () = tokio::time::sleep_until(self.until) => return None,
+                () = tokio::time::sleep(BOOKMARKS), if self.bookmarks => {
+                    return Some(Ok(bookmark(self.kind, self.told, &json!({}))));
+                }
+            }
+        }
+    }
+}
+
+fn line(what: &str, object: &Value) -> String {
+    format!("{}\n", json!({"type": what, "object": object}))
+}
+
+fn bookmark(kind: Kind, revision: u64, annotations: &Value) -> String {
+    let metadata = json!({"resourceVersion": revision.to_string(), "annotations": annotations, "creationTimestamp": null});
+    line(
+        "BOOKMARK",
+        &json!({"apiVersion": kind.api_version(), "kind": kind.written(), "metadata": metadata, "spec": {}}),
+    )
+}

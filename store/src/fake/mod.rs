@@ -1,0 +1,185 @@
+//! A Kubernetes API server for tests: in this process, on the loopback, with faults on demand.
+//!
+//! It keeps what the store and the agent rely on of the real one: one history of revisions for all kinds,
+//! compare-and-swap, watches that go on behind a revision, bookmarks, streamed lists, pages of one moment, defaults of
+//! the schema, the `status` subresource, finalizers, preconditions of deletions, 410 for what is forgotten. It passes
+//! the same suite as a real one. What it lacks: authentication, rules of schemas, patches, versions.
+
+mod http;
+mod objects;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use manx_api::Kind;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use self::objects::Objects;
+use crate::{Error, KubeOptions, KubeStore};
+
+/// The server. It ends, with all connections, when this is dropped.
+#[derive(Debug)]
+pub struct FakeApiServer {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+    folder: tempfile::TempDir,
+}
+
+#[derive(Debug)]
+struct Shared {
+    objects: Mutex<Objects>,
+    faults: Mutex<Faults>,
+    /// The last revision, for watches to wait on.
+    head: watch::Sender<u64>,
+    /// Counts what ends all watches.
+    cuts: watch::Sender<u64>,
+}
+
+/// What goes wrong.
+#[derive(Debug, Default)]
+struct Faults {
+    /// Each answer is this late.
+    latency: Duration,
+    /// So many of the next requests are refused with this code.
+    refusals: (usize, u16),
+    /// Lists are not streamed, as before Kubernetes 1.32.
+    no_streams: bool,
+    /// A kind that is not installed.
+    absent: Option<Kind>,
+    /// Requests so far, watches included.
+    requests: usize,
+}
+
+/// The value behind the lock, also when a test has panicked with it.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl FakeApiServer {
+    /// Starts a server with the namespaces `default` and `kube-system`.
+    ///
+    /// # Errors
+    /// Those of opening a socket on the loopback and a temporary folder.
+    pub async fn start() -> std::io::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let address = listener.local_addr()?;
+        let objects = Objects::new();
+        let shared = Arc::new(Shared {
+            head: watch::Sender::new(objects.head()),
+            cuts: watch::Sender::new(0),
+            objects: Mutex::new(objects),
+            faults: Mutex::default(),
+        });
+        let router = http::router(Arc::clone(&shared));
+        let task = tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, router).await {
+                tracing::error!(%error, "the fake API server ended");
+            }
+        });
+        let folder = tempfile::tempdir()?;
+        let server = Self {
+            address,
+            shared,
+            task,
+            folder,
+        };
+        std::fs::write(server.kubeconfig(), server.configuration())?;
+        Ok(server)
+    }
+
+    /// A kubeconfig for this server; the file goes with it.
+    #[must_use]
+    pub fn kubeconfig(&self) -> std::path::PathBuf {
+        self.folder.path().join("kubeconfig")
+    }
+
+    fn configuration(&self) -> String {
+        format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: fake\n\
+             clusters: [{{name: fake, cluster: {{server: 'http://{}'}}}}]\n\
+             users: [{{name: fake, user: {{}}}}]\n\
+             contexts: [{{name: fake, context: {{cluster: fake, user: fake}}}}]\n",
+            self.address
+        )
+    }
+
+    /// A store on this server.
+    ///
+    /// # Errors
+    /// Those of [`KubeStore::connect`].
+    pub async fn store(&self) -> Result<KubeStore, Error> {
+        let options = KubeOptions {
+            kubeconfig: Some(self.kubeconfig()),
+            context: None,
+        };
+        KubeStore::connect(&options).await
+    }
+
+    /// Refuses the next `count` requests with `code`; 429 and 503 say `Retry-After: 1`.
+    pub fn refuse_next(&self, count: usize, code: u16) {
+        locked(&self.shared.faults).refusals = (count, code);
+    }
+
+    /// Answers each request so late.
+    pub fn delay(&self, latency: Duration) {
+        locked(&self.shared.faults).latency = latency;
+    }
+
+    /// Serves no streamed lists, as before Kubernetes 1.32.
+    pub fn stream_no_lists(&self) {
+        locked(&self.shared.faults).no_streams = true;
+    }
+
+    /// Whether a kind is served; one may be absent at a time.
+    pub fn install(&self, absent: Option<Kind>) {
+        locked(&self.shared.faults).absent = absent;
+    }
+
+    /// Breaks every watch, in the midst of a line.
+    pub fn cut_watches(&self) {
+        self.shared.cuts.send_modify(|count| *count += 1);
+    }
+
+    /// Forgets every event so far: watches from before are told 410.
+    pub fn forget(&self) {
+        locked(&self.shared.objects).forget();
+    }
+
+    /// Requests so far.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        locked(&self.shared.faults).requests
+    }
+
+    /// Stores an object as somebody else would, past all that Manx checks. It must name its kind as the API does.
+    ///
+    /// # Panics
+    /// Where there is such an object.
+    pub fn put(&self, kind: Kind, object: Value) {
+        let head = {
+            let mut objects = locked(&self.shared.objects);
+            let stored = objects.create(kind, object);
+            stored.unwrap_or_else(|status| panic!("{}", status.body()));
+            objects.head()
+        };
+        self.shared.head.send_replace(head);
+    }
+
+    /// The object as it is stored, if it is there.
+    #[must_use]
+    pub fn object(&self, kind: Kind, namespace: &str, name: &str) -> Option<Value> {
+        locked(&self.shared.objects).get(kind, namespace, name).ok()
+    }
+}
+
+impl Drop for FakeApiServer {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.cut_watches();
+    }
+}

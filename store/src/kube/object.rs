@@ -1,0 +1,173 @@
+//! Objects of the API server and resources of ours, each made from the other.
+
+use manx_api::{Key, Kind, Problem, Resource, Revision, validate};
+use serde_json::{Map, Value};
+
+use crate::{Error, Listing};
+
+/// What we keep of an object's metadata.
+const KEPT: [&str; 7] = [
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "creationTimestamp",
+    "labels",
+    "annotations",
+];
+
+/// The revision of an object or a list.
+pub(super) fn revision(object: &Value) -> Revision {
+    let version = object["metadata"]["resourceVersion"].as_str();
+    version.map_or_else(Revision::start, |version| Revision(version.to_owned()))
+}
+
+/// What to call all resources of a kind in a message.
+pub(super) fn all(kind: Kind, namespace: Option<&str>) -> Key {
+    Key {
+        kind,
+        namespace: namespace.map(str::to_owned),
+        name: "*".to_owned(),
+    }
+}
+
+/// A listing in its order.
+pub(super) fn listing(mut items: Vec<Resource>, revision: Revision) -> Listing {
+    items.sort_by_cached_key(Resource::key);
+    Listing { revision, items }
+}
+
+/// The resource that an object is: of its metadata what Manx knows, of the rest its specification.
+///
+/// # Errors
+/// [`Error::Invalid`] when it is none, or breaks rules.
+pub(super) fn read(kind: Kind, mut object: Value) -> Result<Resource, Error> {
+    let name = |field: &str| object["metadata"][field].as_str().map(str::to_owned);
+    let key = Key {
+        kind,
+        namespace: name("namespace"),
+        name: name("name").unwrap_or_default(),
+    };
+    let mut kept = Map::new();
+    if let Some(Value::Object(mut metadata)) = object.get_mut("metadata").map(Value::take) {
+        metadata.retain(|field, _| KEPT.contains(&field.as_str()));
+        kept.insert("metadata".to_owned(), Value::Object(metadata));
+    }
+    if let Some(spec) = object.get_mut("spec").map(Value::take) {
+        kept.insert("spec".to_owned(), spec);
+    }
+    let problems = match Resource::deserialize_as(kind, Value::Object(kept)) {
+        Ok(resource) => {
+            let problems = validate(&resource);
+            if problems.is_empty() {
+                return Ok(resource);
+            }
+            problems
+        }
+        Err(error) => vec![Problem::new("spec", "", format!("cannot be read: {error}"))],
+    };
+    Err(Error::Invalid { key, problems })
+}
+
+/// As [`read`]; what is no resource is told of in the log, and left out.
+pub(super) fn taken(kind: Kind, object: Value) -> Option<Resource> {
+    read(kind, object)
+        .inspect_err(|error| tracing::warn!(%error, "left out of what Manx goes by; mend or delete it"))
+        .ok()
+}
+
+/// Whether an update of `old` by `new` would change nothing. Only the server changes what it gave.
+pub(super) fn same(old: &Resource, new: &Resource) -> bool {
+    let mut new = new.clone();
+    let (given, metadata) = (old.metadata(), new.metadata_mut());
+    metadata.uid.clone_from(&given.uid);
+    metadata.creation_timestamp.clone_from(&given.creation_timestamp);
+    new == *old
+}
+
+/// A resource as the body of a request.
+pub(super) fn bytes<T: serde::Serialize>(key: &Key, value: &T) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(value)
+        .map_err(|error| Error::unavailable(format!("cannot write {key} as JSON"), error))
+}
+
+/// The stored object with the resource's labels, annotations and specification, and everything else as it was.
+pub(super) fn merged(key: &Key, mut stored: Value, resource: &Resource) -> Result<Vec<u8>, Error> {
+    let mut ours = serde_json::to_value(resource)
+        .map_err(|error| Error::unavailable(format!("cannot write {key} as JSON"), error))?;
+    for field in ["labels", "annotations"] {
+        stored["metadata"][field] = ours["metadata"][field].take();
+    }
+    stored["spec"] = ours["spec"].take();
+    bytes(key, &stored)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pool(metadata: Value) -> Value {
+        let mut pool = json!({
+            "apiVersion": "manx.network/v1",
+            "kind": "IPPool",
+            "metadata": metadata,
+            "spec": {"cidr": "10.0.0.0/16"},
+            "status": {"conditions": []},
+        });
+        pool["metadata"]["name"] = json!("main");
+        pool
+    }
+
+    #[test]
+    fn what_a_server_adds_is_no_part_of_a_resource() {
+        let object = pool(json!({
+            "resourceVersion": "7", "generation": 2, "managedFields": [], "deletionTimestamp": "2026-01-01T00:00:00Z",
+            "labels": {"a": "b"},
+        }));
+        let resource = read(Kind::IpPool, object).unwrap();
+        assert_eq!(resource.metadata().labels["a"], "b");
+        assert_eq!(
+            resource.metadata().resource_version,
+            Some(Revision("7".to_owned()))
+        );
+    }
+
+    #[test]
+    fn an_update_keeps_what_is_others() {
+        let stored = pool(
+            json!({"finalizers": ["example.org/wait"], "labels": {"a": "b"}, "annotations": {"c": "d"}}),
+        );
+        let mut resource = read(Kind::IpPool, stored.clone()).unwrap();
+        resource.metadata_mut().labels.clear();
+        resource
+            .metadata_mut()
+            .annotations
+            .insert("e".to_owned(), "f".to_owned());
+        let body = merged(&resource.key(), stored.clone(), &resource).unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["metadata"]["finalizers"], json!(["example.org/wait"]));
+        assert_eq!(body["metadata"]["labels"], Value::Null);
+        assert_eq!(body["metadata"]["annotations"], json!({"c": "d", "e": "f"}));
+        assert_eq!(body["status"], stored["status"]);
+    }
+
+    #[test]
+    fn what_breaks_rules_is_no_resource() {
+        let mut wrong = pool(json!({}));
+        wrong["spec"]["cidr"] = json!("10.0.0.1/16");
+        let error = read(Kind::IpPool, wrong.clone()).unwrap_err().to_string();
+        assert!(
+            error.starts_with("IPPool/main is not valid: spec.cidr: '10.0.0.1/16' has host bits set"),
+            "{error}"
+        );
+        wrong["spec"]["cidr"] = json!("ten");
+        let error = read(Kind::IpPool, wrong.clone()).unwrap_err().to_string();
+        assert!(
+            error.contains("spec: cannot be read: 'ten' is not a network"),
+            "{error}"
+        );
+        assert!(taken(Kind::IpPool, wrong).is_none());
+    }
+}

@@ -1,0 +1,270 @@
+//! The store on Kubernetes keeps the contract of [`manx_store::Store`], and its own promises when the API server fails.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use manx_api::node::{Node, NodeSpec};
+use manx_api::{Key, Kind, Metadata, Resource};
+use manx_store::fake::FakeApiServer;
+use manx_store::{Error, Event, Events, KubeStore, Store as _};
+use serde_json::json;
+
+/// Longer than any pause that a store makes here.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn open() -> (KubeStore, FakeApiServer) {
+    let server = FakeApiServer::start().await.expect("a port on the loopback");
+    (server.store().await.expect("a client"), server)
+}
+
+manx_store::conformance_tests!(open());
+
+fn node(name: &str) -> Resource {
+    Resource::Node(Node {
+        metadata: Metadata {
+            name: name.to_owned(),
+            ..Metadata::default()
+        },
+        spec: NodeSpec::default(),
+    })
+}
+
+fn pool(name: &str, cidr: &str) -> Resource {
+    let pool = json!({
+        "apiVersion": "manx.network/v1", "kind": "IPPool", "metadata": {"name": name}, "spec": {"cidr": cidr},
+    });
+    serde_json::from_value(pool).expect("a pool")
+}
+
+/// The names of the next `count` resources that a watch tells of, each with whether it is there.
+async fn names(events: &mut Events, count: usize) -> Vec<(String, bool)> {
+    let mut names = Vec::new();
+    while names.len() < count {
+        let event = tokio::time::timeout(PATIENCE, events.next())
+            .await
+            .expect("an event in time");
+        let event = event.expect("a watch goes on").expect("an event");
+        let there = matches!(event, Event::Applied(_));
+        names.push((event.resource().metadata().name.clone(), there));
+    }
+    names
+}
+
+fn there(name: impl Into<String>) -> (String, bool) {
+    (name.into(), true)
+}
+
+#[tokio::test]
+async fn a_list_that_is_not_streamed_is_read_by_pages() {
+    let (store, server) = open().await;
+    for i in 0..1_100 {
+        server.put(
+            Kind::Node,
+            json!({"apiVersion": "manx.network/v1", "kind": "Node", "metadata": {"name": format!("n{i:04}")}}),
+        );
+    }
+    let streamed = store.list(Kind::Node, None).await.expect("a streamed list");
+    server.stream_no_lists();
+    let before = server.requests();
+    let paged = store.list(Kind::Node, None).await.expect("a list by pages");
+    assert_eq!(
+        server.requests() - before,
+        4,
+        "one that is refused, and three pages"
+    );
+    assert_eq!(streamed.items.len(), 1_100);
+    assert_eq!(paged, streamed);
+    let before = server.requests();
+    store.list(Kind::Node, None).await.expect("a list");
+    assert_eq!(server.requests() - before, 3, "the refusal is remembered");
+}
+
+#[tokio::test]
+async fn a_watch_that_is_cut_goes_on_without_a_gap() {
+    let (store, server) = open().await;
+    let from = store.list(Kind::Node, None).await.expect("a list").revision;
+    let mut events = store.watch(&[Kind::Node], from);
+    let mut expected = Vec::new();
+    let mut seen = Vec::new();
+    for i in 0..4 {
+        for name in [format!("a{i}"), format!("b{i}")] {
+            store.create(node(&name)).await.expect("a node");
+            expected.push(there(name));
+            server.cut_watches();
+        }
+        seen.extend(names(&mut events, 2).await);
+    }
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test]
+async fn bookmarks_keep_a_quiet_watch_from_expiring() {
+    let (store, server) = open().await;
+    let from = store.list(Kind::IpPool, None).await.expect("a list").revision;
+    let mut events = store.watch(&[Kind::IpPool], from);
+    store.create(node("a")).await.expect("a node");
+    // Bookmarks come every fifth of a second; nobody reads them until the watch is polled.
+    let quiet = tokio::time::timeout(Duration::from_millis(900), events.next()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+    server.forget();
+    server.cut_watches();
+    store.create(pool("main", "10.0.0.0/16")).await.expect("a pool");
+    assert_eq!(names(&mut events, 1).await, [there("main")]);
+}
+
+#[tokio::test]
+async fn what_the_server_has_forgotten_ends_a_watch() {
+    let (store, server) = open().await;
+    let from = store.list(Kind::Node, None).await.expect("a list").revision;
+    store.create(node("a")).await.expect("a node");
+    server.forget();
+    let mut events = store.watch(&[Kind::Node], from.clone());
+    let end = tokio::time::timeout(PATIENCE, events.next())
+        .await
+        .expect("an end in time");
+    assert!(
+        matches!(&end, Some(Err(Error::Expired(at))) if *at == from),
+        "{end:?}"
+    );
+    assert!(events.next().await.is_none());
+}
+
+#[tokio::test]
+async fn short_faults_are_waited_out() {
+    let (store, server) = open().await;
+    for code in [429, 503] {
+        server.refuse_next(1, code);
+        let name = format!("n{code}");
+        store.create(node(&name)).await.expect("a node, in the end");
+    }
+    server.delay(Duration::from_millis(300));
+    store
+        .get(&Key::cluster(Kind::Node, "n429"))
+        .await
+        .expect("a late answer");
+}
+
+#[tokio::test]
+async fn a_watch_outlives_a_server_that_refuses_it() {
+    let (store, server) = open().await;
+    let from = store.list(Kind::Node, None).await.expect("a list").revision;
+    server.refuse_next(3, 500);
+    let mut events = store.watch(&[Kind::Node], from);
+    let next = tokio::spawn(async move { names(&mut events, 1).await });
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    server.refuse_next(0, 500);
+    store.create(node("a")).await.expect("a node");
+    assert_eq!(next.await.expect("the watch"), [there("a")]);
+}
+
+#[tokio::test]
+async fn refusals_say_what_to_do() {
+    let (store, server) = open().await;
+    server.refuse_next(1, 403);
+    let error = store.create(node("a")).await.expect_err("no rights");
+    assert!(matches!(error, Error::Denied { .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.starts_with("cannot create Node/a at http://127.0.0.1"),
+        "{text}"
+    );
+    assert!(text.contains("give whoever runs this the rights"), "{text}");
+    server.refuse_next(1, 500);
+    let error = store
+        .get(&Key::cluster(Kind::Node, "a"))
+        .await
+        .expect_err("a fault");
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    drop(server);
+    let error = store
+        .get(&Key::cluster(Kind::Node, "a"))
+        .await
+        .expect_err("nobody there");
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn what_breaks_rules_is_left_out_and_the_rest_is_there() {
+    let (store, server) = open().await;
+    let from = store.list(Kind::IpPool, None).await.expect("a list").revision;
+    let mut events = store.watch(&[Kind::IpPool], from);
+    let wrong = json!({
+        "apiVersion": "manx.network/v1", "kind": "IPPool", "metadata": {"name": "wrong"},
+        "spec": {"cidr": "10.1.0.1/16"},
+    });
+    server.put(Kind::IpPool, wrong);
+    store.create(pool("main", "10.0.0.0/16")).await.expect("a pool");
+    assert_eq!(names(&mut events, 1).await, [there("main")]);
+    let listed = store.list(Kind::IpPool, None).await.expect("a list").items;
+    assert_eq!(listed.len(), 1);
+    let error = store
+        .get(&Key::cluster(Kind::IpPool, "wrong"))
+        .await
+        .expect_err("no pool");
+    assert!(error.to_string().contains("has host bits set"), "{error}");
+}
+
+#[tokio::test]
+async fn rules_about_several_resources_hold() {
+    let (store, _server) = open().await;
+    store.create(pool("main", "10.0.0.0/16")).await.expect("a pool");
+    let error = store
+        .create(pool("part", "10.0.1.0/24"))
+        .await
+        .expect_err("an overlap");
+    assert!(error.to_string().contains("overlaps IPPool main"), "{error}");
+    let mut endpoint = json!({
+        "apiVersion": "manx.network/v1", "kind": "NetworkSet", "metadata": {"name": "a", "namespace": "absent"},
+    });
+    let resource = |json: &serde_json::Value| serde_json::from_value(json.clone()).expect("a set");
+    let error = store.create(resource(&endpoint)).await.expect_err("no namespace");
+    assert_eq!(error.to_string(), "Namespace/absent does not exist");
+    endpoint["metadata"]["namespace"] = json!("default");
+    store.create(resource(&endpoint)).await.expect("a set");
+}
+
+#[tokio::test]
+async fn an_update_keeps_what_others_keep_in_the_object() {
+    let (store, server) = open().await;
+    server.put(
+        Kind::Node,
+        json!({
+            "apiVersion": "manx.network/v1", "kind": "Node",
+            "metadata": {"name": "a", "finalizers": ["example.org/wait"], "labels": {"old": "1"}},
+        }),
+    );
+    let mut resource = store.get(&Key::cluster(Kind::Node, "a")).await.expect("the node");
+    resource.metadata_mut().labels.clear();
+    resource
+        .metadata_mut()
+        .labels
+        .insert("new".to_owned(), "1".to_owned());
+    store.update(resource).await.expect("an update");
+    let object = server.object(Kind::Node, "", "a").expect("the object");
+    assert_eq!(object["metadata"]["labels"], json!({"new": "1"}));
+    assert_eq!(object["metadata"]["finalizers"], json!(["example.org/wait"]));
+}
+
+#[tokio::test]
+async fn a_kind_that_is_installed_later_is_seen_then() {
+    let (store, server) = open().await;
+    server.install(Some(Kind::ClusterNetworkPolicy));
+    let listing = store
+        .list(Kind::ClusterNetworkPolicy, None)
+        .await
+        .expect("an empty list");
+    assert_eq!(listing.items, []);
+    let mut events = store.watch(&[Kind::ClusterNetworkPolicy], listing.revision);
+    let next = tokio::spawn(async move { names(&mut events, 1).await });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    server.install(None);
+    server.put(
+        Kind::ClusterNetworkPolicy,
+        json!({
+            "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+            "metadata": {"name": "a"},
+            "spec": {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}},
+        }),
+    );
+    assert_eq!(next.await.expect("the watch"), [there("a")]);
+}
