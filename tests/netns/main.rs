@@ -21,6 +21,7 @@ mod containers;
 mod cri;
 mod filters;
 mod harness;
+mod host_endpoints;
 mod interruptions;
 mod ipam;
 mod lab_harness;

@@ -9,8 +9,10 @@
 //!
 //! What others do to our rules is looked for at intervals, when nftables tells of it, and at a CHECK, and mended.
 
+mod addresses;
 mod cluster;
 mod gate;
+mod hosts;
 mod review;
 
 use std::sync::Arc;
@@ -18,10 +20,11 @@ use std::time::Duration;
 
 use manx_api::explanation::{PolicyExplainCall, PolicyExplanation};
 use manx_linux::{Backend, Netns, Rules};
-use manx_policy::{Engine, Settings, Unexplained, Update, explain};
+use manx_policy::{Engine, Failsafes, Settings, Unexplained, Update, explain};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
+use self::addresses::Addresses;
 use self::cluster::Cluster;
 pub use self::cluster::{KINDS, News, Pod};
 pub use self::gate::{Gate, NotInForce};
@@ -79,7 +82,7 @@ pub enum Request {
 pub enum Enforcement {
     /// Always: also without policies, pods send from their own addresses alone, and unknown interfaces are closed.
     Always(Settings),
-    /// As long as there are policies.
+    /// As long as there are policies, or host endpoints of this node that are closed without.
     WhenUsed(Settings),
     /// Not by us.
     Never,
@@ -87,10 +90,10 @@ pub enum Enforcement {
 
 impl Enforcement {
     /// The settings to enforce with, if it is to be done.
-    const fn settings(self, has_policies: bool) -> Option<Settings> {
+    const fn settings(self, denies: bool) -> Option<Settings> {
         match self {
             Self::Always(settings) => Some(settings),
-            Self::WhenUsed(settings) if has_policies => Some(settings),
+            Self::WhenUsed(settings) if denies => Some(settings),
             Self::WhenUsed(_) | Self::Never => None,
         }
     }
@@ -115,6 +118,8 @@ pub struct Inbox {
     pub refresh: Duration,
     /// When policies are enforced.
     pub enforcement: Enforcement,
+    /// What no host endpoint's policy closes.
+    pub failsafes: Failsafes,
     /// What is counted.
     pub metrics: Metrics,
     /// Done when the first rules are in the kernel.
@@ -137,6 +142,7 @@ pub async fn run(mut inbox: Inbox) {
                 return;
             },
             () = sleep_until(task.due), if task.is_ready() => {}
+            () = task.addresses.moved() => {}
             () = until(task.review.0) => task.end_denied(&inbox),
             // What is refused is tried again at its own pace.
             () = task.rules.disturbed(), if task.right => {
@@ -148,6 +154,7 @@ pub async fn run(mut inbox: Inbox) {
         task.see(&view);
         news.drain(..).for_each(|news| task.hear(news));
         requests.drain(..).for_each(|request| task.take(request));
+        task.find_hosts();
         if task.is_ready() {
             task.follow(&mut inbox).await;
         }
@@ -157,6 +164,7 @@ pub async fn run(mut inbox: Inbox) {
 struct Task {
     rules: Rules,
     cluster: Cluster,
+    addresses: Addresses,
     enforcement: Enforcement,
     /// With what policies are enforced at present.
     enforced: Option<Settings>,
@@ -182,9 +190,12 @@ impl Task {
         Self {
             rules: Rules::start_in(&inbox.netns, inbox.backend),
             cluster: Cluster::seen_from(inbox.node.clone()),
+            addresses: Addresses::of(inbox.netns.clone()),
             enforcement: inbox.enforcement,
             enforced: None,
-            updates: Cluster::beginning().collect(),
+            updates: Cluster::beginning()
+                .chain([Update::Failsafes(inbox.failsafes.clone())])
+                .collect(),
             stricter: false,
             review: (None, None),
             waiting: Vec::new(),
@@ -212,6 +223,20 @@ impl Task {
         let updates = self.cluster.hear(news);
         self.stricter |= !updates.is_empty();
         self.updates.extend(updates);
+    }
+
+    /// Finds the interfaces that host endpoints are.
+    fn find_hosts(&mut self) {
+        match self.addresses.find(self.cluster.sought()) {
+            Ok(Some(interfaces)) => {
+                self.stricter = true;
+                self.updates.extend(self.cluster.place(interfaces));
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot find the interfaces of host endpoints; trying again")
+            }
+        }
     }
 
     fn take(&mut self, request: Request) {
@@ -254,7 +279,7 @@ impl Task {
     /// who waits.
     async fn follow(&mut self, inbox: &mut Inbox) {
         let late = self.due <= Instant::now();
-        let settings = self.enforcement.settings(self.cluster.has_policies());
+        let settings = self.enforcement.settings(self.cluster.denies());
         if self.enforced != settings {
             self.enforced = settings;
             self.updates.push(Update::Enforce(settings));

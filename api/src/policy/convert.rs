@@ -129,7 +129,7 @@ impl From<&HostEndpoint> for Endpoint {
             service_account: None,
             ports: spec.ports.clone(),
             addresses: spec.expected_ips.clone(),
-            closed: spec.profiles.is_empty(),
+            closed: spec.is_closed(),
         }
     }
 }
