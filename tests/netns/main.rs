@@ -29,6 +29,8 @@ mod lab_ipam;
 mod lab_outage;
 mod lab_policies;
 mod lab_routers;
+mod lab_services;
+mod lab_staged;
 mod lab_traits;
 mod lab_up;
 mod leases;

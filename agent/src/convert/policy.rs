@@ -142,7 +142,9 @@ fn step(step: manx_policy::PolicyWalk) -> PolicyStep {
     }
 }
 
-fn policy_name(origin: &Origin) -> PolicyName {
+/// What everybody calls a policy.
+#[must_use]
+pub fn policy_name(origin: &Origin) -> PolicyName {
     PolicyName {
         api_version: origin.kind.api_version().to_owned(),
         kind: origin.kind.written().to_owned(),

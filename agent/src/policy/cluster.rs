@@ -10,24 +10,28 @@ use std::net::IpAddr;
 
 use manx_api::host_endpoint::HostEndpoint;
 use manx_api::policy::{
-    Endpoint, NetworkSet, Origin, Policy, Tier, built_in_tiers, namespace_labels,
+    Endpoint, NamespacedName, NetworkSet, Origin, Policy, Tier, built_in_tiers, namespace_labels,
 };
 use manx_api::workload::WorkloadEndpoint;
 use manx_api::{Key, Kind, Resource};
 use manx_policy::{Local, Update};
 
 use super::hosts::Hosts;
+use super::services::Services;
 
 /// The kinds that policies are made of, and what they speak of.
-pub const KINDS: [Kind; 12] = [
+pub const KINDS: [Kind; 15] = [
     Kind::Namespace,
     Kind::Tier,
     Kind::NetworkPolicy,
     Kind::GlobalNetworkPolicy,
     Kind::StagedNetworkPolicy,
     Kind::StagedGlobalNetworkPolicy,
+    Kind::StagedKubernetesNetworkPolicy,
     Kind::KubernetesNetworkPolicy,
     Kind::ClusterNetworkPolicy,
+    Kind::ServiceAccount,
+    Kind::EndpointSlice,
     Kind::NetworkSet,
     Kind::GlobalNetworkSet,
     Kind::HostEndpoint,
@@ -35,11 +39,12 @@ pub const KINDS: [Kind; 12] = [
 ];
 
 /// Those of them that are policies.
-const POLICIES: [Kind; 6] = [
+const POLICIES: [Kind; 7] = [
     Kind::NetworkPolicy,
     Kind::GlobalNetworkPolicy,
     Kind::StagedNetworkPolicy,
     Kind::StagedGlobalNetworkPolicy,
+    Kind::StagedKubernetesNetworkPolicy,
     Kind::KubernetesNetworkPolicy,
     Kind::ClusterNetworkPolicy,
 ];
@@ -77,6 +82,7 @@ pub(super) struct Cluster {
     /// The namespaces that the engine was told of.
     namespaces: BTreeSet<String>,
     hosts: Hosts,
+    services: Services,
     policies: usize,
 }
 
@@ -90,6 +96,7 @@ impl Cluster {
             pods: BTreeMap::new(),
             namespaces: BTreeSet::new(),
             hosts: Hosts::default(),
+            services: Services::default(),
             policies: 0,
         }
     }
@@ -207,6 +214,11 @@ impl Cluster {
                     Some(Box::new(NetworkSet::from(&set))),
                 )]
             }
+            Resource::ServiceAccount(account) => {
+                let labels = account.metadata.labels;
+                vec![Update::ServiceAccount(namespaced(key), Some(labels))]
+            }
+            Resource::EndpointSlice(slice) => self.services.put(key, &slice),
             Resource::HostEndpoint(endpoint) => self.host(name, endpoint),
             Resource::WorkloadEndpoint(endpoint) => self.workload(endpoint),
             _ => Vec::new(),
@@ -255,6 +267,8 @@ impl Cluster {
             Kind::Namespace => vec![undescribed(name)],
             Kind::Tier => vec![Update::Tier(name.clone(), built_in(&name))],
             Kind::NetworkSet | Kind::GlobalNetworkSet => vec![Update::NetworkSet(key.into(), None)],
+            Kind::ServiceAccount => vec![Update::ServiceAccount(namespaced(key), None)],
+            Kind::EndpointSlice => self.services.remove(&key).into_iter().collect(),
             Kind::HostEndpoint => {
                 let place = self.hosts.remove(&name);
                 place.into_iter().chain([Update::Endpoint(name, None)]).collect()
@@ -274,6 +288,13 @@ impl Cluster {
             }
             _ => Vec::new(),
         }
+    }
+}
+
+fn namespaced(Key { namespace, name, .. }: Key) -> NamespacedName {
+    NamespacedName {
+        namespace: namespace.unwrap_or_default(),
+        name,
     }
 }
 

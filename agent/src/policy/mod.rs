@@ -14,11 +14,13 @@ mod cluster;
 mod gate;
 mod hosts;
 mod review;
+mod services;
+mod tally;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use manx_api::explanation::{PolicyExplainCall, PolicyExplanation};
+use manx_api::explanation::{PolicyExplainCall, PolicyExplanation, StagedCount};
 use manx_linux::{Backend, Netns, Rules};
 use manx_policy::{Engine, Failsafes, Settings, Unexplained, Update, explain};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -28,6 +30,7 @@ use self::addresses::Addresses;
 use self::cluster::Cluster;
 pub use self::cluster::{KINDS, News, Pod};
 pub use self::gate::{Gate, NotInForce};
+use self::tally::Tally;
 use crate::ask::answer;
 use crate::convert;
 use crate::metrics::Metrics;
@@ -75,6 +78,8 @@ pub enum Request {
         Box<PolicyExplainCall>,
         oneshot::Sender<Result<PolicyExplanation, Unexplained>>,
     ),
+    /// What staged policies would have done; answered after the kernel was looked at.
+    Staged(oneshot::Sender<Result<Vec<StagedCount>, Refusal>>),
 }
 
 /// When policies are enforced.
@@ -158,6 +163,7 @@ pub async fn run(mut inbox: Inbox) {
         if task.is_ready() {
             task.follow(&mut inbox).await;
         }
+        task.report(&inbox).await;
     }
 }
 
@@ -176,6 +182,11 @@ struct Task {
     review: (Option<Instant>, Option<Instant>),
     /// Who waits until that is in force.
     waiting: Vec<oneshot::Sender<Result<(), Refusal>>>,
+    /// What staged policies would have done, and who waits to hear of it.
+    tally: Tally,
+    asking: Vec<oneshot::Sender<Result<Vec<StagedCount>, Refusal>>>,
+    /// When the kernel's counts were read last.
+    counted: Instant,
     /// Whether the view and the store's list are whole, and the pods of an earlier life are known.
     ready: [bool; 3],
     /// Whether the kernel was as wanted when we last saw it.
@@ -199,6 +210,9 @@ impl Task {
             stricter: false,
             review: (None, None),
             waiting: Vec::new(),
+            tally: Tally::default(),
+            asking: Vec::new(),
+            counted: Instant::now(),
             ready: [false; 3],
             right: false,
             due: Instant::now(),
@@ -260,6 +274,7 @@ impl Task {
                     answer(reply, Ok(()));
                 }
             }
+            Request::Staged(reply) => self.asking.push(reply),
             Request::Explain(call, reply) => answer(reply, self.explain(*call)),
             Request::Look(reply) => {
                 self.waiting.push(reply);
@@ -302,6 +317,28 @@ impl Task {
         }
         for reply in self.waiting.drain(..) {
             answer(reply, Ok(()));
+        }
+    }
+
+    /// Adds up what the kernel counted of staged policies, where somebody asks or it is time, and answers who asks.
+    async fn report(&mut self, inbox: &Inbox) {
+        let late = self.counted.elapsed() >= inbox.refresh;
+        if self.asking.is_empty() && !late {
+            return;
+        }
+        self.counted = Instant::now();
+        let outcome = match self.rules.trials().await {
+            Ok(trials) => {
+                self.tally.take(&trials, &inbox.metrics.staged_packets);
+                Ok(self.tally.counts(&inbox.node))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot read what staged policies would have done");
+                Err(error.to_string())
+            }
+        };
+        for reply in self.asking.drain(..) {
+            answer(reply, outcome.clone());
         }
     }
 
