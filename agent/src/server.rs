@@ -95,6 +95,7 @@ async fn dispatch(request: &Request, doors: &Doors) -> Result<Value, RpcError> {
         Method::RouteShow => value(&ask(&doors.routes, route::Command::Show).await?),
         Method::IpamShow => value(&ask(&doors.ipam, ipam::Request::Show).await?),
         Method::PolicyExplain => explain(doors, params(request)?).await,
+        Method::PolicyStaged => staged(doors).await,
         Method::IpamCheck => value(&report(doors).await?),
     }
 }
@@ -103,6 +104,11 @@ async fn explain(doors: &Doors, call: PolicyExplainCall) -> Result<Value, RpcErr
     let question = |reply| policy::Request::Explain(Box::new(call), reply);
     let found = ask(&doors.policy, question).await?;
     value(&found.map_err(|problem| error(INVALID_PARAMS, problem.to_string()))?)
+}
+
+async fn staged(doors: &Doors) -> Result<Value, RpcError> {
+    let counts = ask(&doors.policy, policy::Request::Staged).await?;
+    value(&counts.map_err(|reason| error(INTERNAL_ERROR, reason))?)
 }
 
 async fn report(doors: &Doors) -> Result<NodeReport, RpcError> {

@@ -8,7 +8,8 @@ use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::formats::{cidr, ignored, nullable};
-use crate::rule::Direction;
+use crate::network_policy::StagedAction;
+use crate::rule::{Direction, Protocol};
 use crate::{Metadata, Selector};
 
 /// A policy for pods of its namespace, in Kubernetes' language.
@@ -25,7 +26,18 @@ pub struct KubernetesNetworkPolicy {
     pub status: (),
 }
 
-/// What the user asks for of a [`KubernetesNetworkPolicy`].
+/// A [`KubernetesNetworkPolicy`] on trial: nothing is decided by it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StagedKubernetesNetworkPolicy {
+    /// The shared part.
+    pub metadata: Metadata,
+    /// What the user asks for.
+    #[serde(default, deserialize_with = "nullable")]
+    pub spec: KubernetesPolicySpec,
+}
+
+/// What the user asks for of a [`KubernetesNetworkPolicy`] or a [`StagedKubernetesNetworkPolicy`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct KubernetesPolicySpec {
@@ -41,6 +53,9 @@ pub struct KubernetesPolicySpec {
     /// What may go out.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub egress: Vec<EgressRule>,
+    /// Of a staged policy: what is on trial.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub staged_action: Option<StagedAction>,
 }
 
 impl KubernetesPolicySpec {
@@ -139,6 +154,16 @@ pub enum Transport {
     /// SCTP.
     #[serde(rename = "SCTP")]
     Sctp,
+}
+
+impl From<Transport> for Protocol {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Tcp => Self::TCP,
+            Transport::Udp => Self::UDP,
+            Transport::Sctp => Self::SCTP,
+        }
+    }
 }
 
 /// A port by its number, or by what the pod calls it.

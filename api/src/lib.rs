@@ -27,6 +27,7 @@ pub mod resource;
 pub mod rpc;
 pub mod rule;
 pub mod selector;
+pub mod service;
 pub mod status;
 pub mod validate;
 pub mod workload;

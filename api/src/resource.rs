@@ -9,7 +9,7 @@ use crate::cluster_policy::ClusterNetworkPolicy;
 use crate::filter::BgpFilter;
 use crate::host_endpoint::HostEndpoint;
 use crate::ipam::{IpBlock, IpPool, IpReservation, IpamConfiguration};
-use crate::kubernetes::KubernetesNetworkPolicy;
+use crate::kubernetes::{KubernetesNetworkPolicy, StagedKubernetesNetworkPolicy};
 use crate::meta::UnknownKind;
 use crate::namespace::Namespace;
 use crate::network_policy::{
@@ -17,6 +17,7 @@ use crate::network_policy::{
 };
 use crate::network_set::{GlobalNetworkSet, NetworkSet};
 use crate::node::Node;
+use crate::service::{EndpointSlice, Service, ServiceAccount};
 use crate::workload::WorkloadEndpoint;
 use crate::{Key, Kind, Metadata};
 
@@ -103,11 +104,15 @@ resource!(
     GlobalNetworkPolicy,
     StagedNetworkPolicy,
     StagedGlobalNetworkPolicy,
+    StagedKubernetesNetworkPolicy,
     NetworkSet,
     GlobalNetworkSet,
     HostEndpoint,
     KubernetesNetworkPolicy,
     ClusterNetworkPolicy,
+    Service,
+    EndpointSlice,
+    ServiceAccount,
 );
 
 impl Resource {

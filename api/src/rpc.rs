@@ -74,6 +74,9 @@ pub enum Method {
     /// [`crate::explanation::PolicyExplainCall`] → [`crate::explanation::PolicyExplanation`].
     #[serde(rename = "policy.explain")]
     PolicyExplain,
+    /// Nothing → a list of [`crate::explanation::StagedCount`].
+    #[serde(rename = "policy.staged")]
+    PolicyStaged,
 }
 
 /// A call.

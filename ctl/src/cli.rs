@@ -479,6 +479,8 @@ pub(crate) enum PolicyCommand {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// What staged policies would have done on each node, in packets that began something.
+    Staged(NodesArgs),
 }
 
 /// `lab pod …`.

@@ -22,6 +22,7 @@ mod policy;
 mod policy_rows;
 mod resources;
 mod rows;
+mod service_rows;
 mod target;
 mod topology;
 

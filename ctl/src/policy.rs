@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use manx_api::Kind;
 use manx_api::explanation::{
-    Deciding, Party, PolicyExplainCall, PolicyExplanation, PolicyName, PolicyStep, PolicyWalk, Verdict,
+    Deciding, Party, PolicyExplainCall, PolicyExplanation, PolicyName, PolicyStep, PolicyWalk, StagedCount,
+    Verdict,
 };
 use manx_api::rpc::Method;
 use manx_api::rule::{Direction, Protocol};
@@ -16,6 +17,7 @@ use serde_json::json;
 
 use crate::cli::PolicyCommand;
 use crate::error::{CtlError, Result};
+use crate::observe::list;
 use crate::output::{self, Format};
 use crate::target::{Target, ask_with};
 
@@ -93,7 +95,10 @@ impl FromStr for Destination {
 
 /// `policy …`.
 pub(crate) async fn run(target: &Target, command: &PolicyCommand) -> Result<()> {
-    let PolicyCommand::Explain { from, to, output } = command;
+    let (from, to, output) = match command {
+        PolicyCommand::Explain { from, to, output } => (from, to, output),
+        PolicyCommand::Staged(args) => return list::<StagedCount>(target, args, Method::PolicyStaged),
+    };
     let call = PolicyExplainCall {
         from: party(target, from).await?,
         to: party(target, &to.end).await?,
@@ -210,7 +215,7 @@ fn stepped(step: &PolicyStep) -> String {
     format!("{}{staged}: {logged}{found}", called(&step.policy))
 }
 
-fn called(policy: &PolicyName) -> String {
+pub(crate) fn called(policy: &PolicyName) -> String {
     let namespace = policy
         .namespace
         .as_ref()

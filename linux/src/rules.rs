@@ -15,7 +15,9 @@
 //! no rule changed runs no program of iptables. Nothing is taken away when the owner ends: rules outlive it, and
 //! the next life takes over what it finds.
 
-use manx_policy::{Change, Delta, Engine, Family, Full, Held, Transaction, Update, plan};
+use std::collections::{BTreeMap, BTreeSet};
+
+use manx_policy::{Change, Delta, Engine, Family, Full, Held, Transaction, Trial, Update, packets, plan};
 
 use crate::disturbance::Watcher;
 use crate::error::{Error, Result};
@@ -99,6 +101,30 @@ impl Rules {
         };
         self.settled(backend);
         Ok(changes)
+    }
+
+    /// How many packets have met each rule of the chains that count what staged policies would do. Where there is
+    /// none, no program is run.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub async fn trials(&self) -> Result<Vec<(Trial, Vec<u64>)>> {
+        let (trials, Some(backend)) = (self.engine.trials(), self.backend) else {
+            return Ok(Vec::new());
+        };
+        let mut counted = BTreeMap::new();
+        let of = |trial: &Trial| (trial.chain.family, trial.chain.table);
+        for (family, table) in trials.iter().map(of).collect::<BTreeSet<_>>() {
+            let text = iptables::counters(&self.netns, backend, family, table).await?;
+            counted.insert((family, table), packets(table, &text));
+        }
+        let with_packets = |trial: Trial| {
+            let chains = counted.get(&of(&trial));
+            let packets = chains.and_then(|chains| chains.get(&trial.chain.name));
+            let packets = packets.cloned().unwrap_or_default();
+            (trial, packets)
+        };
+        Ok(trials.into_iter().map(with_packets).collect())
     }
 
     /// Waits until somebody, be it ourselves, may have changed our rules: check then. Of the legacy back end and of

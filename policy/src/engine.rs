@@ -10,6 +10,7 @@ use crate::input::{Failsafes, HostInterface, Local, Pool, ServiceEndpoint, Setti
 use crate::nat;
 use crate::plan::{Change, Delta, plan};
 use crate::ruleset::Full;
+use crate::trial::Trial;
 
 /// News of a resource. What is not told of is not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +107,12 @@ impl Engine {
         let mut full = nat::rules(self.pools.values());
         self.graph.add_wanted(&mut full);
         full
+    }
+
+    /// The chains that count what staged policies would do.
+    #[must_use]
+    pub fn trials(&self) -> Vec<Trial> {
+        self.graph.trials().collect()
     }
 
     /// Whether nothing is wanted.

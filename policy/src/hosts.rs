@@ -205,15 +205,21 @@ fn list_rules(point: Point, list: &List, (settings, failsafes): (&Settings, &Fai
         target,
     };
     let mut rules = match point {
-        Point::Own(_) => vec![
+        Point::Own(_) if list.decides() => vec![
             on(Connection::Known, Target::Accept),
             on(Connection::Invalid, Target::Drop),
             on(Connection::Untracked, Target::Accept),
         ],
-        Point::Through(_) | Point::PreDnat => vec![on(Connection::Known, Target::Return)],
+        // On trial, all is left to what comes later.
+        Point::Own(_) | Point::Through(_) | Point::PreDnat => vec![on(Connection::Known, Target::Return)],
         Point::Untracked(_) => Vec::new(),
     };
-    rules.extend(failsafe_rules(point, failsafes));
+    let saved = if list.decides() {
+        Target::Accept
+    } else {
+        Target::Return
+    };
+    rules.extend(failsafe_rules(point, failsafes, &saved));
     rules.push(clear(settings));
     rules.extend(stages(list, settings));
     let when_allowed = |target| Rule {
@@ -222,20 +228,21 @@ fn list_rules(point: Point, list: &List, (settings, failsafes): (&Settings, &Fai
     };
     match point {
         Point::Untracked(_) => rules.extend([Target::NoTrack, Target::Accept].map(when_allowed)),
-        Point::Own(_) => rules.push(when_allowed(Target::Accept)),
-        Point::PreDnat | Point::Through(_) => {}
+        Point::Own(_) if list.decides() => rules.push(when_allowed(Target::Accept)),
+        Point::Own(_) | Point::PreDnat | Point::Through(_) => {}
     }
     rules
 }
 
-/// Lets through what a node is lost without. Untracked, answers need rules of their own.
-fn failsafe_rules(point: Point, Failsafes { inbound, outbound }: &Failsafes) -> Vec<Rule> {
+/// Lets through what a node is lost without: at its own points, `saved` says how. Untracked, answers need rules of
+/// their own.
+fn failsafe_rules(point: Point, Failsafes { inbound, outbound }: &Failsafes, saved: &Target) -> Vec<Rule> {
     let (asked, answered) = match point.direction() {
         Direction::Ingress => (inbound, outbound),
         Direction::Egress => (outbound, inbound),
     };
     match point {
-        Point::Own(_) => ports(End::Destination, asked, &Target::Accept),
+        Point::Own(_) => ports(End::Destination, asked, saved),
         Point::PreDnat => ports(End::Destination, asked, &Target::Return),
         Point::Untracked(_) => {
             let mut rules = ports(End::Destination, asked, &Target::Return);

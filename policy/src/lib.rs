@@ -7,7 +7,8 @@
 //!
 //! The engine knows two things: NAT outgoing ([`nat`]), which hides pods of some pools behind their node's address
 //! when they talk to the world outside all pools; and policies, in their one form (`manx_api::policy`), of which it
-//! enforces those that select pods of this node. [`explain`] says why a packet is let through or not.
+//! enforces those that select pods of this node. Staged policies have chains that count and decide nothing
+//! ([`Trial`]). [`explain`] says why a packet is let through or not.
 //!
 //! Invariants:
 //! - What is wanted depends on the last state of each resource, never on the order of the updates, and the
@@ -40,6 +41,7 @@ mod subjects;
 mod tests;
 mod things;
 mod transaction;
+mod trial;
 mod wanted;
 
 pub use engine::{Engine, Update};
@@ -55,3 +57,4 @@ pub use ruleset::{
     Target,
 };
 pub use transaction::Transaction;
+pub use trial::{Trial, packets};

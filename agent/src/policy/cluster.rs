@@ -6,33 +6,45 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use manx_api::policy::{Endpoint, NetworkSet, Origin, Policy, Tier, built_in_tiers, namespace_labels};
+use manx_api::host_endpoint::HostEndpoint;
+use manx_api::policy::{
+    Endpoint, NamespacedName, NetworkSet, Origin, Policy, Tier, built_in_tiers, namespace_labels,
+};
 use manx_api::workload::WorkloadEndpoint;
 use manx_api::{Key, Kind, Resource};
 use manx_policy::{Local, Update};
 
+use super::hosts::Hosts;
+use super::services::Services;
+
 /// The kinds that policies are made of, and what they speak of.
-pub const KINDS: [Kind; 11] = [
+pub const KINDS: [Kind; 15] = [
     Kind::Namespace,
     Kind::Tier,
     Kind::NetworkPolicy,
     Kind::GlobalNetworkPolicy,
     Kind::StagedNetworkPolicy,
     Kind::StagedGlobalNetworkPolicy,
+    Kind::StagedKubernetesNetworkPolicy,
     Kind::KubernetesNetworkPolicy,
     Kind::ClusterNetworkPolicy,
+    Kind::ServiceAccount,
+    Kind::EndpointSlice,
     Kind::NetworkSet,
     Kind::GlobalNetworkSet,
+    Kind::HostEndpoint,
     Kind::WorkloadEndpoint,
 ];
 
 /// Those of them that are policies.
-const POLICIES: [Kind; 6] = [
+const POLICIES: [Kind; 7] = [
     Kind::NetworkPolicy,
     Kind::GlobalNetworkPolicy,
     Kind::StagedNetworkPolicy,
     Kind::StagedGlobalNetworkPolicy,
+    Kind::StagedKubernetesNetworkPolicy,
     Kind::KubernetesNetworkPolicy,
     Kind::ClusterNetworkPolicy,
 ];
@@ -69,18 +81,22 @@ pub(super) struct Cluster {
     pods: BTreeMap<String, Pod>,
     /// The namespaces that the engine was told of.
     namespaces: BTreeSet<String>,
+    hosts: Hosts,
+    services: Services,
     policies: usize,
 }
 
 impl Cluster {
     /// A cluster of which nothing is known, seen from one of its nodes.
-    pub(super) const fn seen_from(node: String) -> Self {
+    pub(super) fn seen_from(node: String) -> Self {
         Self {
             node,
             known: BTreeSet::new(),
             stored: BTreeMap::new(),
             pods: BTreeMap::new(),
             namespaces: BTreeSet::new(),
+            hosts: Hosts::default(),
+            services: Services::default(),
             policies: 0,
         }
     }
@@ -91,9 +107,19 @@ impl Cluster {
         tiers.map(|(name, tier)| Update::Tier(name.to_owned(), Some(tier)))
     }
 
-    /// Whether there is any policy.
-    pub(super) const fn has_policies(&self) -> bool {
-        self.policies > 0
+    /// Whether anything may be denied: by a policy, or because a host endpoint of this node is closed.
+    pub(super) fn denies(&self) -> bool {
+        self.policies > 0 || self.hosts.any_closed()
+    }
+
+    /// The addresses that interfaces of this node are sought by.
+    pub(super) fn sought(&self) -> BTreeSet<IpAddr> {
+        self.hosts.sought()
+    }
+
+    /// These interfaces have addresses that are sought, and no others.
+    pub(super) fn place(&mut self, interfaces: BTreeMap<IpAddr, String>) -> Vec<Update> {
+        self.hosts.place(interfaces)
     }
 
     /// Takes in news from the store.
@@ -188,9 +214,26 @@ impl Cluster {
                     Some(Box::new(NetworkSet::from(&set))),
                 )]
             }
+            Resource::ServiceAccount(account) => {
+                let labels = account.metadata.labels;
+                vec![Update::ServiceAccount(namespaced(key), Some(labels))]
+            }
+            Resource::EndpointSlice(slice) => self.services.put(key, &slice),
+            Resource::HostEndpoint(endpoint) => self.host(name, endpoint),
             Resource::WorkloadEndpoint(endpoint) => self.workload(endpoint),
             _ => Vec::new(),
         }
+    }
+
+    /// A host endpoint, whose name no pod's attachment has: it is without a namespace.
+    fn host(&mut self, name: String, endpoint: HostEndpoint) -> Vec<Update> {
+        let told = Update::Endpoint(name.clone(), Some(Box::new(Endpoint::from(&endpoint))));
+        let place = if endpoint.spec.node == self.node {
+            Some(self.hosts.put(name, endpoint.spec))
+        } else {
+            self.hosts.remove(&name)
+        };
+        std::iter::once(told).chain(place).collect()
     }
 
     fn workload(&mut self, endpoint: WorkloadEndpoint) -> Vec<Update> {
@@ -224,6 +267,12 @@ impl Cluster {
             Kind::Namespace => vec![undescribed(name)],
             Kind::Tier => vec![Update::Tier(name.clone(), built_in(&name))],
             Kind::NetworkSet | Kind::GlobalNetworkSet => vec![Update::NetworkSet(key.into(), None)],
+            Kind::ServiceAccount => vec![Update::ServiceAccount(namespaced(key), None)],
+            Kind::EndpointSlice => self.services.remove(&key).into_iter().collect(),
+            Kind::HostEndpoint => {
+                let place = self.hosts.remove(&name);
+                place.into_iter().chain([Update::Endpoint(name, None)]).collect()
+            }
             Kind::WorkloadEndpoint => {
                 let name = endpoint_name(key.namespace.as_deref(), &key.name);
                 self.stored.remove(&name);
@@ -239,6 +288,13 @@ impl Cluster {
             }
             _ => Vec::new(),
         }
+    }
+}
+
+fn namespaced(Key { namespace, name, .. }: Key) -> NamespacedName {
+    NamespacedName {
+        namespace: namespace.unwrap_or_default(),
+        name,
     }
 }
 
@@ -263,6 +319,7 @@ fn endpoint_name(namespace: Option<&str>, name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use manx_policy::HostInterface;
     use serde_json::{Value, json};
 
     use super::*;
@@ -370,10 +427,10 @@ mod tests {
             Resource::WorkloadEndpoint(attachment("n2", "c1", "web")),
         ];
         let told = cluster.hear(News::Listed(all));
-        assert!(cluster.has_policies());
+        assert!(cluster.denies());
         assert_eq!(folded(told).len(), 1);
         let gone = cluster.hear(News::Listed(Vec::new()));
-        assert!(!cluster.has_policies());
+        assert!(!cluster.denies());
         let [tier] = gone
             .iter()
             .filter_map(|update| match update {
@@ -385,5 +442,67 @@ mod tests {
             .unwrap();
         assert_eq!(tier, built_in("default"));
         assert_eq!(gone.len(), 3);
+    }
+
+    fn host(name: &str, spec: Value) -> News {
+        News::Put(Box::new(resource(json!({
+            "apiVersion": "manx.network/v1", "kind": "HostEndpoint", "metadata": {"name": name}, "spec": spec,
+        }))))
+    }
+
+    /// Which interfaces this node's host endpoints are, after updates.
+    fn interfaces(updates: Vec<Update>) -> BTreeMap<String, HostInterface> {
+        let mut interfaces = BTreeMap::new();
+        for update in updates {
+            match update {
+                Update::Host(name, Some(interface)) => drop(interfaces.insert(name, interface)),
+                Update::Host(name, None) => drop(interfaces.remove(&name)),
+                _ => {}
+            }
+        }
+        interfaces
+    }
+
+    #[test]
+    fn host_endpoints_of_this_node_are_interfaces_by_name_or_address_and_others_are_peers() {
+        let mut cluster = Cluster::seen_from("n1".to_owned());
+        let allow = ["projectcalico-default-allow"];
+        let named = |name: &str| HostInterface::Named(name.to_owned());
+        let mut updates = cluster.hear(host(
+            "all",
+            json!({"node": "n1", "interfaceName": "*", "profiles": allow}),
+        ));
+        updates.extend(cluster.hear(host(
+            "found",
+            json!({"node": "n1", "expectedIPs": ["192.0.2.9", "192.0.2.1"], "profiles": allow}),
+        )));
+        updates.extend(cluster.hear(host("other", json!({"node": "n2", "interfaceName": "eth0"}))));
+        let all = ("all".to_owned(), HostInterface::All);
+        assert_eq!(interfaces(updates.clone()), [all.clone()].into());
+        assert!(!cluster.denies(), "the closed one is another node's");
+        let told = updates
+            .iter()
+            .filter(|update| matches!(update, Update::Endpoint(_, Some(_))));
+        assert_eq!(told.count(), 3, "all are peers");
+
+        let sought = ["192.0.2.1", "192.0.2.9"].map(|address| address.parse().unwrap());
+        assert_eq!(cluster.sought(), sought.into());
+        updates.extend(cluster.place([(sought[0], "eth1".to_owned())].into()));
+        let found = ("found".to_owned(), named("eth1"));
+        assert_eq!(interfaces(updates.clone()), [all.clone(), found].into());
+        updates.extend(cluster.place(BTreeMap::new()));
+        assert_eq!(
+            interfaces(updates.clone()),
+            [all.clone()].into(),
+            "its address went"
+        );
+
+        updates.extend(cluster.hear(host("other", json!({"node": "n1", "interfaceName": "eth0"}))));
+        assert!(cluster.denies(), "a closed one needs rules without any policy");
+        let other = ("other".to_owned(), named("eth0"));
+        assert_eq!(interfaces(updates.clone()), [all, other].into());
+        updates.extend(cluster.hear(host("other", json!({"node": "n2", "interfaceName": "eth0"}))));
+        updates.extend(cluster.hear(News::Gone(Key::cluster(Kind::HostEndpoint, "all"))));
+        assert_eq!(interfaces(updates), BTreeMap::new());
     }
 }

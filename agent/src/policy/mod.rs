@@ -9,22 +9,28 @@
 //!
 //! What others do to our rules is looked for at intervals, when nftables tells of it, and at a CHECK, and mended.
 
+mod addresses;
 mod cluster;
 mod gate;
+mod hosts;
 mod review;
+mod services;
+mod tally;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use manx_api::explanation::{PolicyExplainCall, PolicyExplanation};
+use manx_api::explanation::{PolicyExplainCall, PolicyExplanation, StagedCount};
 use manx_linux::{Backend, Netns, Rules};
-use manx_policy::{Engine, Settings, Unexplained, Update, explain};
+use manx_policy::{Engine, Failsafes, Settings, Unexplained, Update, explain};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
+use self::addresses::Addresses;
 use self::cluster::Cluster;
 pub use self::cluster::{KINDS, News, Pod};
 pub use self::gate::{Gate, NotInForce};
+use self::tally::Tally;
 use crate::ask::answer;
 use crate::convert;
 use crate::metrics::Metrics;
@@ -72,6 +78,8 @@ pub enum Request {
         Box<PolicyExplainCall>,
         oneshot::Sender<Result<PolicyExplanation, Unexplained>>,
     ),
+    /// What staged policies would have done; answered after the kernel was looked at.
+    Staged(oneshot::Sender<Result<Vec<StagedCount>, Refusal>>),
 }
 
 /// When policies are enforced.
@@ -79,7 +87,7 @@ pub enum Request {
 pub enum Enforcement {
     /// Always: also without policies, pods send from their own addresses alone, and unknown interfaces are closed.
     Always(Settings),
-    /// As long as there are policies.
+    /// As long as there are policies, or host endpoints of this node that are closed without.
     WhenUsed(Settings),
     /// Not by us.
     Never,
@@ -87,10 +95,10 @@ pub enum Enforcement {
 
 impl Enforcement {
     /// The settings to enforce with, if it is to be done.
-    const fn settings(self, has_policies: bool) -> Option<Settings> {
+    const fn settings(self, denies: bool) -> Option<Settings> {
         match self {
             Self::Always(settings) => Some(settings),
-            Self::WhenUsed(settings) if has_policies => Some(settings),
+            Self::WhenUsed(settings) if denies => Some(settings),
             Self::WhenUsed(_) | Self::Never => None,
         }
     }
@@ -115,6 +123,8 @@ pub struct Inbox {
     pub refresh: Duration,
     /// When policies are enforced.
     pub enforcement: Enforcement,
+    /// What no host endpoint's policy closes.
+    pub failsafes: Failsafes,
     /// What is counted.
     pub metrics: Metrics,
     /// Done when the first rules are in the kernel.
@@ -137,6 +147,7 @@ pub async fn run(mut inbox: Inbox) {
                 return;
             },
             () = sleep_until(task.due), if task.is_ready() => {}
+            () = task.addresses.moved() => {}
             () = until(task.review.0) => task.end_denied(&inbox),
             // What is refused is tried again at its own pace.
             () = task.rules.disturbed(), if task.right => {
@@ -148,15 +159,18 @@ pub async fn run(mut inbox: Inbox) {
         task.see(&view);
         news.drain(..).for_each(|news| task.hear(news));
         requests.drain(..).for_each(|request| task.take(request));
+        task.find_hosts();
         if task.is_ready() {
             task.follow(&mut inbox).await;
         }
+        task.report(&inbox).await;
     }
 }
 
 struct Task {
     rules: Rules,
     cluster: Cluster,
+    addresses: Addresses,
     enforcement: Enforcement,
     /// With what policies are enforced at present.
     enforced: Option<Settings>,
@@ -168,6 +182,11 @@ struct Task {
     review: (Option<Instant>, Option<Instant>),
     /// Who waits until that is in force.
     waiting: Vec<oneshot::Sender<Result<(), Refusal>>>,
+    /// What staged policies would have done, and who waits to hear of it.
+    tally: Tally,
+    asking: Vec<oneshot::Sender<Result<Vec<StagedCount>, Refusal>>>,
+    /// When the kernel's counts were read last.
+    counted: Instant,
     /// Whether the view and the store's list are whole, and the pods of an earlier life are known.
     ready: [bool; 3],
     /// Whether the kernel was as wanted when we last saw it.
@@ -182,12 +201,18 @@ impl Task {
         Self {
             rules: Rules::start_in(&inbox.netns, inbox.backend),
             cluster: Cluster::seen_from(inbox.node.clone()),
+            addresses: Addresses::of(inbox.netns.clone()),
             enforcement: inbox.enforcement,
             enforced: None,
-            updates: Cluster::beginning().collect(),
+            updates: Cluster::beginning()
+                .chain([Update::Failsafes(inbox.failsafes.clone())])
+                .collect(),
             stricter: false,
             review: (None, None),
             waiting: Vec::new(),
+            tally: Tally::default(),
+            asking: Vec::new(),
+            counted: Instant::now(),
             ready: [false; 3],
             right: false,
             due: Instant::now(),
@@ -214,6 +239,20 @@ impl Task {
         self.updates.extend(updates);
     }
 
+    /// Finds the interfaces that host endpoints are.
+    fn find_hosts(&mut self) {
+        match self.addresses.find(self.cluster.sought()) {
+            Ok(Some(interfaces)) => {
+                self.stricter = true;
+                self.updates.extend(self.cluster.place(interfaces));
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot find the interfaces of host endpoints; trying again")
+            }
+        }
+    }
+
     fn take(&mut self, request: Request) {
         match request {
             Request::Join(pod, reply) => {
@@ -235,6 +274,7 @@ impl Task {
                     answer(reply, Ok(()));
                 }
             }
+            Request::Staged(reply) => self.asking.push(reply),
             Request::Explain(call, reply) => answer(reply, self.explain(*call)),
             Request::Look(reply) => {
                 self.waiting.push(reply);
@@ -254,7 +294,7 @@ impl Task {
     /// who waits.
     async fn follow(&mut self, inbox: &mut Inbox) {
         let late = self.due <= Instant::now();
-        let settings = self.enforcement.settings(self.cluster.has_policies());
+        let settings = self.enforcement.settings(self.cluster.denies());
         if self.enforced != settings {
             self.enforced = settings;
             self.updates.push(Update::Enforce(settings));
@@ -277,6 +317,28 @@ impl Task {
         }
         for reply in self.waiting.drain(..) {
             answer(reply, Ok(()));
+        }
+    }
+
+    /// Adds up what the kernel counted of staged policies, where somebody asks or it is time, and answers who asks.
+    async fn report(&mut self, inbox: &Inbox) {
+        let late = self.counted.elapsed() >= inbox.refresh;
+        if self.asking.is_empty() && !late {
+            return;
+        }
+        self.counted = Instant::now();
+        let outcome = match self.rules.trials().await {
+            Ok(trials) => {
+                self.tally.take(&trials, &inbox.metrics.staged_packets);
+                Ok(self.tally.counts(&inbox.node))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot read what staged policies would have done");
+                Err(error.to_string())
+            }
+        };
+        for reply in self.asking.drain(..) {
+            answer(reply, outcome.clone());
         }
     }
 

@@ -344,6 +344,7 @@ fn spawn_policy<S>(
         backend: convert::backend(config.iptables.backend),
         refresh: Duration::from_secs(config.iptables.refresh_seconds.into()),
         enforcement: convert::enforcement(&config.policy),
+        failsafes: convert::failsafes(&config.policy),
         metrics: common.metrics.clone(),
         programmed: Some(common.readiness.wait_for("rules")),
     };

@@ -40,6 +40,10 @@ impl Policy {
             Resource::StagedNetworkPolicy(policy) => tiered::policy(&policy.spec, Some(namespace), true),
             Resource::StagedGlobalNetworkPolicy(policy) => tiered::policy(&policy.spec, None, true),
             Resource::KubernetesNetworkPolicy(policy) => kubernetes::policy(&policy.spec, namespace),
+            Resource::StagedKubernetesNetworkPolicy(policy) => Self {
+                staged: true,
+                ..kubernetes::policy(&policy.spec, namespace)
+            },
             Resource::ClusterNetworkPolicy(policy) => cluster::policy(&policy.spec),
             Resource::IpPool(_)
             | Resource::IpReservation(_)
@@ -54,7 +58,10 @@ impl Policy {
             | Resource::Tier(_)
             | Resource::NetworkSet(_)
             | Resource::GlobalNetworkSet(_)
-            | Resource::HostEndpoint(_) => return None,
+            | Resource::HostEndpoint(_)
+            | Resource::Service(_)
+            | Resource::EndpointSlice(_)
+            | Resource::ServiceAccount(_) => return None,
         })
     }
 }
@@ -129,7 +136,7 @@ impl From<&HostEndpoint> for Endpoint {
             service_account: None,
             ports: spec.ports.clone(),
             addresses: spec.expected_ips.clone(),
-            closed: spec.profiles.is_empty(),
+            closed: spec.is_closed(),
         }
     }
 }
