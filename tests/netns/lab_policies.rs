@@ -51,9 +51,7 @@ impl Shop {
     }
 
     pub(crate) fn apply(&self, manifest: &str) {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        file.as_file().write_all(manifest.as_bytes()).unwrap();
-        self.name.ctl(&format!("apply -f {}", file.path().display()));
+        self.name.apply(manifest);
     }
 
     /// Whether packets pass, in both families alike.

@@ -25,6 +25,7 @@ mod harness;
 mod host_endpoints;
 mod interruptions;
 mod ipam;
+mod lab_announcing;
 mod lab_harness;
 mod lab_ipam;
 mod lab_outage;

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch as channel};
 use tokio_util::task::TaskTracker;
 
 use super::{RunError, SERVER, Start, Tasks};
+use crate::announcing::Announced;
 use crate::config::Config;
 use crate::disk::FileSystem;
 use crate::identity::Identity;
@@ -31,8 +32,8 @@ use crate::status::Sources;
 use crate::tombstones::Tombstones;
 use crate::view::View;
 use crate::{
-    bgp, cni, conntrack, convert, endpoint, http, ipam, node, policy, reclaim, releases, restore, route,
-    startup, supervise, watch, workload,
+    announcing, bgp, cni, conntrack, convert, endpoint, http, ipam, node, policy, reclaim, releases, restore,
+    route, startup, supervise, watch, workload,
 };
 
 /// Messages that wait in a channel, at most.
@@ -56,8 +57,15 @@ struct Senders {
     doors: Doors,
     endpoints: mpsc::Sender<endpoint::Request>,
     workloads: mpsc::Sender<workload::Change>,
-    news: mpsc::Sender<policy::News>,
+    news: News<mpsc::Sender<policy::News>>,
     gate: policy::Gate,
+}
+
+/// The ends of the channels that news from the datastore go through.
+#[derive(Clone)]
+struct News<T> {
+    policies: T,
+    services: T,
 }
 
 /// The other ends.
@@ -68,8 +76,9 @@ struct Receivers {
     routes: mpsc::Receiver<route::Command>,
     endpoints: mpsc::Receiver<endpoint::Request>,
     workloads: mpsc::Receiver<workload::Change>,
-    news: mpsc::Receiver<policy::News>,
+    news: News<mpsc::Receiver<policy::News>>,
     policy: mpsc::Receiver<policy::Request>,
+    services: mpsc::Receiver<announcing::Question>,
 }
 
 /// What an earlier life's addresses are known by.
@@ -154,12 +163,20 @@ pub(super) async fn spawn<S: Store>(
 
     let told = (view_out, senders.news.clone());
     spawn_store_tasks(tasks, &common, told, receivers.workloads);
+    let announced = spawn_announcing(tasks, &common, receivers.news.services, receivers.services);
     spawn_ipam(tasks, &common, (prepared.journalled, owned), receivers.ipam);
     let secrets = start.config.secrets_dir.clone();
-    spawn_bgp(tasks, &common, &senders, receivers.bgp, speaker, secrets);
+    spawn_bgp(
+        tasks,
+        &common,
+        &senders,
+        (receivers.bgp, announced),
+        speaker,
+        secrets,
+    );
     spawn_route(tasks, &common, prepared.syncer, receivers.routes);
     let connections = spawn_conntrack(tasks, &common, prepared.netns.clone());
-    let policies = (receivers.news, receivers.policy);
+    let policies = (receivers.news.policies, receivers.policy);
     spawn_policy(tasks, &common, prepared.netns, &start.config, policies);
     let state_dir = start.config.state_dir;
     spawn_pod_tasks(tasks, &common, &senders, (state_dir, connections), pods);
@@ -179,8 +196,10 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
     let (routes_out, routes) = mpsc::channel(QUEUE);
     let (endpoints_out, endpoints) = mpsc::channel(QUEUE);
     let (workloads_out, workloads) = mpsc::channel(QUEUE);
-    let (news_out, news) = mpsc::channel(QUEUE);
+    let (policies_out, policies) = mpsc::channel(QUEUE);
+    let (services_out, services) = mpsc::channel(QUEUE);
     let (policy_out, policy) = mpsc::channel(QUEUE);
+    let (service_out, service) = mpsc::channel(QUEUE);
     let status = Sources {
         identity: common.identity.clone(),
         view: common.view.clone(),
@@ -194,13 +213,17 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
         ipam: ipam_out,
         routes: routes_out,
         policy: policy_out.clone(),
+        services: service_out,
         status,
     };
     let senders = Senders {
         doors,
         endpoints: endpoints_out,
         workloads: workloads_out,
-        news: news_out,
+        news: News {
+            policies: policies_out,
+            services: services_out,
+        },
         gate: policy::Gate { requests: policy_out },
     };
     (
@@ -212,8 +235,9 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
             routes,
             endpoints,
             workloads,
-            news,
+            news: News { policies, services },
             policy,
+            services: service,
         },
     )
 }
@@ -222,7 +246,7 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
 fn spawn_store_tasks<S: Store>(
     tasks: &mut Tasks,
     common: &Common<S>,
-    (view, news): (channel::Sender<Arc<View>>, mpsc::Sender<policy::News>),
+    (view, news): (channel::Sender<Arc<View>>, News<mpsc::Sender<policy::News>>),
     changes: mpsc::Receiver<workload::Change>,
 ) {
     let (identity, store, metrics) = (&common.identity, &common.store, &common.metrics);
@@ -231,7 +255,8 @@ fn spawn_store_tasks<S: Store>(
         identity: identity.clone(),
         store: store.clone(),
         view,
-        news,
+        policies: news.policies,
+        services: news.services,
         metrics: metrics.clone(),
         listed,
     };
@@ -290,7 +315,7 @@ fn spawn_bgp<S>(
     tasks: &mut Tasks,
     common: &Common<S>,
     senders: &Senders,
-    questions: mpsc::Receiver<bgp::Question>,
+    (questions, services): (mpsc::Receiver<bgp::Question>, channel::Receiver<Announced>),
     (runtime, adopted): (Handle, bool),
     secrets_dir: PathBuf,
 ) {
@@ -298,6 +323,7 @@ fn spawn_bgp<S>(
         identity: common.identity.clone(),
         view: common.view.clone(),
         owned: common.blocks.clone(),
+        services,
         adopted,
         questions,
         routes: senders.doors.routes.clone(),
@@ -325,6 +351,29 @@ fn spawn_route<S>(
     tasks.spawn("route", async {
         route::run(inbox).await.map_err(|error| error.to_string())
     });
+}
+
+/// The announcing task; returns what it makes.
+fn spawn_announcing<S>(
+    tasks: &mut Tasks,
+    common: &Common<S>,
+    news: mpsc::Receiver<policy::News>,
+    questions: mpsc::Receiver<announcing::Question>,
+) -> channel::Receiver<Announced> {
+    let (announced, made) = channel::channel(None);
+    let inbox = announcing::Inbox {
+        node: common.identity.name.clone(),
+        view: common.view.clone(),
+        news,
+        questions,
+        announced,
+        services: None,
+    };
+    tasks.spawn(
+        "announcing",
+        forever(supervise::restarted("announcing", inbox, announcing::run)),
+    );
+    made
 }
 
 /// The policy task.
