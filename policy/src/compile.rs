@@ -48,17 +48,17 @@ pub(crate) fn definitions(policy: &Policy) -> BTreeSet<Definition> {
     compiler.definitions
 }
 
+/// What a rule of a policy on trial would do, by its number; none: no rule is for the packet.
+type Trialled = Option<(usize, Action)>;
+
 /// What the kernel's rules in the chain of a policy on trial are for: a rule of the policy, by its number, and what it
 /// would do; the last one counts what no rule is for.
-pub(crate) fn counted(policy: &Policy, end: (Direction, Family)) -> Vec<Option<(usize, Action)>> {
+pub(crate) fn counted(policy: &Policy, end: (Direction, Family)) -> Vec<Trialled> {
     trial(policy, end).into_iter().map(|(_, rule)| rule).collect()
 }
 
 /// The same, with the conditions. What is only logged is decided further down.
-fn trial(
-    policy: &Policy,
-    (direction, family): (Direction, Family),
-) -> Vec<(Vec<Match>, Option<(usize, Action)>)> {
+fn trial(policy: &Policy, (direction, family): (Direction, Family)) -> Vec<(Vec<Match>, Trialled)> {
     let mut compiler = Compiler::default();
     let mut rules = Vec::new();
     let all = rules_of(policy, direction).into_iter().flatten().enumerate();

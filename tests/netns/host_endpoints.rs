@@ -16,7 +16,7 @@ use crate::harness::{TestNetns, eventually};
 const SOON: Duration = Duration::from_secs(20);
 
 /// How long a packet that arrives may take.
-const PATIENCE: Duration = Duration::from_millis(400);
+const PATIENCE: Duration = Duration::from_millis(700);
 
 /// The node's own addresses on its wire.
 const OWN: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -105,7 +105,15 @@ pub(crate) fn passes(from: &Netns, to: &Netns, at: SocketAddr) -> bool {
 /// Whether a question that is sent to `by` arrives at `at`, and its answer comes back.
 fn passes_by(from: &Netns, by: SocketAddr, to: &Netns, at: SocketAddr) -> bool {
     let bind = |at: SocketAddr| {
-        let socket = UdpSocket::bind(at).unwrap();
+        let mut bound = UdpSocket::bind(at);
+        // A program that another test starts has the last socket of this port for a moment.
+        eventually(SOON, || {
+            if bound.is_err() {
+                bound = UdpSocket::bind(at);
+            }
+            bound.is_ok()
+        });
+        let socket = bound.unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket
     };
@@ -125,7 +133,12 @@ fn passes_by(from: &Netns, by: SocketAddr, to: &Netns, at: SocketAddr) -> bool {
 
 /// Whether a TCP connection to there comes to be.
 fn connects(from: &Netns, to: &Netns, at: SocketAddr) -> bool {
-    let _listener = to.run(|| TcpListener::bind(at).unwrap()).unwrap();
+    let mut listener = None;
+    eventually(SOON, || {
+        listener = to.run(|| TcpListener::bind(at)).unwrap().ok();
+        listener.is_some()
+    });
+    assert!(listener.is_some(), "{at} is taken");
     from.run(|| TcpStream::connect_timeout(&at, PATIENCE).is_ok())
         .unwrap()
 }
