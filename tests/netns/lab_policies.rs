@@ -1,7 +1,6 @@
 //! Policies in a lab: applied as manifests, in force in the kernel, seen by packets.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
