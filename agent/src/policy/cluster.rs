@@ -309,7 +309,7 @@ fn built_in(name: &str) -> Option<Tier> {
 }
 
 /// What the engine calls an attachment.
-fn name_of(endpoint: &WorkloadEndpoint) -> String {
+pub(super) fn name_of(endpoint: &WorkloadEndpoint) -> String {
     endpoint_name(endpoint.metadata.namespace.as_deref(), &endpoint.metadata.name)
 }
 
