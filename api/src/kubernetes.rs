@@ -7,7 +7,8 @@ use ipnetwork::IpNetwork;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::formats::{cidr, ignored, nullable};
+use crate::condition::Status;
+use crate::formats::{cidr, nullable};
 use crate::network_policy::StagedAction;
 use crate::rule::{Direction, Protocol};
 use crate::{Metadata, Selector};
@@ -21,9 +22,13 @@ pub struct KubernetesNetworkPolicy {
     /// What the user asks for.
     #[serde(default, deserialize_with = "nullable")]
     pub spec: KubernetesPolicySpec,
-    /// What a cluster says of it; forgotten.
-    #[serde(default, deserialize_with = "ignored", skip_serializing)]
-    pub status: (),
+    /// What is said of it; an update leaves it as it is.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Status::is_empty"
+    )]
+    pub status: Status,
 }
 
 /// A [`KubernetesNetworkPolicy`] on trial: nothing is decided by it.
@@ -35,6 +40,13 @@ pub struct StagedKubernetesNetworkPolicy {
     /// What the user asks for.
     #[serde(default, deserialize_with = "nullable")]
     pub spec: KubernetesPolicySpec,
+    /// What is said of it; an update leaves it as it is.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Status::is_empty"
+    )]
+    pub status: Status,
 }
 
 /// What the user asks for of a [`KubernetesNetworkPolicy`] or a [`StagedKubernetesNetworkPolicy`].

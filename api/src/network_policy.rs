@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::formats::{cidr, is_false, refused, selector};
+use crate::condition::Status;
+use crate::formats::{cidr, is_false, nullable, refused, selector};
 use crate::rule::{Action, DefaultAction, Direction, Family, Icmp, Order, Port, Protocol};
 use crate::{Metadata, Selector};
 
@@ -21,6 +22,13 @@ pub struct NetworkPolicy {
     /// What the user asks for.
     #[serde(default)]
     pub spec: PolicySpec,
+    /// What is said of it; an update leaves it as it is.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Status::is_empty"
+    )]
+    pub status: Status,
 }
 
 /// A policy for pods of all namespaces, and for host endpoints.
@@ -32,6 +40,13 @@ pub struct GlobalNetworkPolicy {
     /// What the user asks for.
     #[serde(default)]
     pub spec: PolicySpec,
+    /// What is said of it; an update leaves it as it is.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Status::is_empty"
+    )]
+    pub status: Status,
 }
 
 /// A [`NetworkPolicy`] on trial: it decides nothing, and what it would decide is reported.
@@ -43,6 +58,13 @@ pub struct StagedNetworkPolicy {
     /// What the user asks for.
     #[serde(default)]
     pub spec: PolicySpec,
+    /// What is said of it; an update leaves it as it is.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Status::is_empty"
+    )]
+    pub status: Status,
 }
 
 /// A [`GlobalNetworkPolicy`] on trial: it decides nothing, and what it would decide is reported.
@@ -54,6 +76,13 @@ pub struct StagedGlobalNetworkPolicy {
     /// What the user asks for.
     #[serde(default)]
     pub spec: PolicySpec,
+    /// What is said of it; an update leaves it as it is.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Status::is_empty"
+    )]
+    pub status: Status,
 }
 
 /// What the user asks for. The global kinds alone may write `namespaceSelector`, `doNotTrack`, `preDNAT` and

@@ -35,6 +35,7 @@ use crate::ask::answer;
 use crate::convert;
 use crate::metrics::Metrics;
 use crate::ready::Guard;
+use crate::verdicts::Verdict;
 use crate::view::View;
 use crate::watch::pauses;
 
@@ -128,6 +129,8 @@ pub struct Inbox {
     pub enforcement: Enforcement,
     /// What no host endpoint's policy closes.
     pub failsafes: Failsafes,
+    /// Where what policies are to be told of themselves goes.
+    pub verdicts: mpsc::Sender<Verdict>,
     /// What is counted.
     pub metrics: Metrics,
     /// Done when the first rules are in the kernel.
@@ -161,6 +164,11 @@ pub async fn run(mut inbox: Inbox) {
         let view = inbox.view.borrow_and_update().clone();
         task.see(&view);
         news.drain(..).for_each(|news| task.hear(news));
+        for verdict in task.cluster.verdicts() {
+            if let Err(error) = inbox.verdicts.try_send(verdict) {
+                tracing::debug!(%error, "a policy is not told what is wrong with it");
+            }
+        }
         requests.drain(..).for_each(|request| task.take(request));
         task.find_hosts();
         if task.is_ready() {

@@ -32,7 +32,7 @@ use crate::tombstones::Tombstones;
 use crate::view::View;
 use crate::{
     bgp, cni, conntrack, convert, endpoint, http, ipam, node, policy, reclaim, releases, restore, route,
-    startup, supervise, watch, workload,
+    startup, supervise, verdicts, watch, workload,
 };
 
 /// Messages that wait in a channel, at most.
@@ -57,6 +57,7 @@ struct Senders {
     endpoints: mpsc::Sender<endpoint::Request>,
     workloads: mpsc::Sender<workload::Change>,
     news: mpsc::Sender<policy::News>,
+    verdicts: mpsc::Sender<verdicts::Verdict>,
     gate: policy::Gate,
 }
 
@@ -69,6 +70,7 @@ struct Receivers {
     endpoints: mpsc::Receiver<endpoint::Request>,
     workloads: mpsc::Receiver<workload::Change>,
     news: mpsc::Receiver<policy::News>,
+    verdicts: mpsc::Receiver<verdicts::Verdict>,
     policy: mpsc::Receiver<policy::Request>,
 }
 
@@ -153,13 +155,14 @@ pub(super) async fn spawn<S: Store>(
     let pods = (receivers.cni, receivers.endpoints);
 
     let told = (view_out, senders.news.clone());
-    spawn_store_tasks(tasks, &common, told, receivers.workloads);
+    let said = (receivers.workloads, receivers.verdicts);
+    spawn_store_tasks(tasks, &common, told, said);
     spawn_ipam(tasks, &common, (prepared.journalled, owned), receivers.ipam);
     let secrets = start.config.secrets_dir.clone();
     spawn_bgp(tasks, &common, &senders, receivers.bgp, speaker, secrets);
     spawn_route(tasks, &common, prepared.syncer, receivers.routes);
     let connections = spawn_conntrack(tasks, &common, prepared.netns.clone());
-    let policies = (receivers.news, receivers.policy);
+    let policies = (receivers.news, receivers.policy, senders.verdicts.clone());
     spawn_policy(tasks, &common, prepared.netns, &start.config, policies);
     let state_dir = start.config.state_dir;
     spawn_pod_tasks(tasks, &common, &senders, (state_dir, connections), pods);
@@ -181,6 +184,7 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
     let (workloads_out, workloads) = mpsc::channel(QUEUE);
     let (news_out, news) = mpsc::channel(QUEUE);
     let (policy_out, policy) = mpsc::channel(QUEUE);
+    let (verdicts_out, verdicts) = mpsc::channel(QUEUE);
     let status = Sources {
         identity: common.identity.clone(),
         view: common.view.clone(),
@@ -201,6 +205,7 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
         endpoints: endpoints_out,
         workloads: workloads_out,
         news: news_out,
+        verdicts: verdicts_out,
         gate: policy::Gate { requests: policy_out },
     };
     (
@@ -214,6 +219,7 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
             workloads,
             news,
             policy,
+            verdicts,
         },
     )
 }
@@ -223,7 +229,10 @@ fn spawn_store_tasks<S: Store>(
     tasks: &mut Tasks,
     common: &Common<S>,
     (view, news): (channel::Sender<Arc<View>>, mpsc::Sender<policy::News>),
-    changes: mpsc::Receiver<workload::Change>,
+    (changes, verdicts): (
+        mpsc::Receiver<workload::Change>,
+        mpsc::Receiver<verdicts::Verdict>,
+    ),
 ) {
     let (identity, store, metrics) = (&common.identity, &common.store, &common.metrics);
     let listed = Some(common.readiness.wait_for("datastore"));
@@ -245,6 +254,14 @@ fn spawn_store_tasks<S: Store>(
         view: common.view.clone(),
     };
     tasks.spawn("node", forever(supervise::restarted("node", inbox, node::run)));
+    let inbox = verdicts::Inbox {
+        store: store.clone(),
+        verdicts,
+    };
+    tasks.spawn(
+        "verdicts",
+        forever(supervise::restarted("verdicts", inbox, verdicts::run)),
+    );
     let (identity, store, metrics) = (identity.clone(), store.clone(), metrics.clone());
     let inbox = workload::Inbox {
         identity,
@@ -333,7 +350,11 @@ fn spawn_policy<S>(
     common: &Common<S>,
     netns: Netns,
     config: &Config,
-    (news, requests): (mpsc::Receiver<policy::News>, mpsc::Receiver<policy::Request>),
+    (news, requests, verdicts): (
+        mpsc::Receiver<policy::News>,
+        mpsc::Receiver<policy::Request>,
+        mpsc::Sender<verdicts::Verdict>,
+    ),
 ) {
     let inbox = policy::Inbox {
         node: common.identity.name.clone(),
@@ -345,6 +366,7 @@ fn spawn_policy<S>(
         refresh: Duration::from_secs(config.iptables.refresh_seconds.into()),
         enforcement: convert::enforcement(&config.policy),
         failsafes: convert::failsafes(&config.policy),
+        verdicts,
         metrics: common.metrics.clone(),
         programmed: Some(common.readiness.wait_for("rules")),
     };
