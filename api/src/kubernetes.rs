@@ -11,6 +11,8 @@ use crate::condition::Status;
 use crate::formats::{cidr, nullable};
 use crate::network_policy::StagedAction;
 use crate::rule::{Direction, Protocol};
+#[cfg(feature = "schema")]
+use crate::schema;
 use crate::{Metadata, Selector};
 
 /// A policy for pods of its namespace, in Kubernetes' language.
@@ -33,6 +35,7 @@ pub struct KubernetesNetworkPolicy {
 
 /// A [`KubernetesNetworkPolicy`] on trial: nothing is decided by it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StagedKubernetesNetworkPolicy {
     /// The shared part.
@@ -51,6 +54,7 @@ pub struct StagedKubernetesNetworkPolicy {
 
 /// What the user asks for of a [`KubernetesNetworkPolicy`] or a [`StagedKubernetesNetworkPolicy`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct KubernetesPolicySpec {
     /// The pods that it applies to. Empty: all of the namespace.
@@ -85,6 +89,7 @@ impl KubernetesPolicySpec {
 
 /// What may come in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct IngressRule {
     /// From any of these. Empty: from anywhere.
@@ -97,6 +102,7 @@ pub struct IngressRule {
 
 /// What may go out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct EgressRule {
     /// To any of these. Empty: to anywhere.
@@ -109,6 +115,7 @@ pub struct EgressRule {
 
 /// The other end: pods by one or both selectors, or addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Peer {
     /// Pods with such labels; of the policy's namespace, unless `namespaceSelector` is there.
@@ -124,10 +131,12 @@ pub struct Peer {
 
 /// Addresses of a network, some excepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CidrBlock {
     /// The network.
     #[serde(deserialize_with = "cidr::any")]
+    #[cfg_attr(feature = "schema", schemars(with = "schema::Cidr"))]
     pub cidr: IpNetwork,
     /// Parts of it that are not meant.
     #[serde(
@@ -135,11 +144,13 @@ pub struct CidrBlock {
         deserialize_with = "cidr::strict_list",
         skip_serializing_if = "Vec::is_empty"
     )]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<schema::Cidr>"))]
     pub except: Vec<IpNetwork>,
 }
 
 /// Ports of a protocol.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PolicyPort {
     /// The protocol. Default TCP.
@@ -155,6 +166,7 @@ pub struct PolicyPort {
 
 /// A protocol that has ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Transport {
     /// TCP.
     #[default]
@@ -215,6 +227,7 @@ impl Visitor<'_> for PortVisitor {
 
 /// Things by their labels: all of `matchLabels` and all of `matchExpressions`. Empty: everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LabelSelector {
     /// Labels with these values.
@@ -238,6 +251,7 @@ impl LabelSelector {
 
 /// What holds of a label.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LabelRequirement {
     /// The label.
@@ -263,6 +277,7 @@ impl LabelRequirement {
 
 /// How a label stands to values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum LabelOperator {
     /// It has one of them.
     In,

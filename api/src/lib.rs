@@ -27,6 +27,8 @@ pub mod report;
 pub mod resource;
 pub mod rpc;
 pub mod rule;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod selector;
 pub mod service;
 pub mod status;
