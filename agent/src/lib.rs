@@ -38,6 +38,7 @@ pub mod status;
 pub mod supervise;
 pub mod tasks;
 pub mod tombstones;
+pub mod verdicts;
 pub mod view;
 pub mod watch;
 pub mod workload;

@@ -19,6 +19,7 @@
 //!                          speaker, on its own runtime thread: one reader and one writer per peer (Nx)
 //! ```
 //!
+//! The policy task also hands what is wrong with policies to the verdicts task (1x), which writes it to their status.
 //! The cni task also asks the conntrack task (1x), which has the kernel forget the connections of pods that went.
 //!
 //! Every arrow is a bounded channel or a last-writer-wins value (view, owned blocks, what is in force); answers
@@ -28,7 +29,7 @@
 //!
 //! | task | after a panic |
 //! |---|---|
-//! | store watch, announcing, node, reclaim, releases, workload, endpoint, conntrack, cni, connections | runs again: its state is in the store, the kernel or its inbox |
+//! | store watch, announcing, node, verdicts, reclaim, releases, workload, endpoint, conntrack, cni, connections | runs again: its state is in the store, the kernel or its inbox |
 //! | ipam, bgp, route, policy, tombstones, HTTP | the agent ends non-zero and is started again: start-up adopts what is there |
 //!
 //! Neither touches the kernel, so packets flow on.

@@ -7,9 +7,12 @@ use ipnetwork::IpNetwork;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::formats::{cidr, ignored, nullable};
+use crate::condition::Status;
+use crate::formats::{cidr, nullable};
 use crate::network_policy::StagedAction;
 use crate::rule::{Direction, Protocol};
+#[cfg(feature = "schema")]
+use crate::schema;
 use crate::{Metadata, Selector};
 
 /// A policy for pods of its namespace, in Kubernetes' language.
@@ -21,13 +24,18 @@ pub struct KubernetesNetworkPolicy {
     /// What the user asks for.
     #[serde(default, deserialize_with = "nullable")]
     pub spec: KubernetesPolicySpec,
-    /// What a cluster says of it; forgotten.
-    #[serde(default, deserialize_with = "ignored", skip_serializing)]
-    pub status: (),
+    /// What is said of it; an update leaves it as it is.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Status::is_empty"
+    )]
+    pub status: Status,
 }
 
 /// A [`KubernetesNetworkPolicy`] on trial: nothing is decided by it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StagedKubernetesNetworkPolicy {
     /// The shared part.
@@ -35,10 +43,18 @@ pub struct StagedKubernetesNetworkPolicy {
     /// What the user asks for.
     #[serde(default, deserialize_with = "nullable")]
     pub spec: KubernetesPolicySpec,
+    /// What is said of it; an update leaves it as it is.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Status::is_empty"
+    )]
+    pub status: Status,
 }
 
 /// What the user asks for of a [`KubernetesNetworkPolicy`] or a [`StagedKubernetesNetworkPolicy`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct KubernetesPolicySpec {
     /// The pods that it applies to. Empty: all of the namespace.
@@ -73,6 +89,7 @@ impl KubernetesPolicySpec {
 
 /// What may come in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct IngressRule {
     /// From any of these. Empty: from anywhere.
@@ -85,6 +102,7 @@ pub struct IngressRule {
 
 /// What may go out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct EgressRule {
     /// To any of these. Empty: to anywhere.
@@ -97,6 +115,7 @@ pub struct EgressRule {
 
 /// The other end: pods by one or both selectors, or addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Peer {
     /// Pods with such labels; of the policy's namespace, unless `namespaceSelector` is there.
@@ -112,10 +131,12 @@ pub struct Peer {
 
 /// Addresses of a network, some excepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CidrBlock {
     /// The network.
     #[serde(deserialize_with = "cidr::any")]
+    #[cfg_attr(feature = "schema", schemars(with = "schema::Cidr"))]
     pub cidr: IpNetwork,
     /// Parts of it that are not meant.
     #[serde(
@@ -123,11 +144,13 @@ pub struct CidrBlock {
         deserialize_with = "cidr::strict_list",
         skip_serializing_if = "Vec::is_empty"
     )]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<schema::Cidr>"))]
     pub except: Vec<IpNetwork>,
 }
 
 /// Ports of a protocol.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PolicyPort {
     /// The protocol. Default TCP.
@@ -143,6 +166,7 @@ pub struct PolicyPort {
 
 /// A protocol that has ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Transport {
     /// TCP.
     #[default]
@@ -203,6 +227,7 @@ impl Visitor<'_> for PortVisitor {
 
 /// Things by their labels: all of `matchLabels` and all of `matchExpressions`. Empty: everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LabelSelector {
     /// Labels with these values.
@@ -226,6 +251,7 @@ impl LabelSelector {
 
 /// What holds of a label.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LabelRequirement {
     /// The label.
@@ -251,6 +277,7 @@ impl LabelRequirement {
 
 /// How a label stands to values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum LabelOperator {
     /// It has one of them.
     In,

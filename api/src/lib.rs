@@ -7,6 +7,7 @@
 pub mod announcement;
 pub mod bgp;
 pub mod cluster_policy;
+pub mod condition;
 pub mod explanation;
 pub mod filter;
 mod formats;
@@ -27,6 +28,8 @@ pub mod report;
 pub mod resource;
 pub mod rpc;
 pub mod rule;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod selector;
 pub mod service;
 pub mod status;

@@ -195,6 +195,12 @@ impl Kind {
         self.names().plural
     }
 
+    /// The short forms that the command line takes: `ipp`.
+    #[must_use]
+    pub const fn short_names(self) -> &'static [&'static str] {
+        self.names().short
+    }
+
     /// What a manifest's `kind` says: `IPPool`.
     #[must_use]
     pub const fn written(self) -> &'static str {

@@ -578,14 +578,14 @@ pub(crate) fn cells(resource: &Resource) -> Vec<String> {
             endpoint.spec.container_id.clone(),
         ],
         Resource::Tier(tier) => policy_rows::tier(tier),
-        Resource::NetworkPolicy(NetworkPolicy { metadata, spec })
-        | Resource::GlobalNetworkPolicy(GlobalNetworkPolicy { metadata, spec })
-        | Resource::StagedNetworkPolicy(StagedNetworkPolicy { metadata, spec })
-        | Resource::StagedGlobalNetworkPolicy(StagedGlobalNetworkPolicy { metadata, spec }) => {
+        Resource::NetworkPolicy(NetworkPolicy { metadata, spec, .. })
+        | Resource::GlobalNetworkPolicy(GlobalNetworkPolicy { metadata, spec, .. })
+        | Resource::StagedNetworkPolicy(StagedNetworkPolicy { metadata, spec, .. })
+        | Resource::StagedGlobalNetworkPolicy(StagedGlobalNetworkPolicy { metadata, spec, .. }) => {
             policy_rows::policy(resource.kind(), metadata, spec)
         }
         Resource::KubernetesNetworkPolicy(KubernetesNetworkPolicy { metadata, spec, .. })
-        | Resource::StagedKubernetesNetworkPolicy(StagedKubernetesNetworkPolicy { metadata, spec }) => {
+        | Resource::StagedKubernetesNetworkPolicy(StagedKubernetesNetworkPolicy { metadata, spec, .. }) => {
             policy_rows::kubernetes(resource.kind(), metadata, spec)
         }
         Resource::ClusterNetworkPolicy(policy) => policy_rows::cluster(policy),

@@ -17,7 +17,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use manx_policy::{Change, Delta, Engine, Family, Full, Held, Transaction, Trial, Update, packets, plan};
+use manx_policy::{
+    Change, Delta, Engine, Family, Full, Held, Needs, Transaction, Trial, Update, packets, plan,
+};
 
 use crate::disturbance::Watcher;
 use crate::error::{Error, Result};
@@ -36,6 +38,8 @@ pub struct Rules {
     engine: Engine,
     /// What the kernel holds is what was last wanted, as far as we know.
     known: bool,
+    /// Sets have all the members that they should, even if rules were refused.
+    members: bool,
     /// Tells of others' hands on our rules, while there are any in nftables.
     watcher: Option<Watcher>,
 }
@@ -51,6 +55,7 @@ impl Rules {
             backend: None,
             engine: Engine::new(),
             known: false,
+            members: false,
             watcher: None,
         }
     }
@@ -62,6 +67,7 @@ impl Rules {
     /// [`Error::Program`] with the line that was refused, [`Error::NoProgram`], [`Error::Late`].
     pub async fn apply(&mut self, updates: impl IntoIterator<Item = Update>) -> Result<usize> {
         let delta = self.engine.apply(updates);
+        self.members = false;
         match self.backend {
             Some(backend) if self.known => {
                 self.known = false;
@@ -140,6 +146,16 @@ impl Rules {
         std::future::pending().await
     }
 
+    /// Whether a pod of this node has all that it needs, also after an error: nothing, or sets alone.
+    #[must_use]
+    pub fn serve(&self, pod: &str) -> bool {
+        match self.engine.needs(pod) {
+            Needs::Nothing => true,
+            Needs::Sets => self.members,
+            Needs::Rules => self.known,
+        }
+    }
+
     /// Everything that is wanted, and why.
     #[must_use]
     pub const fn engine(&self) -> &Engine {
@@ -155,6 +171,7 @@ impl Rules {
     /// All is as wanted. Where that is nothing, the next rules ask anew which back end the node uses.
     fn settled(&mut self, backend: Option<Backend>) {
         self.known = true;
+        self.members = true;
         self.backend = backend.filter(|_| !self.engine.wants_nothing());
         self.watch();
     }
@@ -202,7 +219,7 @@ impl Rules {
 
     /// Makes what was found what is wanted: our rules in `backend`, and none of ours elsewhere.
     async fn mend(
-        &self,
+        &mut self,
         wanted: &Full,
         (mut held, tables): (Held, Vec<Tables>),
         backend: Backend,
@@ -238,9 +255,10 @@ impl Rules {
 
     /// Has the programs make the changes. A family whose rules are refused does not keep the other's from being
     /// written, but nothing that rules may still need is taken away then.
-    async fn carry_out(&self, changes: &[Change], backend: Backend) -> Result<()> {
+    async fn carry_out(&mut self, changes: &[Change], backend: Backend) -> Result<()> {
         let text = Transaction::of(changes);
         self.restore_sets(&text.before).await?;
+        self.members = true;
         let mut refused = None;
         for (family, rules) in &text.rules {
             if let Err(error) = iptables::restore(&self.netns, backend, *family, rules).await {

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnetwork::IpNetwork;
 use manx_api::policy::{Endpoint, NamespacedName, NetworkSet, Origin, Policy, Tier};
 
 use crate::graph::Graph;
 use crate::held::Held;
-use crate::input::{Failsafes, HostInterface, Local, Pool, ServiceEndpoint, Settings};
+use crate::input::{Failsafes, HostInterface, Local, Needs, Pool, ServiceEndpoint, Settings};
 use crate::nat;
 use crate::plan::{Change, Delta, plan};
 use crate::ruleset::Full;
@@ -113,6 +114,25 @@ impl Engine {
     #[must_use]
     pub fn trials(&self) -> Vec<Trial> {
         self.graph.trials().collect()
+    }
+
+    /// What a pod of this node needs of the kernel.
+    #[must_use]
+    pub fn needs(&self, pod: &str) -> Needs {
+        let id = pod.into();
+        let thing = self.graph.things.endpoint(&id).map(|(_, thing)| thing);
+        let is_hidden = |net: &IpNetwork| {
+            let mut hiding = self.pools.values().filter(|pool| pool.nat_outgoing);
+            hiding.any(|pool| pool.cidr.contains(net.ip()))
+        };
+        let mut nets = thing.iter().flat_map(|thing| &thing.nets);
+        if self.graph.has_list(&id) || nets.any(is_hidden) {
+            Needs::Rules
+        } else if self.graph.enforces() {
+            Needs::Sets
+        } else {
+            Needs::Nothing
+        }
     }
 
     /// Whether nothing is wanted.

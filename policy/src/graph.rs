@@ -635,6 +635,16 @@ impl Graph {
         full.hooks.extend(self.chains.hooks().iter().cloned());
     }
 
+    /// Whether policies are enforced.
+    pub(crate) const fn enforces(&self) -> bool {
+        self.settings.is_some()
+    }
+
+    /// Whether a pod of this node has a list of policies.
+    pub(crate) fn has_list(&self, id: &Arc<str>) -> bool {
+        self.pods.get(id).is_some_and(|pod| !pod.lists.is_empty())
+    }
+
     pub(crate) fn wants_nothing(&self) -> bool {
         self.chains.all().is_empty()
     }

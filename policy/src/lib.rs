@@ -48,7 +48,7 @@ pub use engine::{Engine, Update};
 pub use explain::{Explanation, Outcome, Party, PolicyWalk, TierWalk, Traffic, Unexplained, Walk, explain};
 pub use held::{Held, Jump, Unreadable};
 pub use input::{
-    Failsafe, Failsafes, HostAction, HostInterface, Local, Marks, Pool, ServiceEndpoint, Settings,
+    Failsafe, Failsafes, HostAction, HostInterface, Local, Marks, Needs, Pool, ServiceEndpoint, Settings,
 };
 pub use manx_api::policy::{Direction, Family};
 pub use plan::{Change, Delta, plan};

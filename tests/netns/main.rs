@@ -45,6 +45,7 @@ mod packet;
 mod packet_site;
 mod packet_worlds;
 mod passwords;
+mod pod_traits;
 mod podman;
 mod pods;
 mod policies;

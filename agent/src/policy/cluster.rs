@@ -8,16 +8,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use manx_api::condition::ACCEPTED;
 use manx_api::host_endpoint::HostEndpoint;
 use manx_api::policy::{
     Endpoint, NamespacedName, NetworkSet, Origin, Policy, Tier, built_in_tiers, namespace_labels,
 };
 use manx_api::workload::WorkloadEndpoint;
-use manx_api::{Key, Kind, Resource};
+use manx_api::{Key, Kind, Resource, validate};
 use manx_policy::{Local, Update};
 
 use super::hosts::Hosts;
 use super::services::Services;
+use crate::verdicts::Verdict;
 
 /// The kinds that policies are made of, and what they speak of.
 pub const KINDS: [Kind; 15] = [
@@ -83,6 +85,7 @@ pub(super) struct Cluster {
     namespaces: BTreeSet<String>,
     hosts: Hosts,
     services: Services,
+    verdicts: Vec<Verdict>,
     policies: usize,
 }
 
@@ -97,6 +100,7 @@ impl Cluster {
             namespaces: BTreeSet::new(),
             hosts: Hosts::default(),
             services: Services::default(),
+            verdicts: Vec::new(),
             policies: 0,
         }
     }
@@ -192,6 +196,7 @@ impl Cluster {
         let is_new = self.known.insert(key.clone());
         if let Some(policy) = Policy::of(&resource) {
             self.policies += usize::from(is_new);
+            let policy = self.judged(&resource, policy);
             return vec![Update::Policy(Origin::from(key), Some(Box::new(policy)))];
         }
         let name = key.name.clone();
@@ -223,6 +228,35 @@ impl Cluster {
             Resource::WorkloadEndpoint(endpoint) => self.workload(endpoint),
             _ => Vec::new(),
         }
+    }
+
+    /// The policy, or what stands for it where it cannot be carried out: only a store that does not check has such.
+    fn judged(&mut self, resource: &Resource, policy: Policy) -> Policy {
+        let problems = validate(resource);
+        let is_said = resource
+            .status()
+            .is_some_and(|status| status.condition(ACCEPTED).is_some());
+        if problems.is_empty() && !is_said {
+            return policy;
+        }
+        let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        let verdict = Verdict {
+            key: resource.key(),
+            revision: resource.metadata().resource_version.clone(),
+            problems: told.join("; "),
+        };
+        if problems.is_empty() {
+            self.verdicts.push(verdict);
+            return policy;
+        }
+        tracing::warn!(policy = %verdict.key, problems = verdict.problems, "a policy cannot be carried out: it opens nothing");
+        self.verdicts.push(verdict);
+        policy.closed()
+    }
+
+    /// What policies that were heard of since the last time are to be told of themselves.
+    pub(super) fn verdicts(&mut self) -> Vec<Verdict> {
+        std::mem::take(&mut self.verdicts)
     }
 
     /// A host endpoint, whose name no pod's attachment has: it is without a namespace.
@@ -309,7 +343,7 @@ fn built_in(name: &str) -> Option<Tier> {
 }
 
 /// What the engine calls an attachment.
-fn name_of(endpoint: &WorkloadEndpoint) -> String {
+pub(super) fn name_of(endpoint: &WorkloadEndpoint) -> String {
     endpoint_name(endpoint.metadata.namespace.as_deref(), &endpoint.metadata.name)
 }
 
@@ -461,6 +495,60 @@ mod tests {
             }
         }
         interfaces
+    }
+
+    #[test]
+    fn a_policy_that_cannot_be_carried_out_opens_nothing_and_is_told_so() {
+        let policy = |spec: Value, status: Value| {
+            News::Put(Box::new(resource(json!({
+                "apiVersion": "manx.network/v1", "kind": "NetworkPolicy",
+                "metadata": {"name": "web", "namespace": "shop", "resourceVersion": "7"},
+                "spec": spec, "status": status,
+            }))))
+        };
+        let rules = |updates: Vec<Update>| match updates.as_slice() {
+            [Update::Policy(_, Some(policy))] => {
+                let actions = |rules: &Option<Vec<manx_api::policy::Rule>>| {
+                    rules.as_ref().map(|rules| {
+                        rules
+                            .iter()
+                            .map(|rule| rule.action.to_string())
+                            .collect::<Vec<_>>()
+                    })
+                };
+                (actions(&policy.ingress), actions(&policy.egress))
+            }
+            other => panic!("{other:?}"),
+        };
+        // Ports of no protocol.
+        let wrong = json!({"action": "Allow", "destination": {"ports": [80]}});
+        let some = |actions: &[&str]| Some(actions.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let mut cluster = Cluster::seen_from("n1".to_owned());
+        let told = cluster.hear(policy(json!({"ingress": [wrong]}), json!({})));
+        assert_eq!(rules(told), (some(&[]), None), "what it would add is not added");
+        let told = cluster.hear(policy(
+            json!({"ingress": [{"action": "Deny"}, wrong], "egress": [{"action": "Allow"}]}),
+            json!({}),
+        ));
+        assert_eq!(rules(told), (some(&["Deny"]), some(&[])));
+        let told = cluster.hear(policy(json!({"tier": "mine", "ingress": [wrong]}), json!({})));
+        assert_eq!(rules(told), (some(&["Deny"]), None), "its tier may end open");
+        let verdicts = cluster.verdicts();
+        assert_eq!(verdicts.len(), 3);
+        let expected = "spec.ingress[0].destination.ports: '80' needs a protocol that has ports";
+        assert!(verdicts[0].problems.starts_with(expected), "{verdicts:?}");
+
+        let right = json!({"ingress": [{"action": "Allow"}]});
+        let told = cluster.hear(policy(right.clone(), json!({})));
+        assert_eq!(rules(told), (some(&["Allow"]), None));
+        assert_eq!(
+            cluster.verdicts(),
+            [],
+            "nothing was said of it, and nothing need be"
+        );
+        let said = json!({"conditions": [{"type": "Accepted", "status": "False", "reason": "Invalid", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
+        cluster.hear(policy(right, said));
+        assert_eq!(cluster.verdicts()[0].problems, "", "it is right again");
     }
 
     #[test]

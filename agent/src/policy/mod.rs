@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use self::addresses::Addresses;
-use self::cluster::Cluster;
+use self::cluster::{Cluster, name_of};
 pub use self::cluster::{KINDS, News, Pod};
 pub use self::gate::{Gate, NotInForce};
 use self::tally::Tally;
@@ -35,6 +35,7 @@ use crate::ask::answer;
 use crate::convert;
 use crate::metrics::Metrics;
 use crate::ready::Guard;
+use crate::verdicts::Verdict;
 use crate::view::View;
 use crate::watch::pauses;
 
@@ -53,11 +54,14 @@ const RETRIES: &str = "policy";
 /// Why the kernel is not as wanted.
 type Refusal = String;
 
+/// Where it is said whether the kernel is as wanted.
+type Reply = oneshot::Sender<Result<(), Refusal>>;
+
 /// A request to the policy task.
 #[derive(Debug)]
 pub enum Request {
     /// A pod is about to be attached; answered when its rules are in force, or with why they are not.
-    Join(Pod, oneshot::Sender<Result<(), Refusal>>),
+    Join(Pod, Reply),
     /// A pod of an earlier life is there.
     Adopt(Pod),
     /// Every pod of an earlier life was adopted.
@@ -69,10 +73,10 @@ pub enum Request {
         /// `CNI_IFNAME`.
         ifname: String,
         /// Done.
-        reply: oneshot::Sender<Result<(), Refusal>>,
+        reply: Reply,
     },
     /// The kernel is to be looked at; answered when it is as wanted, or with why it is not.
-    Look(oneshot::Sender<Result<(), Refusal>>),
+    Look(Reply),
     /// Why a packet is let through or not, by what was told so far.
     Explain(
         Box<PolicyExplainCall>,
@@ -125,6 +129,8 @@ pub struct Inbox {
     pub enforcement: Enforcement,
     /// What no host endpoint's policy closes.
     pub failsafes: Failsafes,
+    /// Where what policies are to be told of themselves goes.
+    pub verdicts: mpsc::Sender<Verdict>,
     /// What is counted.
     pub metrics: Metrics,
     /// Done when the first rules are in the kernel.
@@ -158,6 +164,11 @@ pub async fn run(mut inbox: Inbox) {
         let view = inbox.view.borrow_and_update().clone();
         task.see(&view);
         news.drain(..).for_each(|news| task.hear(news));
+        for verdict in task.cluster.verdicts() {
+            if let Err(error) = inbox.verdicts.try_send(verdict) {
+                tracing::debug!(%error, "a policy is not told what is wrong with it");
+            }
+        }
         requests.drain(..).for_each(|request| task.take(request));
         task.find_hosts();
         if task.is_ready() {
@@ -180,8 +191,8 @@ struct Task {
     stricter: bool,
     /// When connections are to be looked at for that, and when they last were.
     review: (Option<Instant>, Option<Instant>),
-    /// Who waits until that is in force.
-    waiting: Vec<oneshot::Sender<Result<(), Refusal>>>,
+    /// Who waits until that is in force, and for which pod.
+    waiting: Vec<(Option<String>, Reply)>,
     /// What staged policies would have done, and who waits to hear of it.
     tally: Tally,
     asking: Vec<oneshot::Sender<Result<Vec<StagedCount>, Refusal>>>,
@@ -256,8 +267,9 @@ impl Task {
     fn take(&mut self, request: Request) {
         match request {
             Request::Join(pod, reply) => {
+                let name = name_of(&pod.endpoint);
                 self.updates.extend(self.cluster.join(pod));
-                self.waiting.push(reply);
+                self.waiting.push((Some(name), reply));
             }
             Request::Adopt(pod) => self.updates.extend(self.cluster.join(pod)),
             Request::Settle => self.ready[2] = true,
@@ -268,7 +280,7 @@ impl Task {
             } => {
                 self.updates.extend(self.cluster.leave(&container_id, &ifname));
                 if self.is_ready() {
-                    self.waiting.push(reply);
+                    self.waiting.push((None, reply));
                 } else {
                     // The rules of an earlier life keep it until ours are written; its interface is no more.
                     answer(reply, Ok(()));
@@ -277,7 +289,7 @@ impl Task {
             Request::Staged(reply) => self.asking.push(reply),
             Request::Explain(call, reply) => answer(reply, self.explain(*call)),
             Request::Look(reply) => {
-                self.waiting.push(reply);
+                self.waiting.push((None, reply));
                 self.due = Instant::now();
             }
         }
@@ -311,11 +323,13 @@ impl Task {
             if late || !self.right {
                 self.due = Instant::now() + pause;
             }
-            for reply in self.waiting.drain(..) {
-                answer(reply, outcome.clone());
+            for (pod, reply) in self.waiting.drain(..) {
+                // What is refused may be nothing that the pod needs.
+                let served = pod.is_some_and(|pod| self.rules.serve(&pod));
+                answer(reply, if served { Ok(()) } else { outcome.clone() });
             }
         }
-        for reply in self.waiting.drain(..) {
+        for (_, reply) in self.waiting.drain(..) {
             answer(reply, Ok(()));
         }
     }

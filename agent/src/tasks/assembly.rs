@@ -33,7 +33,7 @@ use crate::tombstones::Tombstones;
 use crate::view::View;
 use crate::{
     announcing, bgp, cni, conntrack, convert, endpoint, http, ipam, node, policy, reclaim, releases, restore,
-    route, startup, supervise, watch, workload,
+    route, startup, supervise, verdicts, watch, workload,
 };
 
 /// Messages that wait in a channel, at most.
@@ -58,6 +58,7 @@ struct Senders {
     endpoints: mpsc::Sender<endpoint::Request>,
     workloads: mpsc::Sender<workload::Change>,
     news: News<mpsc::Sender<policy::News>>,
+    verdicts: mpsc::Sender<verdicts::Verdict>,
     gate: policy::Gate,
 }
 
@@ -77,6 +78,7 @@ struct Receivers {
     endpoints: mpsc::Receiver<endpoint::Request>,
     workloads: mpsc::Receiver<workload::Change>,
     news: News<mpsc::Receiver<policy::News>>,
+    verdicts: mpsc::Receiver<verdicts::Verdict>,
     policy: mpsc::Receiver<policy::Request>,
     services: mpsc::Receiver<announcing::Question>,
 }
@@ -162,7 +164,8 @@ pub(super) async fn spawn<S: Store>(
     let pods = (receivers.cni, receivers.endpoints);
 
     let told = (view_out, senders.news.clone());
-    spawn_store_tasks(tasks, &common, told, receivers.workloads);
+    let said = (receivers.workloads, receivers.verdicts);
+    spawn_store_tasks(tasks, &common, told, said);
     let announced = spawn_announcing(tasks, &common, receivers.news.services, receivers.services);
     spawn_ipam(tasks, &common, (prepared.journalled, owned), receivers.ipam);
     let secrets = start.config.secrets_dir.clone();
@@ -176,7 +179,11 @@ pub(super) async fn spawn<S: Store>(
     );
     spawn_route(tasks, &common, prepared.syncer, receivers.routes);
     let connections = spawn_conntrack(tasks, &common, prepared.netns.clone());
-    let policies = (receivers.news.policies, receivers.policy);
+    let policies = (
+        receivers.news.policies,
+        receivers.policy,
+        senders.verdicts.clone(),
+    );
     spawn_policy(tasks, &common, prepared.netns, &start.config, policies);
     let state_dir = start.config.state_dir;
     spawn_pod_tasks(tasks, &common, &senders, (state_dir, connections), pods);
@@ -200,6 +207,7 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
     let (services_out, services) = mpsc::channel(QUEUE);
     let (policy_out, policy) = mpsc::channel(QUEUE);
     let (service_out, service) = mpsc::channel(QUEUE);
+    let (verdicts_out, verdicts) = mpsc::channel(QUEUE);
     let status = Sources {
         identity: common.identity.clone(),
         view: common.view.clone(),
@@ -224,6 +232,7 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
             policies: policies_out,
             services: services_out,
         },
+        verdicts: verdicts_out,
         gate: policy::Gate { requests: policy_out },
     };
     (
@@ -238,6 +247,7 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
             news: News { policies, services },
             policy,
             services: service,
+            verdicts,
         },
     )
 }
@@ -247,7 +257,10 @@ fn spawn_store_tasks<S: Store>(
     tasks: &mut Tasks,
     common: &Common<S>,
     (view, news): (channel::Sender<Arc<View>>, News<mpsc::Sender<policy::News>>),
-    changes: mpsc::Receiver<workload::Change>,
+    (changes, verdicts): (
+        mpsc::Receiver<workload::Change>,
+        mpsc::Receiver<verdicts::Verdict>,
+    ),
 ) {
     let (identity, store, metrics) = (&common.identity, &common.store, &common.metrics);
     let listed = Some(common.readiness.wait_for("datastore"));
@@ -270,6 +283,14 @@ fn spawn_store_tasks<S: Store>(
         view: common.view.clone(),
     };
     tasks.spawn("node", forever(supervise::restarted("node", inbox, node::run)));
+    let inbox = verdicts::Inbox {
+        store: store.clone(),
+        verdicts,
+    };
+    tasks.spawn(
+        "verdicts",
+        forever(supervise::restarted("verdicts", inbox, verdicts::run)),
+    );
     let (identity, store, metrics) = (identity.clone(), store.clone(), metrics.clone());
     let inbox = workload::Inbox {
         identity,
@@ -382,7 +403,11 @@ fn spawn_policy<S>(
     common: &Common<S>,
     netns: Netns,
     config: &Config,
-    (news, requests): (mpsc::Receiver<policy::News>, mpsc::Receiver<policy::Request>),
+    (news, requests, verdicts): (
+        mpsc::Receiver<policy::News>,
+        mpsc::Receiver<policy::Request>,
+        mpsc::Sender<verdicts::Verdict>,
+    ),
 ) {
     let inbox = policy::Inbox {
         node: common.identity.name.clone(),
@@ -394,6 +419,7 @@ fn spawn_policy<S>(
         refresh: Duration::from_secs(config.iptables.refresh_seconds.into()),
         enforcement: convert::enforcement(&config.policy),
         failsafes: convert::failsafes(&config.policy),
+        verdicts,
         metrics: common.metrics.clone(),
         programmed: Some(common.readiness.wait_for("rules")),
     };

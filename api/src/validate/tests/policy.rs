@@ -9,7 +9,7 @@ fn document(api_version: &str, kind: &str, namespace: Option<&str>, spec: &Value
         metadata["namespace"] = json!(namespace);
     }
     let document = json!({"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec});
-    assert_eq!(validate(&changed(&document, &[])), [], "{document}");
+    assert_eq!(problems(&document, &[]), [], "{document}");
     document
 }
 
@@ -36,11 +36,11 @@ fn cluster(spec: &Value) -> Value {
 
 /// The fields of a resource that are refused, in order.
 fn fields(base: &Value, changes: &[(&str, Value)]) -> Vec<String> {
-    let problems = validate(&changed(base, changes));
-    for problem in &problems {
+    let found = problems(base, changes);
+    for problem in &found {
         assert!(!problem.message.is_empty(), "{problem}");
     }
-    problems.into_iter().map(|problem| problem.field).collect()
+    found.into_iter().map(|problem| problem.field).collect()
 }
 
 /// Values at a pointer, and the fields refused of each.
