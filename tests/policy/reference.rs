@@ -284,6 +284,7 @@ struct Thing {
     namespace: Option<String>,
     labels: Labels,
     account: Option<String>,
+    ports: Vec<NamedPort>,
 }
 
 fn things_at(world: &World, address: IpAddr) -> Vec<Thing> {
@@ -291,6 +292,7 @@ fn things_at(world: &World, address: IpAddr) -> Vec<Thing> {
         namespace: resource.metadata().namespace.clone().filter(|_| namespaced),
         labels: resource.metadata().labels.clone(),
         account: None,
+        ports: Vec::new(),
     };
     let holds = |nets: &[IpNetwork]| nets.iter().any(|net| net.contains(address));
     let mut things = Vec::new();
@@ -300,9 +302,13 @@ fn things_at(world: &World, address: IpAddr) -> Vec<Thing> {
                 namespace: pod.metadata.namespace.clone(),
                 labels: labels(pod),
                 account: pod.spec.service_account.clone(),
+                ports: pod.spec.ports.clone(),
             }),
             Resource::HostEndpoint(host) if host.spec.expected_ips.contains(&address) => {
-                things.push(labelled(resource, false));
+                things.push(Thing {
+                    ports: host.spec.ports.clone(),
+                    ..labelled(resource, false)
+                });
             }
             Resource::GlobalNetworkSet(set) if holds(&set.spec.nets) => {
                 things.push(labelled(resource, false))
@@ -331,12 +337,6 @@ fn end_matches(
 ) -> bool {
     let things = things_at(world, address);
     let in_nets = |nets: &[IpNetwork]| nets.iter().any(|net| net.contains(address));
-    let one_of = |ports: &[Port]| {
-        ports.iter().any(|wanted| match wanted {
-            Port::Numbers(range) => port.is_some_and(|port| (range.first..=range.last).contains(&port)),
-            Port::Named(name) => port.is_some_and(|port| is_called(world, address, protocol, port, name)),
-        })
-    };
     let accounts = end.service_accounts.as_ref();
     let accounts = accounts.filter(|wanted| !wanted.names.is_empty() || wanted.selector.is_some());
     let place = |thing: &Thing| match &end.namespace_selector {
@@ -358,6 +358,21 @@ fn end_matches(
                 .selector
                 .as_ref()
                 .is_none_or(|wanted| wanted.matches(&thing.labels))
+    };
+    // A port's name is given by what the rule speaks of.
+    let calls = |thing: &Thing, name: &str| {
+        let mut named = thing.ports.iter();
+        named.any(|it| (it.name.as_str(), it.protocol, Some(it.port)) == (name, Protocol(protocol), port))
+    };
+    let is_called = |name: &str| {
+        let mut things = things.iter();
+        things.any(|thing| (!speaks_of_things || is_one(thing)) && calls(thing, name))
+    };
+    let one_of = |ports: &[Port]| {
+        ports.iter().any(|wanted| match wanted {
+            Port::Numbers(range) => port.is_some_and(|port| (range.first..=range.last).contains(&port)),
+            Port::Named(name) => is_called(name),
+        })
     };
     (end.nets.is_empty() || in_nets(&end.nets))
         && !in_nets(&end.not_nets)
