@@ -23,6 +23,8 @@ mod cri;
 mod filters;
 mod harness;
 mod host_endpoints;
+#[path = "../policy/host_reference.rs"]
+mod host_reference;
 mod interruptions;
 mod ipam;
 mod lab_announcing;
