@@ -8,7 +8,7 @@ use crate::graph::Graph;
 use crate::held::Held;
 use crate::input::{Failsafes, HostInterface, Local, Pool, ServiceEndpoint, Settings};
 use crate::nat;
-use crate::plan::{Change, Delta, plan};
+use crate::plan::{Delta, plan, sorted};
 use crate::ruleset::Full;
 
 /// News of a resource. What is not told of is not there.
@@ -96,8 +96,7 @@ impl Engine {
             delta = plan(&after, &Held::of(&before));
         }
         self.graph.flush(&mut delta);
-        delta.sort_by_key(Change::phase);
-        delta
+        sorted(delta)
     }
 
     /// Everything that is wanted.
