@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep_until};
 use self::cluster::Cluster;
 pub use self::cluster::{KINDS, News, Pod};
 pub use self::gate::{Gate, NotInForce};
+use self::review::Review;
 use crate::ask::answer;
 use crate::convert;
 use crate::metrics::Metrics;
@@ -137,7 +138,11 @@ pub async fn run(mut inbox: Inbox) {
                 return;
             },
             () = sleep_until(task.due), if task.is_ready() => {}
-            () = until(task.review.0) => task.end_denied(&inbox),
+            () = until(task.reviews.0) => task.end_denied(&inbox),
+            Some(question) = task.review.question() => {
+                question.answer(task.rules.engine());
+                continue;
+            }
             // What is refused is tried again at its own pace.
             () = task.rules.disturbed(), if task.right => {
                 task.due = task.due.min(Instant::now() + SETTLE);
@@ -165,7 +170,8 @@ struct Task {
     /// Whether one of them may deny what was let through.
     stricter: bool,
     /// When connections are to be looked at for that, and when they last were.
-    review: (Option<Instant>, Option<Instant>),
+    reviews: (Option<Instant>, Option<Instant>),
+    review: Review,
     /// Who waits until that is in force.
     waiting: Vec<oneshot::Sender<Result<(), Refusal>>>,
     /// Whether the view and the store's list are whole, and the pods of an earlier life are known.
@@ -186,7 +192,8 @@ impl Task {
             enforced: None,
             updates: Cluster::beginning().collect(),
             stricter: false,
-            review: (None, None),
+            reviews: (None, None),
+            review: Review::new(),
             waiting: Vec::new(),
             ready: [false; 3],
             right: false,
@@ -281,8 +288,12 @@ impl Task {
     }
 
     fn end_denied(&mut self, inbox: &Inbox) {
-        self.review = (None, Some(Instant::now()));
-        review::end_denied(&inbox.netns, self.rules.engine(), &inbox.metrics);
+        let now = Instant::now();
+        self.reviews = if self.review.begin(&inbox.netns, &inbox.metrics) {
+            (None, Some(now))
+        } else {
+            (Some(now + REVIEWS), self.reviews.1)
+        };
     }
 
     async fn change(&mut self, inbox: &mut Inbox, look: bool) -> Result<(), Refusal> {
@@ -305,8 +316,8 @@ impl Task {
             tracing::debug!(changes, backend = ?self.rules.backend(), "rules are as wanted");
         }
         if std::mem::take(&mut self.stricter) && changes > 0 {
-            let soon = self.review.1.map_or(begun, |last| last + REVIEWS);
-            self.review.0.get_or_insert(soon);
+            let soon = self.reviews.1.map_or(begun, |last| last + REVIEWS);
+            self.reviews.0.get_or_insert(soon);
         }
         if let Some(guard) = inbox.programmed.take() {
             guard.done();
