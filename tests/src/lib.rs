@@ -3,6 +3,7 @@
 //! The suites are in their folders; here is what several of them share.
 
 pub mod binaries;
+pub mod node;
 pub mod sample;
 pub mod tree;
 pub mod users;
