@@ -15,6 +15,7 @@ mod blocks;
 mod cni_chain;
 mod cni_runtime;
 mod cni_spec;
+mod coexistence;
 mod conntrack;
 mod containerd;
 mod containers;
@@ -38,12 +39,22 @@ mod namespaces;
 mod nat;
 mod nflog;
 mod ordeal;
+mod packet;
+mod packet_site;
+mod packet_worlds;
 mod passwords;
 mod podman;
 mod pods;
 mod policies;
+mod policy_packets;
+#[path = "../policy/reference.rs"]
+mod reference;
 mod routes;
 mod rules;
 mod security;
+#[path = "../policy/told.rs"]
+mod told;
 mod units;
 mod unnumbered;
+#[path = "../policy/world.rs"]
+mod world;
