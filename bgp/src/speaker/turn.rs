@@ -8,7 +8,7 @@ use crate::rib::PrefixId;
 impl Speaker {
     /// Works off what the inputs since the last turn have left behind.
     pub(super) fn turn(&mut self) {
-        self.select();
+        self.decide();
         self.converge();
         if self.convergence.announces() {
             for key in std::mem::take(&mut self.unsent) {
@@ -21,7 +21,7 @@ impl Speaker {
 
     /// Decides on every prefix that has changed. In a mesh of many, most changes are for nobody else, so that not
     /// even a look at every peer is due.
-    fn select(&mut self) {
+    fn decide(&mut self) {
         let (mut for_all, mut for_listeners) = (Vec::new(), Vec::new());
         while let Some(change) = self.rib.next_change() {
             if let Some((prefix, choice)) = change.selected {
