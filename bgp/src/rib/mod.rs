@@ -197,7 +197,20 @@ pub(crate) struct Change {
     pub(crate) id: PrefixId,
     /// What the kernel is to be told, if that changed.
     pub(crate) selected: Option<(Prefix, Choice)>,
+    /// Whether its best path is another one, or leads elsewhere: what is told to peers that hear of one path only.
+    pub(crate) best: bool,
 }
+
+/// What a prefix was before its paths changed.
+#[derive(Debug)]
+struct Before {
+    /// What the kernel was told, where that is asked for.
+    chosen: Option<Chosen>,
+    best: Option<Told>,
+}
+
+/// What peers are told of a path, and of it alone.
+type Told = (Arc<Route>, Option<Arc<Neighbor>>);
 
 /// The routing table.
 #[derive(Debug)]
@@ -210,8 +223,8 @@ pub(crate) struct Rib {
     free: Vec<PrefixId>,
     /// Prefixes that any peer may be told of, as of the last decision.
     open: PrefixSet,
-    /// What is to be decided on again, with what was selected before, where that is asked for.
-    changed: VecDeque<(PrefixId, Option<Chosen>)>,
+    /// What is to be decided on again.
+    changed: VecDeque<(PrefixId, Before)>,
     /// The same, without order.
     touched: PrefixSet,
     /// Whether anybody wants to know what is selected.
@@ -430,7 +443,8 @@ impl Rib {
         let entry = self.entry_mut(id)?;
         entry.decide();
         let open = entry.is_open();
-        let selected = before.and_then(|before| {
+        let best = !entry.is_told_as(before.best.as_ref());
+        let selected = before.chosen.and_then(|before| {
             let after = entry.chosen(max_paths);
             let choice = |after: Chosen| Choice {
                 next_hops: after.next_hops.into_vec(),
@@ -444,7 +458,7 @@ impl Rib {
             self.open.remove(id);
         }
         self.forget_unused(id);
-        Some(Change { id, selected })
+        Some(Change { id, selected, best })
     }
 
     /// Every path, the best first within a prefix.
@@ -480,7 +494,10 @@ impl Rib {
         if let Some(entry) = slot
             && self.touched.insert(id)
         {
-            let before = self.selects.then(|| entry.chosen(max_paths));
+            let before = Before {
+                chosen: self.selects.then(|| entry.chosen(max_paths)),
+                best: entry.best().map(|path| (path.route.clone(), path.from.clone())),
+            };
             self.changed.push_back((id, before));
         }
     }
@@ -537,6 +554,18 @@ impl Rib {
 impl Entry {
     fn best(&self) -> Option<&Path> {
         self.paths.iter().find(|path| path.rank == 0)
+    }
+
+    /// Whether peers are told the same of the best path as of that one.
+    fn is_told_as(&self, before: Option<&Told>) -> bool {
+        match (self.best(), before) {
+            (Some(path), Some((route, from))) => {
+                let from = from.as_ref().map(Arc::as_ptr);
+                Arc::ptr_eq(&path.route, route) && path.from.as_ref().map(Arc::as_ptr) == from
+            }
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
     }
 
     /// See [`Rib::open`].
