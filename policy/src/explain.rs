@@ -2,7 +2,7 @@
 //!
 //! Both ends are walked, as their nodes' kernels would do it for the first packet of a connection: what the sender's
 //! policies say of what it sends, and the receiver's of what it gets. Staged policies are walked too, and decide
-//! nothing. Of a host endpoint it is what the host itself gets and sends that is walked, not what passes it.
+//! nothing. What somebody sends to itself is walked by nobody. Of a host endpoint it is what the host itself gets and sends that is walked, not what passes it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -48,9 +48,9 @@ pub struct Explanation {
     pub source: IpAddr,
     /// The address that it goes to.
     pub destination: IpAddr,
-    /// What the sender's policies say; none: the sender is no endpoint.
+    /// What the sender's policies say; none: the sender is no endpoint, or the receiver as well.
     pub egress: Option<Walk>,
-    /// What the receiver's policies say; none: the receiver is no endpoint.
+    /// What the receiver's policies say; none: the receiver is no endpoint, or the sender as well.
     pub ingress: Option<Walk>,
 }
 
@@ -214,16 +214,19 @@ pub fn explain(
         source: At::new(graph, source),
         destination: At::new(graph, destination),
     };
-    let walk = |party: &Party, direction: Direction| {
-        let at = packet.at(own_end(direction));
-        let (id, thing) = match party {
-            Party::Endpoint(name) => {
-                let id: Arc<str> = name.as_str().into();
-                let (_, thing) = graph.things.endpoint(&id)?;
-                (id, thing)
-            }
-            Party::Address(_) => at.endpoint.clone()?,
-        };
+    let endpoint = |party: &Party, end: End| match party {
+        Party::Endpoint(name) => {
+            let id: Arc<str> = name.as_str().into();
+            let (_, thing) = graph.things.endpoint(&id)?;
+            Some((id, thing))
+        }
+        Party::Address(_) => packet.at(end).endpoint.clone(),
+    };
+    let (from, to) = (endpoint(from, End::Source), endpoint(to, End::Destination));
+    let id = |end: &Option<(Arc<str>, &Thing)>| end.as_ref().map(|(id, _)| id.clone());
+    let to_itself = from.is_some() && id(&from) == id(&to);
+    let walk = |end: Option<(Arc<str>, &Thing)>, direction: Direction| {
+        let (id, thing) = end.filter(|_| !to_itself)?;
         Some(packet.walk(graph, (&id, thing), direction))
     };
     Ok(Explanation {
