@@ -53,14 +53,14 @@ impl Services {
     /// Takes in the new state of a resource of [`KINDS`]; whether anything that matters here changed.
     pub fn put(&mut self, resource: &Resource) -> bool {
         let key = resource.key();
-        match resource {
-            Resource::Service(service) => {
-                let (name, service) = (name(&key), addressed(service));
-                self.services.insert(name, service.clone()).as_ref() != Some(&service)
-            }
-            Resource::EndpointSlice(slice) => self.put_slice(key, slice),
-            _ => false,
+        if let Resource::Service(service) = resource {
+            let (name, service) = (name(&key), addressed(service));
+            return self.services.insert(name, service.clone()).as_ref() != Some(&service);
         }
+        if let Resource::EndpointSlice(slice) = resource {
+            return self.put_slice(key, slice);
+        }
+        false
     }
 
     /// Forgets a resource; whether it was known.

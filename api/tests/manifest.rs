@@ -408,7 +408,7 @@ fn configurations() -> impl Strategy<Value = Resource> {
                 node_mesh_bfd: mesh.then(BfdSpec::default),
                 node_mesh_password: mesh.then(password),
                 service_cluster_ips: vec![ServiceRange {
-                    cidr: "10.96.0.0/12".parse().unwrap(),
+                    cidr: "10.96.0.0/12".parse().expect("a network"),
                 }],
                 service_load_balancer_aggregation: Aggregation::Disabled,
                 ..BgpConfigurationSpec::default()
