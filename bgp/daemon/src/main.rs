@@ -129,7 +129,7 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn hostname() -> std::io::Result<String> {
+fn hostname() -> io::Result<String> {
     let node = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
     Ok(node.trim().to_owned())
 }
