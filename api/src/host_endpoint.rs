@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::Metadata;
-use crate::rule::NamedPort;
+use crate::rule::{NamedPort, Protocol};
 #[cfg(feature = "schema")]
 use crate::schema;
 
@@ -46,6 +46,24 @@ pub struct HostEndpointSpec {
     /// What its ports are called.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<NamedPort>,
+}
+
+impl HostEndpointSpec {
+    /// Whether what no policy decides is dropped: no profile allows it.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        self.profiles.is_empty()
+    }
+}
+
+/// A port that no host endpoint's policy closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FailsafePort {
+    /// Its protocol, one that has ports.
+    pub protocol: Protocol,
+    /// Its number, not 0.
+    pub port: u16,
 }
 
 /// The interface name that stands for all.

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::formats::{cidr, is_false, refused, selector};
+use crate::condition::Status;
+use crate::formats::{cidr, is_false, nullable, refused, selector};
 use crate::rule::{Action, DefaultAction, Direction, Family, Icmp, Order, Port, Protocol};
 #[cfg(feature = "schema")]
 use crate::schema;
@@ -24,6 +25,13 @@ pub struct NetworkPolicy {
     /// What the user asks for.
     #[serde(default)]
     pub spec: PolicySpec,
+    /// What is said of it; an update leaves it as it is.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Status::is_empty"
+    )]
+    pub status: Status,
 }
 
 /// A policy for pods of all namespaces, and for host endpoints.
@@ -36,6 +44,13 @@ pub struct GlobalNetworkPolicy {
     /// What the user asks for.
     #[serde(default)]
     pub spec: PolicySpec,
+    /// What is said of it; an update leaves it as it is.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Status::is_empty"
+    )]
+    pub status: Status,
 }
 
 /// A [`NetworkPolicy`] on trial: it decides nothing, and what it would decide is reported.
@@ -48,6 +63,13 @@ pub struct StagedNetworkPolicy {
     /// What the user asks for.
     #[serde(default)]
     pub spec: PolicySpec,
+    /// What is said of it; an update leaves it as it is.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Status::is_empty"
+    )]
+    pub status: Status,
 }
 
 /// A [`GlobalNetworkPolicy`] on trial: it decides nothing, and what it would decide is reported.
@@ -60,6 +82,13 @@ pub struct StagedGlobalNetworkPolicy {
     /// What the user asks for.
     #[serde(default)]
     pub spec: PolicySpec,
+    /// What is said of it; an update leaves it as it is.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Status::is_empty"
+    )]
+    pub status: Status,
 }
 
 /// What the user asks for. The global kinds alone may write `namespaceSelector`, `doNotTrack`, `preDNAT` and

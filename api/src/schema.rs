@@ -21,6 +21,7 @@ use crate::condition::Status;
 use crate::filter::BgpFilter;
 use crate::host_endpoint::HostEndpoint;
 use crate::ipam::{IpBlock, IpPool, IpReservation, IpamConfiguration};
+use crate::kubernetes::StagedKubernetesNetworkPolicy;
 use crate::network_policy::{
     GlobalNetworkPolicy, NetworkPolicy, StagedGlobalNetworkPolicy, StagedNetworkPolicy, Tier,
 };
@@ -83,10 +84,16 @@ fn structural_of(kind: Kind) -> Option<Value> {
         Kind::GlobalNetworkPolicy => of::<GlobalNetworkPolicy>(),
         Kind::StagedNetworkPolicy => of::<StagedNetworkPolicy>(),
         Kind::StagedGlobalNetworkPolicy => of::<StagedGlobalNetworkPolicy>(),
+        Kind::StagedKubernetesNetworkPolicy => of::<StagedKubernetesNetworkPolicy>(),
         Kind::NetworkSet => of::<NetworkSet>(),
         Kind::GlobalNetworkSet => of::<GlobalNetworkSet>(),
         Kind::HostEndpoint => of::<HostEndpoint>(),
-        Kind::Namespace | Kind::KubernetesNetworkPolicy | Kind::ClusterNetworkPolicy => return None,
+        Kind::Namespace
+        | Kind::KubernetesNetworkPolicy
+        | Kind::ClusterNetworkPolicy
+        | Kind::Service
+        | Kind::EndpointSlice
+        | Kind::ServiceAccount => return None,
     };
     let properties = &mut schema["properties"];
     properties["apiVersion"] = json!({"type": "string"});

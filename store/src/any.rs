@@ -42,6 +42,13 @@ impl Store for AnyStore {
         }
     }
 
+    async fn update_status(&self, resource: Resource) -> Result<Resource, Error> {
+        match self {
+            Self::Sqlite(store) => store.update_status(resource).await,
+            Self::Kubernetes(store) => store.update_status(resource).await,
+        }
+    }
+
     async fn delete(&self, key: &Key, revision: Option<&Revision>) -> Result<Resource, Error> {
         match self {
             Self::Sqlite(store) => store.delete(key, revision).await,

@@ -14,6 +14,19 @@ pub(super) fn of(kind: Kind) -> Value {
     own(kind).iter().chain([&AGE]).map(column).collect()
 }
 
+const PEER: &[Column] = &[
+    ("Peer", "string", ".spec.peerIP"),
+    ("AS", "string", ".spec.asNumber"),
+    ("Node", "string", ".spec.node"),
+    ("Nodes", "string", ".spec.nodeSelector"),
+];
+
+const POLICY: &[Column] = &[
+    ("Tier", "string", ".spec.tier"),
+    ("Order", "number", ".spec.order"),
+    ("Selector", "string", ".spec.selector"),
+];
+
 fn own(kind: Kind) -> &'static [Column] {
     match kind {
         Kind::IpPool => &[
@@ -23,22 +36,30 @@ fn own(kind: Kind) -> &'static [Column] {
             ("Disabled", "boolean", ".spec.disabled"),
         ],
         Kind::IpReservation => &[("CIDRs", "string", ".spec.reservedCIDRs")],
-        Kind::IpamConfiguration => &[("Strict", "boolean", ".spec.strictAffinity")],
+        Kind::IpamConfiguration => &[
+            ("Strict", "boolean", ".spec.strictAffinity"),
+            ("Cooldown", "integer", ".spec.ipCooldownSeconds"),
+        ],
         Kind::IpBlock => &[
             ("CIDR", "string", ".spec.cidr"),
             ("Node", "string", ".spec.node"),
             ("Pool", "string", ".spec.pool"),
         ],
         Kind::Node => &[
+            ("AS", "string", ".spec.bgp.asNumber"),
             ("IPv4", "string", ".spec.bgp.ipv4Address"),
             ("IPv6", "string", ".spec.bgp.ipv6Address"),
         ],
-        Kind::BgpConfiguration => &[("Mesh", "boolean", ".spec.nodeToNodeMeshEnabled")],
-        Kind::BgpPeer => &[
-            ("Peer", "string", ".spec.peerIP"),
-            ("Node", "string", ".spec.node"),
+        Kind::BgpConfiguration => &[
+            ("Mesh", "boolean", ".spec.nodeToNodeMeshEnabled"),
+            ("AS", "string", ".spec.asNumber"),
         ],
-        Kind::WorkloadEndpoint => &[("Pod", "string", ".spec.pod"), ("Node", "string", ".spec.node")],
+        Kind::BgpPeer => PEER,
+        Kind::WorkloadEndpoint => &[
+            ("Pod", "string", ".spec.pod"),
+            ("Node", "string", ".spec.node"),
+            ("Addresses", "string", ".spec.addresses"),
+        ],
         Kind::Tier => &[
             ("Order", "number", ".spec.order"),
             ("Otherwise", "string", ".spec.defaultAction"),
@@ -46,20 +67,21 @@ fn own(kind: Kind) -> &'static [Column] {
         Kind::NetworkPolicy
         | Kind::GlobalNetworkPolicy
         | Kind::StagedNetworkPolicy
-        | Kind::StagedGlobalNetworkPolicy => &[
-            ("Tier", "string", ".spec.tier"),
-            ("Order", "number", ".spec.order"),
-            ("Selector", "string", ".spec.selector"),
-        ],
+        | Kind::StagedGlobalNetworkPolicy => POLICY,
         Kind::HostEndpoint => &[
             ("Node", "string", ".spec.node"),
             ("Interface", "string", ".spec.interfaceName"),
+            ("Addresses", "string", ".spec.expectedIPs"),
         ],
         Kind::BgpFilter
         | Kind::NetworkSet
         | Kind::GlobalNetworkSet
         | Kind::Namespace
         | Kind::KubernetesNetworkPolicy
-        | Kind::ClusterNetworkPolicy => &[],
+        | Kind::ClusterNetworkPolicy
+        | Kind::StagedKubernetesNetworkPolicy
+        | Kind::Service
+        | Kind::EndpointSlice
+        | Kind::ServiceAccount => &[],
     }
 }

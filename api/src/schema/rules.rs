@@ -37,7 +37,11 @@ pub(super) fn metadata(kind: Kind) -> Value {
         | Kind::GlobalNetworkSet
         | Kind::HostEndpoint
         | Kind::KubernetesNetworkPolicy
-        | Kind::ClusterNetworkPolicy => return json!({"type": "object"}),
+        | Kind::ClusterNetworkPolicy
+        | Kind::StagedKubernetesNetworkPolicy
+        | Kind::Service
+        | Kind::EndpointSlice
+        | Kind::ServiceAccount => return json!({"type": "object"}),
     };
     json!({"type": "object", "properties": {"name": name}})
 }
@@ -88,7 +92,11 @@ fn absent(kind: Kind) -> &'static [&'static str] {
         | Kind::GlobalNetworkSet
         | Kind::HostEndpoint
         | Kind::KubernetesNetworkPolicy
-        | Kind::ClusterNetworkPolicy => &[],
+        | Kind::ClusterNetworkPolicy
+        | Kind::StagedKubernetesNetworkPolicy
+        | Kind::Service
+        | Kind::EndpointSlice
+        | Kind::ServiceAccount => &[],
     }
 }
 
@@ -249,6 +257,10 @@ fn of(kind: Kind) -> &'static [(&'static str, &'static [Rule])] {
         | Kind::NetworkSet
         | Kind::GlobalNetworkSet
         | Kind::KubernetesNetworkPolicy
-        | Kind::ClusterNetworkPolicy => &[],
+        | Kind::ClusterNetworkPolicy
+        | Kind::StagedKubernetesNetworkPolicy
+        | Kind::Service
+        | Kind::EndpointSlice
+        | Kind::ServiceAccount => &[],
     }
 }

@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use crate::Metadata;
 use crate::filter::Community;
 use crate::host_endpoint::DEFAULT_ALLOW;
+use crate::kubernetes::PortOrName;
 use crate::policy::{ADMIN_TIER, BASELINE_TIER};
 use crate::rule::{Family, Order, Port, Protocol};
 use crate::selector::Selector;
@@ -116,6 +117,13 @@ inlined!(Port = {
     "maximum": 65535,
     "maxLength": 128,
     "pattern": "^([0-9]{1,5}:[0-9]{1,5}|[-_.a-zA-Z0-9]+)$",
+});
+inlined!(PortOrName = {
+    "x-kubernetes-int-or-string": true,
+    "anyOf": [{"type": "integer"}, {"type": "string"}],
+    "minimum": 1,
+    "maximum": 65535,
+    "maxLength": 15,
 });
 inlined!(Community = {
     "type": "string",

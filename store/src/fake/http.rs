@@ -129,7 +129,10 @@ fn answer(
             ));
         }
     };
-    shared.head.send_replace(objects.head());
+    let now = objects.head();
+    shared
+        .head
+        .send_if_modified(|head| std::mem::replace(head, now) != now);
     Ok(respond(200, Body::from(found.to_string())))
 }
 

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use self::objects::Objects;
 use crate::{Error, KubeOptions, KubeStore};
 
-/// The server. It ends, with all connections, when this is dropped.
+/// The server. When this is dropped, it takes no connection any more, and its watches end.
 #[derive(Debug)]
 pub struct FakeApiServer {
     address: SocketAddr,

@@ -9,7 +9,7 @@
 //!
 //! What is written is validated here as well as by the schema in `deploy/crds`, since a schema cannot say everything.
 //! What somebody else wrote past both is not a resource to us: a listing leaves it out, a watch goes on with the
-//! version before it, and both say so in the log. Rules about several resources (pools do not overlap) are checked
+//! version before it, and both say so in the log; of a policy that can be read, its status says so instead. Rules about several resources (pools do not overlap) are checked
 //! before a write, not with it: of two operators in the same instant both may be right.
 //!
 //! An update keeps what others keep in the same object (finalizers, owners, `status`); it replaces labels, annotations
@@ -282,6 +282,34 @@ impl Store for KubeStore {
         let body = object::merged(&key, stored, &resource)?;
         let request = paths::of(key.kind, key.namespace.as_deref()).replace(&key.name, &writer(), body);
         match self.ask("update", &key, request).await {
+            Err(Error::Conflict { .. }) => Err(self.conflict(&key, &expected).await),
+            other => object::read(key.kind, other?),
+        }
+    }
+
+    async fn update_status(&self, resource: Resource) -> Result<Resource, Error> {
+        let key = resource.key();
+        let stored = self.object(&key).await?;
+        let (expected, actual) = (
+            resource.metadata().resource_version.clone(),
+            object::revision(&stored),
+        );
+        let Some(expected) = expected.filter(|expected| *expected == actual) else {
+            let expected = resource
+                .metadata()
+                .resource_version
+                .clone()
+                .unwrap_or_else(Revision::start);
+            return Err(Error::Conflict {
+                key,
+                expected,
+                actual,
+            });
+        };
+        let body = object::with_status(&key, stored, &resource)?;
+        let objects = paths::of(key.kind, key.namespace.as_deref());
+        let request = objects.replace_subresource("status", &key.name, &writer(), body);
+        match self.ask("write the status of", &key, request).await {
             Err(Error::Conflict { .. }) => Err(self.conflict(&key, &expected).await),
             other => object::read(key.kind, other?),
         }

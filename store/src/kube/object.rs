@@ -37,6 +37,20 @@ pub(super) fn listing(mut items: Vec<Resource>, revision: Revision) -> Listing {
     Listing { revision, items }
 }
 
+/// Whether Manx says in resources of a kind what it makes of them.
+fn has_status(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::NetworkPolicy
+            | Kind::GlobalNetworkPolicy
+            | Kind::StagedNetworkPolicy
+            | Kind::StagedGlobalNetworkPolicy
+            | Kind::StagedKubernetesNetworkPolicy
+            | Kind::KubernetesNetworkPolicy
+            | Kind::ClusterNetworkPolicy
+    )
+}
+
 /// The resource that an object is: of its metadata what Manx knows, of the rest its specification.
 ///
 /// # Errors
@@ -53,13 +67,21 @@ pub(super) fn read(kind: Kind, mut object: Value) -> Result<Resource, Error> {
         metadata.retain(|field, _| KEPT.contains(&field.as_str()));
         kept.insert("metadata".to_owned(), Value::Object(metadata));
     }
-    if let Some(spec) = object.get_mut("spec").map(Value::take) {
-        kept.insert("spec".to_owned(), spec);
+    let fields: &[&str] = if has_status(kind) {
+        &["spec", "status"]
+    } else {
+        &["spec"]
+    };
+    for field in fields {
+        if let Some(value) = object.get_mut(field).map(Value::take) {
+            kept.insert((*field).to_owned(), value);
+        }
     }
     let problems = match Resource::deserialize_as(kind, Value::Object(kept)) {
         Ok(resource) => {
             let problems = validate(&resource);
-            if problems.is_empty() {
+            // What is wrong with a policy is said in its status, and it opens nothing.
+            if problems.is_empty() || has_status(kind) {
                 return Ok(resource);
             }
             problems
@@ -82,6 +104,9 @@ pub(super) fn same(old: &Resource, new: &Resource) -> bool {
     let (given, metadata) = (old.metadata(), new.metadata_mut());
     metadata.uid.clone_from(&given.uid);
     metadata.creation_timestamp.clone_from(&given.creation_timestamp);
+    if let (Some(said), Some(status)) = (old.status(), new.status_mut()) {
+        status.clone_from(said);
+    }
     new == *old
 }
 
@@ -99,6 +124,14 @@ pub(super) fn merged(key: &Key, mut stored: Value, resource: &Resource) -> Resul
         stored["metadata"][field] = ours["metadata"][field].take();
     }
     stored["spec"] = ours["spec"].take();
+    bytes(key, &stored)
+}
+
+/// The stored object with what the resource says in its status.
+pub(super) fn with_status(key: &Key, mut stored: Value, resource: &Resource) -> Result<Vec<u8>, Error> {
+    let status = serde_json::to_value(resource.status())
+        .map_err(|error| Error::unavailable(format!("cannot write {key} as JSON"), error))?;
+    stored["status"] = status;
     bytes(key, &stored)
 }
 

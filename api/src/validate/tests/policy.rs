@@ -747,3 +747,17 @@ fn cluster_peers_that_are_refused() {
         assert!(error.contains(words), "{error}");
     }
 }
+
+#[test]
+fn only_a_staged_policy_says_what_is_staged() {
+    for (kind, version, fine) in [
+        ("NetworkPolicy", "networking.k8s.io/v1", false),
+        ("StagedKubernetesNetworkPolicy", "manx.network/v1", true),
+    ] {
+        let manifest = format!(
+            "apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a, namespace: b}}\nspec: {{podSelector: {{}}, stagedAction: Set}}\n"
+        );
+        let found = crate::manifest::load("m.yaml", &manifest);
+        assert_eq!(found.is_ok(), fine, "{found:?}");
+    }
+}
