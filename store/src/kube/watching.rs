@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use futures_util::stream::{self, BoxStream};
-use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
+use futures_util::{Stream, StreamExt as _};
 use kube::api::{WatchEvent, WatchParams};
 use manx_api::{Kind, Resource, Revision};
 use serde_json::Value;
@@ -183,7 +183,7 @@ async fn open(
     let lines = answer
         .map_err(|late| place.late(late))?
         .map_err(|error| place.error(error))?;
-    Ok(lines.into_stream().boxed())
+    Ok(lines.boxed())
 }
 
 /// A list that is streamed: the server need not hold it all. None where the server does not serve such (before
