@@ -2,12 +2,14 @@
 
 use crate::workspace::METADATA;
 
-const ALLOWED: [&str; 11] = [
+const ALLOWED: [&str; 12] = [
     "0BSD",
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
     "BSD-2-Clause",
     "BSD-3-Clause",
+    // Lists of certificates: data, for platforms that bring none.
+    "CDLA-Permissive-2.0",
     "ISC",
     "MIT",
     "MIT-0",
