@@ -343,7 +343,7 @@ fn a_staged_policy_counts_at_its_place_and_decides_nothing() {
         drops(&world([database()])),
         "no end of a tier is there for it"
     );
-    engine.apply([Update::Policy(super::worlds::origin("try"), None)]);
+    engine.apply([Update::Policy(worlds::origin("try"), None)]);
     assert_eq!((engine.snapshot(), engine.trials()), (before, Vec::new()));
 }
 
