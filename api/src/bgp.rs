@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU8;
 
+use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::formats::{as_number, is_false};
+use crate::announcement::AddressKind;
+use crate::formats::{as_number, cidr, is_false};
 #[cfg(feature = "schema")]
 use crate::schema;
 use crate::{Metadata, Selector};
@@ -60,6 +62,65 @@ pub struct BgpConfigurationSpec {
     /// Sign all segments between nodes with this (TCP MD5, RFC 2385). Default: nobody signs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_mesh_password: Option<Password>,
+    /// Announce services' addresses in the cluster that lie in these ranges. Default: none.
+    #[serde(rename = "serviceClusterIPs", skip_serializing_if = "Vec::is_empty")]
+    pub service_cluster_ips: Vec<ServiceRange>,
+    /// The same for `externalIPs`.
+    #[serde(rename = "serviceExternalIPs", skip_serializing_if = "Vec::is_empty")]
+    pub service_external_ips: Vec<ServiceRange>,
+    /// The same for load balancers' addresses.
+    #[serde(rename = "serviceLoadBalancerIPs", skip_serializing_if = "Vec::is_empty")]
+    pub service_load_balancer_ips: Vec<ServiceRange>,
+    /// Whether load balancers' ranges are announced, or each address by itself. Default Enabled: ranges.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub service_load_balancer_aggregation: Aggregation,
+}
+
+impl BgpConfigurationSpec {
+    /// The ranges for a service's addresses of a kind.
+    #[must_use]
+    pub fn service_ranges(&self, kind: AddressKind) -> &[ServiceRange] {
+        match kind {
+            AddressKind::Cluster => &self.service_cluster_ips,
+            AddressKind::External => &self.service_external_ips,
+            AddressKind::LoadBalancer => &self.service_load_balancer_ips,
+        }
+    }
+
+    /// All ranges for services' addresses.
+    pub fn all_service_ranges(&self) -> impl Iterator<Item = IpNetwork> + '_ {
+        let kinds = [
+            AddressKind::Cluster,
+            AddressKind::External,
+            AddressKind::LoadBalancer,
+        ];
+        kinds
+            .into_iter()
+            .flat_map(|kind| self.service_ranges(kind))
+            .map(|range| range.cidr)
+    }
+}
+
+/// A range of services' addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ServiceRange {
+    /// The addresses; no host bits set.
+    #[cfg_attr(feature = "schema", schemars(with = "schema::Cidr"))]
+    #[serde(deserialize_with = "cidr::any")]
+    pub cidr: IpNetwork,
+}
+
+/// Whether a range is announced, or each address in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Aggregation {
+    /// The range.
+    #[default]
+    Enabled,
+    /// Each address that a service has.
+    Disabled,
 }
 
 impl Default for BgpConfigurationSpec {
@@ -74,6 +135,10 @@ impl Default for BgpConfigurationSpec {
             node_mesh_filters: Vec::new(),
             node_mesh_bfd: None,
             node_mesh_password: None,
+            service_cluster_ips: Vec::new(),
+            service_external_ips: Vec::new(),
+            service_load_balancer_ips: Vec::new(),
+            service_load_balancer_aggregation: Aggregation::default(),
         }
     }
 }
@@ -309,8 +374,8 @@ pub enum NextHopMode {
     Keep,
 }
 
-fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
-    *number == T::default()
+fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn default_hold_time() -> u16 {

@@ -4,6 +4,7 @@
 //! here. *Parse, don't validate*: `manifest` turns text into checked values, and nothing below meets an
 //! unchecked one. No async and no I/O: [`rpc`] frames messages over any `Read` or `Write` it is handed.
 
+pub mod announcement;
 pub mod bgp;
 pub mod cluster_policy;
 pub mod condition;

@@ -6,7 +6,7 @@ use ipnetwork::{Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
 use crate::Metadata;
-use crate::formats::{as_number, cidr};
+use crate::formats::{as_number, cidr, is_false};
 #[cfg(feature = "schema")]
 use crate::schema;
 
@@ -30,6 +30,9 @@ pub struct NodeSpec {
     /// Its BGP side; a node without one is in no mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bgp: Option<NodeBgp>,
+    /// The node is cordoned: it announces no service's address. Default false.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unschedulable: bool,
 }
 
 /// The BGP side of a node.

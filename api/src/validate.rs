@@ -24,6 +24,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 
+use crate::announcement::AddressKind;
 use crate::bgp::{
     BfdSpec, BgpConfiguration, BgpPeer, BgpPeerSpec, LimitAction, MaxPrefixes, Password, SecretKeyRef,
 };
@@ -302,6 +303,20 @@ fn bgp_configuration(configuration: &BgpConfiguration, problems: &mut Vec<Proble
         spec.node_mesh_password.as_ref(),
         problems,
     );
+    for kind in [
+        AddressKind::Cluster,
+        AddressKind::External,
+        AddressKind::LoadBalancer,
+    ] {
+        for (i, range) in spec.service_ranges(kind).iter().enumerate() {
+            let field = format!("spec.{}[{i}].cidr", kind.field());
+            no_host_bits(&field, range.cidr, problems);
+            if range.cidr.prefix() == 0 {
+                let message = "is every address: name the range that services get theirs from";
+                problems.push(Problem::new(field, range.cidr, message));
+            }
+        }
+    }
 }
 
 fn bgp_peer(peer: &BgpPeer, problems: &mut Vec<Problem>) {

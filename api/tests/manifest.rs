@@ -8,8 +8,8 @@ use std::str::FromStr;
 
 use ipnetwork::IpNetwork;
 use manx_api::bgp::{
-    BfdSpec, BgpConfiguration, BgpConfigurationSpec, BgpPeer, BgpPeerSpec, MaxPrefixes, NextHopMode,
-    Password, SecretKeyRef, SourceAddress,
+    Aggregation, BfdSpec, BgpConfiguration, BgpConfigurationSpec, BgpPeer, BgpPeerSpec, MaxPrefixes,
+    NextHopMode, Password, SecretKeyRef, ServiceRange, SourceAddress,
 };
 use manx_api::filter::{BgpFilter, BgpFilterSpec, FilterRule};
 use manx_api::ipam::{
@@ -379,7 +379,10 @@ fn nodes() -> impl Strategy<Value = Resource> {
     (metadata(names(), false), prop::option::of(bgp)).prop_map(|(metadata, bgp)| {
         Resource::Node(Node {
             metadata,
-            spec: NodeSpec { bgp },
+            spec: NodeSpec {
+                unschedulable: bgp.is_none(),
+                bgp,
+            },
         })
     })
 }
@@ -404,6 +407,11 @@ fn configurations() -> impl Strategy<Value = Resource> {
                 node_mesh_filters: mesh.then(|| "from-mesh".to_owned()).into_iter().collect(),
                 node_mesh_bfd: mesh.then(BfdSpec::default),
                 node_mesh_password: mesh.then(password),
+                service_cluster_ips: vec![ServiceRange {
+                    cidr: "10.96.0.0/12".parse().expect("a network"),
+                }],
+                service_load_balancer_aggregation: Aggregation::Disabled,
+                ..BgpConfigurationSpec::default()
             };
             Resource::BgpConfiguration(BgpConfiguration { metadata, spec })
         })

@@ -46,7 +46,6 @@ const ENCAPSULATION: Fate = Lost {
     unless: &["Never"],
     why: "Manx adds nothing to packets: nodes reach each other directly, or routers between them peer with them",
 };
-const SERVICES: Fate = lost("Manx does not announce services' addresses");
 const WRITE_A_FILTER: Fate =
     lost("write a BGPFilter with addCommunity, and name it in filters or nodeMeshFilters");
 const KERNEL: Fate = lost("Manx writes what it learns into the kernel itself, with metric 1025");
@@ -67,10 +66,6 @@ const FIELDS: &[(&str, &str, Fate)] = &[
     ),
     ("BGPConfiguration", "logSeverityScreen", Idle),
     ("BGPConfiguration", "nodeMeshMaxRestartTime", Seconds),
-    ("BGPConfiguration", "serviceClusterIPs", SERVICES),
-    ("BGPConfiguration", "serviceExternalIPs", SERVICES),
-    ("BGPConfiguration", "serviceLoadBalancerIPs", SERVICES),
-    ("BGPConfiguration", "serviceLoadBalancerAggregation", Idle),
     ("BGPConfiguration", "communities", WRITE_A_FILTER),
     ("BGPConfiguration", "prefixAdvertisements", WRITE_A_FILTER),
     (

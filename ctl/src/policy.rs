@@ -19,7 +19,7 @@ use crate::cli::PolicyCommand;
 use crate::error::{CtlError, Result};
 use crate::observe::list;
 use crate::output::{self, Format};
-use crate::target::{Target, ask_with};
+use crate::target::Target;
 
 /// The interface that a pod is known by.
 const INTERFACE: &str = "eth0";
@@ -105,7 +105,7 @@ pub(crate) async fn run(target: &Target, command: &PolicyCommand) -> Result<()> 
         protocol: to.protocol,
         port: to.port,
     };
-    let found = ask_any(target, &call)?;
+    let found: PolicyExplanation = target.ask_any(Method::PolicyExplain, &json!(call))?;
     match output.output {
         Format::Json => output::emit(&output::json(&found)?),
         Format::Yaml => output::emit(&output::yaml(&found)?),
@@ -131,18 +131,6 @@ async fn party(target: &Target, end: &End) -> Result<Party> {
         });
     };
     Ok(Party::Endpoint(format!("{namespace}/{}", endpoint.metadata.name)))
-}
-
-/// Any agent knows all policies and pods: the first that answers will do.
-fn ask_any(target: &Target, call: &PolicyExplainCall) -> Result<PolicyExplanation> {
-    let mut refused = None;
-    for agent in target.agents(&[])? {
-        match ask_with(&agent.socket, Method::PolicyExplain, json!(call)) {
-            Ok(found) => return Ok(found),
-            Err(error) => refused = Some(error),
-        }
-    }
-    Err(refused.unwrap_or(CtlError::Nobody))
 }
 
 fn text(found: &PolicyExplanation) -> String {

@@ -63,7 +63,7 @@ impl Tables {
         let mut text = Family::ALL.map(|family| (family, String::new()));
         for (family, text) in &mut text {
             match program::run(netns, backend.save(*family), [""; 0], "").await {
-                Ok(printed) => *text = printed,
+                Ok(done) => *text = done.printed,
                 Err(Error::NoProgram(_)) => return Ok(None),
                 Err(error) => return Err(error),
             }
@@ -110,7 +110,7 @@ pub(crate) fn choose(found: &[Tables], before: Option<Backend>) -> Option<Backen
 
 /// The back end of the node's own `iptables`, which whoever types commands uses.
 pub(crate) async fn of_command(netns: &Netns) -> Result<Backend> {
-    let version = program::run(netns, "iptables", ["--version"], "").await?;
+    let version = program::run(netns, "iptables", ["--version"], "").await?.printed;
     Ok(if version.contains("legacy") {
         Backend::Legacy
     } else {
@@ -125,15 +125,17 @@ pub(crate) async fn counters(
     family: Family,
     table: Table,
 ) -> Result<String> {
-    program::run(netns, backend.save(family), ["-c", "-t", table.name()], "").await
+    let words = ["-c", "-t", table.name()];
+    let done = program::run(netns, backend.save(family), words, "").await?;
+    Ok(done.printed)
 }
 
-/// Does what the text says to one family's tables.
-pub(crate) async fn restore(netns: &Netns, backend: Backend, family: Family, text: &str) -> Result<()> {
+/// Does what the text says to one family's tables; returns the number of the process that did it.
+pub(crate) async fn restore(netns: &Netns, backend: Backend, family: Family, text: &str) -> Result<u32> {
     let arguments = ["--noflush", "-w", LOCK_WAIT];
     program::run(netns, backend.restore(family), arguments, text)
         .await
-        .map(drop)
+        .map(|done| done.process)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::graph::Graph;
 use crate::held::Held;
 use crate::input::{Failsafes, HostInterface, Local, Needs, Pool, ServiceEndpoint, Settings};
 use crate::nat;
-use crate::plan::{Change, Delta, plan};
+use crate::plan::{Delta, plan, sorted};
 use crate::ruleset::Full;
 use crate::trial::Trial;
 
@@ -98,8 +98,7 @@ impl Engine {
             delta = plan(&after, &Held::of(&before));
         }
         self.graph.flush(&mut delta);
-        delta.sort_by_key(Change::phase);
-        delta
+        sorted(delta)
     }
 
     /// Everything that is wanted.

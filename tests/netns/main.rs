@@ -21,10 +21,15 @@ mod containerd;
 mod containers;
 mod cri;
 mod filters;
+mod first_packet;
 mod harness;
 mod host_endpoints;
+#[path = "../policy/host_reference.rs"]
+mod host_reference;
 mod interruptions;
 mod ipam;
+mod ipset;
+mod lab_announcing;
 mod lab_harness;
 mod lab_ipam;
 mod lab_outage;

@@ -30,6 +30,7 @@ use self::addresses::Addresses;
 use self::cluster::{Cluster, name_of};
 pub use self::cluster::{KINDS, News, Pod};
 pub use self::gate::{Gate, NotInForce};
+use self::review::Review;
 use self::tally::Tally;
 use crate::ask::answer;
 use crate::convert;
@@ -154,7 +155,11 @@ pub async fn run(mut inbox: Inbox) {
             },
             () = sleep_until(task.due), if task.is_ready() => {}
             () = task.addresses.moved() => {}
-            () = until(task.review.0) => task.end_denied(&inbox),
+            () = until(task.reviews.0) => task.end_denied(&inbox),
+            Some(question) = task.review.question() => {
+                question.answer(task.rules.engine());
+                continue;
+            }
             // What is refused is tried again at its own pace.
             () = task.rules.disturbed(), if task.right => {
                 task.due = task.due.min(Instant::now() + SETTLE);
@@ -190,7 +195,8 @@ struct Task {
     /// Whether one of them may deny what was let through.
     stricter: bool,
     /// When connections are to be looked at for that, and when they last were.
-    review: (Option<Instant>, Option<Instant>),
+    reviews: (Option<Instant>, Option<Instant>),
+    review: Review,
     /// Who waits until that is in force, and for which pod.
     waiting: Vec<(Option<String>, Reply)>,
     /// What staged policies would have done, and who waits to hear of it.
@@ -219,7 +225,8 @@ impl Task {
                 .chain([Update::Failsafes(inbox.failsafes.clone())])
                 .collect(),
             stricter: false,
-            review: (None, None),
+            reviews: (None, None),
+            review: Review::new(),
             waiting: Vec::new(),
             tally: Tally::default(),
             asking: Vec::new(),
@@ -357,8 +364,12 @@ impl Task {
     }
 
     fn end_denied(&mut self, inbox: &Inbox) {
-        self.review = (None, Some(Instant::now()));
-        review::end_denied(&inbox.netns, self.rules.engine(), &inbox.metrics);
+        let now = Instant::now();
+        self.reviews = if self.review.begin(&inbox.netns, &inbox.metrics) {
+            (None, Some(now))
+        } else {
+            (Some(now + REVIEWS), self.reviews.1)
+        };
     }
 
     async fn change(&mut self, inbox: &mut Inbox, look: bool) -> Result<(), Refusal> {
@@ -381,8 +392,8 @@ impl Task {
             tracing::debug!(changes, backend = ?self.rules.backend(), "rules are as wanted");
         }
         if std::mem::take(&mut self.stricter) && changes > 0 {
-            let soon = self.review.1.map_or(begun, |last| last + REVIEWS);
-            self.review.0.get_or_insert(soon);
+            let soon = self.reviews.1.map_or(begun, |last| last + REVIEWS);
+            self.reviews.0.get_or_insert(soon);
         }
         if let Some(guard) = inbox.programmed.take() {
             guard.done();
