@@ -1,5 +1,6 @@
 //! The control socket: what is asked, and which task answers ([`manx_api::rpc`], [`manx_bgpd::control`]).
 
+use manx_api::announcement::ServiceExplainCall;
 use manx_api::explanation::PolicyExplainCall;
 use manx_api::report::NodeReport;
 use manx_api::rpc::{Method, Request, RpcError};
@@ -12,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::ask::Gone;
 use crate::status::Sources;
-use crate::{bgp, cni, ipam, policy, route};
+use crate::{announcing, bgp, cni, ipam, policy, route};
 
 /// What `bgp.reload` is answered, which is for speakers by themselves.
 const NOTHING_TO_RELOAD: &str = "manxd follows the datastore by itself: there is nothing to read again";
@@ -28,6 +29,8 @@ pub struct Doors {
     pub ipam: mpsc::Sender<ipam::Request>,
     /// `route.…`.
     pub routes: mpsc::Sender<route::Command>,
+    /// `service.…`.
+    pub services: mpsc::Sender<announcing::Question>,
     /// `policy.…`.
     pub policy: mpsc::Sender<policy::Request>,
     /// `node.…`.
@@ -66,15 +69,7 @@ async fn dispatch(request: &Request, doors: &Doors) -> Result<Value, RpcError> {
             })
             .await
         }
-        Method::CniGc => {
-            let config: manx_cni::NetConf = params(request)?;
-            cni(doors, |reply| cni::Job::Collect {
-                network: config.name,
-                valid: config.valid_attachments.unwrap_or_default(),
-                reply,
-            })
-            .await
-        }
+        Method::CniGc => collect(doors, params(request)?).await,
         Method::CniStatus => {
             let blocks = ask(&doors.ipam, ipam::Request::Show).await?;
             cni::available(&doors.status.readiness.waiting_for(), &blocks).map(|()| Value::Null)
@@ -94,15 +89,34 @@ async fn dispatch(request: &Request, doors: &Doors) -> Result<Value, RpcError> {
         Method::BgpReload => Err(error(METHOD_NOT_FOUND, NOTHING_TO_RELOAD)),
         Method::RouteShow => value(&ask(&doors.routes, route::Command::Show).await?),
         Method::IpamShow => value(&ask(&doors.ipam, ipam::Request::Show).await?),
+        Method::ServiceExplain => {
+            let call: ServiceExplainCall = params(request)?;
+            value(&ask(&doors.services, |reply| (call, reply)).await?)
+        }
         Method::PolicyExplain => explain(doors, params(request)?).await,
+        Method::PolicyStaged => staged(doors).await,
         Method::IpamCheck => value(&report(doors).await?),
     }
+}
+
+async fn collect(doors: &Doors, config: manx_cni::NetConf) -> Result<Value, RpcError> {
+    cni(doors, |reply| cni::Job::Collect {
+        network: config.name,
+        valid: config.valid_attachments.unwrap_or_default(),
+        reply,
+    })
+    .await
 }
 
 async fn explain(doors: &Doors, call: PolicyExplainCall) -> Result<Value, RpcError> {
     let question = |reply| policy::Request::Explain(Box::new(call), reply);
     let found = ask(&doors.policy, question).await?;
     value(&found.map_err(|problem| error(INVALID_PARAMS, problem.to_string()))?)
+}
+
+async fn staged(doors: &Doors) -> Result<Value, RpcError> {
+    let counts = ask(&doors.policy, policy::Request::Staged).await?;
+    value(&counts.map_err(|reason| error(INTERNAL_ERROR, reason))?)
 }
 
 async fn report(doors: &Doors) -> Result<NodeReport, RpcError> {

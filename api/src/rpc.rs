@@ -74,6 +74,13 @@ pub enum Method {
     /// [`crate::explanation::PolicyExplainCall`] → [`crate::explanation::PolicyExplanation`].
     #[serde(rename = "policy.explain")]
     PolicyExplain,
+    /// [`crate::announcement::ServiceExplainCall`] → [`crate::announcement::ServiceExplanation`], or null where there is no
+    /// such service.
+    #[serde(rename = "service.explain")]
+    ServiceExplain,
+    /// Nothing → a list of [`crate::explanation::StagedCount`].
+    #[serde(rename = "policy.staged")]
+    PolicyStaged,
 }
 
 /// A call.

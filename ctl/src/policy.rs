@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use manx_api::Kind;
 use manx_api::explanation::{
-    Deciding, Party, PolicyExplainCall, PolicyExplanation, PolicyName, PolicyStep, PolicyWalk, Verdict,
+    Deciding, Party, PolicyExplainCall, PolicyExplanation, PolicyName, PolicyStep, PolicyWalk, StagedCount,
+    Verdict,
 };
 use manx_api::rpc::Method;
 use manx_api::rule::{Direction, Protocol};
@@ -16,8 +17,9 @@ use serde_json::json;
 
 use crate::cli::PolicyCommand;
 use crate::error::{CtlError, Result};
+use crate::observe::list;
 use crate::output::{self, Format};
-use crate::target::{Target, ask_with};
+use crate::target::Target;
 
 /// The interface that a pod is known by.
 const INTERFACE: &str = "eth0";
@@ -93,14 +95,17 @@ impl FromStr for Destination {
 
 /// `policy …`.
 pub(crate) async fn run(target: &Target, command: &PolicyCommand) -> Result<()> {
-    let PolicyCommand::Explain { from, to, output } = command;
+    let (from, to, output) = match command {
+        PolicyCommand::Explain { from, to, output } => (from, to, output),
+        PolicyCommand::Staged(args) => return list::<StagedCount>(target, args, Method::PolicyStaged),
+    };
     let call = PolicyExplainCall {
         from: party(target, from).await?,
         to: party(target, &to.end).await?,
         protocol: to.protocol,
         port: to.port,
     };
-    let found = ask_any(target, &call)?;
+    let found: PolicyExplanation = target.ask_any(Method::PolicyExplain, &json!(call))?;
     match output.output {
         Format::Json => output::emit(&output::json(&found)?),
         Format::Yaml => output::emit(&output::yaml(&found)?),
@@ -126,18 +131,6 @@ async fn party(target: &Target, end: &End) -> Result<Party> {
         });
     };
     Ok(Party::Endpoint(format!("{namespace}/{}", endpoint.metadata.name)))
-}
-
-/// Any agent knows all policies and pods: the first that answers will do.
-fn ask_any(target: &Target, call: &PolicyExplainCall) -> Result<PolicyExplanation> {
-    let mut refused = None;
-    for agent in target.agents(&[])? {
-        match ask_with(&agent.socket, Method::PolicyExplain, json!(call)) {
-            Ok(found) => return Ok(found),
-            Err(error) => refused = Some(error),
-        }
-    }
-    Err(refused.unwrap_or(CtlError::Nobody))
 }
 
 fn text(found: &PolicyExplanation) -> String {
@@ -210,7 +203,7 @@ fn stepped(step: &PolicyStep) -> String {
     format!("{}{staged}: {logged}{found}", called(&step.policy))
 }
 
-fn called(policy: &PolicyName) -> String {
+pub(crate) fn called(policy: &PolicyName) -> String {
     let namespace = policy
         .namespace
         .as_ref()

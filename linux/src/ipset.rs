@@ -14,6 +14,7 @@ use rtnetlink::packet_core::{
     NLA_F_NESTED, NLA_F_NET_BYTEORDER, NLA_HEADER_SIZE, NetlinkDeserializable, NetlinkHeader,
     NetlinkSerializable, NlasIterator,
 };
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 
 use crate::error::{Error, Result};
@@ -215,10 +216,10 @@ const fn revision(kind: SetKind) -> u8 {
     }
 }
 
-const fn number_of(family: Family) -> u8 {
+fn number_of(family: Family) -> u8 {
     match family {
-        Family::V4 => libc::AF_INET as u8,
-        Family::V6 => libc::AF_INET6 as u8,
+        Family::V4 => AddressFamily::Inet.into(),
+        Family::V6 => AddressFamily::Inet6.into(),
     }
 }
 
@@ -319,7 +320,7 @@ impl NetlinkSerializable for Message {
     }
 
     fn serialize(&self, buffer: &mut [u8]) {
-        buffer[..FAMILY_HEADER].copy_from_slice(&[libc::AF_INET as u8, 0, 0, 0]);
+        buffer[..FAMILY_HEADER].copy_from_slice(&[AddressFamily::Inet.into(), 0, 0, 0]);
         buffer[FAMILY_HEADER..].copy_from_slice(&self.attributes.0);
     }
 }

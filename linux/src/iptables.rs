@@ -3,7 +3,7 @@
 //! Both may be there at once, each with tables of its own that the kernel consults one after the other. Rules
 //! belong where the rest of the node's are, or whoever looks for them does not see them.
 
-use manx_policy::Family;
+use manx_policy::{Family, Table};
 
 use crate::error::{Error, Result};
 use crate::netns::Netns;
@@ -116,6 +116,18 @@ pub(crate) async fn of_command(netns: &Netns) -> Result<Backend> {
     } else {
         Backend::Nft
     })
+}
+
+/// A table of a family with its rules' counters, as `iptables-save -c` prints it.
+pub(crate) async fn counters(
+    netns: &Netns,
+    backend: Backend,
+    family: Family,
+    table: Table,
+) -> Result<String> {
+    let words = ["-c", "-t", table.name()];
+    let done = program::run(netns, backend.save(family), words, "").await?;
+    Ok(done.printed)
 }
 
 /// Does what the text says to one family's tables; returns the number of the process that did it.

@@ -15,7 +15,11 @@
 //! A news that needs no rule changed starts no program. Nothing is taken away when the owner ends: rules outlive it, and
 //! the next life takes over what it finds.
 
-use manx_policy::{Change, Delta, Engine, Family, Full, Held, SetChange, Transaction, Update, plan};
+use std::collections::{BTreeMap, BTreeSet};
+
+use manx_policy::{
+    Change, Delta, Engine, Family, Full, Held, Needs, SetChange, Transaction, Trial, Update, packets, plan,
+};
 
 use crate::disturbance::Watcher;
 use crate::error::{Error, Result};
@@ -35,6 +39,8 @@ pub struct Rules {
     engine: Engine,
     /// What the kernel holds is what was last wanted, as far as we know.
     known: bool,
+    /// Sets have all the members that they should, even if rules were refused.
+    members: bool,
     /// Tells of others' hands on our rules, while there are any in nftables.
     watcher: Option<Watcher>,
 }
@@ -51,6 +57,7 @@ impl Rules {
             backend: None,
             engine: Engine::new(),
             known: false,
+            members: false,
             watcher: None,
         }
     }
@@ -63,6 +70,7 @@ impl Rules {
     /// [`Error::NoProgram`], [`Error::Late`].
     pub async fn apply(&mut self, updates: impl IntoIterator<Item = Update>) -> Result<usize> {
         let delta = self.engine.apply(updates);
+        self.members = false;
         match self.backend {
             Some(backend) if self.known => {
                 self.known = false;
@@ -108,6 +116,30 @@ impl Rules {
         Ok(changes)
     }
 
+    /// How many packets have met each rule of the chains that count what staged policies would do. Where there is
+    /// none, no program is run.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub async fn trials(&self) -> Result<Vec<(Trial, Vec<u64>)>> {
+        let (trials, Some(backend)) = (self.engine.trials(), self.backend) else {
+            return Ok(Vec::new());
+        };
+        let mut counted = BTreeMap::new();
+        let of = |trial: &Trial| (trial.chain.family, trial.chain.table);
+        for (family, table) in trials.iter().map(of).collect::<BTreeSet<_>>() {
+            let text = iptables::counters(&self.netns, backend, family, table).await?;
+            counted.insert((family, table), packets(table, &text));
+        }
+        let with_packets = |trial: Trial| {
+            let chains = counted.get(&of(&trial));
+            let packets = chains.and_then(|chains| chains.get(&trial.chain.name));
+            let packets = packets.cloned().unwrap_or_default();
+            (trial, packets)
+        };
+        Ok(trials.into_iter().map(with_packets).collect())
+    }
+
     /// Waits until somebody else may have changed our rules: check then. Of the legacy back end and of
     /// sets nothing is heard. Nothing is lost if the future is dropped.
     pub async fn disturbed(&mut self) {
@@ -118,6 +150,16 @@ impl Rules {
             }
         }
         std::future::pending().await
+    }
+
+    /// Whether a pod of this node has all that it needs, also after an error: nothing, or sets alone.
+    #[must_use]
+    pub fn serve(&self, pod: &str) -> bool {
+        match self.engine.needs(pod) {
+            Needs::Nothing => true,
+            Needs::Sets => self.members,
+            Needs::Rules => self.known,
+        }
     }
 
     /// Everything that is wanted, and why.
@@ -135,6 +177,7 @@ impl Rules {
     /// All is as wanted. Where that is nothing, the next rules ask anew which back end the node uses.
     fn settled(&mut self, backend: Option<Backend>) {
         self.known = true;
+        self.members = true;
         self.backend = backend.filter(|_| !self.engine.wants_nothing());
         self.watch();
     }
@@ -233,6 +276,7 @@ impl Rules {
     async fn carry_out(&mut self, changes: impl IntoIterator<Item = Change>, backend: Backend) -> Result<()> {
         let transaction = Transaction::of(changes);
         self.change_sets(&transaction.before).await?;
+        self.members = true;
         let mut refused = None;
         for (family, rules) in &transaction.rules {
             match iptables::restore(&self.netns, backend, *family, rules).await {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use ipnetwork::IpNetwork;
 use manx_api::policy::{
-    Action, Direction, Family, Not, Origin, Policy, Port, PortRange, Protocol, Rule as PolicyRule, Side,
+    Action, Direction, Family, Hook, Not, Origin, Policy, Port, PortRange, Protocol, Rule as PolicyRule, Side,
 };
 
 use crate::input::Settings;
@@ -37,7 +37,7 @@ pub(crate) fn rules_of(policy: &Policy, direction: Direction) -> Option<&[Policy
 
 /// The sets that a policy's rules name.
 pub(crate) fn definitions(policy: &Policy) -> BTreeSet<Definition> {
-    let mut compiler = Compiler::default();
+    let mut compiler = Compiler::of(policy);
     for direction in DIRECTIONS {
         for family in Family::ALL {
             for rule in rules_of(policy, direction).into_iter().flatten() {
@@ -48,14 +48,46 @@ pub(crate) fn definitions(policy: &Policy) -> BTreeSet<Definition> {
     compiler.definitions
 }
 
-/// The rules of a policy's chain.
+/// What a rule of a policy on trial would do, by its number; none: no rule is for the packet.
+type Trialled = Option<(usize, Action)>;
+
+/// What the kernel's rules in the chain of a policy on trial are for: a rule of the policy, by its number, and what it
+/// would do; the last one counts what no rule is for.
+pub(crate) fn counted(policy: &Policy, end: (Direction, Family)) -> Vec<Trialled> {
+    trial(policy, end).into_iter().map(|(_, rule)| rule).collect()
+}
+
+/// The same, with the conditions. What is only logged is decided further down.
+fn trial(policy: &Policy, (direction, family): (Direction, Family)) -> Vec<(Vec<Match>, Trialled)> {
+    let mut compiler = Compiler::of(policy);
+    let mut rules = Vec::new();
+    let all = rules_of(policy, direction).into_iter().flatten().enumerate();
+    for (number, rule) in all.filter(|(_, rule)| rule.action != Action::Log) {
+        let alternatives = compiler.alternatives(rule, direction, family).into_iter();
+        rules.extend(alternatives.map(|matches| (matches, Some((number, rule.action)))));
+    }
+    rules.push((Vec::new(), None));
+    rules
+}
+
+/// The rules of a policy's chain. On trial, they decide nothing: the kernel counts the packets that meet them.
 pub(crate) fn chain(
     origin: &Origin,
     policy: &Policy,
     (direction, family): (Direction, Family),
     settings: &Settings,
 ) -> Vec<Rule> {
-    let mut compiler = Compiler::default();
+    if policy.staged {
+        let count = |(matches, _)| Rule {
+            matches,
+            target: Target::Return,
+        };
+        return trial(policy, (direction, family))
+            .into_iter()
+            .map(count)
+            .collect();
+    }
+    let mut compiler = Compiler::of(policy);
     let mut rules = Vec::new();
     for (number, rule) in rules_of(policy, direction).into_iter().flatten().enumerate() {
         for matches in compiler.alternatives(rule, direction, family) {
@@ -118,12 +150,20 @@ fn prefix(verdict: char, name: &str) -> String {
     format!("{kept}~{hash}")
 }
 
-#[derive(Default)]
 struct Compiler {
     definitions: BTreeSet<Definition>,
+    /// Whether the policy's own end of a packet is always an endpoint of this node.
+    own_is_local: bool,
 }
 
 impl Compiler {
+    fn of(policy: &Policy) -> Self {
+        Self {
+            definitions: BTreeSet::new(),
+            own_is_local: own_is_local(policy),
+        }
+    }
+
     /// The conditions of a rule: a packet meets them if it meets all of one of these.
     fn alternatives(&mut self, rule: &PolicyRule, direction: Direction, family: Family) -> Vec<Vec<Match>> {
         if rule.family.is_some_and(|only| only != family) {
@@ -137,7 +177,7 @@ impl Compiler {
             };
             conditions.extend(nets);
             conditions.extend(self.sets(end, side, family));
-            let own = end == own_end(direction);
+            let own = self.own_is_local && end == own_end(direction);
             ports.push(self.ports(end, side, own, family));
         }
         let icmp = rule
@@ -261,6 +301,12 @@ impl Compiler {
         let one = |port: Match| none.iter().cloned().chain([port]).collect();
         numbers.chain(names).map(one).collect()
     }
+}
+
+/// Whether the end of a packet that is the policy's own is always an endpoint of this node: not so of what passes host
+/// endpoints.
+pub(crate) const fn own_is_local(policy: &Policy) -> bool {
+    matches!(policy.hook, Hook::Normal)
 }
 
 /// The end of a packet that is the policy's own.

@@ -7,7 +7,8 @@
 //!
 //! The engine knows two things: NAT outgoing ([`nat`]), which hides pods of some pools behind their node's address
 //! when they talk to the world outside all pools; and policies, in their one form (`manx_api::policy`), of which it
-//! enforces those that select pods of this node. [`explain`] says why a packet is let through or not.
+//! enforces those that select pods of this node. Staged policies have chains that count and decide nothing
+//! ([`Trial`]). [`explain`] says why a packet is let through or not.
 //!
 //! Invariants:
 //! - What is wanted depends on the last state of each resource, never on the order of the updates, and the
@@ -41,13 +42,14 @@ mod subjects;
 mod tests;
 mod things;
 mod transaction;
+mod trial;
 mod wanted;
 
 pub use engine::{Engine, Update};
 pub use explain::{Explanation, Outcome, Party, PolicyWalk, TierWalk, Traffic, Unexplained, Walk, explain};
 pub use held::{Held, Jump, Unreadable};
 pub use input::{
-    Failsafe, Failsafes, HostAction, HostInterface, Local, Marks, Pool, ServiceEndpoint, Settings,
+    Failsafe, Failsafes, HostAction, HostInterface, Local, Marks, Needs, Pool, ServiceEndpoint, Settings,
 };
 pub use manx_api::policy::{Direction, Family, Protocol};
 pub use plan::{Change, Delta, plan};
@@ -56,3 +58,4 @@ pub use ruleset::{
     Target, family_of_set,
 };
 pub use transaction::{MAX_MEMBERS, SetChange, Transaction};
+pub use trial::{Trial, packets};

@@ -298,7 +298,10 @@ pub(crate) fn open_gate(tasks: &mut JoinSet<()>) -> policy::Gate {
                 policy::Request::Join(_, reply)
                 | policy::Request::Leave { reply, .. }
                 | policy::Request::Look(reply) => answer(reply, Ok(())),
-                policy::Request::Adopt(_) | policy::Request::Settle | policy::Request::Explain(..) => {}
+                policy::Request::Adopt(_)
+                | policy::Request::Settle
+                | policy::Request::Explain(..)
+                | policy::Request::Staged(_) => {}
             }
         }
     });

@@ -254,6 +254,12 @@ fn rules_of_nftables_are_back_within_a_second_or_two() {
 fn an_add_whose_rules_are_refused_says_why_and_succeeds_when_they_are_not() {
     let cluster = Cluster::new();
     let [netns, _outside] = TestNetns::pair(["node", "outside"]);
+    cluster.create_pool(
+        "plain",
+        &serde_json::json!({"cidr": "10.65.0.0/16", "nodeSelector": "!all()"}),
+    );
+    let pools = serde_json::json!({"annotations": {"cni.projectcalico.org/ipv4pools": "[\"plain\"]"}});
+    cluster.create_namespace("plain", &pools);
     let mut node = cluster.node("n1", netns);
     node.start();
     // A set with the name of ours that somebody uses for something else.
@@ -274,6 +280,10 @@ fn an_add_whose_rules_are_refused_says_why_and_succeeds_when_they_are_not() {
         assert!(error.to_string().contains(part), "{error}");
     }
     assert_eq!(node.held(), 0, "the failed ADD leaves nothing behind");
+    let plain = TestNetns::new("plain");
+    let answer = node.cni_of("plain", "ADD", "plain", plain.path(), &serde_json::json!({}));
+    node.added(&answer);
+    node.delete("plain", plain.path());
     run(&node.netns, "iptables-nft", &format!("-D {rule}"));
     let added = || node.cni("ADD", "pod", pod.path()).status.success();
     assert!(eventually(LATER, added), "{}", node.log());

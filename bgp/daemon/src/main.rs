@@ -80,12 +80,14 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let restarted = arguments.restarted || fib.outlived();
     let (handle, events) = manx_bgpd::start(settings.options(restarted))?;
     tracing::info!(asn = settings.asn, restarted, listen = ?handle.listening(), "started");
+    if !settings.fib {
+        handle.leave_selections_out().await;
+    }
     let (router_id, asn) = (settings.router_id, settings.asn);
     let mut running = Running::start(handle.clone(), &arguments.config, settings).await;
     let (reload, mut reloads) = mpsc::channel(1);
-    let node = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
     let answers = Answers {
-        node: node.trim().to_owned(),
+        node: hostname()?,
         router_id,
         asn,
         handle: handle.clone(),
@@ -125,6 +127,11 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     handle.shutdown().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+fn hostname() -> io::Result<String> {
+    let node = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
+    Ok(node.trim().to_owned())
 }
 
 async fn reread(running: &mut Running) -> Result<Reload, FileError> {

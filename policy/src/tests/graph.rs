@@ -291,6 +291,96 @@ fn host_endpoints_are_asked_where_their_policies_act() {
 }
 
 #[test]
+fn a_staged_policy_counts_at_its_place_and_decides_nothing() {
+    let port = |number| PolicyRule {
+        protocol: Some(Not::Is(Protocol::TCP)),
+        destination: Side {
+            ports: vec![port(number, number)],
+            ..Side::default()
+        },
+        ..rule(Action::Deny)
+    };
+    let rules = vec![
+        rule(Action::Log),
+        port(80),
+        PolicyRule {
+            protocol: None,
+            ..port(53)
+        },
+    ];
+    let staged = |subject: &str| Policy {
+        staged: true,
+        ..ingress(subject, rules.clone())
+    };
+    let mut engine = world([database()]);
+    let before = engine.snapshot();
+    engine.apply([set_policy("try", staged("app == 'db'"))]);
+    let trials = engine.trials();
+    let [trial] = trials.as_slice() else {
+        panic!("the database has no IPv6 address: {trials:?}");
+    };
+    let chain = engine.snapshot().chains[&trial.chain].clone();
+    assert!(
+        chain.iter().all(|rule| rule.target == Target::Return),
+        "{chain:?}"
+    );
+    assert_eq!(chain.len(), trial.rules.len());
+    let deny = |number| Some((number, Action::Deny));
+    assert_eq!(
+        trial.rules.first(),
+        Some(&deny(1)),
+        "the logging rule counts nothing"
+    );
+    assert_eq!(trial.rules.last(), Some(&None));
+    assert!(
+        trial.rules[1..trial.rules.len() - 1]
+            .iter()
+            .all(|rule| *rule == deny(2))
+    );
+
+    engine.apply([set_policy("try", staged("app == 'web'"))]);
+    assert_eq!(engine.trials().len(), 2, "in both families");
+    let drops = |engine: &Engine| text(engine).matches(" -j DROP").count();
+    assert_eq!(
+        drops(&engine),
+        drops(&world([database()])),
+        "no end of a tier is there for it"
+    );
+    engine.apply([Update::Policy(worlds::origin("try"), None)]);
+    assert_eq!((engine.snapshot(), engine.trials()), (before, Vec::new()));
+}
+
+#[test]
+fn a_staged_policy_of_a_host_endpoint_lets_all_go_on() {
+    let mut engine = world([]);
+    let open = Endpoint {
+        labels: [("role".to_owned(), "edge".to_owned())].into(),
+        addresses: vec!["192.0.2.1".parse().unwrap()],
+        ..Endpoint::default()
+    };
+    let staged = Policy {
+        staged: true,
+        hook: Hook::Forwarded,
+        ..ingress("role == 'edge'", vec![rule(Action::Deny)])
+    };
+    engine.apply([
+        Update::Endpoint("uplink".to_owned(), Some(Box::new(open))),
+        Update::Host("uplink".to_owned(), Some(HostInterface::Named("eth0".to_owned()))),
+        set_policy("try", staged),
+    ]);
+    let full = engine.snapshot();
+    let of_host = full
+        .chains
+        .iter()
+        .filter(|(chain, _)| chain.name.starts_with("manx-h"));
+    let deciding = |rule: &&Rule| matches!(rule.target, Target::Drop | Target::Accept);
+    let rules: Vec<&Rule> = of_host.flat_map(|(_, rules)| rules).collect();
+    assert!(!rules.is_empty());
+    assert_eq!(rules.into_iter().filter(deciding).count(), 0, "{}", text(&engine));
+    assert_eq!(engine.trials().len(), 2);
+}
+
+#[test]
 fn without_enforcement_nothing_is_wanted() {
     let mut engine = world([database()]);
     let mut held = Held::of(&engine.snapshot());

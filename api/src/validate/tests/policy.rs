@@ -9,7 +9,7 @@ fn document(api_version: &str, kind: &str, namespace: Option<&str>, spec: &Value
         metadata["namespace"] = json!(namespace);
     }
     let document = json!({"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec});
-    assert_eq!(validate(&changed(&document, &[])), [], "{document}");
+    assert_eq!(problems(&document, &[]), [], "{document}");
     document
 }
 
@@ -36,11 +36,11 @@ fn cluster(spec: &Value) -> Value {
 
 /// The fields of a resource that are refused, in order.
 fn fields(base: &Value, changes: &[(&str, Value)]) -> Vec<String> {
-    let problems = validate(&changed(base, changes));
-    for problem in &problems {
+    let found = problems(base, changes);
+    for problem in &found {
         assert!(!problem.message.is_empty(), "{problem}");
     }
-    problems.into_iter().map(|problem| problem.field).collect()
+    found.into_iter().map(|problem| problem.field).collect()
 }
 
 /// Values at a pointer, and the fields refused of each.
@@ -745,5 +745,19 @@ fn cluster_peers_that_are_refused() {
             .unwrap_err()
             .to_string();
         assert!(error.contains(words), "{error}");
+    }
+}
+
+#[test]
+fn only_a_staged_policy_says_what_is_staged() {
+    for (kind, version, fine) in [
+        ("NetworkPolicy", "networking.k8s.io/v1", false),
+        ("StagedKubernetesNetworkPolicy", "manx.network/v1", true),
+    ] {
+        let manifest = format!(
+            "apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a, namespace: b}}\nspec: {{podSelector: {{}}, stagedAction: Set}}\n"
+        );
+        let found = crate::manifest::load("m.yaml", &manifest);
+        assert_eq!(found.is_ok(), fine, "{found:?}");
     }
 }
