@@ -120,7 +120,10 @@ pub struct PolicySpec {
     pub service_account_selector: Option<Selector>,
     /// The directions that it speaks of. Default: those that it has rules for, or `Ingress`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "schema", schemars(with = "schema::Set<Direction>"))]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "schema::Set<Direction>", length(max = 2))
+    )]
     pub types: Vec<Direction>,
     /// Rules for packets to whom it applies to.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -101,8 +101,13 @@ fn structural_of(kind: Kind) -> Option<Value> {
     properties["metadata"] = rules::metadata(kind);
     properties["status"] = of::<Status>();
     // The API server wants metadata of everything; a schema may not say so again.
-    if let Some(required) = schema["required"].as_array_mut() {
+    if let Some(fields) = schema.as_object_mut()
+        && let Some(Value::Array(mut required)) = fields.remove("required")
+    {
         required.retain(|field| field != "metadata");
+        if !required.is_empty() {
+            fields.insert("required".to_owned(), Value::Array(required));
+        }
     }
     rules::apply(kind, &mut schema);
     Some(schema)
