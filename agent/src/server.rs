@@ -1,5 +1,6 @@
 //! The control socket: what is asked, and which task answers ([`manx_api::rpc`], [`manx_bgpd::control`]).
 
+use manx_api::denied::DeniesCall;
 use manx_api::explanation::PolicyExplainCall;
 use manx_api::report::NodeReport;
 use manx_api::rpc::{Method, Request, RpcError};
@@ -12,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::ask::Gone;
 use crate::status::Sources;
-use crate::{bgp, cni, ipam, policy, route};
+use crate::{bgp, cni, denies, ipam, policy, route};
 
 /// What `bgp.reload` is answered, which is for speakers by themselves.
 const NOTHING_TO_RELOAD: &str = "manxd follows the datastore by itself: there is nothing to read again";
@@ -30,6 +31,8 @@ pub struct Doors {
     pub routes: mpsc::Sender<route::Command>,
     /// `policy.…`.
     pub policy: mpsc::Sender<policy::Request>,
+    /// `policy.denies`.
+    pub denies: mpsc::Sender<denies::Request>,
     /// `node.…`.
     pub status: Sources,
 }
@@ -95,6 +98,7 @@ async fn dispatch(request: &Request, doors: &Doors) -> Result<Value, RpcError> {
         Method::RouteShow => value(&ask(&doors.routes, route::Command::Show).await?),
         Method::IpamShow => value(&ask(&doors.ipam, ipam::Request::Show).await?),
         Method::PolicyExplain => explain(doors, params(request)?).await,
+        Method::PolicyDenies => denied(doors, params(request)?).await,
         Method::IpamCheck => value(&report(doors).await?),
     }
 }
@@ -103,6 +107,12 @@ async fn explain(doors: &Doors, call: PolicyExplainCall) -> Result<Value, RpcErr
     let question = |reply| policy::Request::Explain(Box::new(call), reply);
     let found = ask(&doors.policy, question).await?;
     value(&found.map_err(|problem| error(INVALID_PARAMS, problem.to_string()))?)
+}
+
+async fn denied(doors: &Doors, call: DeniesCall) -> Result<Value, RpcError> {
+    let question = |reply| denies::Request { call, reply };
+    let found = ask(&doors.denies, question).await?;
+    value(&found.map_err(|reason| error(INTERNAL_ERROR, reason))?)
 }
 
 async fn report(doors: &Doors) -> Result<NodeReport, RpcError> {

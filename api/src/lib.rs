@@ -6,6 +6,7 @@
 
 pub mod bgp;
 pub mod cluster_policy;
+pub mod denied;
 pub mod explanation;
 pub mod filter;
 mod formats;

@@ -9,6 +9,7 @@ use clap::{CommandFactory as _, Parser as _};
 use serde::Serialize;
 
 mod cli;
+mod denies;
 mod error;
 mod ipam;
 mod lab;

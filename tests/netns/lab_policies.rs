@@ -14,16 +14,16 @@ use crate::harness::{eventually, exchange};
 use crate::lab_harness::{LabName, assert_proved, settings};
 
 /// How long a policy may take to be in force, on a busy machine.
-const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// A lab of two nodes, with pods of a shop: a web and a database on the first, a till on the second.
-struct Shop {
-    name: LabName,
+pub(crate) struct Shop {
+    pub(crate) name: LabName,
     lab: Lab,
 }
 
 impl Shop {
-    fn open() -> Self {
+    pub(crate) fn open() -> Self {
         let name = LabName::new();
         let lab = name.up(Topology::Mesh, 2, true);
         for (pod, node, labels) in [
@@ -42,7 +42,7 @@ impl Shop {
         self.lab = Lab::open(&settings().base, self.name.name()).unwrap();
     }
 
-    fn pod(&self, pod: &str) -> (Netns, Vec<IpAddr>) {
+    pub(crate) fn pod(&self, pod: &str) -> (Netns, Vec<IpAddr>) {
         let pod = self.lab.pod("shop", pod).unwrap();
         (
             Netns::open(netns_path(&pod.netns)).unwrap(),
@@ -50,7 +50,7 @@ impl Shop {
         )
     }
 
-    fn apply(&self, manifest: &str) {
+    pub(crate) fn apply(&self, manifest: &str) {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().write_all(manifest.as_bytes()).unwrap();
         self.name.ctl(&format!("apply -f {}", file.path().display()));
@@ -66,7 +66,7 @@ impl Shop {
         first && passed.all(|passed| passed)
     }
 
-    fn becomes(&self, from: &str, to: &str, passes: bool) {
+    pub(crate) fn becomes(&self, from: &str, to: &str, passes: bool) {
         let is_so = || self.passes(from, to) == passes;
         assert!(
             eventually(SOON, is_so),
@@ -76,7 +76,7 @@ impl Shop {
     }
 
     /// What the nodes' kernels hold.
-    fn state(&self) -> String {
+    pub(crate) fn state(&self) -> String {
         let mut state = String::new();
         for node in ["node1", "node2"] {
             for command in ["iptables-save -t filter", "ipset save"] {
@@ -89,14 +89,14 @@ impl Shop {
     }
 }
 
-const DENY_ALL: &str = "
+pub(crate) const DENY_ALL: &str = "
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: deny-all, namespace: shop}
 spec: {podSelector: {}, policyTypes: [Ingress]}
 ";
 
-const WEB_FROM_TILL: &str = "
+pub(crate) const WEB_FROM_TILL: &str = "
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: web-from-till, namespace: shop}

@@ -23,6 +23,7 @@ mod filters;
 mod harness;
 mod interruptions;
 mod ipam;
+mod lab_denies;
 mod lab_harness;
 mod lab_ipam;
 mod lab_outage;

@@ -67,6 +67,8 @@ pub(super) struct Cluster {
     stored: BTreeMap<String, WorkloadEndpoint>,
     /// This node's pods, by the same names.
     pods: BTreeMap<String, Pod>,
+    /// The pods of attachments, by the names of those.
+    named: BTreeMap<String, String>,
     /// The namespaces that the engine was told of.
     namespaces: BTreeSet<String>,
     policies: usize,
@@ -80,6 +82,7 @@ impl Cluster {
             known: BTreeSet::new(),
             stored: BTreeMap::new(),
             pods: BTreeMap::new(),
+            named: BTreeMap::new(),
             namespaces: BTreeSet::new(),
             policies: 0,
         }
@@ -94,6 +97,11 @@ impl Cluster {
     /// Whether there is any policy.
     pub(super) const fn has_policies(&self) -> bool {
         self.policies > 0
+    }
+
+    /// The pod whose attachment is called so.
+    pub(super) fn pod(&self, endpoint: &str) -> Option<String> {
+        self.named.get(endpoint).cloned()
     }
 
     /// Takes in news from the store.
@@ -118,6 +126,7 @@ impl Cluster {
     pub(super) fn join(&mut self, pod: Pod) -> Vec<Update> {
         let name = name_of(&pod.endpoint);
         let mut updates = self.meet(pod.endpoint.metadata.namespace.as_deref());
+        self.named.insert(name.clone(), pod.endpoint.spec.pod.clone());
         self.pods.insert(name.clone(), pod);
         updates.extend(self.tell(name));
         updates
@@ -133,6 +142,7 @@ impl Cluster {
             return Vec::new();
         };
         self.pods.remove(&name);
+        self.named.remove(&name);
         vec![Update::Local(name.clone(), None), Update::Endpoint(name, None)]
     }
 
@@ -196,6 +206,7 @@ impl Cluster {
     fn workload(&mut self, endpoint: WorkloadEndpoint) -> Vec<Update> {
         let name = name_of(&endpoint);
         let mut updates = self.meet(endpoint.metadata.namespace.as_deref());
+        self.named.insert(name.clone(), endpoint.spec.pod.clone());
         if endpoint.spec.node == self.node {
             self.stored.insert(name.clone(), endpoint);
             updates.extend(self.tell(name));
@@ -230,6 +241,7 @@ impl Cluster {
                 if self.pods.contains_key(&name) {
                     self.tell(name)
                 } else {
+                    self.named.remove(&name);
                     vec![Update::Endpoint(name, None)]
                 }
             }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use manx_api::explanation::{PolicyExplainCall, PolicyExplanation};
 use manx_linux::{Backend, Netns, Rules};
-use manx_policy::{Engine, Settings, Unexplained, Update, explain};
+use manx_policy::{Engine, Logged, Settings, Told, Unexplained, Update, Whose, explain, told};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -43,6 +43,9 @@ const BATCH: usize = 4096;
 
 /// Whose pauses the task takes: it shares the kernel with nobody, so any will do.
 const RETRIES: &str = "policy";
+
+/// How many denied packets a second each rule logs while somebody follows them.
+const FOLLOWED: u16 = 20;
 
 /// Why the kernel is not as wanted.
 type Refusal = String;
@@ -72,6 +75,19 @@ pub enum Request {
         Box<PolicyExplainCall>,
         oneshot::Sender<Result<PolicyExplanation, Unexplained>>,
     ),
+    /// Rules are to log what they deny, or no longer, unless settings want it anyway; answered when they do.
+    Log(bool, oneshot::Sender<Result<(), Refusal>>),
+    /// What is known of logged packets; none of those that no rule of ours logged.
+    Name(Vec<Logged>, oneshot::Sender<Vec<Option<Named>>>),
+}
+
+/// What is known of a logged packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// What the engine says of it.
+    pub told: Told,
+    /// The pods that sent it, and that it was for.
+    pub pods: [Option<String>; 2],
 }
 
 /// When policies are enforced.
@@ -86,13 +102,17 @@ pub enum Enforcement {
 }
 
 impl Enforcement {
-    /// The settings to enforce with, if it is to be done.
-    const fn settings(self, has_policies: bool) -> Option<Settings> {
-        match self {
-            Self::Always(settings) => Some(settings),
-            Self::WhenUsed(settings) if has_policies => Some(settings),
-            Self::WhenUsed(_) | Self::Never => None,
-        }
+    /// The settings to enforce with, if it is to be done; `followed`: what is denied is to be logged.
+    fn settings(self, has_policies: bool, followed: bool) -> Option<Settings> {
+        let settings = match self {
+            Self::Always(settings) => settings,
+            Self::WhenUsed(settings) if has_policies => settings,
+            Self::WhenUsed(_) | Self::Never => return None,
+        };
+        Some(Settings {
+            log_denied: settings.log_denied.or(followed.then_some(FOLLOWED)),
+            ..settings
+        })
     }
 }
 
@@ -160,6 +180,8 @@ struct Task {
     enforcement: Enforcement,
     /// With what policies are enforced at present.
     enforced: Option<Settings>,
+    /// Whether somebody follows what is denied.
+    followed: bool,
     /// Told, and not taken in yet.
     updates: Vec<Update>,
     /// Whether one of them may deny what was let through.
@@ -184,6 +206,7 @@ impl Task {
             cluster: Cluster::seen_from(inbox.node.clone()),
             enforcement: inbox.enforcement,
             enforced: None,
+            followed: false,
             updates: Cluster::beginning().collect(),
             stricter: false,
             review: (None, None),
@@ -236,6 +259,13 @@ impl Task {
                 }
             }
             Request::Explain(call, reply) => answer(reply, self.explain(*call)),
+            Request::Log(followed, reply) => {
+                self.followed = followed;
+                self.waiting.push(reply);
+            }
+            Request::Name(logged, reply) => {
+                answer(reply, logged.iter().map(|logged| self.name(logged)).collect());
+            }
             Request::Look(reply) => {
                 self.waiting.push(reply);
                 self.due = Instant::now();
@@ -250,11 +280,20 @@ impl Task {
         Ok(convert::explanation(found, traffic))
     }
 
+    fn name(&self, logged: &Logged) -> Option<Named> {
+        let told = told(self.rules.engine(), logged)?;
+        let pod = |whose: &Whose| self.cluster.pod(whose.endpoint.as_deref()?);
+        let pods = [pod(&told.source), pod(&told.destination)];
+        Some(Named { told, pods })
+    }
+
     /// Makes the kernel follow what was told, looks for what others did to our rules where that is due, and answers
     /// who waits.
     async fn follow(&mut self, inbox: &mut Inbox) {
         let late = self.due <= Instant::now();
-        let settings = self.enforcement.settings(self.cluster.has_policies());
+        let settings = self
+            .enforcement
+            .settings(self.cluster.has_policies(), self.followed);
         if self.enforced != settings {
             self.enforced = settings;
             self.updates.push(Update::Enforce(settings));

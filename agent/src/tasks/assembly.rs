@@ -31,8 +31,8 @@ use crate::status::Sources;
 use crate::tombstones::Tombstones;
 use crate::view::View;
 use crate::{
-    bgp, cni, conntrack, convert, endpoint, http, ipam, node, policy, reclaim, releases, restore, route,
-    startup, supervise, watch, workload,
+    bgp, cni, conntrack, convert, denies, endpoint, http, ipam, node, policy, reclaim, releases, restore,
+    route, startup, supervise, watch, workload,
 };
 
 /// Messages that wait in a channel, at most.
@@ -70,6 +70,7 @@ struct Receivers {
     workloads: mpsc::Receiver<workload::Change>,
     news: mpsc::Receiver<policy::News>,
     policy: mpsc::Receiver<policy::Request>,
+    denies: mpsc::Receiver<denies::Request>,
 }
 
 /// What an earlier life's addresses are known by.
@@ -160,7 +161,9 @@ pub(super) async fn spawn<S: Store>(
     spawn_route(tasks, &common, prepared.syncer, receivers.routes);
     let connections = spawn_conntrack(tasks, &common, prepared.netns.clone());
     let policies = (receivers.news, receivers.policy);
-    spawn_policy(tasks, &common, prepared.netns, &start.config, policies);
+    spawn_policy(tasks, &common, prepared.netns.clone(), &start.config, policies);
+    let questions = (receivers.denies, senders.doors.policy.clone());
+    spawn_denies(tasks, &common, prepared.netns, &start.config, questions);
     let state_dir = start.config.state_dir;
     spawn_pod_tasks(tasks, &common, &senders, (state_dir, connections), pods);
     spawn_caretakers(tasks, &common, &senders);
@@ -181,6 +184,7 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
     let (workloads_out, workloads) = mpsc::channel(QUEUE);
     let (news_out, news) = mpsc::channel(QUEUE);
     let (policy_out, policy) = mpsc::channel(QUEUE);
+    let (denies_out, denies) = mpsc::channel(QUEUE);
     let status = Sources {
         identity: common.identity.clone(),
         view: common.view.clone(),
@@ -194,6 +198,7 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
         ipam: ipam_out,
         routes: routes_out,
         policy: policy_out.clone(),
+        denies: denies_out,
         status,
     };
     let senders = Senders {
@@ -214,6 +219,7 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
             workloads,
             news,
             policy,
+            denies,
         },
     )
 }
@@ -348,6 +354,28 @@ fn spawn_policy<S>(
         programmed: Some(common.readiness.wait_for("rules")),
     };
     tasks.spawn("policy", forever(policy::run(inbox)));
+}
+
+/// The denies task.
+fn spawn_denies<S>(
+    tasks: &mut Tasks,
+    common: &Common<S>,
+    netns: Netns,
+    config: &Config,
+    (requests, policy): (mpsc::Receiver<denies::Request>, mpsc::Sender<policy::Request>),
+) {
+    let inbox = denies::Inbox {
+        node: common.identity.name.clone(),
+        netns,
+        group: config.policy.log_group,
+        always: config.policy.log_denied.is_some(),
+        policy,
+        requests,
+    };
+    tasks.spawn(
+        "denies",
+        forever(supervise::restarted("denies", inbox, denies::run)),
+    );
 }
 
 /// The conntrack task; returns where it is asked.

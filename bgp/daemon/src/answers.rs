@@ -54,7 +54,8 @@ impl Answer for Answers {
             | Method::RouteShow
             | Method::IpamShow
             | Method::IpamCheck
-            | Method::PolicyExplain => Err(error(
+            | Method::PolicyExplain
+            | Method::PolicyDenies => Err(error(
                 METHOD_NOT_FOUND,
                 "this is manx-bgpd, which does BGP only: name the socket of manxd with --socket",
             )),
