@@ -28,6 +28,7 @@ test=(
     podman:/usr/bin/podman
     runc:/usr/sbin/runc
     strace:/usr/bin/strace
+    conntrack:/usr/sbin/conntrack
 )
 
 case "${1:-}" in

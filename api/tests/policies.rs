@@ -84,7 +84,7 @@ fn decides(manifests: &str, let_through: &[&str], denied: &[&str]) {
         for text in packets {
             let packet = packet(text);
             assert_eq!(
-                reference::allowed(&world, &packet),
+                reference::allowed(&world, &packet, |_| true),
                 expected,
                 "specification: {text}\n{manifests}"
             );
@@ -112,8 +112,8 @@ fn conversion_means_what_the_resources_say() {
     for seed in 0..worlds() {
         let world = random(seed);
         let form = Form::of(&world);
-        for packet in packets(&world) {
-            let expected = reference::allowed(&world, &packet);
+        for packet in packets(&world, []) {
+            let expected = reference::allowed(&world, &packet, |_| true);
             assert_eq!(
                 form.allowed(&packet),
                 expected,

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use manx_api::rule::{NamedPort, ProtocolError};
 use manx_lab::{Name, Software};
 
+use crate::edit::PatchType;
 use crate::ipam::args::IpamCommand;
 use crate::output::Format;
 use crate::policy::{Destination, End, Pod};
@@ -86,6 +87,14 @@ pub(crate) enum Command {
     Replace(FileArgs),
     /// Delete resources, by kind and name or as a file names them.
     Delete(DeleteArgs),
+    /// Change fields of one resource.
+    Patch(PatchArgs),
+    /// Set and remove labels of one resource: `manxctl label node node1 rack=a spare-`.
+    Label(LabelArgs),
+    /// Say whether files are right, without a datastore.
+    Validate(FileArgs),
+    /// Say Calico's resources in Manx's words, without a datastore.
+    Convert(ConvertArgs),
     /// How nodes are.
     #[command(subcommand)]
     Node(NodeCommand),
@@ -165,6 +174,71 @@ pub(crate) struct DeleteArgs {
     /// The namespace of namespaced kinds.
     #[command(flatten)]
     pub(crate) namespace: NamespaceArgs,
+}
+
+/// `patch`.
+#[derive(Debug, Args)]
+pub(crate) struct PatchArgs {
+    /// The kind of resource.
+    pub(crate) kind: String,
+    /// Its name.
+    pub(crate) name: String,
+    /// The patch, as JSON or YAML: `{"spec": {"disabled": true}}`.
+    #[arg(short, long)]
+    pub(crate) patch: String,
+    /// How the patch is written.
+    #[arg(short = 't', long = "type", value_name = "TYPE", default_value = "merge")]
+    pub(crate) patch_type: PatchType,
+    /// The namespace of namespaced kinds.
+    #[command(flatten)]
+    pub(crate) namespace: NamespaceArgs,
+}
+
+/// `label`.
+#[derive(Debug, Args)]
+pub(crate) struct LabelArgs {
+    /// The kind of resource.
+    pub(crate) kind: String,
+    /// Its name.
+    pub(crate) name: String,
+    /// KEY=VALUE sets a label, KEY- removes one.
+    #[arg(required = true, value_name = "KEY=VALUE|KEY-")]
+    pub(crate) labels: Vec<String>,
+    /// Labels that have another value get the new one.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Remove the labels, which are then written as KEY.
+    #[arg(long, conflicts_with = "overwrite")]
+    pub(crate) remove: bool,
+    /// The namespace of namespaced kinds.
+    #[command(flatten)]
+    pub(crate) namespace: NamespaceArgs,
+}
+
+/// `convert`.
+#[derive(Debug, Args)]
+pub(crate) struct ConvertArgs {
+    /// A file, a folder of .yaml, .yml and .json files, or `-` for standard input; may be given again.
+    #[arg(short, long, value_name = "FILE", required = true)]
+    pub(crate) file: Vec<PathBuf>,
+    /// How to print.
+    #[arg(short, long, value_name = "FORMAT", default_value = "yaml")]
+    pub(crate) output: ManifestFormat,
+    /// Print what can be said in Manx's words, also where something cannot.
+    #[arg(long)]
+    pub(crate) keep_going: bool,
+    /// The namespace of namespaced resources that name none.
+    #[command(flatten)]
+    pub(crate) namespace: NamespaceArgs,
+}
+
+/// How to print manifests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ManifestFormat {
+    /// YAML, one document a resource.
+    Yaml,
+    /// JSON, one list.
+    Json,
 }
 
 /// `node …`.

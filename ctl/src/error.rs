@@ -34,6 +34,9 @@ pub(crate) enum CtlError {
     /// A word that names no kind.
     #[error(transparent)]
     Kind(#[from] manx_api::meta::UnknownKind),
+    /// A change that cannot be made.
+    #[error(transparent)]
+    Edit(Box<crate::edit::EditError>),
     /// There is no such pod.
     #[error("no pod {pod} is known: 'manxctl get workloadendpoints -A' lists them")]
     NoPod {
@@ -137,6 +140,12 @@ pub(crate) enum CtlError {
     /// The async runtime.
     #[error("cannot start: {0}")]
     Start(io::Error),
+}
+
+impl From<crate::edit::EditError> for CtlError {
+    fn from(error: crate::edit::EditError) -> Self {
+        Self::Edit(Box::new(error))
+    }
 }
 
 impl CtlError {

@@ -1,15 +1,18 @@
 //! The operator's command line manxctl.
 //!
-//! [`cli`] is the grammar, [`target`] finds the cluster that a command is about, [`resources`], [`observe`],
-//! [`ipam`], [`topology`] and [`lab`] are the verbs, [`output`] and [`rows`] print what they find.
+//! [`cli`] is the grammar, [`target`] finds the cluster that a command is about, [`resources`], [`edit`], [`convert`],
+//! [`observe`], [`ipam`], [`topology`] and [`lab`] are the verbs, [`output`] and [`rows`] print what they find.
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 use serde::Serialize;
 
+mod calico;
 mod cli;
+mod convert;
 mod denies;
+mod edit;
 mod error;
 mod ipam;
 mod lab;
@@ -65,6 +68,10 @@ async fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Create(args) => resources::write(&target, &args, Write::Create).await?,
         Command::Replace(args) => resources::write(&target, &args, Write::Replace).await?,
         Command::Delete(args) => resources::delete(&target, &args).await?,
+        Command::Patch(args) => edit::patch(&target, &args).await?,
+        Command::Label(args) => edit::label(&target, &args).await?,
+        Command::Validate(args) => convert::validate(&args)?,
+        Command::Convert(args) => convert::convert(&args)?,
         Command::Node(command) => observe::node(&target, &command)?,
         Command::Bgp(command) => observe::bgp(&target, &command)?,
         Command::Route(command) => observe::route(&target, &command)?,

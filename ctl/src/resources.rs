@@ -16,8 +16,8 @@ use crate::target::Target;
 
 /// Standard input, as a file's name.
 const STDIN: &str = "-";
-/// How often `apply` reads again when somebody else writes between its reading and its writing.
-const ATTEMPTS: u32 = 5;
+/// How often a change is made anew when somebody else writes between its reading and its writing.
+pub(crate) const ATTEMPTS: u32 = 5;
 
 /// What to do with resources that a file names.
 #[derive(Clone, Copy, Debug)]
@@ -32,11 +32,20 @@ pub(crate) enum Write {
 
 /// Several resources in one document, as `kubectl` writes them and as `-f` reads them.
 #[derive(Serialize)]
-struct List<'a> {
+pub(crate) struct List<'a> {
     #[serde(rename = "apiVersion")]
     api_version: &'static str,
     kind: &'static str,
     items: &'a [Resource],
+}
+
+/// Resources in one document.
+pub(crate) fn list(items: &[Resource]) -> List<'_> {
+    List {
+        api_version: "v1",
+        kind: "List",
+        items,
+    }
 }
 
 /// `get`.
@@ -66,11 +75,7 @@ pub(crate) async fn get(target: &Target, args: &GetArgs) -> Result<()> {
 }
 
 fn text(found: &[Resource], kinds: &[Kind], single: bool, format: Format) -> Result<String> {
-    let list = List {
-        api_version: "v1",
-        kind: "List",
-        items: found,
-    };
+    let list = list(found);
     match (format, found) {
         (Format::Json, [resource]) if single => output::json(resource),
         (Format::Json, _) => output::json(&list),
@@ -192,7 +197,8 @@ fn backwards(mut keys: Vec<Key>) -> Vec<Key> {
     keys
 }
 
-fn partly(failed: usize, all: usize) -> Result<()> {
+/// That some of all failed, each of which has been told of.
+pub(crate) fn partly(failed: usize, all: usize) -> Result<()> {
     if failed == 0 {
         Ok(())
     } else {
@@ -200,7 +206,8 @@ fn partly(failed: usize, all: usize) -> Result<()> {
     }
 }
 
-fn key(kind: Kind, namespace: &str, name: &str) -> Key {
+/// The key of a resource as the command line names it.
+pub(crate) fn key(kind: Kind, namespace: &str, name: &str) -> Key {
     if kind.is_namespaced() {
         Key::namespaced(kind, namespace, name)
     } else {
@@ -209,7 +216,7 @@ fn key(kind: Kind, namespace: &str, name: &str) -> Key {
 }
 
 /// The resources of files, folders and standard input, those without a namespace put into `namespace`.
-fn read(files: &[PathBuf], namespace: &str) -> Result<Vec<Resource>> {
+pub(crate) fn read(files: &[PathBuf], namespace: &str) -> Result<Vec<Resource>> {
     let (mut resources, mut errors) = (Vec::new(), Vec::new());
     for file in files {
         let before = resources.len() + errors.len();
@@ -230,7 +237,7 @@ fn read(files: &[PathBuf], namespace: &str) -> Result<Vec<Resource>> {
 }
 
 /// The texts behind a path, with names for messages: one, or a folder's in the order of their names.
-fn texts(path: &Path) -> Result<Vec<(String, String)>> {
+pub(crate) fn texts(path: &Path) -> Result<Vec<(String, String)>> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| CtlError::Read { path, source }

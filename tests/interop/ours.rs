@@ -174,15 +174,18 @@ impl Ours {
         self.runtime.block_on(self.handle.input(Input::Undrain(None)));
     }
 
-    /// Ends as kill -9 ends a process: the sockets close, nothing is said.
+    /// Ends as kill -9 ends a process: the sockets close, listeners first, and nothing is said.
     pub(crate) fn crash(self) {
         let Self {
             runtime,
             handle,
-            events,
+            mut events,
             ..
         } = self;
-        drop((handle, events));
+        drop(handle);
+        let gone = async { while events.next().await.is_some() {} };
+        let gone = runtime.block_on(async { tokio::time::timeout(SOON, gone).await });
+        gone.expect("the speaker stops with its last handle");
         runtime.shutdown_timeout(Duration::from_secs(5));
     }
 

@@ -37,12 +37,21 @@ mod namespaces;
 mod nat;
 mod nflog;
 mod ordeal;
+mod packet;
+mod packet_site;
+mod packet_worlds;
 mod passwords;
 mod podman;
 mod pods;
 mod policies;
+#[path = "../policy/reference.rs"]
+mod reference;
 mod routes;
 mod rules;
 mod security;
+#[path = "../policy/told.rs"]
+mod told;
 mod units;
 mod unnumbered;
+#[path = "../policy/world.rs"]
+mod world;

@@ -25,14 +25,16 @@ use super::world::{Packet, World};
 
 type Labels = BTreeMap<String, String>;
 
-/// Whether a packet arrives: the sender's egress and the receiver's ingress both let it through. What a pod sends to
-/// itself is nobody's business.
-pub(crate) fn allowed(world: &World, packet: &Packet) -> bool {
+/// Whether a packet gets past the nodes of the pods that `asked` names by their addresses: the sender's egress and the
+/// receiver's ingress let it through. What a pod sends to itself is nobody's business.
+pub(crate) fn allowed(world: &World, packet: &Packet, asked: impl Fn(IpAddr) -> bool) -> bool {
     let pod_at = |address| world.pods().find(|pod| pod.spec.addresses.contains(&address));
     let (from, to) = (pod_at(packet.from), pod_at(packet.to));
     if from.is_some() && from == to {
         return true;
     }
+    let from = from.filter(|_| asked(packet.from));
+    let to = to.filter(|_| asked(packet.to));
     from.is_none_or(|pod| let_through(world, pod, packet, Direction::Egress))
         && to.is_none_or(|pod| let_through(world, pod, packet, Direction::Ingress))
 }

@@ -229,14 +229,14 @@ pub(crate) fn random(seed: u64) -> World {
     world
 }
 
-/// Packets between all pods and one stranger, of every family, protocol and port that policies speak of.
-pub(crate) fn packets(world: &World) -> Vec<Packet> {
+/// Packets between all pods, one stranger and `others`, of every family, protocol and port that policies speak of.
+pub(crate) fn packets(world: &World, others: impl IntoIterator<Item = IpAddr>) -> Vec<Packet> {
     let stranger: [IpAddr; 2] = [
         Ipv4Addr::new(192, 0, 2, 9).into(),
         "2001:db8::9".parse().expect("an address"),
     ];
     let mut addresses: Vec<IpAddr> = world.pods().flat_map(|pod| pod.spec.addresses.clone()).collect();
-    addresses.extend(stranger);
+    addresses.extend(stranger.into_iter().chain(others));
     let mut packets = Vec::new();
     for &from in &addresses {
         for &to in addresses

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::bfd::{Change, Watch};
 use crate::bmp::{self, Monitor, Opening};
@@ -87,7 +88,7 @@ pub(crate) fn spawn(
     let (events, consumer) = mpsc::channel(EVENTS);
     let stop = CancellationToken::new();
     let guard = Guard::new(&listeners)?;
-    let mut acceptors = JoinSet::new();
+    let acceptors = Acceptors::default();
     for listener in listeners {
         acceptors.spawn(accept(listener, inbox.clone()));
     }
@@ -95,7 +96,7 @@ pub(crate) fn spawn(
         speaker: Speaker::new(config),
         connections: BTreeMap::new(),
         accepted: 0,
-        acceptors,
+        acceptors: acceptors.clone(),
         links: JoinSet::new(),
         places: Places::default(),
         inbox: inbox.clone(),
@@ -109,13 +110,42 @@ pub(crate) fn spawn(
         interfaces: Interfaces::default(),
         pending: Pending::default(),
     };
-    tokio::spawn(stop.clone().run_until_cancelled_owned(driver.run(jobs, events)));
+    let stopped = stop.clone();
+    tokio::spawn(async move {
+        let mut running = pin!(driver.run(jobs, events));
+        tokio::select! {
+            () = &mut running => {}
+            () = stopped.cancelled() => acceptors.close().await,
+        }
+    });
     let handle = Handle {
         inbox,
         listening,
         _alive: Arc::new(stop.drop_guard()),
     };
     Ok((handle, Events(consumer)))
+}
+
+/// Whoever takes connections in. Clones share them.
+#[derive(Clone, Debug, Default)]
+struct Acceptors {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Acceptors {
+    fn spawn(&self, acceptor: impl Future<Output = ()> + Send + 'static) {
+        self.tasks
+            .spawn(self.stop.clone().run_until_cancelled_owned(acceptor));
+    }
+
+    /// Closes the listeners. Comes before the connections' end: a peer that lost one may dial at once, and had better be
+    /// refused than accepted and reset (OpenBGPD 7.7 then begins its next connection with the OPEN of this one).
+    async fn close(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
 }
 
 async fn accept(listener: TcpListener, inbox: Inbox) {
@@ -160,7 +190,7 @@ struct Driver {
     connections: BTreeMap<ConnId, Connection>,
     /// How many connections were accepted.
     accepted: u64,
-    acceptors: JoinSet<()>,
+    acceptors: Acceptors,
     /// Open connections, and closed ones whose last bytes are still leaving.
     links: JoinSet<Whose>,
     places: Places,
@@ -579,7 +609,7 @@ impl Driver {
 
     /// Ends every session and waits until all last words have left, or have had the time to.
     async fn leave(&mut self) {
-        self.acceptors.shutdown().await;
+        self.acceptors.close().await;
         self.handle(Input::Shutdown);
         self.carry_out();
         self.connections.clear();

@@ -1,0 +1,236 @@
+//! Random worlds of packets: what the specifications say of each, what the engine says, and what the kernel does with it
+//! under the rules that the engine had written.
+//!
+//! A world's rules replace those of the world before. `PACKET_WORLDS` sets how many worlds, `PACKET_WORLD` a single one.
+
+use std::env;
+
+use manx_api::Resource;
+use manx_linux::Backend;
+use manx_policy::{Engine, Local, Settings, Update};
+use serde_json::json;
+
+use crate::packet_site::{Site, is_local, node_addresses};
+use crate::reference;
+use crate::rules::{Owner, iptables, run};
+use crate::told::{explained, updates};
+use crate::world::{Packet, World, packets, pod, random};
+
+/// Worlds for each back end, where nobody says otherwise.
+const WORLDS: u64 = 150;
+
+/// A packet of which not all say the same, or whose answer is lost.
+#[derive(Debug, PartialEq, Eq)]
+struct Difference {
+    packet: Packet,
+    specified: bool,
+    explained: bool,
+    arrived: bool,
+    answered: bool,
+}
+
+/// A node whose rules are those of one world after the other.
+struct Kernel {
+    site: Site,
+    owner: Owner,
+    /// What takes the last world's resources away.
+    undo: Vec<Update>,
+}
+
+impl Kernel {
+    fn new(backend: Backend) -> Self {
+        let site = Site::new();
+        let mut owner = Owner::new(&site.node, Some(backend));
+        owner.apply([Update::Enforce(Some(Settings::default()))]).unwrap();
+        Self {
+            site,
+            owner,
+            undo: Vec::new(),
+        }
+    }
+
+    /// Has the rules of a world written, and forgets the connections of the one before.
+    fn enter(&mut self, world: &World) {
+        let mut told = updates(world);
+        told.extend(locals(world));
+        let undo = std::mem::replace(&mut self.undo, told.iter().map(gone).collect());
+        self.owner.apply(undo.into_iter().chain(told)).unwrap();
+        run(&self.site.node, "conntrack", "-F");
+    }
+
+    /// Sends all packets of a world, and answers to those that arrived.
+    fn differences(&mut self, world: &World) -> Vec<Difference> {
+        self.enter(world);
+        let mut packets = packets(world, node_addresses());
+        // Packets of a protocol without ports answer each other.
+        packets.retain(|packet| packet.protocol != 47 || packet.from < packet.to);
+        let arrived = self.site.open(&packets);
+        let answered = self.answered(&packets, &arrived);
+        let engine = self.owner.rules.engine();
+        let one = |((packet, arrived), answered): ((Packet, bool), bool)| Difference {
+            packet,
+            specified: reference::allowed(world, &packet, is_local) || is_nodes(&packet),
+            explained: is_explained(engine, &packet) || is_nodes(&packet),
+            arrived,
+            answered,
+        };
+        let all = packets.into_iter().zip(arrived).zip(answered).map(one);
+        all.filter(|it| [it.specified, it.explained, it.answered] != [it.arrived; 3])
+            .collect()
+    }
+
+    /// Which packets arrived and got an answer through. What the node's own programs get, they answer themselves.
+    fn answered(&self, packets: &[Packet], arrived: &[bool]) -> Vec<bool> {
+        let by_us = |packet: &Packet| {
+            let ends = [packet.from, packet.to];
+            packet.protocol != 47 && !ends.iter().any(|end| node_addresses().contains(end))
+        };
+        let mut answered = arrived.to_vec();
+        let due: Vec<usize> = (0..packets.len())
+            .filter(|index| arrived[*index] && by_us(&packets[*index]))
+            .collect();
+        let opened: Vec<Packet> = due.iter().map(|index| packets[*index]).collect();
+        for (index, came) in due.into_iter().zip(self.site.answer(&opened)) {
+            answered[index] = came;
+        }
+        answered
+    }
+}
+
+/// What the engine says of a packet, as far as the node's own pods go.
+fn is_explained(engine: &Engine, packet: &Packet) -> bool {
+    let said = explained(engine, packet);
+    let walks = [(said.egress, packet.from), (said.ingress, packet.to)];
+    let mut here = walks.into_iter().filter(|(_, end)| is_local(*end));
+    here.all(|(walk, _)| walk.is_none_or(|walk| walk.allowed))
+}
+
+/// What a node sends to its own pods is let through, whatever policies say.
+fn is_nodes(packet: &Packet) -> bool {
+    node_addresses().contains(&packet.from)
+}
+
+/// The pods of the node.
+fn locals(world: &World) -> Vec<Update> {
+    let pods = world
+        .pods()
+        .filter(|pod| pod.spec.addresses.iter().any(|it| is_local(*it)));
+    pods.map(|pod| {
+        let local = Local {
+            interface: pod.spec.interface_name.clone(),
+            sources: Vec::new(),
+        };
+        let key = Resource::WorkloadEndpoint(pod.clone()).key();
+        Update::Local(key.to_string(), Some(local))
+    })
+    .collect()
+}
+
+/// The news that a resource is gone.
+fn gone(update: &Update) -> Update {
+    match update.clone() {
+        Update::Tier(name, _) => Update::Tier(name, None),
+        Update::Policy(origin, _) => Update::Policy(origin, None),
+        Update::Namespace(name, _) => Update::Namespace(name, None),
+        Update::ServiceAccount(name, _) => Update::ServiceAccount(name, None),
+        Update::Endpoint(name, _) => Update::Endpoint(name, None),
+        Update::Local(name, _) => Update::Local(name, None),
+        Update::Host(name, _) => Update::Host(name, None),
+        Update::NetworkSet(origin, _) => Update::NetworkSet(origin, None),
+        Update::Service(name, _) => Update::Service(name, [].into()),
+        other @ (Update::SetPool { .. }
+        | Update::RemovePool { .. }
+        | Update::Enforce(_)
+        | Update::Failsafes(_)) => other,
+    }
+}
+
+/// Leaves out what a difference does not need.
+fn shrunk(kernel: &mut Kernel, mut world: World) -> World {
+    let mut index = 0;
+    while index < world.resources.len() {
+        let mut smaller = world.clone();
+        smaller.resources.remove(index);
+        if kernel.differences(&smaller).is_empty() {
+            index += 1;
+        } else {
+            world = smaller;
+        }
+    }
+    world
+}
+
+fn stated(name: &str) -> Option<u64> {
+    env::var(name).ok()?.parse().ok()
+}
+
+/// Every second seed is the other back end's.
+fn compare(backend: Backend, first: u64) {
+    let seeds: Vec<u64> = match stated("PACKET_WORLD") {
+        Some(seed) => vec![seed],
+        None => {
+            let count = stated("PACKET_WORLDS").map_or(WORLDS, |all| all.div_ceil(2));
+            (0..count).map(|number| number * 2 + first).collect()
+        }
+    };
+    let mut kernel = Kernel::new(backend);
+    for seed in seeds {
+        let world = random(seed);
+        if kernel.differences(&world).is_empty() {
+            continue;
+        }
+        let world = shrunk(&mut kernel, world);
+        let differences = kernel.differences(&world);
+        let some = &differences[..differences.len().min(3)];
+        panic!("{backend:?}, PACKET_WORLD={seed}: {some:#?}\n{world}");
+    }
+}
+
+#[test]
+fn nft_does_with_packets_what_policies_say() {
+    compare(Backend::Nft, 0);
+}
+
+#[test]
+fn legacy_does_with_packets_what_policies_say() {
+    compare(Backend::Legacy, 1);
+}
+
+#[test]
+fn every_packet_arrives_where_nothing_forbids_it_and_a_missing_rule_is_noticed() {
+    for backend in Backend::ALL {
+        let mut kernel = Kernel::new(backend);
+        let pods = || (1..=3).map(|number| pod("ns", &format!("p{number}"), "", number));
+        let open = World::of(pods());
+        assert_eq!(kernel.differences(&open), []);
+        let packets = packets(&open, node_addresses());
+        assert_eq!(
+            packets.len(),
+            2 * 5 * 4 * 14,
+            "three pods, a stranger and the node"
+        );
+        run(&kernel.site.node, "conntrack", "-F");
+        let lost = kernel
+            .site
+            .open(&packets)
+            .iter()
+            .filter(|arrived| !**arrived)
+            .count();
+        assert_eq!(lost, 0, "{backend:?}");
+
+        let closed = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": "closed", "namespace": "ns"}, "spec": {"podSelector": {}},
+        });
+        let closed = World::of(pods().chain([closed]));
+        assert_eq!(kernel.differences(&closed), []);
+        run(&kernel.site.node, "conntrack", "-F");
+        run(&kernel.site.node, &iptables("ip6tables", backend), "-F manx-to");
+        let from_elsewhere = packets
+            .iter()
+            .filter(|it| it.from.is_ipv6() && !is_nodes(it) && is_local(it.to));
+        let from_elsewhere: Vec<Packet> = from_elsewhere.copied().collect();
+        let arrived = kernel.site.open(&from_elsewhere);
+        assert_eq!(arrived, vec![true; 2 * 3 * 14], "{backend:?}");
+    }
+}
