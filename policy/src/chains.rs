@@ -17,6 +17,9 @@ use crate::ruleset::{CHAIN_PREFIX, ChainId, Connection, End, Hook, Match, Rule, 
 /// longer, than its policies are in force.
 pub(crate) const PODS: &str = "workloads";
 
+/// The set of this node's pods that are under policies: their own addresses, each behind its interface.
+pub(crate) const THEMSELVES: &str = "themselves";
+
 /// Interfaces of pods.
 pub(crate) const POD_INTERFACES: &str = "mx+";
 
@@ -187,7 +190,8 @@ fn discovery(family: Family) -> Vec<Rule> {
     }
 }
 
-/// The chain that sends a packet to its endpoint's list, and lets those on whose endpoint has none.
+/// The chain that sends a packet to its endpoint's list, and lets those on whose endpoint has none. What a pod sends to
+/// itself, by way of a service, is let on as well.
 pub(crate) fn dispatch<'a>(
     direction: Direction,
     family: Family,
@@ -199,7 +203,8 @@ pub(crate) fn dispatch<'a>(
     let mut rules = compile::denied(foreign, (direction, Cause::Unknown), settings);
     for (number, list) in lists.enumerate() {
         if number == 0 {
-            rules.push(clear(settings));
+            let to_itself = Match::ToItself(family.set_name(THEMSELVES));
+            rules.extend([rule([to_itself], Target::Return), clear(settings)]);
         }
         let member = Match::In(end, SetKind::NetsBehind, Not::Is(family.set_name(list)));
         rules.push(rule([member], goto(&format!("{CHAIN_PREFIX}{list}"))));

@@ -2,7 +2,7 @@
 //!
 //! Both ends are walked, as their nodes' kernels would do it for the first packet of a connection: what the sender's
 //! policies say of what it sends, and the receiver's of what it gets. Staged policies are walked too, and decide
-//! nothing. Of a host endpoint it is what the host itself gets and sends that is walked, not what passes it.
+//! nothing. What somebody sends to itself is walked by nobody. Of a host endpoint it is what the host itself gets and sends that is walked, not what passes it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -48,9 +48,9 @@ pub struct Explanation {
     pub source: IpAddr,
     /// The address that it goes to.
     pub destination: IpAddr,
-    /// What the sender's policies say; none: the sender is no endpoint.
+    /// What the sender's policies say; none: the sender is no endpoint, or the receiver as well.
     pub egress: Option<Walk>,
-    /// What the receiver's policies say; none: the receiver is no endpoint.
+    /// What the receiver's policies say; none: the receiver is no endpoint, or the sender as well.
     pub ingress: Option<Walk>,
 }
 
@@ -261,8 +261,10 @@ pub(crate) fn between(graph: &Graph, source: &At<'_>, destination: &At<'_>, traf
         source,
         destination,
     };
+    let id = |at: &At<'_>| at.endpoint.as_ref().map(|(id, _)| id.clone());
+    let to_itself = source.endpoint.is_some() && id(source) == id(destination);
     let walk = |at: &At<'_>, direction: Direction| {
-        let (id, thing) = at.endpoint.as_ref()?;
+        let (id, thing) = at.endpoint.as_ref().filter(|_| !to_itself)?;
         Some(packet.walk(graph, (id, thing), direction))
     };
     Explanation {

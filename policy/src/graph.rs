@@ -18,7 +18,7 @@ use manx_api::policy::{
     DefaultAction, Direction, Endpoint, Family, Hook, NamespacedName, NetworkSet, Order, Origin, Policy, Tier,
 };
 
-use crate::chains::{self, PODS};
+use crate::chains::{self, PODS, THEMSELVES};
 use crate::compile::{self, rules_of};
 use crate::engine::Update;
 use crate::hosts::{Point, table_of};
@@ -49,8 +49,9 @@ struct Active {
 struct Pod {
     local: Local,
     selected: BTreeSet<Arc<Origin>>,
-    /// Its addresses, each behind its interface, and the lists that they are in.
-    members: BTreeSet<Member>,
+    /// What it may send from, each behind its interface, and whether it is an address of its own.
+    members: BTreeMap<Member, bool>,
+    /// The lists that they are in.
     lists: Vec<String>,
 }
 
@@ -236,7 +237,7 @@ impl Graph {
                 let pod = Pod {
                     local,
                     selected: BTreeSet::new(),
-                    members: BTreeSet::new(),
+                    members: BTreeMap::new(),
                     lists: Vec::new(),
                 };
                 self.pods.insert(id.clone(), pod);
@@ -333,8 +334,10 @@ impl Graph {
             return;
         };
         for family in Family::ALL {
-            self.sets
-                .define(family.set_name(PODS), family, SetKind::NetsBehind);
+            for set in [PODS, THEMSELVES] {
+                self.sets
+                    .define(family.set_name(set), family, SetKind::NetsBehind);
+            }
             for (chain, rules) in chains::always(family, settings) {
                 self.chains.put(chain, rules, &mut self.sets);
             }
@@ -351,9 +354,10 @@ impl Graph {
         let selected: BTreeSet<Arc<Origin>> = selected.into_iter().flatten().collect();
         let interface: Arc<str> = before.local.interface.as_str().into();
         let sources = before.local.sources.iter().filter(|_| thing.is_some());
-        let nets = thing.iter().flat_map(|thing| &thing.nets).chain(sources);
-        let members = nets.map(|net| Member::NetBehind(canonical(*net), interface.clone()));
-        let members: BTreeSet<Member> = members.collect();
+        let own = thing.iter().flat_map(|thing| &thing.nets);
+        let nets = sources.map(|net| (net, false)).chain(own.map(|net| (net, true)));
+        let members = nets.map(|(net, own)| (Member::NetBehind(canonical(*net), interface.clone()), own));
+        let members: BTreeMap<Member, bool> = members.collect();
         let lists = DIRECTIONS.map(|direction| {
             let stages = self.stages(direction, &selected, |hook| Point::Own(direction).is_of(hook));
             self.list(direction, stages, false)
@@ -646,12 +650,13 @@ impl Graph {
 
 /// The sets that a pod is in, as its addresses.
 fn memberships(pod: &Pod) -> impl Iterator<Item = (String, Family, Member)> {
-    pod.members.iter().flat_map(|member| {
+    pod.members.iter().flat_map(|(member, own)| {
         let family = match member {
             Member::Net(net) | Member::NetBehind(net, _) => Family::of(*net),
             Member::Port(address, ..) => Family::of((*address).into()),
         };
-        let names = pod.lists.iter().map(String::as_str).chain([PODS]);
+        let itself = (*own && !pod.lists.is_empty()).then_some(THEMSELVES);
+        let names = pod.lists.iter().map(String::as_str).chain(itself).chain([PODS]);
         names.map(move |name| (family.set_name(name), family, member.clone()))
     })
 }

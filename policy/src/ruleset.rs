@@ -185,6 +185,8 @@ pub enum Match {
     Address(End, Not<IpNetwork>),
     /// Its address is in the set of this name: with the interface or the port, where members have one.
     In(End, SetKind, Not<String>),
+    /// Its destination is in the set of this name, behind the interface that it came in by.
+    ToItself(String),
     /// Its port is one of these, which are at most 15, ranges counted twice. Its protocol is matched before.
     Ports(End, Not<Vec<PortRange>>),
     /// It is such a message of the family's ICMP. Its protocol is matched before.
@@ -249,6 +251,7 @@ impl fmt::Display for Match {
                     SetKind::NetsBehind | SetKind::Ports => write!(f, ",{end}"),
                 }
             }
+            Self::ToItself(set) => write!(f, "-m set --match-set {set} dst,src"),
             Self::Ports(end, ports) => {
                 let (not, ports) = sign(ports);
                 let option = match end {
@@ -392,7 +395,7 @@ impl Rule {
     /// The sets that it names.
     pub fn sets(&self) -> impl Iterator<Item = &str> {
         self.matches.iter().filter_map(|part| match part {
-            Match::In(_, _, Not::Is(set) | Not::Not(set)) => Some(set.as_str()),
+            Match::In(_, _, Not::Is(set) | Not::Not(set)) | Match::ToItself(set) => Some(set.as_str()),
             Match::Interface(..)
             | Match::Protocol(_)
             | Match::Address(..)

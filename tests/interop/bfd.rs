@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use manx_bgpd::bgp::bfd::State;
 use manx_bgpd::bgp::{BfdConfig, PeerConfig, PeerKey};
+use manx_tests::foreign;
 
 use crate::bird;
 use crate::cases::meet;
@@ -139,9 +140,9 @@ pub(crate) fn frr_watches_ipv6_and_link_local_paths() {
                  transmit-interval 300\n  no shutdown\n exit\n"
             )
         };
-        let zebra = frr::zebra(base);
+        let zebra = foreign::zebra(base);
         let configuration = format!("bfd\n{}exit\n", SIX.map(peer).concat());
-        vec![zebra, frr::bfdd(base, &configuration)]
+        vec![zebra, foreign::bfdd(base, &configuration)]
     });
 }
 
@@ -156,6 +157,6 @@ pub(crate) fn bird_watches_ipv6_and_link_local_paths() {
             SIX.map(neighbor).concat()
         );
         base.write("bird.conf", configuration);
-        vec![bird::execute(base, false)]
+        vec![foreign::bird(base, false)]
     });
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use manx_linux::Netns;
+use manx_tests::foreign;
 
 use crate::net::Ends;
 use crate::router::{
@@ -13,7 +14,7 @@ use crate::router::{
 
 pub(crate) const PROGRAM: Program = Program {
     name: "BIRD",
-    binary: "/usr/sbin/bird",
+    binary: foreign::BIRD,
     version: "--version",
     package: "bird2",
     start: |namespace, session, sessions| Box::new(Bird::start(namespace, session, sessions)),
@@ -58,27 +59,7 @@ pub(crate) fn birdc(base: &Base, words: &[&str]) -> String {
 
 fn launch(base: &Base, restart: bool) -> Process {
     configuration(base);
-    execute(base, restart)
-}
-
-/// Starts BIRD with the `bird.conf` that is in its folder.
-pub(crate) fn execute(base: &Base, restart: bool) -> Process {
-    let file = base.path("bird.conf");
-    let mut command = base.namespace.command(PROGRAM.binary);
-    command
-        .arg("-f")
-        .arg("-c")
-        .arg(file)
-        .arg("-s")
-        .arg(base.path("bird.ctl"))
-        .arg("-P")
-        .arg(base.path("bird.pid"));
-    if restart {
-        command.arg("-R");
-    }
-    let process = Process::spawn(&mut command, &base.path("log"));
-    base.wait_for("bird.ctl");
-    process
+    foreign::bird(base, restart)
 }
 
 /// The BFD protocol, and what asks for it in BGP's.

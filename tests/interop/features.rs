@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use manx_bgpd::bgp::wire::Role;
 use manx_bgpd::bgp::{AddPathConfig, Family, Features, PathSnapshot, PeerConfig, PeerKey, RoleConfig};
 use manx_tests::binaries::program;
+use manx_tests::foreign;
 use serde_json::Value;
 
 use crate::net::{Cable, Ends, FIRST, SOON, becomes, eventually, run};
@@ -66,7 +67,7 @@ impl Other {
             log.display()
         );
         base.write("bird.conf", text);
-        let process = bird::execute(&base, false);
+        let process = foreign::bird(&base, false);
         Self {
             base,
             processes: vec![process],
@@ -76,9 +77,9 @@ impl Other {
     /// bgpd and zebra with this configuration of bgpd's.
     pub(crate) fn frr(cable: &Cable, text: &str) -> Self {
         let base = Base::new(&cable.theirs, EXTERNAL, &[FIRST]);
-        let mut processes = vec![frr::zebra(&base)];
+        let mut processes = vec![foreign::zebra(&base)];
         base.write("bgpd.conf", text);
-        processes.push(frr::execute(&base));
+        processes.push(foreign::bgpd(&base, base.session.fib));
         Self { base, processes }
     }
 
@@ -86,7 +87,7 @@ impl Other {
     pub(crate) fn gobgp(cable: &Cable, text: &str) -> Self {
         let base = Base::new(&cable.theirs, EXTERNAL, &[FIRST]);
         base.write("gobgp.toml", text);
-        let process = gobgp::launch(&base, false);
+        let process = foreign::gobgp(&base, "debug", false);
         Self {
             base,
             processes: vec![process],

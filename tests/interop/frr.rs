@@ -1,10 +1,9 @@
 //! FRR: zebra, bgpd and, where asked for, bfdd.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 
 use manx_linux::Netns;
+use manx_tests::foreign;
 use serde_json::Value;
 
 use crate::matrix::Feature;
@@ -16,7 +15,7 @@ use crate::router::{
 
 pub(crate) const PROGRAM: Program = Program {
     name: "FRR",
-    binary: "/usr/lib/frr/bgpd",
+    binary: foreign::FRR,
     version: "--version",
     package: "frr",
     start: |namespace, session, sessions| Box::new(Frr::start(namespace, session, sessions)),
@@ -36,9 +35,9 @@ pub(crate) struct Frr {
 impl Frr {
     pub(crate) fn start(namespace: &Netns, session: Session, sessions: &[Ends]) -> Self {
         let base = Base::new(namespace, session, sessions);
-        let mut others = vec![zebra(&base)];
+        let mut others = vec![foreign::zebra(&base)];
         if session.bfd.is_some() {
-            others.push(bfdd(&base, ""));
+            others.push(foreign::bfdd(&base, ""));
         }
         let bgpd = launch(&base);
         Self {
@@ -93,43 +92,9 @@ impl Frr {
     }
 }
 
-fn daemon(base: &Base, name: &str, arguments: &[&str]) -> Process {
-    let mut command = base.namespace.command(format!("/usr/lib/frr/{name}"));
-    command
-        .arg("-f")
-        .arg(base.path(&format!("{name}.conf")))
-        .arg("-i")
-        .arg(base.path(&format!("{name}.pid")));
-    command
-        .arg("-z")
-        .arg(base.path("zserv.api"))
-        .arg("--vty_socket")
-        .arg(base.folder.path());
-    let process = Process::spawn(command.args(arguments), &base.path("log"));
-    base.wait_for(&format!("{name}.vty"));
-    process
-}
-
 fn launch(base: &Base) -> Process {
     base.write("bgpd.conf", configuration(base));
-    execute(base)
-}
-
-/// Starts zebra, which bgpd needs.
-pub(crate) fn zebra(base: &Base) -> Process {
-    let open = fs::Permissions::from_mode(0o777);
-    fs::set_permissions(base.folder.path(), open).expect("the folder is ours");
-    base.write("zebra.conf", "");
-    base.write("vtysh.conf", "");
-    daemon(base, "zebra", &["-A", "127.0.0.1"])
-}
-
-/// Starts bfdd beside zebra.
-pub(crate) fn bfdd(base: &Base, configuration: &str) -> Process {
-    base.wait_for("zserv.api");
-    base.write("bfdd.conf", configuration);
-    let control = base.path("bfdd.ctl").display().to_string();
-    daemon(base, "bfdd", &["-A", "127.0.0.1", "--bfdctl", &control])
+    foreign::bgpd(base, base.session.fib)
 }
 
 /// Has the FRR of `base` run commands.
@@ -142,16 +107,6 @@ pub(crate) fn vtysh(base: &Base, commands: &[&str]) -> String {
         .arg("--config_dir")
         .arg(folder);
     run(command.args(commands.iter().flat_map(|line| ["-c", line])))
-}
-
-/// Starts bgpd with the `bgpd.conf` that is in its folder.
-pub(crate) fn execute(base: &Base) -> Process {
-    base.wait_for("zserv.api");
-    let mut arguments = vec!["-A", "127.0.0.1", "--log", "stdout"];
-    if !base.session.fib {
-        arguments.push("-n");
-    }
-    daemon(base, "bgpd", &arguments)
 }
 
 fn configuration(base: &Base) -> String {

@@ -3,17 +3,18 @@
 use std::collections::BTreeSet;
 
 use manx_linux::Netns;
+use manx_tests::foreign;
 use serde_json::Value;
 
 use crate::matrix::Feature;
-use crate::net::{Ends, SOON, eventually, ip, run};
+use crate::net::{Ends, ip, run};
 use crate::router::{
     Attributes, Base, Extras, FAMILIES, Process, Program, Protection, Router, Session, Side, family,
 };
 
 pub(crate) const PROGRAM: Program = Program {
     name: "GoBGP",
-    binary: "/usr/bin/gobgpd",
+    binary: foreign::GOBGP,
     version: "--version",
     package: "gobgpd",
     start: |namespace, session, sessions| Box::new(Gobgp::start(namespace, session, sessions)),
@@ -45,7 +46,7 @@ impl Gobgp {
     pub(crate) fn start(namespace: &Netns, session: Session, sessions: &[Ends]) -> Self {
         let base = Base::new(namespace, session, sessions);
         base.write("gobgp.toml", configuration(&base));
-        let process = launch(&base, false);
+        let process = foreign::gobgp(&base, "debug", false);
         Self { base, process }
     }
 
@@ -80,32 +81,6 @@ impl Gobgp {
 pub(crate) fn gobgp(base: &Base, command: &str) -> String {
     let mut gobgp = base.namespace.command("/usr/bin/gobgp");
     run(gobgp.args(["-p", "50051"]).args(command.split(' ')))
-}
-
-/// Starts GoBGP with the `gobgp.toml` that is in its folder.
-pub(crate) fn launch(base: &Base, restart: bool) -> Process {
-    let mut command = base.namespace.command(PROGRAM.binary);
-    command.arg("-f").arg(base.path("gobgp.toml")).args([
-        "-t",
-        "toml",
-        "-l",
-        "debug",
-        "--log-plain",
-        "--pprof-disable",
-    ]);
-    command.args(["--api-hosts", "127.0.0.1:50051"]);
-    if restart {
-        command.arg("-r");
-    }
-    let process = Process::spawn(&mut command, &base.path("log"));
-    eventually("GoBGP answers", SOON, || {
-        base.namespace
-            .command("/usr/bin/gobgp")
-            .args(["-p", "50051", "global"])
-            .output()
-            .is_ok_and(|output| output.status.success() && output.stdout.starts_with(b"AS"))
-    });
-    process
 }
 
 fn configuration(base: &Base) -> String {
@@ -270,7 +245,7 @@ impl Router for Gobgp {
         // It knows its routes before it meets us, as the others do from their files.
         let us = format!("{}/32", self.base.ends().ours);
         ip(&self.base.namespace, &format!("route add blackhole {us}"));
-        self.process = launch(&self.base, true);
+        self.process = foreign::gobgp(&self.base, "debug", true);
         for prefix in self.base.announced.keys() {
             self.rib("add", prefix, "");
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use manx_bgpd::bgp::{Features, PeerConfig};
+use manx_tests::foreign;
 
 use crate::features::{OUR_ASN, OUR_V4, Other, THEIR_ASN, THEIR_V4, peer, speaker};
 use crate::net::{Cable, SOON, always, eventually};
@@ -60,7 +61,7 @@ protocol bgp manx {{ local {THEIR_V4} as {THEIR_ASN}; neighbor {OUR_V4} as {OUR_
             ),
         )
     },
-    restart: |bird| bird::execute(&bird.base, true),
+    restart: |bird| foreign::bird(&bird.base, true),
     shown: |bird| bird.birdc(&format!("show route for {OUR_PREFIX} all")),
     stale: "(65535,6)",
 };
@@ -88,7 +89,7 @@ const FRR: Subject = Subject {
             ),
         )
     },
-    restart: |frr| frr::execute(&frr.base),
+    restart: |frr| foreign::bgpd(&frr.base, frr.base.session.fib),
     shown: |frr| frr.vtysh(&[&format!("show bgp ipv4 unicast {OUR_PREFIX}")]),
     stale: "llgr-stale",
 };
@@ -130,7 +131,7 @@ restart-time = {STALE_TIME}
         gobgp
     },
     restart: |gobgp| {
-        let process = gobgp::launch(&gobgp.base, true);
+        let process = foreign::gobgp(&gobgp.base, "debug", true);
         announce(gobgp);
         process
     },

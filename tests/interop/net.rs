@@ -3,14 +3,11 @@
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use manx_linux::Netns;
-
-/// How long anything may take that should be quick: generous, for busy machines.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) use manx_tests::shell::{SOON, eventually, ip, run};
+use manx_tests::shell::{ip_batch, namespace};
 
 /// The addresses of a session's two sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +46,7 @@ pub(crate) struct Cable {
 impl Cable {
     /// Two new namespaces, joined.
     pub(crate) fn new() -> Self {
-        let (path, ours) = namespace();
+        let (path, ours) = namespace("mxi");
         let mut cable = Self::lay(ours, "eth0", FIRST);
         cable.made.push(path);
         cable
@@ -61,7 +58,7 @@ impl Cable {
     }
 
     fn lay(ours: Netns, device: &str, ends: Ends) -> Self {
-        let (path, theirs) = namespace();
+        let (path, theirs) = namespace("mxi");
         let peer = path
             .file_name()
             .and_then(|name| name.to_str())
@@ -108,9 +105,7 @@ impl Cable {
                 let line = writeln!(batch, "address add {}/16 dev eth0", side(number, host));
                 line.expect("a string takes all");
             }
-            let file = tempfile::NamedTempFile::new().expect("a file can be made");
-            std::fs::write(file.path(), batch).expect("it can be written");
-            run(end.command("ip").arg("-batch").arg(file.path()));
+            ip_batch(end, &batch);
         }
         let pair = |host| Ends {
             ours: side(1, host),
@@ -143,43 +138,6 @@ impl Drop for Cable {
                 eprintln!("{error}");
             }
         }
-    }
-}
-
-/// A new network namespace with a name of its own.
-fn namespace() -> (PathBuf, Netns) {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let path = PathBuf::from(format!("/run/netns/mxi-{}-{number}", std::process::id()));
-    let namespace = Netns::create(&path).expect("these tests make network namespaces, so they need root");
-    (path, namespace)
-}
-
-/// Runs `ip` with these words in a namespace.
-pub(crate) fn ip(namespace: &Netns, words: &str) -> String {
-    run(namespace.command("ip").args(words.split(' ')))
-}
-
-/// Runs a command that must succeed; gives what it writes.
-pub(crate) fn run(command: &mut Command) -> String {
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}{text}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    text
-}
-
-/// Waits until `holds`, at most `within`.
-pub(crate) fn eventually(what: &str, within: Duration, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < within, "not within {within:?}: {what}");
-        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use manx_linux::Netns;
+use manx_tests::foreign;
 use serde_json::Value;
 
 use crate::matrix::Feature;
@@ -15,7 +16,7 @@ use crate::router::{
 
 pub(crate) const PROGRAM: Program = Program {
     name: "OpenBGPD",
-    binary: "/usr/sbin/bgpd",
+    binary: foreign::OPENBGPD,
     version: "-V",
     package: "openbgpd",
     start: |namespace, session, sessions| Box::new(OpenBgpd::start(namespace, session, sessions)),
@@ -39,9 +40,6 @@ pub(crate) const PROGRAM: Program = Program {
     ],
 };
 
-/// Where its processes lock themselves in; the package's service makes it.
-const JAIL: &str = "/run/openbgpd";
-
 pub(crate) struct OpenBgpd {
     base: Base,
     process: Process,
@@ -49,7 +47,6 @@ pub(crate) struct OpenBgpd {
 
 impl OpenBgpd {
     pub(crate) fn start(namespace: &Netns, session: Session, sessions: &[Ends]) -> Self {
-        fs::create_dir_all(JAIL).expect("root may make folders");
         let base = Base::new(namespace, session, sessions);
         // The next hop of its IPv6 routes over IPv4 is, on Linux, the first address of the loopback interface.
         ip(namespace, "address delete ::1/128 dev lo");
@@ -92,11 +89,7 @@ impl OpenBgpd {
 
 fn launch(base: &Base) -> Process {
     write(base);
-    let mut command = base.namespace.command(PROGRAM.binary);
-    command.arg("-d").arg("-f").arg(base.path("bgpd.conf"));
-    let process = Process::spawn(&mut command, &base.path("log"));
-    base.wait_for("control");
-    process
+    foreign::openbgpd(base)
 }
 
 /// The configuration file, which nobody else may read.

@@ -1,18 +1,18 @@
 //! The other program, whichever it is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::net::Ipv4Addr;
-use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::ops::Deref;
+use std::path::Path;
+use std::process::Command;
 
 use ipnetwork::IpNetwork;
 use manx_linux::Netns;
+use manx_tests::foreign::Place;
+pub(crate) use manx_tests::foreign::Process;
 
 use crate::matrix::Feature;
-use crate::net::{Ends, FIRST, SOON, eventually};
+use crate::net::{Ends, FIRST};
 
 /// A program that speaks BGP, as the matrix knows it.
 pub(crate) struct Program {
@@ -186,62 +186,6 @@ pub(crate) trait Router {
     fn freeze(&self);
 }
 
-/// A program that runs in a namespace with its output in a file, leader of a process group; killed when dropped.
-pub(crate) struct Process(Child);
-
-impl Process {
-    /// Starts `command` with its output at the end of `log`.
-    pub(crate) fn spawn(command: &mut Command, log: &Path) -> Self {
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(log)
-            .expect("the log opens");
-        let errors = log.try_clone().expect("a file can be shared");
-        let command = command.stdin(Stdio::null()).stdout(log).stderr(errors);
-        let child = command.process_group(0).spawn();
-        Self(child.unwrap_or_else(|error| panic!("{command:?}: {error}")))
-    }
-
-    pub(crate) fn kill(&mut self) {
-        self.signal("KILL");
-        self.wait();
-    }
-
-    /// Waits for its end, which must be near.
-    pub(crate) fn wait(&mut self) -> ExitStatus {
-        let mut status = None;
-        eventually("the process ends", SOON, || {
-            status = self.0.try_wait().expect("a child can be waited for");
-            status.is_some()
-        });
-        status.expect("it has ended")
-    }
-
-    /// Sends a signal by its name, to the processes that it has started too.
-    pub(crate) fn signal(&self, name: &str) {
-        let sent = self.send(name);
-        assert!(sent.is_ok_and(|status| status.success()), "cannot send SIG{name}");
-    }
-
-    fn send(&self, name: &str) -> std::io::Result<ExitStatus> {
-        let group = format!("-{}", self.0.id());
-        let mut kill = Command::new("kill");
-        kill.args([&format!("-{name}"), "--", &group])
-            .stderr(Stdio::null())
-            .status()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended before.
-        self.send("KILL")
-            .and_then(|_| self.0.wait())
-            .map_or_else(|error| eprintln!("{error}"), drop);
-    }
-}
-
 /// The first word of each line that is a prefix.
 pub(crate) fn prefixes(text: &str) -> BTreeSet<String> {
     text.lines()
@@ -266,10 +210,9 @@ pub(crate) fn family(prefix: &str) -> &'static str {
     FAMILIES[usize::from(prefix.contains(':'))]
 }
 
-/// What every router of ours has: its namespace, its folder, its settings and what it originates.
+/// What every router has: its place, its settings and what it originates.
 pub(crate) struct Base {
-    pub(crate) namespace: Netns,
-    pub(crate) folder: tempfile::TempDir,
+    place: Place,
     pub(crate) session: Session,
     pub(crate) sessions: Vec<Ends>,
     pub(crate) announced: BTreeMap<String, Extras>,
@@ -283,15 +226,18 @@ impl Session {
     }
 }
 
+impl Deref for Base {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.place
+    }
+}
+
 impl Base {
     pub(crate) fn new(namespace: &Netns, session: Session, sessions: &[Ends]) -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("manx-interop-")
-            .tempdir()
-            .expect("a folder can be made");
         Self {
-            namespace: namespace.clone(),
-            folder,
+            place: Place::new(namespace),
             session,
             sessions: sessions.to_vec(),
             announced: BTreeMap::new(),
@@ -316,48 +262,5 @@ impl Base {
     /// The ends of the first session.
     pub(crate) fn ends(&self) -> Ends {
         self.sessions[0]
-    }
-
-    /// A file in the folder.
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Writes a file in the folder, in one step for whoever reads it meanwhile: BIRD answers before it has read
-    /// its configuration.
-    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
-        let (new, path) = (self.path(&format!("{name}.new")), self.path(name));
-        fs::write(&new, text)
-            .and_then(|()| fs::rename(&new, &path))
-            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        path
-    }
-
-    /// Waits until a program listens on a socket of its: the file is there a moment earlier, and stays when the
-    /// program is killed.
-    pub(crate) fn wait_for(&self, name: &str) {
-        let path = self.path(name);
-        eventually(&format!("{} answers", path.display()), SOON, || {
-            UnixStream::connect(&path).is_ok()
-        });
-    }
-
-    /// What was logged.
-    pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.path("log")).unwrap_or_default()
-    }
-}
-
-/// A failed test shows what the program had to say.
-impl Drop for Base {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let log = self.log();
-            let lines: Vec<&str> = log.lines().collect();
-            eprintln!(
-                "--- the other side's log ends with:\n{}",
-                lines[lines.len().saturating_sub(100)..].join("\n")
-            );
-        }
     }
 }

@@ -2,9 +2,11 @@
 
 use manx_tests::binaries::program as our_program;
 
+use manx_tests::foreign;
+
+use crate::frr;
 use crate::net::{Cable, FIRST, SOON, eventually, ip, run};
 use crate::router::{Base, EXTERNAL, Process, Program, Session};
-use crate::{bird, frr};
 
 const OURS: &str = "fe80::1";
 const THEIRS: &str = "fe80::2";
@@ -69,7 +71,7 @@ pub(crate) fn packets_pass(program: &Program) {
 
 /// FRR finds us as we find it.
 fn unnumbered_frr(base: &Base) -> Vec<Process> {
-    let zebra = frr::zebra(base);
+    let zebra = foreign::zebra(base);
     let families = [("ipv4", "10.2.0.1/32"), ("ipv6", "2001:db8:2::1/128")].map(|(family, prefix)| {
         format!(" address-family {family} unicast\n  neighbor eth0 activate\n  network {prefix}\n exit-address-family\n")
     });
@@ -89,7 +91,7 @@ fn unnumbered_frr(base: &Base) -> Vec<Process> {
             families.concat()
         ),
     );
-    vec![zebra, frr::execute(base)]
+    vec![zebra, foreign::bgpd(base, base.session.fib)]
 }
 
 /// BIRD wants our address, sends no advertisements, and is found when it connects.
@@ -118,5 +120,5 @@ fn bird_at_an_address(base: &Base) -> Vec<Process> {
             EXTERNAL.our_asn
         ),
     );
-    vec![bird::execute(base, false)]
+    vec![foreign::bird(base, false)]
 }

@@ -15,6 +15,7 @@ mod blocks;
 mod cni_chain;
 mod cni_runtime;
 mod cni_spec;
+mod coexistence;
 mod conntrack;
 mod containerd;
 mod containers;
@@ -44,6 +45,7 @@ mod passwords;
 mod podman;
 mod pods;
 mod policies;
+mod policy_packets;
 #[path = "../policy/reference.rs"]
 mod reference;
 mod routes;

@@ -55,6 +55,14 @@ pub(crate) struct Site {
     host: BTreeMap<(u8, bool), Socket>,
 }
 
+/// A packet on its way.
+struct Sent {
+    /// By which wire; none: the node sends it.
+    wire: Option<String>,
+    packet: Packet,
+    frame: Vec<u8>,
+}
+
 /// The node's own addresses.
 pub(crate) fn node_addresses() -> [IpAddr; 2] {
     [NODE_V4.into(), "2001:db8::1".parse().unwrap()]
@@ -103,26 +111,38 @@ impl Site {
 
     /// Opens a connection with each of the packets; returns which of them arrived.
     pub(crate) fn open(&self, packets: &[Packet]) -> Vec<bool> {
-        let frames = (0..)
-            .zip(packets)
-            .map(|(stamp, it)| (*it, packet::opening(it, stamp)));
-        self.send(frames.collect())
+        self.send_openings(packets, |packet| wire(packet.from))
+    }
+
+    /// The same, by the wire of one of the node's pods, whoever the packets say that they are from.
+    pub(crate) fn open_by(&self, pod: u8, packets: &[Packet]) -> Vec<bool> {
+        self.send_openings(packets, |_| wire(address_v4(pod)))
+    }
+
+    fn send_openings(&self, packets: &[Packet], wire: impl Fn(&Packet) -> Option<String>) -> Vec<bool> {
+        let one = |(stamp, packet): (u32, &Packet)| Sent {
+            wire: wire(packet),
+            packet: *packet,
+            frame: packet::opening(packet, stamp),
+        };
+        self.send(&(0..).zip(packets).map(one).collect::<Vec<_>>())
     }
 
     /// Answers each of the packets; returns which of the answers arrived.
     pub(crate) fn answer(&self, packets: &[Packet]) -> Vec<bool> {
-        let frames = (0..).zip(packets).map(|(stamp, it)| {
-            let back = Packet {
+        let one = |(stamp, it): (u32, &Packet)| Sent {
+            wire: wire(it.to),
+            packet: Packet {
                 from: it.to,
                 to: it.from,
                 ..*it
-            };
-            (back, packet::answering(it, stamp))
-        });
-        self.send(frames.collect())
+            },
+            frame: packet::answering(it, stamp),
+        };
+        self.send(&(0..).zip(packets).map(one).collect::<Vec<_>>())
     }
 
-    fn send(&self, frames: Vec<(Packet, Vec<u8>)>) -> Vec<bool> {
+    fn send(&self, frames: &[Sent]) -> Vec<bool> {
         let mut arrived = vec![false; frames.len()];
         let this = Pid::from_raw(0);
         let everywhere = sched_getaffinity(this).unwrap();
@@ -130,17 +150,17 @@ impl Site {
         here.set(sched_getcpu().unwrap()).unwrap();
         sched_setaffinity(this, &here).unwrap();
         for batch in frames.chunks(BATCH) {
-            for (packet, frame) in batch {
-                self.send_one(packet, frame);
+            for sent in batch {
+                self.send_one(sent);
             }
-            self.collect(&frames, &mut arrived);
+            self.collect(frames, &mut arrived);
         }
         sched_setaffinity(this, &everywhere).unwrap();
         arrived
     }
 
-    fn send_one(&self, packet: &Packet, frame: &[u8]) {
-        let Some(wire) = wire(packet.from) else {
+    fn send_one(&self, Sent { wire, packet, frame }: &Sent) {
+        let Some(wire) = wire else {
             let v4 = packet.to.is_ipv4();
             let socket = &self.host[&(packet.protocol, v4)];
             let sent = socket.send_to(
@@ -155,7 +175,7 @@ impl Site {
             );
             return;
         };
-        self.put(&wire, frame);
+        self.put(wire, frame);
     }
 
     fn put(&self, wire: &str, frame: &[u8]) {
@@ -164,7 +184,7 @@ impl Site {
     }
 
     /// Notes what has come out, once all that was sent is decided.
-    fn collect(&self, sent: &[(Packet, Vec<u8>)], arrived: &mut [bool]) {
+    fn collect(&self, sent: &[Sent], arrived: &mut [bool]) {
         let stranger = Ipv4Addr::new(192, 0, 2, 9);
         self.put(UPLINK, &packet::question(stranger, NODE_V4));
         let names: BTreeMap<usize, &str> = self
@@ -175,7 +195,7 @@ impl Site {
         let mut note = |bytes: &[u8], at: Option<&str>| {
             let Some(stamp) = packet::stamp(bytes) else { return };
             let index = usize::try_from(stamp).unwrap();
-            let to = sent[index].0.to;
+            let to = sent[index].packet.to;
             let is_it = match at {
                 Some(at) => packet::destination(bytes) == Some(to) && wire(to).as_deref() == Some(at),
                 None => wire(to).is_none(),

@@ -14,7 +14,7 @@ use crate::packet_site::{Site, is_local, node_addresses};
 use crate::reference;
 use crate::rules::{Owner, iptables, run};
 use crate::told::{explained, updates};
-use crate::world::{Packet, World, packets, pod, random};
+use crate::world::{Packet, World, address_v4, address_v6, packets, pod, random};
 
 /// Worlds for each back end, where nobody says otherwise.
 const WORLDS: u64 = 150;
@@ -206,7 +206,7 @@ fn every_packet_arrives_where_nothing_forbids_it_and_a_missing_rule_is_noticed()
         let packets = packets(&open, node_addresses());
         assert_eq!(
             packets.len(),
-            2 * 5 * 4 * 14,
+            2 * (5 * 4 + 3) * 14,
             "three pods, a stranger and the node"
         );
         run(&kernel.site.node, "conntrack", "-F");
@@ -228,9 +228,56 @@ fn every_packet_arrives_where_nothing_forbids_it_and_a_missing_rule_is_noticed()
         run(&kernel.site.node, &iptables("ip6tables", backend), "-F manx-to");
         let from_elsewhere = packets
             .iter()
-            .filter(|it| it.from.is_ipv6() && !is_nodes(it) && is_local(it.to));
+            .filter(|it| it.from.is_ipv6() && it.from != it.to && !is_nodes(it) && is_local(it.to));
         let from_elsewhere: Vec<Packet> = from_elsewhere.copied().collect();
         let arrived = kernel.site.open(&from_elsewhere);
         assert_eq!(arrived, vec![true; 2 * 3 * 14], "{backend:?}");
+    }
+}
+
+/// Pods without policies: two of this node, and one elsewhere.
+fn village() -> World {
+    World::of((1..=3).map(|number| pod("ns", &format!("p{number}"), "", number)))
+}
+
+#[test]
+fn a_pods_wire_carries_its_own_addresses_and_no_others() {
+    for backend in Backend::ALL {
+        let mut kernel = Kernel::new(backend);
+        let world = village();
+        kernel.enter(&world);
+        // Also what would belong to a connection that somebody else has opened.
+        let packets = packets(&world, node_addresses());
+        let arrived = kernel.site.open(&packets);
+        assert!(arrived.iter().all(|arrived| *arrived), "{backend:?}");
+        let own = [address_v4(1), address_v6(1)];
+        let (own, others): (Vec<Packet>, Vec<Packet>) =
+            packets.into_iter().partition(|packet| own.contains(&packet.from));
+        assert_eq!(kernel.site.open_by(1, &own), vec![true; own.len()], "{backend:?}");
+        assert_eq!(
+            kernel.site.open_by(1, &others),
+            vec![false; others.len()],
+            "{backend:?}"
+        );
+    }
+}
+
+#[test]
+fn an_interface_of_an_unknown_pod_is_closed_in_both_directions() {
+    for backend in Backend::ALL {
+        let mut kernel = Kernel::new(backend);
+        kernel.enter(&village());
+        let unknown = [address_v4(4), address_v6(4)];
+        let (from, to): (Vec<Packet>, Vec<Packet>) = packets(&village(), unknown)
+            .into_iter()
+            .filter(|it| [it.from, it.to].iter().any(|end| unknown.contains(end)))
+            .partition(|it| unknown.contains(&it.from));
+        assert_eq!(
+            kernel.site.open(&from),
+            vec![false; from.len()],
+            "{backend:?}: from it"
+        );
+        assert_eq!(kernel.site.open(&to), vec![false; to.len()], "{backend:?}: to it");
+        assert!(!from.is_empty() && !to.is_empty());
     }
 }

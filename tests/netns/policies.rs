@@ -15,16 +15,16 @@ use crate::harness::{TestNetns, eventually, exchange, exchange_as};
 use crate::rules::{Owner, iptables, run, sets, tables};
 
 /// How long a site may take to carry packets.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-fn select(labels: &str) -> Subject {
+pub(crate) fn select(labels: &str) -> Subject {
     Subject {
         labels: labels.parse().unwrap(),
         ..Subject::default()
     }
 }
 
-fn rule(action: Action) -> Rule {
+pub(crate) fn rule(action: Action) -> Rule {
     Rule {
         action,
         family: None,
@@ -37,18 +37,18 @@ fn rule(action: Action) -> Rule {
 }
 
 /// From what has such labels.
-fn from(labels: &str) -> Side {
+pub(crate) fn from(labels: &str) -> Side {
     Side {
         of: Some(select(labels)),
         ..Side::default()
     }
 }
 
-fn policy(name: &str, labels: &str, rules: [Option<Vec<Rule>>; 2]) -> Update {
+pub(crate) fn policy(name: &str, labels: &str, rules: [Option<Vec<Rule>>; 2]) -> Update {
     Update::Policy(origin(name), Some(Box::new(all_of(select(labels), rules))))
 }
 
-fn all_of(subject: Subject, [ingress, egress]: [Option<Vec<Rule>>; 2]) -> Policy {
+pub(crate) fn all_of(subject: Subject, [ingress, egress]: [Option<Vec<Rule>>; 2]) -> Policy {
     Policy {
         tier: "default".to_owned(),
         order: Order::LAST,
@@ -60,7 +60,7 @@ fn all_of(subject: Subject, [ingress, egress]: [Option<Vec<Rule>>; 2]) -> Policy
     }
 }
 
-fn origin(name: &str) -> Origin {
+pub(crate) fn origin(name: &str) -> Origin {
     Origin {
         name: name.to_owned(),
         namespace: None,
@@ -69,7 +69,7 @@ fn origin(name: &str) -> Origin {
 }
 
 /// A pod of this node, behind the interface of its name.
-fn pod(name: &str, addresses: &[&str]) -> [Update; 2] {
+pub(crate) fn pod(name: &str, addresses: &[&str]) -> [Update; 2] {
     let endpoint = Endpoint {
         namespace: Some("ns".to_owned()),
         labels: [("app".to_owned(), name.to_owned())].into(),
@@ -92,7 +92,7 @@ fn pod(name: &str, addresses: &[&str]) -> [Update; 2] {
     ]
 }
 
-fn enforce(settings: Settings) -> [Update; 2] {
+pub(crate) fn enforce(settings: Settings) -> [Update; 2] {
     let tier = Tier {
         order: Order::LAST,
         default_action: DefaultAction::Deny,
@@ -103,7 +103,7 @@ fn enforce(settings: Settings) -> [Update; 2] {
     ]
 }
 
-fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
@@ -299,13 +299,13 @@ fn policies_are_mended_and_stay_in_front() {
 }
 
 /// Two pods behind a node, each at `10.64.N.2` and `fd64:N::2`.
-struct Site {
-    node: TestNetns,
-    pods: [TestNetns; 2],
+pub(crate) struct Site {
+    pub(crate) node: TestNetns,
+    pub(crate) pods: [TestNetns; 2],
 }
 
 impl Site {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let node = TestNetns::new("node");
         let pods = ["mxa", "mxb"].map(TestNetns::new);
         for (number, (pod, name)) in (1..).zip(pods.iter().zip(["mxa", "mxb"])) {
@@ -334,7 +334,8 @@ impl Site {
     }
 }
 
-const MINE: [[&str; 2]; 2] = [["10.64.1.2", "fd64:1::2"], ["10.64.2.2", "fd64:2::2"]];
+/// The pods' addresses.
+pub(crate) const MINE: [[&str; 2]; 2] = [["10.64.1.2", "fd64:1::2"], ["10.64.2.2", "fd64:2::2"]];
 
 /// The pod A may ask.
 fn from_a() -> Vec<Rule> {

@@ -229,19 +229,20 @@ pub(crate) fn random(seed: u64) -> World {
     world
 }
 
-/// Packets between all pods, one stranger and `others`, of every family, protocol and port that policies speak of.
+/// Packets between all pods, each and itself, one stranger and `others`, of every family, protocol and port that policies speak of.
 pub(crate) fn packets(world: &World, others: impl IntoIterator<Item = IpAddr>) -> Vec<Packet> {
     let stranger: [IpAddr; 2] = [
         Ipv4Addr::new(192, 0, 2, 9).into(),
         "2001:db8::9".parse().expect("an address"),
     ];
-    let mut addresses: Vec<IpAddr> = world.pods().flat_map(|pod| pod.spec.addresses.clone()).collect();
+    let pods: Vec<IpAddr> = world.pods().flat_map(|pod| pod.spec.addresses.clone()).collect();
+    let mut addresses = pods.clone();
     addresses.extend(stranger.into_iter().chain(others));
     let mut packets = Vec::new();
     for &from in &addresses {
         for &to in addresses
             .iter()
-            .filter(|to| to.is_ipv4() == from.is_ipv4() && **to != from)
+            .filter(|to| to.is_ipv4() == from.is_ipv4() && (**to != from || pods.contains(to)))
         {
             let packet = |protocol, ports, icmp| Packet {
                 from,

@@ -3,6 +3,8 @@
 //! The suites are in their folders; here is what several of them share.
 
 pub mod binaries;
+pub mod foreign;
 pub mod sample;
+pub mod shell;
 pub mod tree;
 pub mod users;

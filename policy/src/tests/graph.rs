@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use manx_api::policy::{
-    Action, DefaultAction, Endpoint, Hook, Not, Order, Policy, Protocol, Rule as PolicyRule, Side,
+    Action, DefaultAction, Endpoint, Hook, NamespacedName, Not, Order, Policy, Port, Protocol,
+    Rule as PolicyRule, Side,
 };
 use proptest::prelude::*;
 
@@ -122,6 +123,91 @@ fn tiers_pass_log_and_deny_in_turn() {
 }
 
 #[test]
+fn services_named_ports_and_networks_with_exceptions_are_sets() {
+    let service = NamespacedName {
+        namespace: "ns".to_owned(),
+        name: "dns".to_owned(),
+    };
+    let behind = ["10.0.1.1", "fd00::1"].map(|address| ServiceEndpoint {
+        address: address.parse().unwrap(),
+        protocol: Protocol::UDP,
+        port: 53,
+    });
+    let of_service = Side {
+        service: Some(service.clone()),
+        ..Side::default()
+    };
+    let egress = PolicyRule {
+        destination: of_service.clone(),
+        ..rule(Action::Allow)
+    };
+    let from_service = PolicyRule {
+        source: of_service,
+        destination: Side {
+            ports: vec![Port::Named("web".to_owned())],
+            ..Side::default()
+        },
+        ..rule(Action::Allow)
+    };
+    let from_nets = PolicyRule {
+        source: Side {
+            nets: vec![net("192.0.2.0/24"), net("198.51.100.0/24"), net("2001:db8::/32")],
+            not_nets: vec![
+                net("192.0.2.128/25"),
+                net("203.0.113.0/24"),
+                net("2001:db8:1::/48"),
+            ],
+            not_of: Some(select("app == 'far'")),
+            ..Side::default()
+        },
+        ..rule(Action::Allow)
+    };
+    let policy = Policy {
+        egress: Some(vec![egress]),
+        ..ingress("app == 'web'", vec![from_service, from_nets])
+    };
+    let engine = world([Update::Service(service, behind.into()), set_policy("dns", policy)]);
+    insta::assert_snapshot!(text(&engine));
+}
+
+#[test]
+fn a_pod_reaches_itself_by_its_own_addresses_and_nobody_else_by_them() {
+    let shared = |name: &str| {
+        let local = Local {
+            interface: format!("mx{name}"),
+            sources: vec![net("198.51.100.0/24")],
+        };
+        Update::Local(name.to_owned(), Some(local))
+    };
+    let closed = set_policy("closed", ingress("app == 'web'", Vec::new()));
+    let mut engine = world([closed, shared("web"), shared("db")]);
+    let themselves = |engine: &Engine| -> Vec<String> {
+        let sets = engine.snapshot().sets;
+        let set = |family: Family| sets.get(&family.set_name("themselves")).cloned();
+        let members = Family::ALL
+            .into_iter()
+            .filter_map(set)
+            .flat_map(|set| set.members);
+        members.map(|(member, _)| member.to_string()).collect()
+    };
+    assert_eq!(themselves(&engine), ["10.0.0.1/32,mxweb", "fd00::1/128,mxweb"]);
+    let traffic = Traffic {
+        protocol: Protocol::TCP,
+        source_port: None,
+        port: Some(80),
+        icmp: None,
+    };
+    let web = Party::Endpoint("web".to_owned());
+    let explained = explain(&engine, &web, &web, traffic).unwrap();
+    assert!(explained.allowed() && explained.deciding().is_none());
+    engine.apply([Update::Policy(worlds::origin("closed"), None)]);
+    assert!(
+        themselves(&engine).is_empty(),
+        "without policies, nobody needs it"
+    );
+}
+
+#[test]
 fn pods_that_come_and_go_under_a_known_list_touch_sets_only() {
     let mut engine = world([database()]);
     let text = Transaction::of(&engine.apply([pod("db2", "app=db", &["10.0.0.3"]), local("db2")]));
@@ -131,7 +217,8 @@ fn pods_that_come_and_go_under_a_known_list_touch_sets_only() {
             .lines()
             .map(|line| line.split(' ').next().unwrap())
             .collect::<Vec<_>>(),
-        ["add", "add"]
+        ["add", "add", "add"],
+        "its list, itself, and all pods"
     );
     assert!(
         text.before.ends_with("add mx4-workloads 10.0.0.3/32,mxdb2\n"),

@@ -97,6 +97,11 @@ impl Packet {
             Match::Protocol(protocol) => is(protocol, |protocol| *protocol == self.traffic.protocol),
             Match::Address(end, net) => is(net, |net| net.contains(self.end(*end).0)),
             Match::In(end, kind, set) => is(set, |set| self.is_in(full, *end, (*kind, set))),
+            Match::ToItself(set) => {
+                let (address, interface) = (self.ends[1].0, &self.ends[0].1);
+                let member = Member::NetBehind(address.into(), interface.as_str().into());
+                full.sets[set].members.contains_key(&member)
+            }
             Match::Ports(end, ports) => {
                 assert!(
                     self.traffic.protocol.has_ports(),
@@ -272,7 +277,9 @@ proptest! {
                     tracked: true,
                 };
                 let explained = explain(&engine, &source.0, &destination.0, traffic).unwrap();
-                let allowed = |walk: &Option<Walk>, local: bool| !local || walk.as_ref().unwrap().allowed;
+                let allowed = |walk: &Option<Walk>, local: bool| {
+                    !local || from == to || walk.as_ref().unwrap().allowed
+                };
                 let expected = allowed(&explained.egress, source.1) && allowed(&explained.ingress, destination.1);
                 let drops = packet.chain(&full, Table::Filter, "manx-forward") == Verdict::Drop;
                 prop_assert_eq!(!drops, expected, "{:?}", explained);
