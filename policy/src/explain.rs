@@ -246,7 +246,7 @@ pub fn explain(
     let [source, destination] = [(from, source), (to, destination)].map(|(party, address)| {
         let at = At::new(graph, address);
         match party {
-            Party::Endpoint(name) => at.as_endpoint(graph, &name.as_str().into()),
+            Party::Endpoint(name) => at.of_endpoint(graph, &name.as_str().into()),
             Party::Address(_) => at,
         }
     });
@@ -318,7 +318,7 @@ impl<'a> At<'a> {
     }
 
     /// This endpoint, whoever else has the address.
-    pub(crate) fn as_endpoint(self, graph: &'a Graph, id: &Arc<str>) -> Self {
+    pub(crate) fn of_endpoint(self, graph: &'a Graph, id: &Arc<str>) -> Self {
         let endpoint = graph.things.endpoint(id);
         Self {
             endpoint: endpoint.map(|(_, thing)| (id.clone(), thing)),
