@@ -110,7 +110,7 @@ impl Enforcement {
             Self::WhenUsed(_) | Self::Never => return None,
         };
         Some(Settings {
-            log_denied: settings.log_denied.or(followed.then_some(FOLLOWED)),
+            log_denied: settings.log_denied.or_else(|| followed.then_some(FOLLOWED)),
             ..settings
         })
     }
