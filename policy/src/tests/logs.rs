@@ -38,12 +38,13 @@ fn engine(more: impl IntoIterator<Item = Update>) -> Engine {
 fn prefixes(engine: &Engine) -> BTreeSet<String> {
     let full = engine.snapshot();
     let rules = full.chains.into_values().flatten();
-    rules
-        .filter_map(|rule| match rule.target {
-            Target::Log { prefix, .. } => Some(prefix),
-            _ => None,
-        })
-        .collect()
+    let logging = rules.filter_map(|rule| {
+        let Target::Log { prefix, .. } = rule.target else {
+            return None;
+        };
+        Some(prefix)
+    });
+    logging.collect()
 }
 
 fn at(prefix: &str, interfaces: [Option<&str>; 2]) -> Logged {
