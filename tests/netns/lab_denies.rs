@@ -37,7 +37,10 @@ impl Follower {
         });
         let said = BufReader::new(child.stderr.take().unwrap()).lines();
         let (ready, waiting) = channel();
-        std::thread::spawn(move || said.map(|line| ready.send(line.unwrap())).count());
+        std::thread::spawn(move || {
+            let lines = said.map(|line| line.unwrap());
+            lines.take_while(|line| ready.send(line.clone()).is_ok()).count()
+        });
         let follower = Self { child, lines };
         let mut nodes: Vec<String> = Vec::new();
         while nodes.len() < 2 {
