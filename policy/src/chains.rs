@@ -115,22 +115,25 @@ pub(crate) fn verdicts(settings: &Settings) -> [(&'static str, Vec<Rule>); 2] {
     })
 }
 
-/// The chains that are there always, and say otherwise where host endpoints have lists: `through`, of what passes.
-pub(crate) fn changing(family: Family, through: &[&str]) -> Vec<(ChainId, Vec<Rule>)> {
-    let through = || through.iter().map(|name| rule([], jump(name)));
+/// The chains that are there always, and say otherwise where host endpoints have lists: whether they have, of what
+/// passes them, by direction as [`Direction`] orders them.
+pub(crate) fn changing(family: Family, through: [bool; 2]) -> Vec<(ChainId, Vec<Rule>)> {
+    let [inward, outward] = [0, 1].map(|index| through[index].then(|| rule([], jump(THROUGH[index]))));
     let mut forward = vec![
         rule([by(End::Source)], goto(POD)),
         rule([by(End::Destination)], goto(POD)),
     ];
-    forward.extend(through());
+    forward.extend(inward.iter().chain(&outward).cloned());
     let mut pod = known().to_vec();
+    // What was allowed before NAT is marked until then.
+    pod.extend(inward);
     for (end, direction) in [
         (End::Source, Direction::Egress),
         (End::Destination, Direction::Ingress),
     ] {
         pod.push(rule([by(end)], jump(lists::dispatch(direction))));
     }
-    pod.extend(through());
+    pod.extend(outward);
     pod.push(rule([], Target::Accept));
     vec![
         (filter(family, FORWARD), forward),

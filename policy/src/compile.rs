@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use ipnetwork::IpNetwork;
 use manx_api::policy::{
-    Action, Direction, Family, Not, Origin, Policy, Port, PortRange, Protocol, Rule as PolicyRule, Side,
+    Action, Direction, Family, Hook, Not, Origin, Policy, Port, PortRange, Protocol, Rule as PolicyRule, Side,
 };
 
 use crate::input::Settings;
@@ -35,7 +35,7 @@ pub(crate) fn rules_of(policy: &Policy, direction: Direction) -> Option<&[Policy
 
 /// The sets that a policy's rules name.
 pub(crate) fn definitions(policy: &Policy) -> BTreeSet<Definition> {
-    let mut compiler = Compiler::default();
+    let mut compiler = Compiler::of(policy);
     for direction in DIRECTIONS {
         for family in Family::ALL {
             for rule in rules_of(policy, direction).into_iter().flatten() {
@@ -53,7 +53,7 @@ pub(crate) fn chain(
     (direction, family): (Direction, Family),
     settings: &Settings,
 ) -> Vec<Rule> {
-    let mut compiler = Compiler::default();
+    let mut compiler = Compiler::of(policy);
     let mut rules = Vec::new();
     for (number, rule) in rules_of(policy, direction).into_iter().flatten().enumerate() {
         for matches in compiler.alternatives(rule, direction, family) {
@@ -106,12 +106,20 @@ pub(crate) fn denied(
     rules
 }
 
-#[derive(Default)]
 struct Compiler {
     definitions: BTreeSet<Definition>,
+    /// Whether the policy's own end of a packet is always an endpoint of this node.
+    own_is_local: bool,
 }
 
 impl Compiler {
+    fn of(policy: &Policy) -> Self {
+        Self {
+            definitions: BTreeSet::new(),
+            own_is_local: own_is_local(policy),
+        }
+    }
+
     /// The conditions of a rule: a packet meets them if it meets all of one of these.
     fn alternatives(&mut self, rule: &PolicyRule, direction: Direction, family: Family) -> Vec<Vec<Match>> {
         if rule.family.is_some_and(|only| only != family) {
@@ -125,7 +133,7 @@ impl Compiler {
             };
             conditions.extend(nets);
             conditions.extend(self.sets(end, side, family));
-            let own = end == own_end(direction);
+            let own = self.own_is_local && end == own_end(direction);
             ports.push(self.ports(end, side, own, family));
         }
         let icmp = rule
@@ -249,6 +257,12 @@ impl Compiler {
         let one = |port: Match| none.iter().cloned().chain([port]).collect();
         numbers.chain(names).map(one).collect()
     }
+}
+
+/// Whether the end of a packet that is the policy's own is always an endpoint of this node: not so of what passes host
+/// endpoints.
+pub(crate) const fn own_is_local(policy: &Policy) -> bool {
+    matches!(policy.hook, Hook::Normal)
 }
 
 /// The end of a packet that is the policy's own.

@@ -2,7 +2,7 @@
 //!
 //! Both ends are walked, as their nodes' kernels would do it for the first packet of a connection: what the sender's
 //! policies say of what it sends, and the receiver's of what it gets. Staged policies are walked too, and decide
-//! nothing. What somebody sends to itself is walked by nobody. Of a host endpoint it is what the host itself gets and sends that is walked, not what passes it.
+//! nothing. What somebody sends to itself is walked by nobody, nor is what a node sends to its own pods. Of a host endpoint it is what the host itself gets and sends that is walked, not what passes it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use manx_api::policy::{
     Subject,
 };
 
-use crate::compile::{own_end, rules_of};
+use crate::compile::{own_end, own_is_local, rules_of};
 use crate::engine::Engine;
 use crate::graph::{CLOSED, Graph};
 use crate::hosts::{Point, is_failsafe};
@@ -48,9 +48,9 @@ pub struct Explanation {
     pub source: IpAddr,
     /// The address that it goes to.
     pub destination: IpAddr,
-    /// What the sender's policies say; none: the sender is no endpoint, or the receiver as well.
+    /// What the sender's policies say; none: the sender is no endpoint, or nobody asks.
     pub egress: Option<Walk>,
-    /// What the receiver's policies say; none: the receiver is no endpoint, or the sender as well.
+    /// What the receiver's policies say; none: the receiver is no endpoint, or nobody asks.
     pub ingress: Option<Walk>,
 }
 
@@ -263,15 +263,23 @@ pub(crate) fn between(graph: &Graph, source: &At<'_>, destination: &At<'_>, traf
     };
     let id = |at: &At<'_>| at.endpoint.as_ref().map(|(id, _)| id.clone());
     let to_itself = source.endpoint.is_some() && id(source) == id(destination);
+    let is = |at: &At<'_>, host: bool| {
+        let endpoint = at.endpoint.as_ref();
+        endpoint.is_some_and(|(_, thing)| thing.local && thing.namespace.is_none() == host)
+    };
+    // Between this node and its pods there is no interface of the host's.
+    let by_host = is(source, true) && is(destination, false);
+    let to_host = is(source, false) && is(destination, true);
     let walk = |at: &At<'_>, direction: Direction| {
-        let (id, thing) = at.endpoint.as_ref().filter(|_| !to_itself)?;
+        let (id, thing) = at.endpoint.as_ref()?;
         Some(packet.walk(graph, (id, thing), direction))
     };
+    let leaves = !to_itself && !by_host;
     Explanation {
         source: source.address,
         destination: destination.address,
-        egress: walk(source, Direction::Egress),
-        ingress: walk(destination, Direction::Ingress),
+        egress: walk(source, Direction::Egress).filter(|_| leaves),
+        ingress: walk(destination, Direction::Ingress).filter(|_| leaves && !to_host),
     }
 }
 
@@ -363,14 +371,9 @@ impl<'a> Packet<'a> {
                 let tier = self.tier(graph, (tier, *point), &policies, thing.local);
                 let verdict = tier.outcome.verdict();
                 walk.tiers.push(tier);
-                match verdict {
-                    // Before destination NAT, allowed means that the others are asked.
-                    Some(true) if *point == Point::PreDnat => break,
-                    Some(allowed) => {
-                        walk.allowed = allowed;
-                        return walk;
-                    }
-                    None => {}
+                if let Some(allowed) = verdict {
+                    walk.allowed = allowed;
+                    return walk;
                 }
             }
         }
@@ -432,6 +435,8 @@ impl<'a> Packet<'a> {
             decision: None,
             logged: Vec::new(),
         };
+        let own_is_local = policy.is_some_and(own_is_local);
+        let end = (end.0, end.1 && own_is_local);
         for (number, rule) in rules.iter().enumerate() {
             if !self.meets(graph, rule, end) {
                 continue;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! raw PREROUTING, OUTPUT    manx-untracked-in, -out   policies with doNotTrack: allowed is not tracked, and accepted
-//! mangle PREROUTING         manx-pre-dnat             policies with preDNAT
+//! mangle PREROUTING         manx-pre-dnat             policies with preDNAT: allowed is accepted where it comes in
 //! filter INPUT, OUTPUT      manx-input, manx-output   what the host gets and sends: all its other policies
 //! filter FORWARD            manx-through-in, -out     what passes: policies with applyOnForward
 //! ```
@@ -78,11 +78,6 @@ impl Point {
         }
     }
 
-    /// The chain that finds the endpoint.
-    pub(crate) const fn chain(self) -> &'static str {
-        self.dispatch().0
-    }
-
     /// The chain that finds the endpoint, and what leads into it, unless one of ours does.
     const fn dispatch(self) -> (&'static str, Option<&'static str>) {
         match self {
@@ -141,6 +136,10 @@ pub(crate) fn chains(
             None if *point == Point::Own(Direction::Ingress) => chains::input(),
             Some(_) | None => Vec::new(),
         };
+        if *point == Point::PreDnat {
+            // The mark says then what was allowed here, and nothing else does.
+            rules.push(clear(settings));
+        }
         rules.extend(dispatch_rules(*point, by_interface));
         all.insert(dispatch.clone(), rules);
         hooks.extend(base.map(|base| Hook {
@@ -150,7 +149,12 @@ pub(crate) fn chains(
         for list in by_interface.values().flatten() {
             all.insert(
                 in_table(table, &chain_name(*point, list)),
-                list_rules(*point, list, (settings, failsafes)),
+                list_rules(
+                    *point,
+                    list,
+                    lists.contains_key(&Point::PreDnat),
+                    (settings, failsafes),
+                ),
             );
         }
         // Those of the filter table are there always.
@@ -198,8 +202,13 @@ fn dispatch_rules(point: Point, lists: &BTreeMap<HostInterface, Option<List>>) -
     rules
 }
 
-/// The chain of a list.
-fn list_rules(point: Point, list: &List, (settings, failsafes): (&Settings, &Failsafes)) -> Vec<Rule> {
+/// The chain of a list; `marked`: what was allowed before destination NAT is marked.
+fn list_rules(
+    point: Point,
+    list: &List,
+    marked: bool,
+    (settings, failsafes): (&Settings, &Failsafes),
+) -> Vec<Rule> {
     let on = |state, target| Rule {
         matches: vec![Match::Connection(state)],
         target,
@@ -210,16 +219,24 @@ fn list_rules(point: Point, list: &List, (settings, failsafes): (&Settings, &Fai
             on(Connection::Invalid, Target::Drop),
             on(Connection::Untracked, Target::Accept),
         ],
-        Point::Through(_) | Point::PreDnat => vec![on(Connection::Known, Target::Return)],
+        Point::Through(Direction::Ingress) | Point::PreDnat => [Connection::Known, Connection::Untracked]
+            .map(|state| on(state, Target::Return))
+            .into(),
+        Point::Through(Direction::Egress) => vec![on(Connection::Known, Target::Return)],
         Point::Untracked(_) => Vec::new(),
     };
     rules.extend(failsafe_rules(point, failsafes));
-    rules.push(clear(settings));
-    rules.extend(stages(list, settings));
     let when_allowed = |target| Rule {
         matches: vec![allowed(settings)],
         target,
     };
+    match point {
+        Point::Own(Direction::Ingress) if marked => rules.push(when_allowed(Target::Accept)),
+        Point::Through(Direction::Ingress) if marked => rules.push(when_allowed(Target::Return)),
+        Point::Own(_) | Point::Through(_) | Point::PreDnat | Point::Untracked(_) => {}
+    }
+    rules.push(clear(settings));
+    rules.extend(stages(list, settings));
     match point {
         Point::Untracked(_) => rules.extend([Target::NoTrack, Target::Accept].map(when_allowed)),
         Point::Own(_) => rules.push(when_allowed(Target::Accept)),

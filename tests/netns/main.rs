@@ -22,6 +22,8 @@ mod containers;
 mod cri;
 mod filters;
 mod harness;
+#[path = "../policy/host_reference.rs"]
+mod host_reference;
 mod interruptions;
 mod ipam;
 mod lab_denies;

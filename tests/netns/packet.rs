@@ -1,6 +1,6 @@
 //! Packets of all kinds, made byte by byte and stamped, so that whoever gets one knows which it is.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use etherparse::{Ethernet2Header, IpNumber, Ipv4Header, Ipv6Header, PacketBuilder};
 
@@ -37,26 +37,23 @@ pub(crate) fn answering(packet: &Packet, stamp: u32) -> Vec<u8> {
     frame(&answer, stamp, true)
 }
 
-/// The part of a frame behind the headers of link and network.
+/// The part of a frame behind the headers of link and network; nothing, if it is not whole.
 pub(crate) fn transport(frame: &[u8], v4: bool) -> &[u8] {
+    frame
+        .get(Ethernet2Header::LEN..)
+        .map_or(&[], |packet| payload(packet, v4))
+}
+
+/// The part of a packet behind the header of the network; nothing, if it is not whole.
+pub(crate) fn payload(packet: &[u8], v4: bool) -> &[u8] {
     let network = if v4 { Ipv4Header::MIN_LEN } else { Ipv6Header::LEN };
-    &frame[Ethernet2Header::LEN + network..]
+    packet.get(network..).unwrap_or_default()
 }
 
 /// What a packet is stamped with.
 pub(crate) fn stamp(bytes: &[u8]) -> Option<u32> {
     let (rest, stamp) = bytes.split_last_chunk()?;
     rest.ends_with(&MARK).then(|| u32::from_be_bytes(*stamp))
-}
-
-/// Whom a frame is for.
-pub(crate) fn destination(frame: &[u8]) -> Option<IpAddr> {
-    let (link, network) = frame.split_at_checked(Ethernet2Header::LEN)?;
-    match link[12..] {
-        [8, 0] => Some(Ipv4Addr::from(*network.get(16..)?.first_chunk::<4>()?).into()),
-        [0x86, 0xdd] => Some(Ipv6Addr::from(*network.get(24..)?.first_chunk::<16>()?).into()),
-        _ => None,
-    }
 }
 
 /// A question for an address of the node, which it answers whatever its rules are.
@@ -153,7 +150,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 }
 
 #[test]
-fn a_packet_is_told_by_its_stamp_and_destination() {
+fn a_packet_is_told_by_its_stamp() {
     assert_eq!(crc32c(b"123456789"), 0xe306_9283);
     let packet = Packet {
         from: [10, 0, 0, 1].into(),
@@ -164,7 +161,7 @@ fn a_packet_is_told_by_its_stamp_and_destination() {
     };
     for protocol in [6, 17, 132, 47] {
         let frame = opening(&Packet { protocol, ..packet }, 77);
-        assert_eq!((stamp(&frame), destination(&frame)), (Some(77), Some(packet.to)));
+        assert_eq!(stamp(&frame), Some(77));
         assert_eq!(stamp(transport(&frame, true)), Some(77));
     }
 }

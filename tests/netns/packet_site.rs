@@ -192,15 +192,18 @@ impl Site {
             .iter()
             .map(|(name, end)| (end.ifindex(), name.as_str()))
             .collect();
+        // Errors quote what they are about: what arrives is the same to the last octet.
         let mut note = |bytes: &[u8], at: Option<&str>| {
             let Some(stamp) = packet::stamp(bytes) else { return };
             let index = usize::try_from(stamp).unwrap();
-            let to = sent[index].packet.to;
-            let is_it = match at {
-                Some(at) => packet::destination(bytes) == Some(to) && wire(to).as_deref() == Some(at),
-                None => wire(to).is_none(),
+            let Sent { packet, frame, .. } = &sent[index];
+            let v4 = packet.to.is_ipv4();
+            let got = match at {
+                Some(_) => packet::transport(bytes, v4),
+                None if v4 => packet::payload(bytes, v4),
+                None => bytes,
             };
-            arrived[index] |= is_it;
+            arrived[index] |= wire(packet.to).as_deref() == at && got == packet::transport(frame, v4);
         };
         let end = Instant::now() + PATIENCE;
         let mut buffer = [0; 2048];

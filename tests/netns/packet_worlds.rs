@@ -3,18 +3,26 @@
 //!
 //! A world's rules replace those of the world before. `PACKET_WORLDS` sets how many worlds, `PACKET_WORLD` a single one.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "of twenty kinds, one is a host endpoint"
+)]
+
 use std::env;
+use std::net::IpAddr;
 
 use manx_api::Resource;
+use manx_api::host_endpoint::{ALL_INTERFACES, HostEndpoint};
+use manx_api::rule::Direction;
 use manx_linux::Backend;
-use manx_policy::{Engine, Local, Settings, Update};
+use manx_policy::{Engine, HostInterface, Local, Settings, Update};
 use serde_json::json;
 
 use crate::packet_site::{Site, is_local, node_addresses};
-use crate::reference;
 use crate::rules::{Owner, iptables, run};
 use crate::told::{explained, updates};
 use crate::world::{Packet, World, address_v4, address_v6, packets, pod, random};
+use crate::{host_reference, reference};
 
 /// Worlds for each back end, where nobody says otherwise.
 const WORLDS: u64 = 150;
@@ -53,6 +61,16 @@ impl Kernel {
     fn enter(&mut self, world: &World) {
         let mut told = updates(world);
         told.extend(locals(world));
+        told.extend(uplink(world).map(|host| {
+            let named = host
+                .spec
+                .interface_name
+                .clone()
+                .filter(|name| name != ALL_INTERFACES);
+            let interface = named.map_or(HostInterface::All, HostInterface::Named);
+            let key = Resource::HostEndpoint(host.clone()).key();
+            Update::Host(key.to_string(), Some(interface))
+        }));
         let undo = std::mem::replace(&mut self.undo, told.iter().map(gone).collect());
         self.owner.apply(undo.into_iter().chain(told)).unwrap();
         run(&self.site.node, "conntrack", "-F");
@@ -65,12 +83,12 @@ impl Kernel {
         // Packets of a protocol without ports answer each other.
         packets.retain(|packet| packet.protocol != 47 || packet.from < packet.to);
         let arrived = self.site.open(&packets);
-        let answered = self.answered(&packets, &arrived);
+        let answered = self.answered(world, &packets, &arrived);
         let engine = self.owner.rules.engine();
         let one = |((packet, arrived), answered): ((Packet, bool), bool)| Difference {
             packet,
-            specified: reference::allowed(world, &packet, is_local) || is_nodes(&packet),
-            explained: is_explained(engine, &packet) || is_nodes(&packet),
+            specified: is_specified(world, &packet),
+            explained: is_explained(world, engine, &packet),
             arrived,
             answered,
         };
@@ -79,11 +97,17 @@ impl Kernel {
             .collect()
     }
 
-    /// Which packets arrived and got an answer through. What the node's own programs get, they answer themselves.
-    fn answered(&self, packets: &[Packet], arrived: &[bool]) -> Vec<bool> {
+    /// Which packets arrived and got an answer through. What the node's own programs get, they answer themselves; where
+    /// some connections are not tracked, answers are packets like others.
+    fn answered(&self, world: &World, packets: &[Packet], arrived: &[bool]) -> Vec<bool> {
+        let untracked = world.resources.iter().any(
+            |resource| matches!(resource, Resource::GlobalNetworkPolicy(policy) if policy.spec.do_not_track),
+        );
         let by_us = |packet: &Packet| {
             let ends = [packet.from, packet.to];
-            packet.protocol != 47 && !ends.iter().any(|end| node_addresses().contains(end))
+            packet.protocol != 47
+                && !ends.iter().any(|end| is_nodes(*end))
+                && !(untracked && ends.into_iter().any(is_beyond))
         };
         let mut answered = arrived.to_vec();
         let due: Vec<usize> = (0..packets.len())
@@ -97,17 +121,51 @@ impl Kernel {
     }
 }
 
-/// What the engine says of a packet, as far as the node's own pods go.
-fn is_explained(engine: &Engine, packet: &Packet) -> bool {
-    let said = explained(engine, packet);
-    let walks = [(said.egress, packet.from), (said.ingress, packet.to)];
-    let mut here = walks.into_iter().filter(|(_, end)| is_local(*end));
-    here.all(|(walk, _)| walk.is_none_or(|walk| walk.allowed))
+/// What the specifications say of a packet.
+fn is_specified(world: &World, packet: &Packet) -> bool {
+    // What a node sends to its own pods is let through, whatever policies say.
+    passes_uplink(world, packet) && (is_nodes(packet.from) || reference::allowed(world, packet, is_local))
 }
 
-/// What a node sends to its own pods is let through, whatever policies say.
-fn is_nodes(packet: &Packet) -> bool {
-    node_addresses().contains(&packet.from)
+/// The same of the node's uplink alone, if that is a host endpoint.
+fn passes_uplink(world: &World, packet: &Packet) -> bool {
+    let Some(host) = uplink(world) else { return true };
+    let ways = [
+        (packet.from, Direction::Ingress, is_nodes(packet.to)),
+        (packet.to, Direction::Egress, is_nodes(packet.from)),
+    ];
+    let mut ways = ways.into_iter().filter(|(end, ..)| is_beyond(*end));
+    ways.all(|(_, direction, own)| host_reference::passes(world, host, (packet, direction), own))
+}
+
+/// What the engine says of a packet, as far as this node goes. Of what passes a host endpoint it says nothing, and of
+/// the node nothing either, if nobody has told it of one.
+fn is_explained(world: &World, engine: &Engine, packet: &Packet) -> bool {
+    let ends = [packet.from, packet.to];
+    let is_own = ends.iter().any(|end| is_nodes(*end));
+    if is_nodes(packet.from) && uplink(world).is_none() {
+        return true;
+    }
+    let said = explained(engine, packet);
+    let walks = [said.egress, said.ingress].into_iter().zip(ends);
+    let mut here = walks.filter(|(_, end)| is_local(*end) || is_nodes(*end));
+    here.all(|(walk, _)| walk.is_none_or(|walk| walk.allowed)) && (is_own || passes_uplink(world, packet))
+}
+
+fn uplink(world: &World) -> Option<&HostEndpoint> {
+    world.resources.iter().find_map(|resource| match resource {
+        Resource::HostEndpoint(host) if host.metadata.name == "uplink" => Some(host),
+        _ => None,
+    })
+}
+
+fn is_nodes(address: IpAddr) -> bool {
+    node_addresses().contains(&address)
+}
+
+/// Whether the way to an address is the uplink.
+fn is_beyond(address: IpAddr) -> bool {
+    !is_local(address) && !is_nodes(address)
 }
 
 /// The pods of the node.
@@ -176,13 +234,15 @@ fn compare(backend: Backend, first: u64) {
     let mut kernel = Kernel::new(backend);
     for seed in seeds {
         let world = random(seed);
-        if kernel.differences(&world).is_empty() {
+        let differences = kernel.differences(&world);
+        if differences.is_empty() {
             continue;
         }
-        let world = shrunk(&mut kernel, world);
-        let differences = kernel.differences(&world);
         let some = &differences[..differences.len().min(3)];
-        panic!("{backend:?}, PACKET_WORLD={seed}: {some:#?}\n{world}");
+        let shrunk = shrunk(&mut kernel, world);
+        let left = kernel.differences(&shrunk);
+        let left = &left[..left.len().min(3)];
+        panic!("{backend:?}, PACKET_WORLD={seed}: {some:#?}\nand in what is left of it, {left:#?}\n{shrunk}");
     }
 }
 
@@ -228,7 +288,7 @@ fn every_packet_arrives_where_nothing_forbids_it_and_a_missing_rule_is_noticed()
         run(&kernel.site.node, &iptables("ip6tables", backend), "-F manx-to");
         let from_elsewhere = packets
             .iter()
-            .filter(|it| it.from.is_ipv6() && it.from != it.to && !is_nodes(it) && is_local(it.to));
+            .filter(|it| it.from.is_ipv6() && it.from != it.to && !is_nodes(it.from) && is_local(it.to));
         let from_elsewhere: Vec<Packet> = from_elsewhere.copied().collect();
         let arrived = kernel.site.open(&from_elsewhere);
         assert_eq!(arrived, vec![true; 2 * 3 * 14], "{backend:?}");

@@ -171,7 +171,8 @@ impl Form {
 
     fn is_side(&self, side: &Side, address: IpAddr, protocol: Protocol, port: Option<u16>) -> bool {
         let within = |nets: &[IpNetwork]| nets.iter().any(|net| net.contains(address));
-        let has = |ports: &[Port]| port.is_some_and(|port| self.is_port(ports, address, protocol, port));
+        let has =
+            |ports: &[Port]| port.is_some_and(|port| self.is_port(side, ports, (address, protocol, port)));
         side.of.as_ref().is_none_or(|of| self.is_of(of, address))
             && side.not_of.as_ref().is_none_or(|of| !self.is_of(of, address))
             && (side.nets.is_empty() || within(&side.nets))
@@ -196,12 +197,18 @@ impl Form {
             })
     }
 
-    fn is_port(&self, ports: &[Port], address: IpAddr, protocol: Protocol, port: u16) -> bool {
+    fn is_port(
+        &self,
+        side: &Side,
+        ports: &[Port],
+        (address, protocol, port): (IpAddr, Protocol, u16),
+    ) -> bool {
         let called = |name: &str| {
-            let endpoints = self
-                .endpoints
-                .iter()
-                .filter(|endpoint| endpoint.addresses.contains(&address));
+            let is_meant = |endpoint: &&Endpoint| {
+                let of = side.of.as_ref();
+                endpoint.addresses.contains(&address) && of.is_none_or(|of| self.selects(of, endpoint))
+            };
+            let endpoints = self.endpoints.iter().filter(is_meant);
             let mut named = endpoints.flat_map(|endpoint| &endpoint.ports);
             named.any(|it| it.name == name && it.protocol == protocol && it.port == port)
         };

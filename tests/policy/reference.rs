@@ -47,15 +47,24 @@ enum Decision {
     NextTier,
 }
 
-/// The tiers in their order, each with the policies that apply to the pod for the direction.
 fn let_through(world: &World, pod: &WorkloadEndpoint, packet: &Packet, direction: Direction) -> bool {
+    let applies = |policy: &Resource| applies(world, policy, pod, direction);
+    decided(world, (packet, direction), applies, false).unwrap_or(true)
+}
+
+/// The tiers in their order, each with the policies that apply; none: they do not decide. `open`: the ends of tiers deny
+/// nothing.
+pub(crate) fn decided(
+    world: &World,
+    (packet, direction): (&Packet, Direction),
+    applies: impl Fn(&Resource) -> bool,
+    open: bool,
+) -> Option<bool> {
     for (tier, ends_with) in tiers(world) {
         let mut policies: Vec<&Resource> = world
             .resources
             .iter()
-            .filter(|policy| {
-                place(policy).is_some_and(|(of, _)| of == tier) && applies(world, policy, pod, direction)
-            })
+            .filter(|policy| place(policy).is_some_and(|(of, _)| of == tier) && applies(policy))
             .collect();
         if policies.is_empty() {
             continue;
@@ -65,14 +74,14 @@ fn let_through(world: &World, pod: &WorkloadEndpoint, packet: &Packet, direction
             .into_iter()
             .find_map(|policy| decide(world, policy, packet, direction));
         match decisions {
-            Some(Decision::Allow) => return true,
-            Some(Decision::Deny) => return false,
+            Some(Decision::Allow) => return Some(true),
+            Some(Decision::Deny) => return Some(false),
             Some(Decision::NextTier) => {}
-            None if ends_with == DefaultAction::Deny => return false,
+            None if ends_with == DefaultAction::Deny && !open => return Some(false),
             None => {}
         }
     }
-    true
+    None
 }
 
 /// Names of tiers in the order in which they decide, and how they end. Ties are broken by name.
@@ -142,19 +151,18 @@ fn applies(world: &World, policy: &Resource, pod: &WorkloadEndpoint, direction: 
             .is_none_or(|accounts| pod.spec.service_account.is_some() && accounts.matches(&Labels::new()))
     };
     let tiered = |spec: &PolicySpec| {
-        speaks(
-            &spec.types,
-            !spec.ingress.is_empty() || spec.egress.is_empty(),
-            !spec.egress.is_empty(),
-            direction,
-        ) && spec.selector.matches(&labels(pod))
+        speaks_tiered(spec, direction)
+            && spec.selector.matches(&labels(pod))
             && account(&spec.service_account_selector)
     };
     match policy {
         Resource::NetworkPolicy(policy) => own && tiered(&policy.spec),
         Resource::GlobalNetworkPolicy(policy) => {
             let namespaces = policy.spec.namespace_selector.as_ref();
-            namespaces.is_none_or(|namespaces| namespaces.matches(&namespace_of(world, pod)))
+            // Those act on host endpoints alone.
+            let early = policy.spec.pre_dnat || policy.spec.do_not_track;
+            !early
+                && namespaces.is_none_or(|namespaces| namespaces.matches(&namespace_of(world, pod)))
                 && tiered(&policy.spec)
         }
         Resource::KubernetesNetworkPolicy(policy) => {
@@ -178,6 +186,11 @@ fn applies(world: &World, policy: &Resource, pod: &WorkloadEndpoint, direction: 
         }
         _ => false,
     }
+}
+
+pub(crate) fn speaks_tiered(spec: &PolicySpec, direction: Direction) -> bool {
+    let ingress = !spec.ingress.is_empty() || spec.egress.is_empty();
+    speaks(&spec.types, ingress, !spec.egress.is_empty(), direction)
 }
 
 /// `types` says which directions a policy speaks of; without it, its rules do.
@@ -271,6 +284,7 @@ struct Thing {
     namespace: Option<String>,
     labels: Labels,
     account: Option<String>,
+    ports: Vec<NamedPort>,
 }
 
 fn things_at(world: &World, address: IpAddr) -> Vec<Thing> {
@@ -278,6 +292,7 @@ fn things_at(world: &World, address: IpAddr) -> Vec<Thing> {
         namespace: resource.metadata().namespace.clone().filter(|_| namespaced),
         labels: resource.metadata().labels.clone(),
         account: None,
+        ports: Vec::new(),
     };
     let holds = |nets: &[IpNetwork]| nets.iter().any(|net| net.contains(address));
     let mut things = Vec::new();
@@ -287,9 +302,13 @@ fn things_at(world: &World, address: IpAddr) -> Vec<Thing> {
                 namespace: pod.metadata.namespace.clone(),
                 labels: labels(pod),
                 account: pod.spec.service_account.clone(),
+                ports: pod.spec.ports.clone(),
             }),
             Resource::HostEndpoint(host) if host.spec.expected_ips.contains(&address) => {
-                things.push(labelled(resource, false));
+                things.push(Thing {
+                    ports: host.spec.ports.clone(),
+                    ..labelled(resource, false)
+                });
             }
             Resource::GlobalNetworkSet(set) if holds(&set.spec.nets) => {
                 things.push(labelled(resource, false))
@@ -318,12 +337,6 @@ fn end_matches(
 ) -> bool {
     let things = things_at(world, address);
     let in_nets = |nets: &[IpNetwork]| nets.iter().any(|net| net.contains(address));
-    let one_of = |ports: &[Port]| {
-        ports.iter().any(|wanted| match wanted {
-            Port::Numbers(range) => port.is_some_and(|port| (range.first..=range.last).contains(&port)),
-            Port::Named(name) => port.is_some_and(|port| is_called(world, address, protocol, port, name)),
-        })
-    };
     let accounts = end.service_accounts.as_ref();
     let accounts = accounts.filter(|wanted| !wanted.names.is_empty() || wanted.selector.is_some());
     let place = |thing: &Thing| match &end.namespace_selector {
@@ -345,6 +358,21 @@ fn end_matches(
                 .selector
                 .as_ref()
                 .is_none_or(|wanted| wanted.matches(&thing.labels))
+    };
+    // A port's name is given by what the rule speaks of.
+    let calls = |thing: &Thing, name: &str| {
+        let mut named = thing.ports.iter();
+        named.any(|it| (it.name.as_str(), it.protocol, Some(it.port)) == (name, Protocol(protocol), port))
+    };
+    let is_called = |name: &str| {
+        let mut things = things.iter();
+        things.any(|thing| (!speaks_of_things || is_one(thing)) && calls(thing, name))
+    };
+    let one_of = |ports: &[Port]| {
+        ports.iter().any(|wanted| match wanted {
+            Port::Numbers(range) => port.is_some_and(|port| (range.first..=range.last).contains(&port)),
+            Port::Named(name) => is_called(name),
+        })
     };
     (end.nets.is_empty() || in_nets(&end.nets))
         && !in_nets(&end.not_nets)

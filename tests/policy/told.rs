@@ -45,12 +45,16 @@ pub(crate) fn updates(world: &World) -> Vec<Update> {
     updates
 }
 
-/// All namespaces that pods are in or that are described, with what selectors see of them.
+/// All namespaces that anything is in or that are described, with what selectors see of them.
 fn namespaces(world: &World) -> BTreeMap<String, BTreeMap<String, String>> {
     let mut namespaces = BTreeMap::new();
-    for pod in world.pods() {
-        let name = pod.metadata.namespace.clone().unwrap_or_default();
-        namespaces.insert(name.clone(), namespace_labels(&name, None));
+    for name in world
+        .resources
+        .iter()
+        .filter_map(|it| it.metadata().namespace.clone())
+    {
+        let labels = namespace_labels(&name, None);
+        namespaces.insert(name, labels);
     }
     for resource in &world.resources {
         if let Resource::Namespace(namespace) = resource {

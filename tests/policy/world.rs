@@ -209,6 +209,10 @@ pub(crate) fn random(seed: u64) -> World {
     if dice.once_in(3) {
         documents.push(host_endpoint(&mut dice));
     }
+    let has_uplink = dice.once_in(3);
+    if has_uplink {
+        documents.push(uplink(&mut dice));
+    }
     let tiers = dice.some(0, 2, tier);
     let tiers: Vec<Value> = (0..)
         .zip(tiers)
@@ -218,7 +222,10 @@ pub(crate) fn random(seed: u64) -> World {
     let mut names = vec!["default".to_owned(), "default".to_owned(), "t9".to_owned()];
     names.extend((0..tiers.len()).map(|i| format!("t{i}")));
     documents.extend(tiers);
-    let policies = dice.some(0, 8, |dice| policy(dice, namespaces, &names));
+    let mut policies = dice.some(0, 8, |dice| policy(dice, namespaces, &names));
+    if has_uplink {
+        policies.extend(dice.some(1, 4, |dice| host_policy(dice, namespaces, &names)));
+    }
     documents.extend(
         (0..)
             .zip(policies)
@@ -294,6 +301,23 @@ fn host_endpoint(dice: &mut Dice) -> Value {
     })
 }
 
+/// The interface to everything outside of the node that local pods are on.
+fn uplink(dice: &mut Dice) -> Value {
+    let profiles: &[&str] = if dice.once_in(2) {
+        &["projectcalico-default-allow"]
+    } else {
+        &[]
+    };
+    json!({
+        "apiVersion": "manx.network/v1", "kind": "HostEndpoint",
+        "metadata": {"name": "uplink", "labels": pairs(&labels(dice))},
+        "spec": {
+            "node": "here", "interfaceName": dice.choose(&["eth0", "*"]), "expectedIPs": ["192.0.2.1", "2001:db8::1"],
+            "ports": [{"name": "http", "port": 8080}], "profiles": profiles,
+        },
+    })
+}
+
 fn tier(dice: &mut Dice) -> Value {
     let orders = [json!(10), json!(0.5), json!(2_000_000), json!(null)];
     let spec = json!({"order": dice.choose(&orders), "defaultAction": dice.choose(&["Deny", "Pass"])});
@@ -333,6 +357,24 @@ fn policy(dice: &mut Dice, namespaces: &[&str], tiers: &[String]) -> Value {
         metadata["namespace"] = json!(dice.choose(namespaces));
     }
     json!({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec})
+}
+
+/// A global policy that acts on host endpoints, at any of the points where those do.
+fn host_policy(dice: &mut Dice, namespaces: &[&str], tiers: &[String]) -> Value {
+    let mut spec = tiered(dice, namespaces, tiers, false);
+    if dice.once_in(2) {
+        spec["selector"] = json!("all()");
+    }
+    let point = dice.choose(&["", "applyOnForward", "preDNAT", "doNotTrack"]);
+    if !point.is_empty() {
+        spec["applyOnForward"] = json!(true);
+        spec[point] = json!(true);
+    }
+    if point == "preDNAT" {
+        spec["egress"] = json!([]);
+        spec["types"] = json!(["Ingress"]);
+    }
+    json!({"apiVersion": "manx.network/v1", "kind": "GlobalNetworkPolicy", "metadata": {"name": ""}, "spec": spec})
 }
 
 /// A policy in Calico's language.

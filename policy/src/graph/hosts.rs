@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use manx_api::policy::{DefaultAction, Family, Origin};
+use manx_api::policy::{DefaultAction, Direction, Family, Origin};
 
 use super::{Graph, PolicyChain};
 use crate::chains;
@@ -113,11 +113,11 @@ impl Graph {
             let lists = self.host_lists();
             hooks = chains::hooks();
             for family in Family::ALL {
-                let passing = lists.keys().filter(|point| matches!(point, Point::Through(_)));
-                let passing: Vec<&str> = passing.map(|point| point.chain()).collect();
+                let through = [Direction::Ingress, Direction::Egress]
+                    .map(|direction| lists.contains_key(&Point::Through(direction)));
                 let (mut all, own_hooks) = hosts::chains(family, &lists, (settings, &self.failsafes));
                 hooks.extend(own_hooks);
-                for (chain, rules) in chains::changing(family, &passing) {
+                for (chain, rules) in chains::changing(family, through) {
                     all.entry(chain).or_insert(rules);
                 }
                 for (chain, rules) in all {
