@@ -13,11 +13,11 @@ lab=(
     libc6-dev:/usr/include/stdio.h
     iproute2:/sbin/ip
     iptables:/usr/sbin/iptables
-    ipset:/usr/sbin/ipset
     bird2:/usr/sbin/bird
 )
 test=(
     "${lab[@]}"
+    ipset:/usr/sbin/ipset
     frr:/usr/lib/frr/bgpd
     gobgpd:/usr/bin/gobgpd
     openbgpd:/usr/sbin/bgpctl

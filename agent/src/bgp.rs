@@ -1,6 +1,6 @@
 //! The bgp task: owner of the speaker, which runs on a runtime of its own.
 //!
-//! It turns the view into sessions and the owned blocks into announcements, and hands the speaker only what
+//! It turns the view into sessions, owned blocks and services into announcements, and hands the speaker only what
 //! differs from what it was told before. What the speaker selects goes to the route task.
 //!
 //! The speaker's own settings (AS, identifier, port) are not changed in flight: when they change, a new
@@ -23,6 +23,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use crate::announcing::Announced;
 use crate::ask::answer;
 use crate::convert;
 use crate::convert::filter::Compiler;
@@ -34,6 +35,7 @@ use crate::peering::{self, MESH, Session};
 use crate::ready::Guard;
 use crate::route::Command;
 use crate::secrets::Secrets;
+use crate::services::is_services;
 use crate::view::View;
 
 /// How long a speaker that comes back waits for its peers' routes before it takes what it has for all.
@@ -75,6 +77,8 @@ pub struct Inbox {
     pub view: watch::Receiver<Arc<View>>,
     /// Our blocks.
     pub owned: watch::Receiver<Arc<Owned>>,
+    /// What we announce of services.
+    pub services: watch::Receiver<Announced>,
     /// Whether the kernel held routes of ours when the agent started.
     pub adopted: bool,
     /// Questions.
@@ -111,8 +115,37 @@ struct Life {
     originated: BTreeSet<IpNetwork>,
     /// Sessions of a mesh that is given up, which stay for now.
     leaving: Option<(BTreeSet<PeerKey>, Leaving)>,
-    /// What this speaker has selected.
-    selected: BTreeSet<IpNetwork>,
+    /// What this speaker has selected, and what the route task was told of it where it is used.
+    selected: BTreeMap<IpNetwork, Update>,
+    /// The cluster as the speaker was told of it.
+    view: Arc<View>,
+}
+
+/// What the speaker is told from.
+struct Sources {
+    view: watch::Receiver<Arc<View>>,
+    owned: watch::Receiver<Arc<Owned>>,
+    services: watch::Receiver<Announced>,
+}
+
+impl Sources {
+    /// Returns when any of them has changed.
+    async fn changed(&mut self) {
+        tokio::select! {
+            Ok(()) = self.view.changed() => {}
+            Ok(()) = self.owned.changed() => {}
+            Ok(()) = self.services.changed() => {}
+            else => std::future::pending().await,
+        }
+    }
+
+    /// The cluster, and what this node announces of it.
+    fn now(&mut self, node: &str) -> (Arc<View>, BTreeSet<IpNetwork>) {
+        let view = self.view.borrow_and_update().clone();
+        let mut announced = self.owned.borrow_and_update().exported(&view, node);
+        announced.extend(self.services.borrow_and_update().iter().flat_map(|it| it.iter()));
+        (view, announced)
+    }
 }
 
 struct Task {
@@ -133,8 +166,9 @@ struct Task {
 pub async fn run(inbox: Inbox) {
     let Inbox {
         identity,
-        mut view,
-        mut owned,
+        view,
+        owned,
+        services,
         adopted,
         mut questions,
         routes,
@@ -155,10 +189,15 @@ pub async fn run(inbox: Inbox) {
         secrets: Secrets::new(secrets_dir),
     };
     let mut restarted = adopted;
-    while let Some(settings) = task.settings(&mut view).await {
+    let mut sources = Sources {
+        view,
+        owned,
+        services,
+    };
+    while let Some(settings) = task.settings(&mut sources).await {
         let mut life = task.start(settings, restarted).await;
-        let end = task.live(&mut life, &mut view, &mut owned, &mut questions).await;
-        task.unconfirmed.append(&mut life.selected);
+        let end = task.live(&mut life, &mut sources, &mut questions).await;
+        task.unconfirmed.extend(life.selected.into_keys());
         task.established.clear();
         task.watched_up.clear();
         life.handle.shutdown().await;
@@ -179,11 +218,13 @@ enum End {
 }
 
 impl Task {
-    /// The speaker's settings, once the node is known; none when the agent ends.
-    async fn settings(&self, view: &mut watch::Receiver<Arc<View>>) -> Option<Settings> {
+    /// The speaker's settings, once the node is known and all that it announces; none when the agent ends. Peers that kept
+    /// routes of ours forget, with the first End-of-RIB, what was not announced again.
+    async fn settings(&self, sources: &mut Sources) -> Option<Settings> {
+        sources.services.wait_for(Option::is_some).await.ok()?;
         let name = &self.identity.name;
         let known = |view: &Arc<View>| settings(view, name).is_some();
-        let view = view.wait_for(known).await.ok()?;
+        let view = sources.view.wait_for(known).await.ok()?;
         settings(&view, name)
     }
 
@@ -213,7 +254,8 @@ impl Task {
                         link_origins: BTreeMap::new(),
                         originated: BTreeSet::new(),
                         leaving: None,
-                        selected: BTreeSet::new(),
+                        selected: BTreeMap::new(),
+                        view: Arc::default(),
                     };
                 }
                 Err(error) => tracing::warn!(%error, "cannot listen for BGP; trying again"),
@@ -252,8 +294,7 @@ impl Task {
     async fn live(
         &mut self,
         life: &mut Life,
-        view: &mut watch::Receiver<Arc<View>>,
-        owned: &mut watch::Receiver<Arc<Owned>>,
+        sources: &mut Sources,
         questions: &mut mpsc::Receiver<Question>,
     ) -> End {
         let mut looks = interval(leaving::PAUSE);
@@ -263,20 +304,19 @@ impl Task {
         let mut stale = true;
         loop {
             if std::mem::take(&mut stale) {
-                let (cluster, blocks) = (
-                    view.borrow_and_update().clone(),
-                    owned.borrow_and_update().clone(),
-                );
-                match settings(&cluster, &self.identity.name) {
-                    Some(settings) if settings == life.settings => self.tell(life, &cluster, &blocks).await,
+                let (view, announced) = sources.now(&self.identity.name);
+                match settings(&view, &self.identity.name) {
+                    Some(settings) if settings == life.settings => {
+                        self.tell(life, &view, announced).await;
+                        self.sort(life, view).await;
+                    }
                     // Our Node resource is gone or has lost its BGP side: keep the sessions until it says otherwise.
                     None => {}
                     Some(_) => return End::Restart,
                 }
             }
             tokio::select! {
-                Ok(()) = view.changed() => stale = true,
-                Ok(()) = owned.changed() => stale = true,
+                () = sources.changed() => stale = true,
                 _ = looks.tick(), if life.leaving.is_some() => {
                     look(life).await;
                     stale = true;
@@ -309,7 +349,7 @@ impl Task {
     }
 
     /// Tells the speaker what differs from what it was told before.
-    async fn tell(&mut self, life: &mut Life, view: &View, owned: &Owned) {
+    async fn tell(&mut self, life: &mut Life, view: &View, originated: BTreeSet<IpNetwork>) {
         let sessions = peering::sessions(view, &self.identity.name);
         let within: Arc<[Prefix]> = peering::accepted(view).into_iter().map(Prefix::new).collect();
         let mut compiler = Compiler::new(&view.filters, within);
@@ -342,7 +382,6 @@ impl Task {
             }
         }
         tell_of_links(life, link_peers).await;
-        let originated = owned.exported(view, &self.identity.name);
         for gone in life.originated.difference(&originated) {
             life.handle.unoriginate(Prefix::new(*gone)).await;
         }
@@ -366,6 +405,24 @@ impl Task {
         life.link_origins = on_links.collect();
     }
 
+    /// Has routes used that are no longer services', and those no longer that have become so.
+    async fn sort(&self, life: &mut Life, view: Arc<View>) {
+        let before = std::mem::replace(&mut life.view, view);
+        let ranges = |view: &View| {
+            let pools: BTreeSet<IpNetwork> = view.pools.values().map(|pool| pool.spec.cidr).collect();
+            (view.configuration.all_service_ranges().collect::<Vec<_>>(), pools)
+        };
+        if ranges(&before) == ranges(&life.view) {
+            return;
+        }
+        let sorted = life.selected.iter();
+        let changed =
+            sorted.filter(|(prefix, _)| is_services(&before, **prefix) != is_services(&life.view, **prefix));
+        let updates = changed.map(|(prefix, update)| used(&life.view, *prefix, update.clone()));
+        let updates = updates.collect();
+        self.send(Command::Learned(updates)).await;
+    }
+
     /// Counts the configured peers.
     fn count<'a>(&mut self, peers: impl Iterator<Item = &'a PeerConfig> + Clone) {
         let configured = peers.clone().count();
@@ -383,26 +440,25 @@ impl Task {
     async fn event(&mut self, life: &mut Life, event: Event) {
         match event {
             Event::Selected(changes) => {
-                for (prefix, choice) in &changes {
+                let updates = changes.iter().map(|(prefix, choice)| {
+                    let (prefix, update) = (prefix.network(), convert::learned(*prefix, choice));
                     if choice.next_hops.is_empty() {
-                        life.selected.remove(&prefix.network());
+                        life.selected.remove(&prefix);
                     } else {
-                        life.selected.insert(prefix.network());
+                        life.selected.insert(prefix, update.clone());
                     }
-                }
-                let updates = changes
-                    .iter()
-                    .map(|(prefix, choice)| convert::learned(*prefix, choice));
-                self.send(Command::Learned(updates.collect())).await;
+                    used(&life.view, prefix, update)
+                });
+                let updates = updates.collect();
+                self.send(Command::Learned(updates)).await;
             }
             Event::Converged => {
                 tracing::info!(routes = life.selected.len(), "initial routes are in");
                 let gone = std::mem::take(&mut self.unconfirmed);
-                let gone = gone.difference(&life.selected).map(|&prefix| Update::Remove {
-                    prefix,
-                    source: Source::Bgp,
-                });
-                self.send(Command::Learned(gone.collect())).await;
+                let gone = gone
+                    .into_iter()
+                    .filter(|prefix| !life.selected.contains_key(prefix));
+                self.send(Command::Learned(gone.map(unused).collect())).await;
                 self.send(Command::Settle(Source::Bgp)).await;
                 if let Some(guard) = self.converged.take() {
                     guard.done();
@@ -458,6 +514,22 @@ impl Task {
 
     async fn paths(&self, life: &Life) -> Vec<BgpRoute> {
         show::paths(&life.handle, &self.identity.name).await
+    }
+}
+
+/// What the route task is told of a selected route: services' are for others.
+fn used(view: &View, prefix: IpNetwork, update: Update) -> Update {
+    if is_services(view, prefix) {
+        unused(prefix)
+    } else {
+        update
+    }
+}
+
+fn unused(prefix: IpNetwork) -> Update {
+    Update::Remove {
+        prefix,
+        source: Source::Bgp,
     }
 }
 

@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
+use manx_api::host_endpoint::FailsafePort;
 use manx_api::manifest::{ManifestError, load_settings};
 use serde::Deserialize;
 
@@ -83,6 +84,11 @@ pub struct PolicySettings {
     pub log_group: u16,
     /// How many denied packets a second each rule logs, 1 to 10000. Default: none.
     pub log_denied: Option<u16>,
+    /// The ports of the node that no host endpoint's policy closes. Default: those of SSH, DHCP, BGP, BFD, etcd and the
+    /// API server.
+    pub failsafe_inbound_host_ports: Option<Vec<FailsafePort>>,
+    /// The ports elsewhere that none keeps the node from. Default: the same with DNS in place of SSH.
+    pub failsafe_outbound_host_ports: Option<Vec<FailsafePort>>,
 }
 
 impl Default for PolicySettings {
@@ -93,6 +99,8 @@ impl Default for PolicySettings {
             endpoint_to_host: EndpointToHost::default(),
             log_group: 4,
             log_denied: None,
+            failsafe_inbound_host_ports: None,
+            failsafe_outbound_host_ports: None,
         }
     }
 }
@@ -306,6 +314,24 @@ impl Config {
                 "has fewer than two bits: write one such as 0xffff0000",
             );
         }
+        for (field, ports) in [
+            (
+                "policy.failsafeInboundHostPorts",
+                &self.policy.failsafe_inbound_host_ports,
+            ),
+            (
+                "policy.failsafeOutboundHostPorts",
+                &self.policy.failsafe_outbound_host_ports,
+            ),
+        ] {
+            let wrong = |it: &&FailsafePort| it.port == 0 || !it.protocol.has_ports();
+            if let Some(FailsafePort { protocol, port }) = ports.iter().flatten().find(wrong) {
+                let value = format!("{protocol} {port}");
+                let problem =
+                    "is no port: write protocol TCP, UDP, SCTP or UDPLite and a port from 1 to 65535";
+                return refuse(field, &value, problem);
+            }
+        }
         if let Some(rate) = self.policy.log_denied.filter(|rate| !(1..=10_000).contains(rate)) {
             return refuse(
                 "policy.logDenied",
@@ -345,7 +371,8 @@ mod tests {
              ipv4Address: 192.0.2.1/24\nipv6Address: 2001:db8::1/64\nasNumber: 65001\nrouterId: 192.0.2.9\n\
              labels: {rack: a}\nmtu: 1400\n\
              iptables: {backend: legacy, refreshSeconds: 5}\n\
-             policy: {enforcement: always, markMask: 0xf00, endpointToHost: return, logGroup: 7, logDenied: 10}\n\
+             policy: {enforcement: always, markMask: 0xf00, endpointToHost: return, logGroup: 7, logDenied: 10,\n  \
+             failsafeInboundHostPorts: [{protocol: TCP, port: 2222}], failsafeOutboundHostPorts: []}\n\
              logLevel: debug\n",
         );
         let expected = Config {
@@ -371,6 +398,11 @@ mod tests {
                 endpoint_to_host: EndpointToHost::Return,
                 log_group: 7,
                 log_denied: Some(10),
+                failsafe_inbound_host_ports: Some(vec![FailsafePort {
+                    protocol: manx_api::rule::Protocol::TCP,
+                    port: 2222,
+                }]),
+                failsafe_outbound_host_ports: Some(Vec::new()),
             },
             iptables: Iptables {
                 backend: IptablesBackend::Legacy,
@@ -397,6 +429,14 @@ mod tests {
             ("iptables: {refreshSeconds: 0}", "iptables.refreshSeconds: 0"),
             ("policy: {markMask: 0x10}", "policy.markMask: 0x10"),
             ("policy: {logDenied: 0}", "policy.logDenied: 0"),
+            (
+                "policy: {failsafeInboundHostPorts: [{protocol: ICMP, port: 8}]}",
+                "policy.failsafeInboundHostPorts: ICMP 8",
+            ),
+            (
+                "policy: {failsafeOutboundHostPorts: [{protocol: UDP, port: 0}]}",
+                "policy.failsafeOutboundHostPorts: UDP 0",
+            ),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(part), "{error} lacks {part}");

@@ -4,6 +4,7 @@
 //! world is done in `linux`, `store` and `bgpd`. [`tasks`] draws who talks to whom; [`convert`] is the only
 //! place where one domain's types become another's.
 
+pub mod announcing;
 pub mod ask;
 pub mod bgp;
 pub mod blocking;
@@ -32,11 +33,13 @@ pub mod restore;
 pub mod route;
 pub mod secrets;
 pub mod server;
+pub mod services;
 pub mod startup;
 pub mod status;
 pub mod supervise;
 pub mod tasks;
 pub mod tombstones;
+pub mod verdicts;
 pub mod view;
 pub mod watch;
 pub mod workload;

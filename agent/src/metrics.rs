@@ -52,6 +52,8 @@ pub struct Metrics {
     pub rule_repairs: Counter,
     /// Connections that the kernel was made to forget.
     pub connections_forgotten: Counter,
+    /// Packets that staged policies would have done something to.
+    pub staged_packets: Family<StagedLabels, Counter>,
     /// Events that the store sent.
     pub store_events: Counter,
     /// Times that all resources were listed.
@@ -135,6 +137,19 @@ pub struct CniLabels {
     pub outcome: Outcome,
 }
 
+/// The labels of `manx_staged_policy_packets_total`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StagedLabels {
+    /// Kind, namespace and name, as in `StagedNetworkPolicy shop/web`.
+    pub policy: String,
+    /// `Ingress` or `Egress`.
+    pub direction: String,
+    /// The rule's number, counted from 0, or `none`.
+    pub rule: String,
+    /// What the rule does, or `none`.
+    pub action: String,
+}
+
 /// The label of `manx_bgp_update_faults_total`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct FaultLabels {
@@ -197,6 +212,7 @@ impl Metrics {
             route_errors: Counter::default(),
             route_resyncs: Counter::default(),
             rules_commit: durations(),
+            staged_packets: Family::default(),
             rule_errors: Counter::default(),
             rule_repairs: Counter::default(),
             connections_forgotten: Counter::default(),
@@ -291,6 +307,11 @@ impl Metrics {
             "rule_repairs",
             "Changes that took back what others did to our rules",
             m.rule_repairs,
+        );
+        registry.register(
+            "staged_policy_packets",
+            "Packets that staged policies would have done something to",
+            m.staged_packets,
         );
         registry.register(
             "connections_forgotten",

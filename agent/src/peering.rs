@@ -126,10 +126,11 @@ fn link_session(view: &View, me: &NodeBgp, peer: &BgpPeer) -> Option<(LinkKey, S
     Some((key, session))
 }
 
-/// The prefixes that may come in and go out: what lies inside a pool.
+/// The prefixes that may come in and go out: what lies inside a pool, or a range of services.
 #[must_use]
 pub fn accepted(view: &View) -> Vec<IpNetwork> {
-    view.pools.values().map(|pool| pool.spec.cidr).collect()
+    let pools = view.pools.values().map(|pool| pool.spec.cidr);
+    pools.chain(view.configuration.all_service_ranges()).collect()
 }
 
 /// Where a session with a node runs from and to: over IPv4 where both have an address.
@@ -293,7 +294,10 @@ mod tests {
         };
         Node {
             metadata: metadata(name),
-            spec: NodeSpec { bgp: Some(bgp) },
+            spec: NodeSpec {
+                bgp: Some(bgp),
+                ..NodeSpec::default()
+            },
         }
     }
 

@@ -1,5 +1,6 @@
 //! The control socket: what is asked, and which task answers ([`manx_api::rpc`], [`manx_bgpd::control`]).
 
+use manx_api::announcement::ServiceExplainCall;
 use manx_api::denied::DeniesCall;
 use manx_api::explanation::PolicyExplainCall;
 use manx_api::report::NodeReport;
@@ -13,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::ask::Gone;
 use crate::status::Sources;
-use crate::{bgp, cni, denies, ipam, policy, route};
+use crate::{announcing, bgp, cni, denies, ipam, policy, route};
 
 /// What `bgp.reload` is answered, which is for speakers by themselves.
 const NOTHING_TO_RELOAD: &str = "manxd follows the datastore by itself: there is nothing to read again";
@@ -29,6 +30,8 @@ pub struct Doors {
     pub ipam: mpsc::Sender<ipam::Request>,
     /// `route.…`.
     pub routes: mpsc::Sender<route::Command>,
+    /// `service.…`.
+    pub services: mpsc::Sender<announcing::Question>,
     /// `policy.…`.
     pub policy: mpsc::Sender<policy::Request>,
     /// `policy.denies`.
@@ -97,8 +100,13 @@ async fn dispatch(request: &Request, doors: &Doors) -> Result<Value, RpcError> {
         Method::BgpReload => Err(error(METHOD_NOT_FOUND, NOTHING_TO_RELOAD)),
         Method::RouteShow => value(&ask(&doors.routes, route::Command::Show).await?),
         Method::IpamShow => value(&ask(&doors.ipam, ipam::Request::Show).await?),
+        Method::ServiceExplain => {
+            let call: ServiceExplainCall = params(request)?;
+            value(&ask(&doors.services, |reply| (call, reply)).await?)
+        }
         Method::PolicyExplain => explain(doors, params(request)?).await,
         Method::PolicyDenies => denied(doors, params(request)?).await,
+        Method::PolicyStaged => staged(doors).await,
         Method::IpamCheck => value(&report(doors).await?),
     }
 }
@@ -113,6 +121,11 @@ async fn denied(doors: &Doors, call: DeniesCall) -> Result<Value, RpcError> {
     let question = |reply| denies::Request { call, reply };
     let found = ask(&doors.denies, question).await?;
     value(&found.map_err(|reason| error(INTERNAL_ERROR, reason))?)
+}
+
+async fn staged(doors: &Doors) -> Result<Value, RpcError> {
+    let counts = ask(&doors.policy, policy::Request::Staged).await?;
+    value(&counts.map_err(|reason| error(INTERNAL_ERROR, reason))?)
 }
 
 async fn report(doors: &Doors) -> Result<NodeReport, RpcError> {

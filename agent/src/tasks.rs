@@ -3,6 +3,7 @@
 //! ```text
 //!  store watch ──view──┬─► node task (1x)      writes our own Node resource
 //!     (1x)             ├─► policy task (1x) ◄──join, leave, look── cni task     linux: rules and sets; one owner
+//!                      ├─► announcing task (1x) ──services' prefixes──► bgp task
 //!                      ├─► reclaim task (1x)   frees deleted nodes' blocks
 //!                      ├─► releases task (1x)  hands operators' releases to the cni task
 //!                      ├─► ipam task (1x) ◄──assign, release── cni task (1x) ──attach, detach──► endpoint task (1x)
@@ -18,6 +19,7 @@
 //!                          speaker, on its own runtime thread: one reader and one writer per peer (Nx)
 //! ```
 //!
+//! The policy task also hands what is wrong with policies to the verdicts task (1x), which writes it to their status.
 //! The denies task (1x) has the policy task write rules that log while somebody follows denied packets, and asks it what
 //! those say; it alone listens to what the kernel logs.
 //!
@@ -30,7 +32,7 @@
 //!
 //! | task | after a panic |
 //! |---|---|
-//! | store watch, node, reclaim, releases, workload, endpoint, conntrack, denies, cni, connections | runs again: its state is in the store, the kernel or its inbox |
+//! | store watch, announcing, node, verdicts, reclaim, releases, workload, endpoint, conntrack, denies, cni, connections | runs again: its state is in the store, the kernel or its inbox |
 //! | ipam, bgp, route, policy, tombstones, HTTP | the agent ends non-zero and is started again: start-up adopts what is there |
 //!
 //! Neither touches the kernel, so packets flow on.

@@ -1,9 +1,10 @@
-//! The store watch task: keeps the view equal to the datastore, and tells the policy task of what it lives on.
+//! The store watch task: keeps the view equal to the datastore, and tells the policy and announcing tasks of what they live on.
 //!
 //! It lists everything, watches from the list's revision, and resumes from the last event when the stream
 //! breaks. Only when the store has forgotten that revision does it list again. While the store is away the
 //! last view stays: absence of news is not news.
 
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::policy::{self, News};
 use crate::ready::Guard;
+use crate::services;
 use crate::view::{KINDS, View};
 
 /// Events taken into one new view, at most.
@@ -36,7 +38,9 @@ pub struct Inbox<S> {
     /// Where the view goes.
     pub view: watch::Sender<Arc<View>>,
     /// Where news of policies, and of what they speak of, goes: too many to be copied with each view.
-    pub news: mpsc::Sender<News>,
+    pub policies: mpsc::Sender<News>,
+    /// The same of services and what is behind them.
+    pub services: mpsc::Sender<News>,
     /// What is counted.
     pub metrics: Metrics,
     /// Done when the first view is out.
@@ -45,11 +49,14 @@ pub struct Inbox<S> {
 
 /// Runs until the process ends.
 pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
-    let kinds = kinds();
+    let kinds: Vec<Kind> = kinds().into_iter().collect();
     loop {
         let (mut view, listed, mut revision) = list(inbox).await;
         inbox.view.send_replace(Arc::new(view.clone()));
-        tell(inbox, News::Listed(listed)).await;
+        for (kinds, readers) in inbox.readers() {
+            let theirs = listed.iter().filter(|resource| kinds.contains(&resource.kind()));
+            tell(readers, News::Listed(theirs.cloned().collect())).await;
+        }
         if let Some(guard) = inbox.listed.take() {
             guard.done();
         }
@@ -65,15 +72,28 @@ pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
     }
 }
 
-/// All that is watched: some kinds both make up the view and are news.
-fn kinds() -> Vec<Kind> {
-    let news = policy::KINDS.into_iter().filter(|kind| !KINDS.contains(kind));
-    KINDS.into_iter().chain(news).collect()
+impl<S> Inbox<S> {
+    /// Who reads news, and of which kinds.
+    fn readers(&self) -> [(&'static [Kind], &mpsc::Sender<News>); 2] {
+        [
+            (&policy::KINDS, &self.policies),
+            (&services::KINDS, &self.services),
+        ]
+    }
 }
 
-async fn tell<S>(inbox: &Inbox<S>, news: News) {
-    if inbox.news.send(news).await.is_err() {
-        tracing::debug!("the policy task has ended");
+/// All that is watched: some kinds both make up the view and are news.
+fn kinds() -> BTreeSet<Kind> {
+    KINDS
+        .into_iter()
+        .chain(policy::KINDS)
+        .chain(services::KINDS)
+        .collect()
+}
+
+async fn tell(reader: &mpsc::Sender<News>, news: News) {
+    if reader.send(news).await.is_err() {
+        tracing::debug!("a reader of news has ended");
     }
 }
 
@@ -101,7 +121,7 @@ async fn try_list<S: Store>(store: &S) -> Result<(View, Vec<Resource>, Revision)
     for kind in kinds() {
         let listing = store.list(kind, None).await?;
         oldest.get_or_insert(listing.revision);
-        if policy::KINDS.contains(&kind) {
+        if policy::KINDS.contains(&kind) || services::KINDS.contains(&kind) {
             news.extend(listing.items.iter().cloned());
         }
         listing.items.into_iter().for_each(|resource| view.put(resource));
@@ -133,9 +153,13 @@ async fn follow<S>(
                 Event::Applied(resource) => (resource.key(), Some(resource)),
                 Event::Deleted(resource) => (resource.key(), None),
             };
-            if policy::KINDS.contains(&key.kind) {
+            for (_, reader) in inbox
+                .readers()
+                .into_iter()
+                .filter(|(kinds, _)| kinds.contains(&key.kind))
+            {
                 let put = resource.clone().map(|resource| News::Put(Box::new(resource)));
-                tell(inbox, put.unwrap_or_else(|| News::Gone(key.clone()))).await;
+                tell(reader, put.unwrap_or_else(|| News::Gone(key.clone()))).await;
             }
             if KINDS.contains(&key.kind) {
                 changed = true;

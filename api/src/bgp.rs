@@ -3,9 +3,13 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU8;
 
+use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::formats::{as_number, is_false};
+use crate::announcement::AddressKind;
+use crate::formats::{as_number, cidr, is_false};
+#[cfg(feature = "schema")]
+use crate::schema;
 use crate::{Metadata, Selector};
 
 /// The port that IANA gave BGP.
@@ -13,6 +17,7 @@ pub const BGP_PORT: u16 = 179;
 
 /// Settings of every node's speaker. Only the name `default` is honoured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BgpConfiguration {
     /// The shared part.
@@ -24,25 +29,32 @@ pub struct BgpConfiguration {
 
 /// What the user asks for of all speakers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct BgpConfigurationSpec {
     /// One iBGP session with every other node. Default true.
     pub node_to_node_mesh_enabled: bool,
     /// The AS of nodes that name none. Default 64512. Read from text too, as in `'1.10'`.
     #[serde(deserialize_with = "as_number::deserialize")]
+    #[cfg_attr(feature = "schema", schemars(with = "schema::AsNumber"))]
     pub as_number: u32,
     /// The TCP port of nodes' speakers. Default 179.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub listen_port: u16,
     /// Seconds of silence after which a mesh peer is gone: 0 (never) or 3 to 65535. Default 9.
+    #[cfg_attr(feature = "schema", schemars(extend("not" = {"enum": [1, 2]})))]
     pub hold_time: u16,
     /// Seconds that mesh peers keep our routes while we restart (RFC 4724): 0 to 4095. Default 120.
+    #[cfg_attr(feature = "schema", schemars(range(max = 4095)))]
     pub node_mesh_max_restart_time: u16,
     /// Seconds that routes in the mesh are kept after the restart time, as a last resort (RFC 9494): 0 to 16777215.
     /// Default 0: not at all.
     #[serde(skip_serializing_if = "is_zero")]
+    #[cfg_attr(feature = "schema", schemars(range(max = 16_777_215)))]
     pub node_mesh_long_lived_stale_time: u32,
     /// BGPFilters for the sessions of the mesh, whose rules decide in order. Default none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(with = "schema::Set<schema::Name>"))]
     pub node_mesh_filters: Vec<String>,
     /// Watch the paths to mesh peers by BFD (RFC 5880). Default: nobody does.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,6 +62,65 @@ pub struct BgpConfigurationSpec {
     /// Sign all segments between nodes with this (TCP MD5, RFC 2385). Default: nobody signs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_mesh_password: Option<Password>,
+    /// Announce services' addresses in the cluster that lie in these ranges. Default: none.
+    #[serde(rename = "serviceClusterIPs", skip_serializing_if = "Vec::is_empty")]
+    pub service_cluster_ips: Vec<ServiceRange>,
+    /// The same for `externalIPs`.
+    #[serde(rename = "serviceExternalIPs", skip_serializing_if = "Vec::is_empty")]
+    pub service_external_ips: Vec<ServiceRange>,
+    /// The same for load balancers' addresses.
+    #[serde(rename = "serviceLoadBalancerIPs", skip_serializing_if = "Vec::is_empty")]
+    pub service_load_balancer_ips: Vec<ServiceRange>,
+    /// Whether load balancers' ranges are announced, or each address by itself. Default Enabled: ranges.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub service_load_balancer_aggregation: Aggregation,
+}
+
+impl BgpConfigurationSpec {
+    /// The ranges for a service's addresses of a kind.
+    #[must_use]
+    pub fn service_ranges(&self, kind: AddressKind) -> &[ServiceRange] {
+        match kind {
+            AddressKind::Cluster => &self.service_cluster_ips,
+            AddressKind::External => &self.service_external_ips,
+            AddressKind::LoadBalancer => &self.service_load_balancer_ips,
+        }
+    }
+
+    /// All ranges for services' addresses.
+    pub fn all_service_ranges(&self) -> impl Iterator<Item = IpNetwork> + '_ {
+        let kinds = [
+            AddressKind::Cluster,
+            AddressKind::External,
+            AddressKind::LoadBalancer,
+        ];
+        kinds
+            .into_iter()
+            .flat_map(|kind| self.service_ranges(kind))
+            .map(|range| range.cidr)
+    }
+}
+
+/// A range of services' addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ServiceRange {
+    /// The addresses; no host bits set.
+    #[cfg_attr(feature = "schema", schemars(with = "schema::Cidr"))]
+    #[serde(deserialize_with = "cidr::any")]
+    pub cidr: IpNetwork,
+}
+
+/// Whether a range is announced, or each address in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Aggregation {
+    /// The range.
+    #[default]
+    Enabled,
+    /// Each address that a service has.
+    Disabled,
 }
 
 impl Default for BgpConfigurationSpec {
@@ -64,12 +135,17 @@ impl Default for BgpConfigurationSpec {
             node_mesh_filters: Vec::new(),
             node_mesh_bfd: None,
             node_mesh_password: None,
+            service_cluster_ips: Vec::new(),
+            service_external_ips: Vec::new(),
+            service_load_balancer_ips: Vec::new(),
+            service_load_balancer_aggregation: Aggregation::default(),
         }
     }
 }
 
 /// A session beside the mesh: with a router, a reflector, another AS.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BgpPeer {
     /// The shared part.
@@ -80,10 +156,12 @@ pub struct BgpPeer {
 
 /// What the user asks for of one session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BgpPeerSpec {
     /// The one node that has this session; with neither this nor `node_selector`, every node has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<schema::Name>"))]
     pub node: Option<String>,
     /// The nodes that have this session; not beside `node`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,10 +173,12 @@ pub struct BgpPeerSpec {
         with = "peer_ip",
         skip_serializing_if = "Option::is_none"
     )]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<schema::PeerAddress>"))]
     pub peer_ip: Option<SocketAddr>,
     /// The interface that leads to the peer: alone for whoever is found there by router advertisements, beside `peer_ip`
     /// where that is link-local.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<schema::Interface>"))]
     pub interface: Option<String>,
     /// Instead of `peer_ip` and `as_number`: the nodes that are the peers, each of which has the session, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -109,6 +189,7 @@ pub struct BgpPeerSpec {
         deserialize_with = "as_number::optional",
         skip_serializing_if = "Option::is_none"
     )]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<schema::AsNumber>"))]
     pub as_number: Option<u32>,
     /// Which next hop our announcements carry. Default Auto.
     #[serde(default)]
@@ -118,16 +199,20 @@ pub struct BgpPeerSpec {
     pub passive: bool,
     /// Seconds of silence after which the peer is gone: 0 or 3 to 65535. Default 90.
     #[serde(default = "default_hold_time")]
+    #[cfg_attr(feature = "schema", schemars(extend("not" = {"enum": [1, 2]})))]
     pub hold_time: u16,
     /// Seconds that the peer keeps our routes while we restart (RFC 4724): 0 to 4095. Default 120.
     #[serde(default = "default_restart_time")]
+    #[cfg_attr(feature = "schema", schemars(range(max = 4095)))]
     pub max_restart_time: u16,
     /// Seconds that the peer keeps our routes after the restart time, as a last resort, and that we keep the peer's at
     /// most (RFC 9494): 0 to 16777215. Default 0: not at all.
     #[serde(default, skip_serializing_if = "is_zero")]
+    #[cfg_attr(feature = "schema", schemars(range(max = 16_777_215)))]
     pub long_lived_stale_time: u32,
     /// BGPFilters, whose rules decide in order. Default none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(with = "schema::Set<schema::Name>"))]
     pub filters: Vec<String>,
     /// Our AS towards this peer, in place of the node's. Read from text too.
     #[serde(
@@ -136,6 +221,7 @@ pub struct BgpPeerSpec {
         skip_serializing_if = "Option::is_none",
         deserialize_with = "as_number::optional"
     )]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<schema::AsNumber>"))]
     pub local_as_number: Option<u32>,
     /// How often our own AS may be in an AS_PATH that comes in: 0 to 255. Default 0.
     #[serde(default, rename = "numAllowedLocalASNumbers", skip_serializing_if = "is_zero")]
@@ -161,6 +247,7 @@ pub struct BgpPeerSpec {
     /// Drop packets that have come more hops than this (GTSM, RFC 5082): 1 to 254; 1 for a peer on our link. The peer
     /// has to do the same. Default: from anywhere.
     #[serde(default, rename = "ttlSecurity", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 254)))]
     pub ttl_security: Option<u8>,
     /// The address to dial from. Default UseNodeIP.
     #[serde(default)]
@@ -169,6 +256,7 @@ pub struct BgpPeerSpec {
 
 /// Where a password is to be found: not here, for whoever may read resources may not know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Password {
     /// Which key of which Secret.
@@ -177,16 +265,20 @@ pub struct Password {
 
 /// A key of a Secret: the file `name/key` in each node's directory of secrets.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SecretKeyRef {
     /// The Secret's name.
+    #[cfg_attr(feature = "schema", schemars(with = "schema::Name"))]
     pub name: String,
     /// The key in it.
+    #[cfg_attr(feature = "schema", schemars(with = "schema::SecretKey"))]
     pub key: String,
 }
 
 /// Where connections to a peer come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum SourceAddress {
     /// The node's address of the peer's family.
     #[default]
@@ -198,13 +290,16 @@ pub enum SourceAddress {
 
 /// How BFD watches the path to a peer, which has to do the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct BfdSpec {
     /// The peer is several hops away (RFC 5883). Default false: it is on our link (RFC 5881).
     pub multihop: bool,
     /// Milliseconds between our packets at least, 10 to 60000. Default 300.
+    #[cfg_attr(feature = "schema", schemars(range(min = 10, max = 60_000)))]
     pub min_tx: u16,
     /// Milliseconds between the peer's at least, 10 to 60000. Default 300.
+    #[cfg_attr(feature = "schema", schemars(range(min = 10, max = 60_000)))]
     pub min_rx: u16,
     /// The path is down after this many intervals of silence, 1 to 255. Default 3.
     pub multiplier: NonZeroU8,
@@ -223,6 +318,7 @@ impl Default for BfdSpec {
 
 /// How many prefixes a peer may announce, used or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct MaxPrefixes {
     /// Of IPv4. Default: any number.
@@ -232,6 +328,7 @@ pub struct MaxPrefixes {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<u32>,
     /// A warning is logged at this percentage, 1 to 100. Default 75.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 100)))]
     pub warn_percent: u8,
     /// What becomes of a session with more. Default Down.
     pub action: LimitAction,
@@ -241,6 +338,7 @@ pub struct MaxPrefixes {
 
 /// What becomes of a session whose peer announces more than it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum LimitAction {
     /// A warning is logged, no more.
     Warn,
@@ -264,6 +362,7 @@ impl Default for MaxPrefixes {
 
 /// Which next hop announcements carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum NextHopMode {
     /// RFC 4271 §5.1.3: ourselves for our own routes and towards eBGP peers, unchanged otherwise.
     #[default]
@@ -275,8 +374,8 @@ pub enum NextHopMode {
     Keep,
 }
 
-fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
-    *number == T::default()
+fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn default_hold_time() -> u16 {

@@ -4,7 +4,8 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::Metadata;
-use crate::formats::{cidr, ignored, refused};
+use crate::condition::Status;
+use crate::formats::{cidr, nullable, refused};
 use crate::kubernetes::LabelSelector;
 
 /// A policy of the cluster's administrators: before those of the namespaces' owners, or after them.
@@ -15,9 +16,13 @@ pub struct ClusterNetworkPolicy {
     pub metadata: Metadata,
     /// What the user asks for.
     pub spec: ClusterPolicySpec,
-    /// What a cluster says of it; forgotten.
-    #[serde(default, deserialize_with = "ignored", skip_serializing)]
-    pub status: (),
+    /// What is said of it; an update leaves it as it is.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Status::is_empty"
+    )]
+    pub status: Status,
 }
 
 /// What the user asks for of a [`ClusterNetworkPolicy`].

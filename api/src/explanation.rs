@@ -72,7 +72,7 @@ impl Verdict {
 }
 
 /// A policy, as people know it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyName {
     /// The group and version of its kind.
@@ -145,4 +145,24 @@ pub struct PolicyStep {
     /// Its rules before that which log the packet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub logged: Vec<usize>,
+}
+
+/// What a staged policy would have done, as a node's kernel counted it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StagedCount {
+    /// On which node.
+    pub node: String,
+    /// The policy.
+    #[serde(flatten)]
+    pub policy: PolicyName,
+    /// What the packets were to its pods.
+    pub direction: Direction,
+    /// The first of its rules that was for them, counted from 0; none: none was, and the tier's end would have
+    /// decided unless another policy of it does.
+    pub rule: Option<usize>,
+    /// What that rule does.
+    pub action: Option<Action>,
+    /// Packets that began something, as far as no policy before it decided.
+    pub packets: u64,
 }

@@ -9,10 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::Metadata;
 use crate::formats::cidr;
+#[cfg(feature = "schema")]
+use crate::schema;
 
 /// Rules for routes on their way in and out, for BGPPeers and the mesh to name. Calico's fields, and more
 /// operations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BgpFilter {
     /// The shared part.
@@ -25,6 +28,7 @@ pub struct BgpFilter {
 /// The rules, per direction and family. The first one that matches a route decides; a route that none matches
 /// is left to the session's default, which lets through what lies inside a pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct BgpFilterSpec {
     /// For IPv4 routes on the way out.
@@ -43,6 +47,7 @@ pub struct BgpFilterSpec {
 
 /// A rule: routes for which everything that it says of them holds, and what becomes of these.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FilterRule {
     /// A network to compare the route's prefix with, as `match_operator` says.
@@ -51,6 +56,7 @@ pub struct FilterRule {
         skip_serializing_if = "Option::is_none",
         deserialize_with = "cidr::optional"
     )]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<schema::Cidr>"))]
     pub cidr: Option<IpNetwork>,
     /// How the prefix has to stand to `cidr`; with `cidr`, and only with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,22 +75,27 @@ pub struct FilterRule {
     pub communities: Option<Communities>,
     /// Only routes whose AS_PATH begins with these, nearest first.
     #[serde(default, rename = "asPathPrefix", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(inner(range(min = 1))))]
     pub as_path_prefix: Vec<u32>,
     /// Only routes that lead over this interface; `*` stands for any characters. The node's own lead over none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<schema::InterfacePattern>"))]
     pub interface: Option<String>,
     /// Only routes with this metric in the node's kernel; on the way out alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 2_147_483_646)))]
     pub priority: Option<u32>,
     /// What becomes of them.
     pub action: FilterAction,
     /// What is changed of an accepted route, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(length(max = 10)))]
     pub operations: Vec<FilterOperation>,
 }
 
 /// How a prefix stands to a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum MatchOperator {
     /// The same.
     Equal,
@@ -98,6 +109,7 @@ pub enum MatchOperator {
 
 /// Lengths of prefixes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct PrefixLength {
     /// At least. Default: the length of `cidr`.
@@ -110,6 +122,7 @@ pub struct PrefixLength {
 
 /// Where a route comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum MatchSource {
     /// From a BGP peer.
     RemotePeers,
@@ -117,6 +130,7 @@ pub enum MatchSource {
 
 /// What kind of peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum PeerType {
     /// Of another AS.
     #[serde(rename = "eBGP")]
@@ -128,6 +142,7 @@ pub enum PeerType {
 
 /// Communities of any kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Communities {
     /// All of these.
@@ -136,6 +151,7 @@ pub struct Communities {
 
 /// What becomes of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum FilterAction {
     /// It passes.
     Accept,
@@ -145,6 +161,7 @@ pub enum FilterAction {
 
 /// A change of a route: exactly one of these.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct FilterOperation {
     /// Adds a community.
@@ -169,6 +186,7 @@ pub struct FilterOperation {
 
 /// A community.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CommunityValue {
     /// The community.
@@ -177,6 +195,7 @@ pub struct CommunityValue {
 
 /// A number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NumberValue {
     /// The number.
@@ -185,9 +204,14 @@ pub struct NumberValue {
 
 /// AS numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AsPathPrefix {
     /// The AS numbers, nearest first: 1 to 10.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(length(min = 1, max = 10), inner(range(min = 1)))
+    )]
     pub prefix: Vec<u32>,
 }
 

@@ -7,10 +7,13 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::formats::{cidr, is_false};
+#[cfg(feature = "schema")]
+use crate::schema;
 use crate::{Metadata, Selector};
 
 /// Addresses that pods may get, cut into blocks that nodes own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct IpPool {
     /// The shared part.
@@ -21,13 +24,16 @@ pub struct IpPool {
 
 /// What the user asks for of an [`IpPool`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IpPoolSpec {
     /// The addresses; no host bits set, never changed once created.
     #[serde(deserialize_with = "cidr::any")]
+    #[cfg_attr(feature = "schema", schemars(with = "schema::Cidr"))]
     pub cidr: IpNetwork,
     /// Prefix length of a block: 20 to 32 (IPv4, default 26), 116 to 128 (IPv6, default 122).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 20, max = 128)))]
     pub block_size: Option<u8>,
     /// The nodes that may take blocks from the pool. Default `all()`.
     #[serde(default)]
@@ -77,6 +83,7 @@ impl IpPoolSpec {
 
 /// Who gets addresses from a pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum AssignmentMode {
     /// Pods of the namespaces and nodes that the pool selects, and those that name it.
     #[default]
@@ -146,6 +153,7 @@ pub fn covers(outer: IpNetwork, inner: IpNetwork) -> bool {
 
 /// Addresses that no pod gets unless it asks for one of them by name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct IpReservation {
     /// The shared part.
@@ -156,15 +164,18 @@ pub struct IpReservation {
 
 /// What the user asks for of an [`IpReservation`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IpReservationSpec {
     /// The addresses; no host bits set.
     #[serde(rename = "reservedCIDRs", deserialize_with = "cidr::list")]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<schema::Network>", length(min = 1)))]
     pub reserved_cidrs: Vec<IpNetwork>,
 }
 
 /// How every node assigns addresses. Only the one named `default` is honoured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct IpamConfiguration {
     /// The shared part.
@@ -176,6 +187,7 @@ pub struct IpamConfiguration {
 
 /// What the user asks for of an [`IpamConfiguration`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct IpamConfigurationSpec {
     /// A node gives out addresses of its own blocks only, and leases none of another's. Default false.
@@ -183,6 +195,7 @@ pub struct IpamConfigurationSpec {
     /// The most blocks that a node may own of each family; 0, the default, is no limit.
     pub max_blocks_per_host: u32,
     /// Seconds for which a freed address is given to nobody else, 0 to 1200. Default 60.
+    #[cfg_attr(feature = "schema", schemars(range(max = 1200)))]
     pub ip_cooldown_seconds: u32,
     /// Nodes claim blocks as they need them; without, they keep to those that they own. Default true.
     pub auto_allocate_blocks: bool,
@@ -230,6 +243,7 @@ pub fn block_cidr(name: &str) -> Option<IpNetwork> {
 
 /// A slice of a pool, owned by one node at a time. Named by its CIDR: `10-244-0-64-26`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct IpBlock {
     /// The shared part.
@@ -240,15 +254,19 @@ pub struct IpBlock {
 
 /// Whose an [`IpBlock`] is, and its owner's last checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IpBlockSpec {
     /// The addresses.
     #[serde(deserialize_with = "cidr::any")]
+    #[cfg_attr(feature = "schema", schemars(with = "schema::Cidr"))]
     pub cidr: IpNetwork,
     /// The pool it was cut from; [`pool_of`] says which one it belongs to by now.
+    #[cfg_attr(feature = "schema", schemars(with = "schema::Name"))]
     pub pool: String,
     /// The owner; none while the block is free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<schema::Name>"))]
     pub node: Option<String>,
     /// Grows with each change of owner, so that a late writer is told from the present one.
     pub generation: u64,
@@ -266,6 +284,7 @@ pub struct IpBlockSpec {
 /// An allocation that an operator wants freed. An owner frees it if it is still the same one, and no interface
 /// carries the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Release {
     /// The address.
@@ -277,6 +296,7 @@ pub struct Release {
 /// How a block is lent. The borrower makes the resource, the lender grants it; the borrower returns it, the
 /// lender deletes it. In each state one of them has to act.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Lease {
     /// The name of the block that it is part of.
@@ -287,6 +307,7 @@ pub struct Lease {
 
 /// How far a [`Lease`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum LeaseState {
     /// The borrower asks. The lender grants it, or deletes the resource.
     Requested,
@@ -308,6 +329,7 @@ impl fmt::Display for LeaseState {
 
 /// An address in use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Allocation {
     /// The address.
@@ -320,6 +342,7 @@ pub struct Allocation {
 
 /// A CNI attachment: what the runtime names in ADD and DEL.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AttachmentId {
     /// `CNI_CONTAINERID`.

@@ -7,8 +7,12 @@ use ipnetwork::IpNetwork;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::formats::{cidr, ignored, nullable};
-use crate::rule::Direction;
+use crate::condition::Status;
+use crate::formats::{cidr, nullable};
+use crate::network_policy::StagedAction;
+use crate::rule::{Direction, Protocol};
+#[cfg(feature = "schema")]
+use crate::schema;
 use crate::{Metadata, Selector};
 
 /// A policy for pods of its namespace, in Kubernetes' language.
@@ -20,13 +24,37 @@ pub struct KubernetesNetworkPolicy {
     /// What the user asks for.
     #[serde(default, deserialize_with = "nullable")]
     pub spec: KubernetesPolicySpec,
-    /// What a cluster says of it; forgotten.
-    #[serde(default, deserialize_with = "ignored", skip_serializing)]
-    pub status: (),
+    /// What is said of it; an update leaves it as it is.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Status::is_empty"
+    )]
+    pub status: Status,
 }
 
-/// What the user asks for of a [`KubernetesNetworkPolicy`].
+/// A [`KubernetesNetworkPolicy`] on trial: nothing is decided by it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct StagedKubernetesNetworkPolicy {
+    /// The shared part.
+    pub metadata: Metadata,
+    /// What the user asks for.
+    #[serde(default, deserialize_with = "nullable")]
+    pub spec: KubernetesPolicySpec,
+    /// What is said of it; an update leaves it as it is.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Status::is_empty"
+    )]
+    pub status: Status,
+}
+
+/// What the user asks for of a [`KubernetesNetworkPolicy`] or a [`StagedKubernetesNetworkPolicy`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct KubernetesPolicySpec {
     /// The pods that it applies to. Empty: all of the namespace.
@@ -41,6 +69,9 @@ pub struct KubernetesPolicySpec {
     /// What may go out.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub egress: Vec<EgressRule>,
+    /// Of a staged policy: what is on trial.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub staged_action: Option<StagedAction>,
 }
 
 impl KubernetesPolicySpec {
@@ -58,6 +89,7 @@ impl KubernetesPolicySpec {
 
 /// What may come in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct IngressRule {
     /// From any of these. Empty: from anywhere.
@@ -70,6 +102,7 @@ pub struct IngressRule {
 
 /// What may go out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct EgressRule {
     /// To any of these. Empty: to anywhere.
@@ -82,6 +115,7 @@ pub struct EgressRule {
 
 /// The other end: pods by one or both selectors, or addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Peer {
     /// Pods with such labels; of the policy's namespace, unless `namespaceSelector` is there.
@@ -97,10 +131,12 @@ pub struct Peer {
 
 /// Addresses of a network, some excepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CidrBlock {
     /// The network.
     #[serde(deserialize_with = "cidr::any")]
+    #[cfg_attr(feature = "schema", schemars(with = "schema::Cidr"))]
     pub cidr: IpNetwork,
     /// Parts of it that are not meant.
     #[serde(
@@ -108,11 +144,13 @@ pub struct CidrBlock {
         deserialize_with = "cidr::strict_list",
         skip_serializing_if = "Vec::is_empty"
     )]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<schema::Cidr>"))]
     pub except: Vec<IpNetwork>,
 }
 
 /// Ports of a protocol.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PolicyPort {
     /// The protocol. Default TCP.
@@ -128,6 +166,7 @@ pub struct PolicyPort {
 
 /// A protocol that has ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Transport {
     /// TCP.
     #[default]
@@ -139,6 +178,16 @@ pub enum Transport {
     /// SCTP.
     #[serde(rename = "SCTP")]
     Sctp,
+}
+
+impl From<Transport> for Protocol {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Tcp => Self::TCP,
+            Transport::Udp => Self::UDP,
+            Transport::Sctp => Self::SCTP,
+        }
+    }
 }
 
 /// A port by its number, or by what the pod calls it.
@@ -178,6 +227,7 @@ impl Visitor<'_> for PortVisitor {
 
 /// Things by their labels: all of `matchLabels` and all of `matchExpressions`. Empty: everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LabelSelector {
     /// Labels with these values.
@@ -201,6 +251,7 @@ impl LabelSelector {
 
 /// What holds of a label.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LabelRequirement {
     /// The label.
@@ -226,6 +277,7 @@ impl LabelRequirement {
 
 /// How a label stands to values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum LabelOperator {
     /// It has one of them.
     In,

@@ -4,8 +4,10 @@
 //! here. *Parse, don't validate*: `manifest` turns text into checked values, and nothing below meets an
 //! unchecked one. No async and no I/O: [`rpc`] frames messages over any `Read` or `Write` it is handed.
 
+pub mod announcement;
 pub mod bgp;
 pub mod cluster_policy;
+pub mod condition;
 pub mod denied;
 pub mod explanation;
 pub mod filter;
@@ -27,7 +29,10 @@ pub mod report;
 pub mod resource;
 pub mod rpc;
 pub mod rule;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod selector;
+pub mod service;
 pub mod status;
 pub mod validate;
 pub mod workload;

@@ -71,6 +71,8 @@ pub enum Kind {
     StagedNetworkPolicy,
     /// A [`Self::GlobalNetworkPolicy`] on trial.
     StagedGlobalNetworkPolicy,
+    /// A [`Self::KubernetesNetworkPolicy`] on trial.
+    StagedKubernetesNetworkPolicy,
     /// Addresses that a namespace's policies speak of.
     NetworkSet,
     /// Addresses that policies speak of.
@@ -82,6 +84,12 @@ pub enum Kind {
     KubernetesNetworkPolicy,
     /// A policy of the cluster's administrators; Kubernetes' own kind.
     ClusterNetworkPolicy,
+    /// A name and addresses for a set of pods; Kubernetes' own kind.
+    Service,
+    /// Who is behind a service; Kubernetes' own kind.
+    EndpointSlice,
+    /// Whom pods act as; Kubernetes' own kind.
+    ServiceAccount,
 }
 
 /// What a [`Kind`] is called: its name, its plural, and the short forms that the command line takes.
@@ -108,12 +116,16 @@ impl Kind {
             Self::Tier,
             Self::GlobalNetworkSet,
             Self::NetworkSet,
+            Self::ServiceAccount,
+            Self::Service,
+            Self::EndpointSlice,
             Self::ClusterNetworkPolicy,
             Self::GlobalNetworkPolicy,
             Self::NetworkPolicy,
             Self::KubernetesNetworkPolicy,
             Self::StagedGlobalNetworkPolicy,
             Self::StagedNetworkPolicy,
+            Self::StagedKubernetesNetworkPolicy,
             Self::HostEndpoint,
             Self::WorkloadEndpoint,
         ]
@@ -148,6 +160,11 @@ impl Kind {
                 "stagedglobalnetworkpolicies",
                 &["sgnp", "sgnps"],
             ),
+            Self::StagedKubernetesNetworkPolicy => (
+                "StagedKubernetesNetworkPolicy",
+                "stagedkubernetesnetworkpolicies",
+                &["sknp", "sknps"],
+            ),
             Self::NetworkSet => ("NetworkSet", "networksets", &["netset", "netsets"]),
             Self::GlobalNetworkSet => ("GlobalNetworkSet", "globalnetworksets", &["gns"]),
             Self::HostEndpoint => ("HostEndpoint", "hostendpoints", &["hep", "heps"]),
@@ -155,6 +172,9 @@ impl Kind {
             Self::ClusterNetworkPolicy => {
                 ("ClusterNetworkPolicy", "clusternetworkpolicies", &["cnp", "cnps"])
             }
+            Self::Service => ("Service", "services", &["svc"]),
+            Self::EndpointSlice => ("EndpointSlice", "endpointslices", &["eps"]),
+            Self::ServiceAccount => ("ServiceAccount", "serviceaccounts", &["sa"]),
         };
         Names { name, plural, short }
     }
@@ -173,6 +193,12 @@ impl Kind {
     #[must_use]
     pub const fn plural(self) -> &'static str {
         self.names().plural
+    }
+
+    /// The short forms that the command line takes: `ipp`.
+    #[must_use]
+    pub const fn short_names(self) -> &'static [&'static str] {
+        self.names().short
     }
 
     /// What a manifest's `kind` says: `IPPool`.
@@ -194,7 +220,8 @@ impl Kind {
     #[must_use]
     pub const fn api_version(self) -> &'static str {
         match self {
-            Self::Namespace => "v1",
+            Self::Namespace | Self::Service | Self::ServiceAccount => "v1",
+            Self::EndpointSlice => "discovery.k8s.io/v1",
             Self::KubernetesNetworkPolicy => "networking.k8s.io/v1",
             Self::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
             Self::IpPool
@@ -211,6 +238,7 @@ impl Kind {
             | Self::GlobalNetworkPolicy
             | Self::StagedNetworkPolicy
             | Self::StagedGlobalNetworkPolicy
+            | Self::StagedKubernetesNetworkPolicy
             | Self::NetworkSet
             | Self::GlobalNetworkSet
             | Self::HostEndpoint => API_VERSION,
@@ -231,8 +259,12 @@ impl Kind {
             Self::WorkloadEndpoint
                 | Self::NetworkPolicy
                 | Self::StagedNetworkPolicy
+                | Self::StagedKubernetesNetworkPolicy
                 | Self::NetworkSet
                 | Self::KubernetesNetworkPolicy
+                | Self::Service
+                | Self::EndpointSlice
+                | Self::ServiceAccount
         )
     }
 
@@ -403,6 +435,12 @@ struct Read {
     _finalizers: IgnoredAny,
     #[serde(default, rename = "selfLink")]
     _self_link: IgnoredAny,
+    #[serde(default, rename = "generateName")]
+    _generate_name: IgnoredAny,
+    #[serde(default, rename = "deletionTimestamp")]
+    _deletion_timestamp: IgnoredAny,
+    #[serde(default, rename = "deletionGracePeriodSeconds")]
+    _deletion_grace_period: IgnoredAny,
 }
 
 impl From<Read> for Metadata {

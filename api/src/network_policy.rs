@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use crate::formats::{cidr, is_false, refused, selector};
+use crate::condition::Status;
+use crate::formats::{cidr, is_false, nullable, refused, selector};
 use crate::rule::{Action, DefaultAction, Direction, Family, Icmp, Order, Port, Protocol};
+#[cfg(feature = "schema")]
+use crate::schema;
 use crate::{Metadata, Selector};
 
 /// The tier of policies that name none.
@@ -14,6 +17,7 @@ pub const DEFAULT_TIER: &str = "default";
 
 /// A policy for pods of its namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NetworkPolicy {
     /// The shared part.
@@ -21,10 +25,18 @@ pub struct NetworkPolicy {
     /// What the user asks for.
     #[serde(default)]
     pub spec: PolicySpec,
+    /// What is said of it; an update leaves it as it is.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Status::is_empty"
+    )]
+    pub status: Status,
 }
 
 /// A policy for pods of all namespaces, and for host endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct GlobalNetworkPolicy {
     /// The shared part.
@@ -32,10 +44,18 @@ pub struct GlobalNetworkPolicy {
     /// What the user asks for.
     #[serde(default)]
     pub spec: PolicySpec,
+    /// What is said of it; an update leaves it as it is.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Status::is_empty"
+    )]
+    pub status: Status,
 }
 
 /// A [`NetworkPolicy`] on trial: it decides nothing, and what it would decide is reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StagedNetworkPolicy {
     /// The shared part.
@@ -43,10 +63,18 @@ pub struct StagedNetworkPolicy {
     /// What the user asks for.
     #[serde(default)]
     pub spec: PolicySpec,
+    /// What is said of it; an update leaves it as it is.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Status::is_empty"
+    )]
+    pub status: Status,
 }
 
 /// A [`GlobalNetworkPolicy`] on trial: it decides nothing, and what it would decide is reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StagedGlobalNetworkPolicy {
     /// The shared part.
@@ -54,14 +82,23 @@ pub struct StagedGlobalNetworkPolicy {
     /// What the user asks for.
     #[serde(default)]
     pub spec: PolicySpec,
+    /// What is said of it; an update leaves it as it is.
+    #[serde(
+        default,
+        deserialize_with = "nullable",
+        skip_serializing_if = "Status::is_empty"
+    )]
+    pub status: Status,
 }
 
 /// What the user asks for. The global kinds alone may write `namespaceSelector`, `doNotTrack`, `preDNAT` and
 /// `applyOnForward`, the staged kinds alone `stagedAction`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PolicySpec {
     /// The name of its tier. Default [`DEFAULT_TIER`].
+    #[cfg_attr(feature = "schema", schemars(with = "schema::TierName"))]
     pub tier: String,
     /// Its place in the tier: lower decides first. Default: after all that have one.
     #[serde(skip_serializing_if = "Order::is_last")]
@@ -83,6 +120,7 @@ pub struct PolicySpec {
     pub service_account_selector: Option<Selector>,
     /// The directions that it speaks of. Default: those that it has rules for, or `Ingress`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(with = "schema::Set<Direction>"))]
     pub types: Vec<Direction>,
     /// Rules for packets to whom it applies to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -139,6 +177,7 @@ impl PolicySpec {
 
 /// What a staged policy tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum StagedAction {
     /// The policy as it is written.
     Set,
@@ -146,6 +185,7 @@ pub enum StagedAction {
 
 /// What to do with packets like these. Everything that it says of a packet has to hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PolicyRule {
     /// What to do.
@@ -173,6 +213,7 @@ pub struct PolicyRule {
     pub destination: EntityRule,
     /// Refused: requests are not read.
     #[serde(default, deserialize_with = "refused::http", skip_serializing)]
+    #[cfg_attr(feature = "schema", schemars(skip))]
     pub http: (),
     /// Notes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -200,6 +241,7 @@ impl PolicyRule {
 
 /// Notes on a rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RuleMetadata {
     /// For people and programs.
@@ -210,13 +252,16 @@ pub struct RuleMetadata {
 /// One end of a packet. Selectors speak of endpoints and network sets: in a [`NetworkPolicy`] of those of its own
 /// namespace, unless `namespaceSelector` says otherwise. An end that says nothing is any address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct EntityRule {
     /// Addresses in one of these networks.
     #[serde(deserialize_with = "cidr::list", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<schema::Network>"))]
     pub nets: Vec<IpNetwork>,
     /// Addresses in none of these networks.
     #[serde(deserialize_with = "cidr::list", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<schema::Network>"))]
     pub not_nets: Vec<IpNetwork>,
     /// Things with such labels.
     #[serde(
@@ -260,10 +305,12 @@ impl EntityRule {
 
 /// Service accounts, by what both say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ServiceAccountMatch {
     /// Any of these. Empty: any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<schema::Name>"))]
     pub names: Vec<String>,
     /// Those with such labels.
     #[serde(
@@ -275,17 +322,21 @@ pub struct ServiceAccountMatch {
 
 /// A service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ServiceMatch {
     /// Its name.
+    #[cfg_attr(feature = "schema", schemars(with = "schema::Label"))]
     pub name: String,
     /// Its namespace. Default: the policy's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<schema::Label>"))]
     pub namespace: Option<String>,
 }
 
 /// Policies that decide together, before those of the next tier.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Tier {
     /// The shared part; the name is a DNS-1123 label.
@@ -297,6 +348,7 @@ pub struct Tier {
 
 /// What the user asks for of a [`Tier`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct TierSpec {
     /// Its place among the tiers: lower decides first. Default: after all that have one.

@@ -193,6 +193,22 @@ pub struct Rule {
     pub destination: Side,
 }
 
+impl Rule {
+    /// One for all packets.
+    #[must_use]
+    pub fn of(action: Action) -> Self {
+        Self {
+            action,
+            family: None,
+            protocol: None,
+            icmp: None,
+            not_icmp: None,
+            source: Side::default(),
+            destination: Side::default(),
+        }
+    }
+}
+
 /// A condition or its opposite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Not<T> {

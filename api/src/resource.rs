@@ -6,10 +6,11 @@ use serde_json::Value;
 
 use crate::bgp::{BgpConfiguration, BgpPeer};
 use crate::cluster_policy::ClusterNetworkPolicy;
+use crate::condition::Status;
 use crate::filter::BgpFilter;
 use crate::host_endpoint::HostEndpoint;
 use crate::ipam::{IpBlock, IpPool, IpReservation, IpamConfiguration};
-use crate::kubernetes::KubernetesNetworkPolicy;
+use crate::kubernetes::{KubernetesNetworkPolicy, StagedKubernetesNetworkPolicy};
 use crate::meta::UnknownKind;
 use crate::namespace::Namespace;
 use crate::network_policy::{
@@ -17,6 +18,7 @@ use crate::network_policy::{
 };
 use crate::network_set::{GlobalNetworkSet, NetworkSet};
 use crate::node::Node;
+use crate::service::{EndpointSlice, Service, ServiceAccount};
 use crate::workload::WorkloadEndpoint;
 use crate::{Key, Kind, Metadata};
 
@@ -103,12 +105,55 @@ resource!(
     GlobalNetworkPolicy,
     StagedNetworkPolicy,
     StagedGlobalNetworkPolicy,
+    StagedKubernetesNetworkPolicy,
     NetworkSet,
     GlobalNetworkSet,
     HostEndpoint,
     KubernetesNetworkPolicy,
     ClusterNetworkPolicy,
+    Service,
+    EndpointSlice,
+    ServiceAccount,
 );
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "of other kinds nothing is said")]
+impl Resource {
+    /// What is said of a policy; none of other kinds.
+    #[must_use]
+    pub const fn status(&self) -> Option<&Status> {
+        Some(match self {
+            Self::NetworkPolicy(policy) => &policy.status,
+            Self::GlobalNetworkPolicy(policy) => &policy.status,
+            Self::StagedNetworkPolicy(policy) => &policy.status,
+            Self::StagedGlobalNetworkPolicy(policy) => &policy.status,
+            Self::StagedKubernetesNetworkPolicy(policy) => &policy.status,
+            Self::KubernetesNetworkPolicy(policy) => &policy.status,
+            Self::ClusterNetworkPolicy(policy) => &policy.status,
+            _ => return None,
+        })
+    }
+
+    /// The same, to change.
+    pub const fn status_mut(&mut self) -> Option<&mut Status> {
+        Some(match self {
+            Self::NetworkPolicy(policy) => &mut policy.status,
+            Self::GlobalNetworkPolicy(policy) => &mut policy.status,
+            Self::StagedNetworkPolicy(policy) => &mut policy.status,
+            Self::StagedGlobalNetworkPolicy(policy) => &mut policy.status,
+            Self::StagedKubernetesNetworkPolicy(policy) => &mut policy.status,
+            Self::KubernetesNetworkPolicy(policy) => &mut policy.status,
+            Self::ClusterNetworkPolicy(policy) => &mut policy.status,
+            _ => return None,
+        })
+    }
+
+    /// Has nothing else said of it than of another version of it.
+    pub fn keep_status(&mut self, other: &Self) {
+        if let (Some(status), Some(kept)) = (self.status_mut(), other.status()) {
+            status.clone_from(kept);
+        }
+    }
+}
 
 impl Resource {
     /// What identifies it.

@@ -77,6 +77,13 @@ pub enum Method {
     /// [`crate::denied::DeniesCall`] → [`crate::denied::Denies`].
     #[serde(rename = "policy.denies")]
     PolicyDenies,
+    /// [`crate::announcement::ServiceExplainCall`] → [`crate::announcement::ServiceExplanation`], or null where there is no
+    /// such service.
+    #[serde(rename = "service.explain")]
+    ServiceExplain,
+    /// Nothing → a list of [`crate::explanation::StagedCount`].
+    #[serde(rename = "policy.staged")]
+    PolicyStaged,
 }
 
 /// A call.

@@ -5,6 +5,8 @@ use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+#[cfg(feature = "schema")]
+use crate::schema;
 use ipnetwork::IpNetwork;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -105,6 +107,7 @@ impl<'de> Deserialize<'de> for Order {
 
 /// The end of a tier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum DefaultAction {
     /// Dropped.
     #[default]
@@ -115,6 +118,7 @@ pub enum DefaultAction {
 
 /// What a rule does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Action {
     /// The packet may go on.
     Allow,
@@ -139,6 +143,7 @@ impl fmt::Display for Action {
 
 /// A way that packets go, as the thing sees it that a policy applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Direction {
     /// To it.
     Ingress,
@@ -326,10 +331,12 @@ impl<'de> Deserialize<'de> for Protocol {
 
 /// ICMP messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Icmp {
     /// The type.
     #[serde(rename = "type")]
+    #[cfg_attr(feature = "schema", schemars(range(max = 254)))]
     pub kind: u8,
     /// The code; none: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -458,14 +465,17 @@ impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for NumberOrText<T> {
 
 /// A port that has a name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NamedPort {
     /// The name.
+    #[cfg_attr(feature = "schema", schemars(with = "schema::PortName"))]
     pub name: String,
     /// The protocol. Default TCP.
     #[serde(default = "tcp")]
     pub protocol: Protocol,
     /// The number.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub port: u16,
 }
 

@@ -14,6 +14,7 @@ mod ipam;
 mod kubernetes;
 mod policy;
 mod rule;
+mod service;
 
 pub use ipam::{validate_among_pools, validate_delete};
 pub use policy::validate_delete_tier;
@@ -23,10 +24,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 
+use crate::announcement::AddressKind;
 use crate::bgp::{
     BfdSpec, BgpConfiguration, BgpPeer, BgpPeerSpec, LimitAction, MaxPrefixes, Password, SecretKeyRef,
 };
 use crate::host_endpoint::HostEndpoint;
+use crate::kubernetes::{KubernetesNetworkPolicy, StagedKubernetesNetworkPolicy};
 use crate::network_policy::{
     GlobalNetworkPolicy, NetworkPolicy, StagedGlobalNetworkPolicy, StagedNetworkPolicy,
 };
@@ -105,8 +108,15 @@ pub fn validate(resource: &Resource) -> Vec<Problem> {
         Resource::HostEndpoint(HostEndpoint { metadata, spec }) => {
             endpoint::host_endpoint(metadata, spec, &mut problems);
         }
-        Resource::KubernetesNetworkPolicy(policy) => kubernetes::network_policy(&policy.spec, &mut problems),
+        Resource::KubernetesNetworkPolicy(KubernetesNetworkPolicy { spec, .. })
+        | Resource::StagedKubernetesNetworkPolicy(StagedKubernetesNetworkPolicy { spec, .. }) => {
+            kubernetes::network_policy(spec, &mut problems);
+            policy::staged_action(resource.kind(), spec.staged_action, &mut problems);
+        }
         Resource::ClusterNetworkPolicy(policy) => cluster_policy::cluster_policy(&policy.spec, &mut problems),
+        Resource::Service(service) => service::service(&service.spec, &mut problems),
+        Resource::EndpointSlice(slice) => service::endpoint_slice(slice, &mut problems),
+        Resource::ServiceAccount(_) => {}
     }
     problems
 }
@@ -146,11 +156,15 @@ pub fn validate_update(old: &Resource, new: &Resource) -> Vec<Problem> {
             | Resource::GlobalNetworkPolicy(_)
             | Resource::StagedNetworkPolicy(_)
             | Resource::StagedGlobalNetworkPolicy(_)
+            | Resource::StagedKubernetesNetworkPolicy(_)
             | Resource::NetworkSet(_)
             | Resource::GlobalNetworkSet(_)
             | Resource::HostEndpoint(_)
             | Resource::KubernetesNetworkPolicy(_)
-            | Resource::ClusterNetworkPolicy(_),
+            | Resource::ClusterNetworkPolicy(_)
+            | Resource::Service(_)
+            | Resource::EndpointSlice(_)
+            | Resource::ServiceAccount(_),
             _,
         ) => {}
     }
@@ -289,6 +303,20 @@ fn bgp_configuration(configuration: &BgpConfiguration, problems: &mut Vec<Proble
         spec.node_mesh_password.as_ref(),
         problems,
     );
+    for kind in [
+        AddressKind::Cluster,
+        AddressKind::External,
+        AddressKind::LoadBalancer,
+    ] {
+        for (i, range) in spec.service_ranges(kind).iter().enumerate() {
+            let field = format!("spec.{}[{i}].cidr", kind.field());
+            no_host_bits(&field, range.cidr, problems);
+            if range.cidr.prefix() == 0 {
+                let message = "is every address: name the range that services get theirs from";
+                problems.push(Problem::new(field, range.cidr, message));
+            }
+        }
+    }
 }
 
 fn bgp_peer(peer: &BgpPeer, problems: &mut Vec<Problem>) {

@@ -29,7 +29,7 @@ use smallvec::SmallVec;
 
 use crate::PeerKey;
 use crate::long_lived;
-use crate::wire::Attributes;
+use crate::wire::{Attributes, Origin};
 
 /// The preference of a path that does not state one.
 pub(crate) const DEFAULT_LOCAL_PREF: u32 = 100;
@@ -111,6 +111,17 @@ impl fmt::Display for Reason {
     }
 }
 
+/// Steps 1 to 6 as one value: the paths that have the least of it are left after them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Grade {
+    learned: bool,
+    stale: bool,
+    priority: u32,
+    local_pref: Reverse<u32>,
+    hops: u16,
+    origin: Origin,
+}
+
 /// The paths, by their index among the candidates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Decision {
@@ -127,14 +138,13 @@ pub(crate) fn decide(candidates: &[Candidate<'_>]) -> Decision {
         lost: SmallVec::new(),
     };
     if candidates.len() > 1 {
-        decision.keep_least(Reason::Own, |i| candidates[i].source != Source::Own);
-        decision.keep_least(Reason::LongLivedStale, |i| {
-            long_lived::is_stale(candidates[i].attributes)
-        });
-        decision.keep_least(Reason::Priority, |i| candidates[i].priority);
-        decision.keep_least(Reason::LocalPref, |i| Reverse(candidates[i].local_pref()));
-        decision.keep_least(Reason::AsPathLength, |i| candidates[i].attributes.as_path.hops());
-        decision.keep_least(Reason::Origin, |i| candidates[i].attributes.origin);
+        let grades: SmallVec<[Grade; 4]> = candidates.iter().map(Candidate::grade).collect();
+        decision.keep_least(Reason::Own, |i| grades[i].learned);
+        decision.keep_least(Reason::LongLivedStale, |i| grades[i].stale);
+        decision.keep_least(Reason::Priority, |i| grades[i].priority);
+        decision.keep_least(Reason::LocalPref, |i| grades[i].local_pref);
+        decision.keep_least(Reason::AsPathLength, |i| grades[i].hops);
+        decision.keep_least(Reason::Origin, |i| grades[i].origin);
         decision.keep_least_med(candidates);
         decision.keep_least(Reason::Internal, |i| !candidates[i].external());
         decision.ranked.sort_by_key(|&i| candidates[i].tie_break());
@@ -188,8 +198,17 @@ impl Decision {
 }
 
 impl Candidate<'_> {
-    fn local_pref(&self) -> u32 {
-        self.attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)
+    /// How it stands in steps 1 to 6, which look at each path by itself.
+    pub(crate) fn grade(&self) -> Grade {
+        Grade {
+            learned: self.source != Source::Own,
+            stale: long_lived::is_stale(self.attributes),
+            priority: self.priority,
+            local_pref: Reverse(self.attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)),
+            // Two octets take an AS, so a message has fewer.
+            hops: u16::try_from(self.attributes.as_path.hops()).unwrap_or(u16::MAX),
+            origin: self.attributes.origin,
+        }
     }
 
     fn external(&self) -> bool {
@@ -239,7 +258,7 @@ mod tests {
     use super::*;
     use crate::filter::{LLGR_STALE, NORMAL_PRIORITY};
     use crate::testing::{address, peer};
-    use crate::wire::{AsPath, Origin, Segment};
+    use crate::wire::{AsPath, Segment};
 
     /// A path of peer number `id`, which is of another AS where `external`.
     type Case = (u8, bool, Attributes);
@@ -369,6 +388,15 @@ mod tests {
             let Decision { ranked, lost } = decide(&candidates);
             prop_assert_eq!(Some(ranked[0]), model::best(&candidates));
             prop_assert_eq!(ranked.len() + lost.len(), cases.len());
+
+            // Whom steps 1 to 6 leave is decided among alone.
+            let best = candidates.iter().map(Candidate::grade).min();
+            let left: Vec<usize> = (0..cases.len())
+                .filter(|&place| Some(candidates[place].grade()) == best)
+                .collect();
+            let leaders: Vec<_> = left.iter().map(|&place| candidates[place]).collect();
+            let among: Vec<usize> = decide(&leaders).ranked.iter().map(|&place| left[place]).collect();
+            prop_assert_eq!(ranked.as_slice(), among);
         }
 
         #[test]

@@ -5,7 +5,6 @@
 //! announced them again, has said that it announced all (End-of-RIB), or its time is up. Where both sides want it,
 //! they stay for a long time after that, as the last to be taken (RFC 9494 §4.2).
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,7 +17,7 @@ use crate::import::{self, OwnNextHops, Refusal};
 use crate::leak::Relation;
 use crate::long_lived;
 use crate::repetition::Repetitions;
-use crate::rib::{Neighbor, Path, PrefixId, Rib, Route, Standing};
+use crate::rib::{Neighbor, Path, PrefixId, PrefixSet, Rib, Route, Standing};
 use crate::session::retention::{Fate, Forwarding, Retention, Times};
 use crate::wire::{Attributes, NextHop, Nlri, Update};
 use crate::{Family, PeerKey, Prefix};
@@ -28,7 +27,7 @@ use crate::{Family, PeerKey, Prefix};
 pub(crate) struct Inbound {
     key: PeerKey,
     /// Where it has paths.
-    prefixes: BTreeSet<PrefixId>,
+    prefixes: PrefixSet,
     /// How many paths the peer announces, by family.
     received: [u64; Family::ALL.len()],
     accepted: u64,
@@ -132,7 +131,7 @@ impl Inbound {
     pub(crate) fn new(key: PeerKey) -> Self {
         Self {
             key,
-            prefixes: BTreeSet::new(),
+            prefixes: PrefixSet::default(),
             received: [0; Family::ALL.len()],
             accepted: 0,
             retention: [Retention::Idle; Family::ALL.len()],
@@ -309,7 +308,7 @@ impl Inbound {
             rib.prefix(*id)
                 .is_some_and(|prefix| families.contains(&prefix.family()))
         };
-        let prefixes = self.prefixes.iter().copied().filter(is_of);
+        let prefixes = self.prefixes.iter().filter(is_of);
         prefixes
             .flat_map(|id| rib.ids_from(id, self.key).map(move |path_id| (id, path_id)))
             .collect()
@@ -360,7 +359,7 @@ impl Inbound {
             self.received[prefix.family() as usize] -= 1;
             self.accepted -= u64::from(path.refusal.is_none());
             if rib.ids_from(id, self.key).next().is_none() {
-                self.prefixes.remove(&id);
+                self.prefixes.remove(id);
             }
         }
     }

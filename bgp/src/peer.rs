@@ -152,6 +152,12 @@ impl Peer {
         live.is_some_and(|live| hears_inside(&self.config, &live.session, local))
     }
 
+    /// Whether a session is up over which a prefix may have several paths (RFC 7911).
+    pub(crate) fn is_told_paths(&self) -> bool {
+        let live = self.live.as_ref();
+        live.is_some_and(|live| !live.session.context.add_path_send.is_empty())
+    }
+
     /// The Established session is over.
     pub(crate) fn down(&mut self, session: &Session, loss: &Loss, now: Instant, rib: &mut Rib) {
         self.live = None;

@@ -169,6 +169,12 @@ impl Speaker {
             .filter(|_| !self.stopped)
     }
 
+    /// Whether [`Output::Selected`] says where prefixes lead, which it does from the start: who has no kernel to tell can
+    /// spare it, before there are routes.
+    pub fn select(&mut self, wanted: bool) {
+        self.rib.select(wanted);
+    }
+
     /// Every configured peer as it stands, in order of key.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerSnapshot> {

@@ -46,7 +46,6 @@ const ENCAPSULATION: Fate = Lost {
     unless: &["Never"],
     why: "Manx adds nothing to packets: nodes reach each other directly, or routers between them peer with them",
 };
-const SERVICES: Fate = lost("Manx does not announce services' addresses");
 const WRITE_A_FILTER: Fate =
     lost("write a BGPFilter with addCommunity, and name it in filters or nodeMeshFilters");
 const KERNEL: Fate = lost("Manx writes what it learns into the kernel itself, with metric 1025");
@@ -67,10 +66,6 @@ const FIELDS: &[(&str, &str, Fate)] = &[
     ),
     ("BGPConfiguration", "logSeverityScreen", Idle),
     ("BGPConfiguration", "nodeMeshMaxRestartTime", Seconds),
-    ("BGPConfiguration", "serviceClusterIPs", SERVICES),
-    ("BGPConfiguration", "serviceExternalIPs", SERVICES),
-    ("BGPConfiguration", "serviceLoadBalancerIPs", SERVICES),
-    ("BGPConfiguration", "serviceLoadBalancerAggregation", Idle),
     ("BGPConfiguration", "communities", WRITE_A_FILTER),
     ("BGPConfiguration", "prefixAdvertisements", WRITE_A_FILTER),
     (
@@ -129,22 +124,11 @@ const FIELDS: &[(&str, &str, Fate)] = &[
     ("StagedGlobalNetworkPolicy", "performanceHints", Idle),
 ];
 
-/// What becomes of a kind that has no counterpart.
-#[derive(Clone, Copy, Debug)]
-enum Counterpart {
-    /// None is needed, and why.
-    Needless(&'static str),
-    /// None can be, and what to do.
-    Missing(&'static str),
-}
-
-use Counterpart::{Missing, Needless};
-
 /// The agents make these anew.
-const MADE_ANEW: Counterpart = Needless("manxd makes its own");
+const MADE_ANEW: &str = "manxd makes its own";
 
-/// Kinds without a counterpart.
-const KINDS: &[(&str, Counterpart)] = &[
+/// Kinds for which no counterpart is needed, and why.
+const NEEDLESS: &[(&str, &str)] = &[
     ("WorkloadEndpoint", MADE_ANEW),
     ("BlockAffinity", MADE_ANEW),
     ("IPAMBlock", MADE_ANEW),
@@ -152,23 +136,19 @@ const KINDS: &[(&str, Counterpart)] = &[
     ("ClusterInformation", MADE_ANEW),
     (
         "CalicoNodeStatus",
-        Needless("'manxctl node status' asks the agents themselves"),
+        "'manxctl node status' asks the agents themselves",
     ),
     (
         "Profile",
-        Needless("what no policy selects is let through, as a namespace's profile does"),
+        "what no policy selects is let through, as a namespace's profile does",
     ),
     (
         "FelixConfiguration",
-        Needless("an agent's settings are in /etc/manx/manxd.yaml: docs/node.md has them all"),
+        "an agent's settings are in /etc/manx/manxd.yaml: docs/node.md has them all",
     ),
     (
         "KubeControllersConfiguration",
-        Needless("manxd needs no controllers of this kind"),
-    ),
-    (
-        "StagedKubernetesNetworkPolicy",
-        Missing("write it as a StagedNetworkPolicy"),
+        "manxd needs no controllers of this kind",
     ),
 ];
 
@@ -223,10 +203,8 @@ pub(crate) fn convert(resource: &Value) -> Result<Converted, Refused> {
         resource: None,
         notes: vec![(String::new(), why.to_owned())],
     };
-    match KINDS.iter().find(|(other, _)| *other == kind) {
-        Some((_, Needless(why))) => return Ok(needless(why)),
-        Some((_, Missing(why))) => return Err(refused("", format!("there is no {kind} in Manx: {why}"))),
-        None => {}
+    if let Some((_, why)) = NEEDLESS.iter().find(|(other, _)| *other == kind) {
+        return Ok(needless(why));
     }
     if kind == "Tier" && TIERS.contains(&name) {
         return Ok(needless("this tier is always there"));
@@ -480,8 +458,6 @@ mod tests {
         let refused = |kind: &str, name: &str, spec: Value| {
             convert(&resource(kind, name, spec)).unwrap_err().to_string()
         };
-        let told = refused("StagedKubernetesNetworkPolicy", "p", json!({}));
-        assert!(told.contains("StagedNetworkPolicy"), "{told}");
         let told = refused("BGPPeer", "p", json!({"localWorkloadSelector": "all()"}));
         assert_eq!(told, "spec.localWorkloadSelector: pods cannot be peers in Manx");
         let told = refused("BGPConfiguration", "node.one", json!({"asNumber": 1}));

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use manx_api::rule::{NamedPort, ProtocolError};
@@ -110,6 +111,9 @@ pub(crate) enum Command {
     /// Policies: why packets pass or do not.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Services: who announces their addresses.
+    #[command(subcommand, name = "svc", visible_alias = "service")]
+    Service(ServiceCommand),
     /// Who peers with whom.
     Topology(TopologyArgs),
     /// Clusters in network namespaces on this machine.
@@ -464,6 +468,44 @@ impl From<Router> for Software {
     }
 }
 
+/// `svc …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServiceCommand {
+    /// Which nodes announce each address of a service, and why or why not.
+    Explain {
+        /// The service.
+        #[arg(value_name = "NAMESPACE/NAME")]
+        service: ServiceName,
+        /// How to print.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
+/// A service, as the user writes it: `NAMESPACE/NAME`, or `NAME` of the default namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServiceName {
+    /// Its namespace.
+    pub(crate) namespace: String,
+    /// Its name.
+    pub(crate) name: String,
+}
+
+impl FromStr for ServiceName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
+        if namespace.is_empty() || name.is_empty() || name.contains('/') {
+            return Err("it is no service: write NAMESPACE/NAME");
+        }
+        Ok(Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
+    }
+}
+
 /// `policy …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
@@ -479,6 +521,8 @@ pub(crate) enum PolicyCommand {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// What staged policies would have done on each node, in packets that began something.
+    Staged(NodesArgs),
     /// Packets that were denied: by which policy, from whom and to whom.
     Denies(DeniesArgs),
 }

@@ -43,6 +43,14 @@ pub(crate) enum CtlError {
         /// What was asked for.
         pod: String,
     },
+    /// There is no such service.
+    #[error("there is no service {namespace}/{name}: 'manxctl get services -A' lists them")]
+    NoService {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
     /// There is nobody to ask.
     #[error("there is no agent to ask: the lab has no nodes")]
     Nobody,

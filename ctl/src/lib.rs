@@ -1,7 +1,7 @@
 //! The operator's command line manxctl.
 //!
 //! [`cli`] is the grammar, [`target`] finds the cluster that a command is about, [`resources`], [`edit`], [`convert`],
-//! [`observe`], [`ipam`], [`topology`] and [`lab`] are the verbs, [`output`] and [`rows`] print what they find.
+//! [`observe`], [`policy`], [`service`], [`ipam`], [`topology`] and [`lab`] are the verbs, [`output`] and [`rows`] print what they find.
 
 use std::process::ExitCode;
 
@@ -23,6 +23,8 @@ mod policy;
 mod policy_rows;
 mod resources;
 mod rows;
+mod service;
+mod service_rows;
 mod target;
 mod topology;
 
@@ -75,6 +77,7 @@ async fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Node(command) => observe::node(&target, &command)?,
         Command::Bgp(command) => observe::bgp(&target, &command)?,
         Command::Route(command) => observe::route(&target, &command)?,
+        Command::Service(command) => service::run(&target, &command)?,
         Command::Policy(command) => policy::run(&target, &command).await?,
         Command::Ipam(command) => return ipam::run(&target, &command).await,
         Command::Topology(args) => topology::show(&target, args.output).await?,

@@ -196,7 +196,11 @@ pub(crate) fn route(target: &Target, command: &RouteCommand) -> Result<()> {
 }
 
 /// Prints what all agents say, also when some do not answer.
-fn list<T: Row + DeserializeOwned>(target: &Target, args: &NodesArgs, method: Method) -> Result<()> {
+pub(crate) fn list<T: Row + DeserializeOwned>(
+    target: &Target,
+    args: &NodesArgs,
+    method: Method,
+) -> Result<()> {
     let (items, outcome) = ask_all::<T>(&target.agents(&args.nodes)?, method);
     output::print(&items, args.output.output)?;
     outcome

@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use manx_api::Kind;
 use manx_api::explanation::{
-    Deciding, Party, PolicyExplainCall, PolicyExplanation, PolicyName, PolicyStep, PolicyWalk, Verdict,
+    Deciding, Party, PolicyExplainCall, PolicyExplanation, PolicyName, PolicyStep, PolicyWalk, StagedCount,
+    Verdict,
 };
 use manx_api::rpc::Method;
 use manx_api::rule::{Direction, Protocol};
@@ -17,8 +18,9 @@ use serde_json::json;
 use crate::cli::PolicyCommand;
 use crate::denies;
 use crate::error::{CtlError, Result};
+use crate::observe::list;
 use crate::output::{self, Format};
-use crate::target::{Target, ask_with};
+use crate::target::Target;
 
 /// The interface that a pod is known by.
 const INTERFACE: &str = "eth0";
@@ -113,6 +115,7 @@ pub(crate) async fn run(target: &Target, command: &PolicyCommand) -> Result<()> 
     match command {
         PolicyCommand::Explain { from, to, output } => explain(target, (from, to), output.output).await,
         PolicyCommand::Denies(args) => denies::run(target, args),
+        PolicyCommand::Staged(args) => list::<StagedCount>(target, args, Method::PolicyStaged),
     }
 }
 
@@ -123,7 +126,7 @@ async fn explain(target: &Target, (from, to): (&End, &Destination), format: Form
         protocol: to.protocol,
         port: to.port,
     };
-    let found = ask_any(target, &call)?;
+    let found: PolicyExplanation = target.ask_any(Method::PolicyExplain, &json!(call))?;
     match format {
         Format::Json => output::emit(&output::json(&found)?),
         Format::Yaml => output::emit(&output::yaml(&found)?),
@@ -149,18 +152,6 @@ async fn party(target: &Target, end: &End) -> Result<Party> {
         });
     };
     Ok(Party::Endpoint(format!("{namespace}/{}", endpoint.metadata.name)))
-}
-
-/// Any agent knows all policies and pods: the first that answers will do.
-fn ask_any(target: &Target, call: &PolicyExplainCall) -> Result<PolicyExplanation> {
-    let mut refused = None;
-    for agent in target.agents(&[])? {
-        match ask_with(&agent.socket, Method::PolicyExplain, json!(call)) {
-            Ok(found) => return Ok(found),
-            Err(error) => refused = Some(error),
-        }
-    }
-    Err(refused.unwrap_or(CtlError::Nobody))
 }
 
 fn text(found: &PolicyExplanation) -> String {

@@ -2,7 +2,7 @@
 
 use manx_api::cluster_policy::ClusterNetworkPolicy;
 use manx_api::host_endpoint::{ALL_INTERFACES, HostEndpoint};
-use manx_api::kubernetes::KubernetesNetworkPolicy;
+use manx_api::kubernetes::KubernetesPolicySpec;
 use manx_api::network_policy::{PolicySpec, Tier};
 use manx_api::network_set::NetworkSetSpec;
 use manx_api::rule::Direction;
@@ -59,14 +59,13 @@ pub(crate) fn policy(kind: Kind, metadata: &Metadata, spec: &PolicySpec) -> Vec<
     namespace.chain(name).chain(group).chain(counts).collect()
 }
 
-pub(crate) fn kubernetes(policy: &KubernetesNetworkPolicy) -> Vec<String> {
-    let spec = &policy.spec;
+pub(crate) fn kubernetes(kind: Kind, metadata: &Metadata, spec: &KubernetesPolicySpec) -> Vec<String> {
     let directions = spec.directions();
     vec![
-        optional(policy.metadata.namespace.as_ref()),
-        policy.metadata.name.clone(),
+        optional(metadata.namespace.as_ref()),
+        metadata.name.clone(),
         spec.pod_selector.selector().to_string(),
-        Kind::KubernetesNetworkPolicy.group().to_owned(),
+        kind.group().to_owned(),
         rules(directions.contains(&Direction::Ingress), spec.ingress.len()),
         rules(directions.contains(&Direction::Egress), spec.egress.len()),
     ]

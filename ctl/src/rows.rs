@@ -2,7 +2,9 @@
 
 use ipnetwork::IpNetwork;
 use manx_api::bgp::{BGP_PORT, BgpConfigurationSpec, BgpPeerSpec};
+use manx_api::explanation::StagedCount;
 use manx_api::ipam::{IpPoolSpec, IpamConfigurationSpec};
+use manx_api::kubernetes::{KubernetesNetworkPolicy, StagedKubernetesNetworkPolicy};
 use manx_api::network_policy::{
     GlobalNetworkPolicy, NetworkPolicy, StagedGlobalNetworkPolicy, StagedNetworkPolicy,
 };
@@ -14,7 +16,8 @@ use manx_lab::{LabStatus, NodeView, Pod, RouterView};
 use serde::Serialize;
 
 use crate::output::{Row, duration};
-use crate::policy_rows;
+use crate::policy::called;
+use crate::{policy_rows, service_rows};
 
 /// What a session that works is called.
 const ESTABLISHED: &str = "Established";
@@ -189,6 +192,26 @@ impl Row for KernelRoute {
 
     fn is_well(&self) -> bool {
         self.state == "installed"
+    }
+}
+
+impl Row for StagedCount {
+    const COLUMNS: (&'static [&'static str], usize) =
+        (&["NODE", "POLICY", "DIRECTION", "RULE", "ACTION", "PACKETS"], 6);
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.node.clone(),
+            called(&self.policy),
+            self.direction.to_string(),
+            optional(self.rule),
+            optional(self.action),
+            self.packets.to_string(),
+        ]
+    }
+
+    fn name(&self) -> String {
+        format!("{}/{}", self.node, called(&self.policy))
     }
 }
 
@@ -505,11 +528,14 @@ pub(crate) fn columns(kind: Kind) -> (&'static [&'static str], usize) {
         Kind::Tier => policy_rows::TIER,
         Kind::NetworkPolicy | Kind::StagedNetworkPolicy => policy_rows::NAMESPACED,
         Kind::GlobalNetworkPolicy | Kind::StagedGlobalNetworkPolicy => policy_rows::GLOBAL,
-        Kind::KubernetesNetworkPolicy => policy_rows::KUBERNETES,
+        Kind::KubernetesNetworkPolicy | Kind::StagedKubernetesNetworkPolicy => policy_rows::KUBERNETES,
         Kind::ClusterNetworkPolicy => policy_rows::CLUSTER,
         Kind::NetworkSet => policy_rows::NETWORK_SET,
         Kind::GlobalNetworkSet => policy_rows::GLOBAL_NETWORK_SET,
         Kind::HostEndpoint => policy_rows::HOST_ENDPOINT,
+        Kind::Service => service_rows::SERVICE,
+        Kind::EndpointSlice => service_rows::ENDPOINT_SLICE,
+        Kind::ServiceAccount => service_rows::SERVICE_ACCOUNT,
     }
 }
 
@@ -552,19 +578,25 @@ pub(crate) fn cells(resource: &Resource) -> Vec<String> {
             endpoint.spec.container_id.clone(),
         ],
         Resource::Tier(tier) => policy_rows::tier(tier),
-        Resource::NetworkPolicy(NetworkPolicy { metadata, spec })
-        | Resource::GlobalNetworkPolicy(GlobalNetworkPolicy { metadata, spec })
-        | Resource::StagedNetworkPolicy(StagedNetworkPolicy { metadata, spec })
-        | Resource::StagedGlobalNetworkPolicy(StagedGlobalNetworkPolicy { metadata, spec }) => {
+        Resource::NetworkPolicy(NetworkPolicy { metadata, spec, .. })
+        | Resource::GlobalNetworkPolicy(GlobalNetworkPolicy { metadata, spec, .. })
+        | Resource::StagedNetworkPolicy(StagedNetworkPolicy { metadata, spec, .. })
+        | Resource::StagedGlobalNetworkPolicy(StagedGlobalNetworkPolicy { metadata, spec, .. }) => {
             policy_rows::policy(resource.kind(), metadata, spec)
         }
-        Resource::KubernetesNetworkPolicy(policy) => policy_rows::kubernetes(policy),
+        Resource::KubernetesNetworkPolicy(KubernetesNetworkPolicy { metadata, spec, .. })
+        | Resource::StagedKubernetesNetworkPolicy(StagedKubernetesNetworkPolicy { metadata, spec, .. }) => {
+            policy_rows::kubernetes(resource.kind(), metadata, spec)
+        }
         Resource::ClusterNetworkPolicy(policy) => policy_rows::cluster(policy),
         Resource::NetworkSet(NetworkSet { metadata, spec })
         | Resource::GlobalNetworkSet(GlobalNetworkSet { metadata, spec }) => {
             policy_rows::network_set(metadata, spec)
         }
         Resource::HostEndpoint(endpoint) => policy_rows::host_endpoint(endpoint),
+        Resource::Service(service) => service_rows::service(service),
+        Resource::EndpointSlice(slice) => service_rows::endpoint_slice(slice),
+        Resource::ServiceAccount(account) => service_rows::service_account(account),
     }
 }
 

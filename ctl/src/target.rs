@@ -9,6 +9,7 @@ use manx_api::rpc::Method;
 use manx_lab::{Lab, LabError, Name, Settings};
 use manx_store::SqliteStore;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::cli::TargetArgs;
 use crate::error::{CtlError, Result};
@@ -43,6 +44,18 @@ impl Target {
     pub(crate) fn new(args: TargetArgs) -> Result<Self> {
         let settings = Settings::usual().map_err(CtlError::Start)?;
         Ok(Self { args, settings })
+    }
+
+    /// What any one agent says: the first that answers, where all know the same.
+    pub(crate) fn ask_any<T: DeserializeOwned>(&self, method: Method, params: &Value) -> Result<T> {
+        let mut refused = None;
+        for agent in self.agents(&[])? {
+            match ask_with(&agent.socket, method, params.clone()) {
+                Ok(found) => return Ok(found),
+                Err(error) => refused = Some(error),
+            }
+        }
+        Err(refused.unwrap_or(CtlError::Nobody))
     }
 
     /// How labs are made here.
@@ -218,11 +231,7 @@ pub(crate) fn ask_each<T: DeserializeOwned + Send>(
 }
 
 /// Asks one agent, with parameters.
-pub(crate) fn ask_with<T: DeserializeOwned>(
-    socket: &Path,
-    method: Method,
-    params: serde_json::Value,
-) -> Result<T> {
+pub(crate) fn ask_with<T: DeserializeOwned>(socket: &Path, method: Method, params: Value) -> Result<T> {
     Ok(manx_lab::ask_with(socket, method, params)?)
 }
 

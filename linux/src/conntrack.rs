@@ -8,7 +8,7 @@
     reason = "the kernel adds attributes; others' are passed over"
 )]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use manx_policy::Family;
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Tuple};
@@ -16,7 +16,7 @@ use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
 };
 use nix::errno::Errno;
-use rtnetlink::packet_core::Nla as _;
+use rtnetlink::packet_core::{DefaultNla, Emitable as _, NLA_F_NESTED, Nla as _};
 
 use crate::error::{Error, Result};
 use crate::netns::Netns;
@@ -24,6 +24,14 @@ use crate::{nl, sysctl};
 
 /// The attribute that tells apart connections of the same addresses and ports in different zones (`CTA_ZONE`).
 const ZONE: u16 = 18;
+
+/// The attribute that says which parts of a tuple are to be met (`CTA_FILTER`), for each direction.
+const FILTER: u16 = 25;
+const ORIGIN_FLAGS: u16 = 1;
+const REPLY_FLAGS: u16 = 2;
+
+/// The flag of a tuple's source address (`CTA_FILTER_FLAG(CTA_IP_SRC)`).
+const SOURCE_ADDRESS: u32 = 1;
 
 /// How many connections the namespace has; missing where nothing tracks any.
 const COUNT: &str = "netfilter/nf_conntrack_count";
@@ -80,15 +88,58 @@ impl ConnectionSocket {
         sysctl::get(COUNT).is_ok_and(|count| count != "0")
     }
 
-    /// The connections of one family. The kernel keeps it going while it lists: one that begins or ends meanwhile
-    /// may be there or not.
+    /// Hands over the connections of one family in turn. The table may be long, and is never held as a whole. The
+    /// kernel keeps it going meanwhile: a connection that begins or ends may be among them or not.
     ///
     /// # Errors
-    /// As [`nl::Socket::dump`].
+    /// As [`nl::Socket::walk`].
+    pub fn walk(&mut self, family: Family, each: impl FnMut(Connection)) -> Result<()> {
+        self.walk_some(family, Vec::new(), each)
+    }
+
+    /// The same of the connections in which one end sends from this address, as the kernel picks them out. A kernel
+    /// before Linux 5.8 hands over all.
+    ///
+    /// # Errors
+    /// As [`nl::Socket::walk`].
+    pub fn walk_of(&mut self, address: IpAddr, mut each: impl FnMut(Connection)) -> Result<()> {
+        let tuple = vec![Tuple::Ip(vec![IPTuple::SourceAddress(address)])];
+        let filter = |flags: u16| {
+            let flags = DefaultNla::new(flags, SOURCE_ADDRESS.to_ne_bytes().to_vec());
+            let mut nested = vec![0; flags.buffer_len()];
+            flags.emit(&mut nested);
+            ConntrackAttribute::Other(DefaultNla::new(FILTER | NLA_F_NESTED, nested))
+        };
+        let by_origin = [
+            ConntrackAttribute::CtaTupleOrig(tuple.clone()),
+            filter(ORIGIN_FLAGS),
+        ];
+        let by_reply = [ConntrackAttribute::CtaTupleReply(tuple), filter(REPLY_FLAGS)];
+        for attributes in [by_origin, by_reply] {
+            self.walk_some(family_of(address), attributes.into(), &mut each)?;
+        }
+        Ok(())
+    }
+
+    fn walk_some(
+        &mut self,
+        family: Family,
+        filter: Vec<ConntrackAttribute>,
+        mut each: impl FnMut(Connection),
+    ) -> Result<()> {
+        let get = message(family, ConntrackMessage::Get(filter));
+        let each = |answer| connection(answer).into_iter().for_each(&mut each);
+        self.0.walk(&get, &format!("list {family} connections"), each)
+    }
+
+    /// All connections of one family, as [`Self::walk`] hands them over.
+    ///
+    /// # Errors
+    /// As [`nl::Socket::walk`].
     pub fn list(&mut self, family: Family) -> Result<Vec<Connection>> {
-        let get = message(family, ConntrackMessage::Get(Vec::new()));
-        let answers = self.0.dump(&get, &format!("list {family} connections"))?;
-        Ok(answers.into_iter().filter_map(connection).collect())
+        let mut all = Vec::new();
+        self.walk(family, |connection| all.push(connection))?;
+        Ok(all)
     }
 
     /// Has the kernel forget connections; those that have ended already are no news. One that began anew between
@@ -97,15 +148,12 @@ impl ConnectionSocket {
     /// # Errors
     /// [`Error::Refused`] with the kernel's first answer of another kind; it has been asked about all of them then.
     pub fn forget<'a>(&mut self, connections: impl IntoIterator<Item = &'a Connection>) -> Result<usize> {
-        let requests = connections.into_iter().map(|connection| {
-            let family = match connection.source {
-                SocketAddr::V4(_) => Family::V4,
-                SocketAddr::V6(_) => Family::V6,
-            };
-            nl::Request {
-                message: message(family, ConntrackMessage::Delete(connection.identity.clone())),
-                flags: 0,
-            }
+        let requests = connections.into_iter().map(|connection| nl::Request {
+            message: message(
+                family_of(connection.source.ip()),
+                ConntrackMessage::Delete(connection.identity.clone()),
+            ),
+            flags: 0,
         });
         let mut forgotten = 0;
         let mut failed = None;
@@ -123,6 +171,13 @@ impl ConnectionSocket {
                 refusal,
             }),
         }
+    }
+}
+
+const fn family_of(address: IpAddr) -> Family {
+    match address {
+        IpAddr::V4(_) => Family::V4,
+        IpAddr::V6(_) => Family::V6,
     }
 }
 

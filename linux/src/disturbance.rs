@@ -1,7 +1,7 @@
 //! Somebody's hand on our rules, as nftables announces it.
 //!
-//! Whoever flushes a table announces each rule that goes. The kernel's old tables change without a word, and so do
-//! sets; there, only looking tells.
+//! Whoever flushes a table announces each rule that goes, with the number of the process that did it: what our own
+//! programs do is passed over. The kernel's old tables change without a word, and so do sets; there, only looking tells.
 
 use std::io;
 
@@ -39,6 +39,8 @@ const KERNEL_CHAINS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "P
 pub(crate) struct Watcher {
     socket: AsyncFd<sys::Socket>,
     buffer: Vec<u8>,
+    /// Somebody's hand was seen, and nobody told of it yet.
+    disturbed: bool,
 }
 
 impl Watcher {
@@ -48,29 +50,51 @@ impl Watcher {
         Ok(Self {
             socket: watch::register(socket)?,
             buffer: Vec::new(),
+            disturbed: false,
         })
     }
 
-    /// Waits until a chain of ours, or what leads into one, may have been changed, by whoever it was. Nothing is
-    /// lost if the future is dropped.
+    /// Waits until a chain of ours, or what leads into one, may have been changed by somebody. Nothing is lost if the
+    /// future is dropped.
     pub(crate) async fn disturbed(&mut self) -> Result<()> {
-        loop {
+        while !std::mem::take(&mut self.disturbed) {
             let ready = self.socket.readable().await;
             let mut ready = ready.map_err(Error::os("watch nftables"))?;
-            match ready.try_io(|socket| nl::receive(socket.get_ref(), &mut self.buffer)) {
-                Err(_) => continue,
-                Ok(Ok(())) => {}
-                // More happened than the socket holds: it may have been us.
-                Ok(Err(error)) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => return Ok(()),
-                Ok(Err(error)) => return Err(Error::os("read nftables' announcements")(error)),
-            }
-            for message in nl::messages(&self.buffer) {
-                let (header, payload) = message?;
-                if concerns_us(header.message_type, payload) {
-                    return Ok(());
-                }
+            if let Ok(read) = ready.try_io(|socket| nl::receive(socket.get_ref(), &mut self.buffer)) {
+                self.take_in(read, None)?;
             }
         }
+        Ok(())
+    }
+
+    /// Passes over what a process of ours did, which has ended: all of it is announced by now.
+    pub(crate) fn pass_over(&mut self, process: u32) -> Result<()> {
+        loop {
+            let read = nl::receive(self.socket.get_ref(), &mut self.buffer);
+            if matches!(&read, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+                return Ok(());
+            }
+            self.take_in(read, Some(process))?;
+        }
+    }
+
+    /// Looks through what was read for others' hands. A netlink socket has the number of its process, where nobody has
+    /// taken that; a number of the kernel's choice is nobody's of ours, and somebody looks in vain.
+    fn take_in(&mut self, read: io::Result<()>, ours: Option<u32>) -> Result<()> {
+        match read {
+            // More happened than the socket holds.
+            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
+                self.disturbed = true;
+                return Ok(());
+            }
+            other => other.map_err(Error::os("read nftables' announcements"))?,
+        }
+        for message in nl::messages(&self.buffer) {
+            let (header, payload) = message?;
+            let others = Some(header.port_number) != ours;
+            self.disturbed |= others && concerns_us(header.message_type, payload);
+        }
+        Ok(())
     }
 }
 

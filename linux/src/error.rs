@@ -48,7 +48,7 @@ pub enum Error {
         ifname: String,
     },
     /// A program that the kernel's rules are written with is not installed.
-    #[error("there is no program {0}: install the packages iptables and ipset")]
+    #[error("there is no program {0}: install the package iptables")]
     NoProgram(&'static str),
     /// A program refused what it was to do.
     #[error("{program} failed ({status}): {said}{}", offending(.line.as_deref()))]
@@ -125,10 +125,12 @@ pub struct Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({:?})", self.errno.desc(), self.errno)?;
-        self.message
-            .as_ref()
-            .map_or(Ok(()), |message| write!(f, ": {message}"))
+        match (self.errno, &self.message) {
+            // No error number of the system's.
+            (Errno::UnknownErrno, Some(message)) => f.write_str(message),
+            (errno, Some(message)) => write!(f, "{} ({errno:?}): {message}", errno.desc()),
+            (errno, None) => write!(f, "{} ({errno:?})", errno.desc()),
+        }
     }
 }
 

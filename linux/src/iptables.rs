@@ -3,7 +3,7 @@
 //! Both may be there at once, each with tables of its own that the kernel consults one after the other. Rules
 //! belong where the rest of the node's are, or whoever looks for them does not see them.
 
-use manx_policy::Family;
+use manx_policy::{Family, Table};
 
 use crate::error::{Error, Result};
 use crate::netns::Netns;
@@ -63,7 +63,7 @@ impl Tables {
         let mut text = Family::ALL.map(|family| (family, String::new()));
         for (family, text) in &mut text {
             match program::run(netns, backend.save(*family), [""; 0], "").await {
-                Ok(printed) => *text = printed,
+                Ok(done) => *text = done.printed,
                 Err(Error::NoProgram(_)) => return Ok(None),
                 Err(error) => return Err(error),
             }
@@ -110,7 +110,7 @@ pub(crate) fn choose(found: &[Tables], before: Option<Backend>) -> Option<Backen
 
 /// The back end of the node's own `iptables`, which whoever types commands uses.
 pub(crate) async fn of_command(netns: &Netns) -> Result<Backend> {
-    let version = program::run(netns, "iptables", ["--version"], "").await?;
+    let version = program::run(netns, "iptables", ["--version"], "").await?.printed;
     Ok(if version.contains("legacy") {
         Backend::Legacy
     } else {
@@ -118,12 +118,24 @@ pub(crate) async fn of_command(netns: &Netns) -> Result<Backend> {
     })
 }
 
-/// Does what the text says to one family's tables.
-pub(crate) async fn restore(netns: &Netns, backend: Backend, family: Family, text: &str) -> Result<()> {
+/// A table of a family with its rules' counters, as `iptables-save -c` prints it.
+pub(crate) async fn counters(
+    netns: &Netns,
+    backend: Backend,
+    family: Family,
+    table: Table,
+) -> Result<String> {
+    let words = ["-c", "-t", table.name()];
+    let done = program::run(netns, backend.save(family), words, "").await?;
+    Ok(done.printed)
+}
+
+/// Does what the text says to one family's tables; returns the number of the process that did it.
+pub(crate) async fn restore(netns: &Netns, backend: Backend, family: Family, text: &str) -> Result<u32> {
     let arguments = ["--noflush", "-w", LOCK_WAIT];
     program::run(netns, backend.restore(family), arguments, text)
         .await
-        .map(drop)
+        .map(|done| done.process)
 }
 
 #[cfg(test)]

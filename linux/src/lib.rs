@@ -6,8 +6,8 @@
 //! - [`nl`] is the wire to netlink: requests, dumps, and batches with one acknowledgement each;
 //!   [`routes`], [`link`] and [`watch`] speak over it, in the words of `manx_routes` where there are some.
 //! - [`sync`] keeps the kernel's routes as wanted: the whole of a route task but its loop.
-//! - [`rules`] keeps the kernel's rules and sets as wanted: the same for a policy task. It runs `ipset` and the
-//!   programs of [`iptables`]' back ends, in the words of `manx_policy`.
+//! - [`rules`] keeps the kernel's rules and sets as wanted: the same for a policy task. It runs the programs of
+//!   [`iptables`]' back ends, in the words of `manx_policy`; [`ipset`] changes sets without any.
 //! - [`conntrack`] lists connections and has the kernel forget them.
 //! - [`nflog`] hears of the packets that rules log.
 //! - [`netns`] makes and enters namespaces, [`pod`] wires a pod to its node, [`sysctl`] and [`proto`]
@@ -18,6 +18,7 @@
 pub mod conntrack;
 mod disturbance;
 pub mod error;
+pub mod ipset;
 pub mod iptables;
 pub mod link;
 mod message;
@@ -35,6 +36,7 @@ pub mod watch;
 
 pub use conntrack::{Connection, ConnectionSocket};
 pub use error::{Error, Refusal, Result};
+pub use ipset::SetSocket;
 pub use iptables::Backend;
 pub use link::{LinkSocket, Mac};
 pub use netns::Netns;

@@ -260,6 +260,16 @@ impl LinkSocket {
         self.0.request(message::delete_address(index, address), &doing)
     }
 
+    /// The addresses of all interfaces, each with its interface's index.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the kernel's answer.
+    pub fn all_addresses(&mut self) -> Result<Vec<(u32, IpNetwork)>> {
+        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let answers = self.0.dump(&request, "list all addresses")?;
+        Ok(answers.iter().filter_map(read_address).collect())
+    }
+
     /// The addresses of an interface.
     ///
     /// # Errors

@@ -51,6 +51,12 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 pub trait Message: NetlinkSerializable + NetlinkDeserializable + fmt::Debug {
     /// Its number.
     const PROTOCOL: isize;
+
+    /// What an error means that is no error number of the system's.
+    #[must_use]
+    fn words(_code: i32) -> Option<String> {
+        None
+    }
 }
 
 impl Message for RouteNetlinkMessage {
@@ -172,6 +178,15 @@ impl<M: Message> Socket<M> {
         Err(Error::Interrupted)
     }
 
+    /// Reads a table that need not hold still, and hands over each entry as it comes: the kernel goes on when they are
+    /// taken. `message` holds the filter.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the kernel's answer.
+    pub fn walk(&mut self, message: &M, doing: &str, each: impl FnMut(M)) -> Result<()> {
+        self.exchange(message, NLM_F_DUMP, doing, each).map(drop)
+    }
+
     /// Appends as many requests as fit, one at least, the last with an acknowledgement; returns how many.
     fn pack(
         &mut self,
@@ -225,7 +240,7 @@ impl<M: Message> Socket<M> {
                 if header.message_type != NLMSG_ERROR || index >= count {
                     continue;
                 }
-                if let Some(refusal) = refusal(&header, payload)? {
+                if let Some(refusal) = refusal::<M>(&header, payload)? {
                     outcomes[index] = Err(refusal);
                 }
                 if index + 1 == count {
@@ -255,7 +270,7 @@ impl<M: Message> Socket<M> {
                 whole &= header.flags & NLM_F_DUMP_INTR == 0;
                 match header.message_type {
                     NLMSG_DONE => return Ok(whole),
-                    NLMSG_ERROR => match refusal(&header, payload)? {
+                    NLMSG_ERROR => match refusal::<M>(&header, payload)? {
                         Some(refusal) => {
                             return Err(Error::Refused {
                                 doing: doing.to_owned(),
@@ -351,7 +366,7 @@ pub(crate) fn decode<M: Message>(header: &NetlinkHeader, payload: &[u8]) -> Resu
 }
 
 /// What an `NLMSG_ERROR` says; none if it acknowledges.
-fn refusal(header: &NetlinkHeader, payload: &[u8]) -> Result<Option<Refusal>> {
+fn refusal<M: Message>(header: &NetlinkHeader, payload: &[u8]) -> Result<Option<Refusal>> {
     let error = ErrorBuffer::new_checked(payload).map_err(|error| Error::Malformed(error.to_string()))?;
     let Some(code) = error.code().map(NonZeroI32::get) else {
         return Ok(None);
@@ -373,8 +388,9 @@ fn refusal(header: &NetlinkHeader, payload: &[u8]) -> Result<Option<Refusal>> {
             .trim_end_matches('\0')
             .to_owned()
     });
+    let code = code.wrapping_neg();
     Ok(Some(Refusal {
-        errno: Errno::from_raw(code.wrapping_neg()),
-        message,
+        errno: Errno::from_raw(code),
+        message: message.or_else(|| M::words(code)),
     }))
 }

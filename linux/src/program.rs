@@ -15,8 +15,17 @@ use crate::netns::Netns;
 /// How long a program may take; longer than it waits for a lock of its own.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// Runs a program in a namespace, gives it `input` to read, and returns what it printed. It is killed when it takes
-/// too long, or when nobody waits for it any more.
+/// A program that has done its work.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// What it printed.
+    pub(crate) printed: String,
+    /// The number of its process.
+    pub(crate) process: u32,
+}
+
+/// Runs a program in a namespace, and gives it `input` to read. It is killed when it takes too long, or when nobody
+/// waits for it any more.
 ///
 /// # Errors
 /// [`Error::NoProgram`], [`Error::Program`] with what it complained of, and [`Error::Late`]; [`Error::Os`] if it
@@ -26,7 +35,7 @@ pub(crate) async fn run(
     program: &'static str,
     arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
     input: &str,
-) -> Result<String> {
+) -> Result<Done> {
     let mut command = netns.command(program);
     command
         .args(arguments)
@@ -39,18 +48,21 @@ pub(crate) async fn run(
         program,
         limit: LIMIT,
     };
-    let output = match timeout(LIMIT, feed(command.into(), input)).await.map_err(late)? {
+    let (process, output) = match timeout(LIMIT, feed(command.into(), input)).await.map_err(late)? {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::NoProgram(program)),
         other => other.map_err(Error::os(format!("run {program}")))?,
     };
     if !output.status.success() {
         return Err(refused(program, &output, input));
     }
-    String::from_utf8(output.stdout).map_err(|_| Error::Malformed(format!("{program} printed no UTF-8")))
+    let printed = String::from_utf8(output.stdout)
+        .map_err(|_| Error::Malformed(format!("{program} printed no UTF-8")))?;
+    Ok(Done { printed, process })
 }
 
-async fn feed(mut command: Command, input: &str) -> io::Result<Output> {
+async fn feed(mut command: Command, input: &str) -> io::Result<(u32, Output)> {
     let mut child = command.kill_on_drop(true).spawn()?;
+    let process = child.id().unwrap_or_default();
     let stdin = child.stdin.take();
     let write = async {
         if let Some(mut stdin) = stdin {
@@ -64,7 +76,7 @@ async fn feed(mut command: Command, input: &str) -> io::Result<Output> {
     if output.status.success() {
         written?;
     }
-    Ok(output)
+    Ok((process, output))
 }
 
 /// What a program complained of, with the line of its input that it names.
@@ -85,7 +97,7 @@ fn refused(program: &'static str, output: &Output, input: &str) -> Error {
     }
 }
 
-/// The number in "Error occurred at line: 3", "line 3: RULE_APPEND failed" and "Error in line 3: …".
+/// The number in "Error occurred at line: 3" and "line 3: RULE_APPEND failed".
 fn line_number(said: &str) -> Option<usize> {
     let (_, behind) = said.split_once("line")?;
     let digits = behind.trim_start_matches([':', ' ']);
@@ -111,10 +123,6 @@ mod tests {
                 Some(12),
             ),
             (
-                "ipset v7.17: Error in line 3: The set with the given name does not exist",
-                Some(3),
-            ),
-            (
                 "Another app is currently holding the xtables lock; still 1s",
                 None,
             ),
@@ -127,7 +135,7 @@ mod tests {
     #[tokio::test]
     async fn a_program_is_fed_and_its_complaint_names_the_line() {
         let here = Netns::current().unwrap();
-        assert_eq!(run(&here, "cat", [""; 0], "text").await.unwrap(), "text");
+        assert_eq!(run(&here, "cat", [""; 0], "text").await.unwrap().printed, "text");
         let error = run(
             &here,
             "sh",

@@ -11,22 +11,27 @@
 //! }
 //! ```
 //!
-//! What is to be written is said by `manx_policy`; here it meets the programs that carry it out. A news that needs
-//! no rule changed runs no program of iptables. Nothing is taken away when the owner ends: rules outlive it, and
+//! What is to be written is said by `manx_policy`; here it meets the kernel's sets and the programs that write rules.
+//! A news that needs no rule changed starts no program. Nothing is taken away when the owner ends: rules outlive it, and
 //! the next life takes over what it finds.
 
-use manx_policy::{Change, Delta, Engine, Family, Full, Held, Transaction, Update, plan};
+use std::collections::{BTreeMap, BTreeSet};
+
+use manx_policy::{
+    Change, Delta, Engine, Family, Full, Held, Needs, SetChange, Transaction, Trial, Update, packets, plan,
+};
 
 use crate::disturbance::Watcher;
 use crate::error::{Error, Result};
+use crate::ipset::SetSocket;
 use crate::iptables::{self, Backend, Tables};
 use crate::netns::Netns;
-use crate::program;
 
 /// Keeps the rules and sets of a namespace as wanted. One owner per namespace.
 #[derive(Debug)]
 pub struct Rules {
     netns: Netns,
+    sets: Option<SetSocket>,
     /// The back end that the user chose; none for the one that the node uses.
     setting: Option<Backend>,
     /// The back end that our rules are in, while there are any.
@@ -34,6 +39,8 @@ pub struct Rules {
     engine: Engine,
     /// What the kernel holds is what was last wanted, as far as we know.
     known: bool,
+    /// Sets have all the members that they should, even if rules were refused.
+    members: bool,
     /// Tells of others' hands on our rules, while there are any in nftables.
     watcher: Option<Watcher>,
 }
@@ -45,10 +52,12 @@ impl Rules {
     pub fn start_in(netns: &Netns, setting: Option<Backend>) -> Self {
         Self {
             netns: netns.clone(),
+            sets: None,
             setting,
             backend: None,
             engine: Engine::new(),
             known: false,
+            members: false,
             watcher: None,
         }
     }
@@ -57,15 +66,18 @@ impl Rules {
     /// next call makes up for it.
     ///
     /// # Errors
-    /// [`Error::Program`] with the line that was refused, [`Error::NoProgram`], [`Error::Late`].
+    /// [`Error::Program`] with the line that was refused, [`Error::Refused`] with the change of a set,
+    /// [`Error::NoProgram`], [`Error::Late`].
     pub async fn apply(&mut self, updates: impl IntoIterator<Item = Update>) -> Result<usize> {
         let delta = self.engine.apply(updates);
+        self.members = false;
         match self.backend {
             Some(backend) if self.known => {
                 self.known = false;
-                self.carry_out(&delta, backend).await?;
+                let changes = delta.len();
+                self.carry_out(delta, backend).await?;
                 self.settled(Some(backend));
-                Ok(delta.len())
+                Ok(changes)
             }
             _ => self.check().await,
         }
@@ -84,7 +96,10 @@ impl Rules {
         self.known = false;
         // That comes before reading: what happens meanwhile is not lost.
         self.watch();
-        let sets = self.read_sets().await?;
+        let sets = Held {
+            sets: self.sets()?.list()?,
+            ..Held::default()
+        };
         // Sets come before the rules and go after them: without sets, there are no rules.
         if wanted == Full::default() && sets.is_empty() {
             self.settled(None);
@@ -101,17 +116,50 @@ impl Rules {
         Ok(changes)
     }
 
-    /// Waits until somebody, be it ourselves, may have changed our rules: check then. Of the legacy back end and of
+    /// How many packets have met each rule of the chains that count what staged policies would do. Where there is
+    /// none, no program is run.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub async fn trials(&self) -> Result<Vec<(Trial, Vec<u64>)>> {
+        let (trials, Some(backend)) = (self.engine.trials(), self.backend) else {
+            return Ok(Vec::new());
+        };
+        let mut counted = BTreeMap::new();
+        let of = |trial: &Trial| (trial.chain.family, trial.chain.table);
+        for (family, table) in trials.iter().map(of).collect::<BTreeSet<_>>() {
+            let text = iptables::counters(&self.netns, backend, family, table).await?;
+            counted.insert((family, table), packets(table, &text));
+        }
+        let with_packets = |trial: Trial| {
+            let chains = counted.get(&of(&trial));
+            let packets = chains.and_then(|chains| chains.get(&trial.chain.name));
+            let packets = packets.cloned().unwrap_or_default();
+            (trial, packets)
+        };
+        Ok(trials.into_iter().map(with_packets).collect())
+    }
+
+    /// Waits until somebody else may have changed our rules: check then. Of the legacy back end and of
     /// sets nothing is heard. Nothing is lost if the future is dropped.
     pub async fn disturbed(&mut self) {
         if let Some(watcher) = &mut self.watcher {
             match watcher.disturbed().await {
                 Ok(()) => return,
-                Err(error) => tracing::warn!(%error, "nftables is not watched any more until the next check"),
+                Err(error) => self.stop_watching(&error),
             }
-            self.watcher = None;
         }
         std::future::pending().await
+    }
+
+    /// Whether a pod of this node has all that it needs, also after an error: nothing, or sets alone.
+    #[must_use]
+    pub fn serve(&self, pod: &str) -> bool {
+        match self.engine.needs(pod) {
+            Needs::Nothing => true,
+            Needs::Sets => self.members,
+            Needs::Rules => self.known,
+        }
     }
 
     /// Everything that is wanted, and why.
@@ -129,6 +177,7 @@ impl Rules {
     /// All is as wanted. Where that is nothing, the next rules ask anew which back end the node uses.
     fn settled(&mut self, backend: Option<Backend>) {
         self.known = true;
+        self.members = true;
         self.backend = backend.filter(|_| !self.engine.wants_nothing());
         self.watch();
     }
@@ -145,14 +194,26 @@ impl Rules {
         }
     }
 
-    async fn read_sets(&self) -> Result<Held> {
-        let mut sets = Held::default();
-        match program::run(&self.netns, "ipset", ["save"], "").await {
-            Ok(text) => sets.read_sets(&text).map_err(malformed)?,
-            Err(Error::NoProgram(_)) => {}
-            Err(error) => return Err(error),
+    /// Passes over what a program of ours did to nftables.
+    fn pass_over(&mut self, process: u32) {
+        if let Some(watcher) = &mut self.watcher
+            && let Err(error) = watcher.pass_over(process)
+        {
+            self.stop_watching(&error);
         }
-        Ok(sets)
+    }
+
+    fn stop_watching(&mut self, error: &Error) {
+        tracing::warn!(%error, "nftables is not watched any more until the next check");
+        self.watcher = None;
+    }
+
+    /// The way to sets, opened where it is first needed.
+    fn sets(&mut self) -> Result<&mut SetSocket> {
+        match &mut self.sets {
+            Some(socket) => Ok(socket),
+            closed => Ok(closed.insert(SetSocket::open_in(&self.netns)?)),
+        }
     }
 
     async fn read_tables(&self) -> Result<Vec<Tables>> {
@@ -176,7 +237,7 @@ impl Rules {
 
     /// Makes what was found what is wanted: our rules in `backend`, and none of ours elsewhere.
     async fn mend(
-        &self,
+        &mut self,
         wanted: &Full,
         (mut held, tables): (Held, Vec<Tables>),
         backend: Backend,
@@ -199,40 +260,44 @@ impl Rules {
         let delta = plan(wanted, &held);
         let mut changes = delta.len();
         let (gains, losses) = split(delta);
-        self.carry_out(&gains, backend).await?;
+        self.carry_out(gains, backend).await?;
         for (backend, stray) in strays {
             tracing::info!(?backend, "our rules in the other back end go");
             changes += stray.len();
-            self.carry_out(&stray, backend).await?;
+            self.carry_out(stray, backend).await?;
         }
         // Sets belong to no back end: they go when no rule of either needs them.
-        self.carry_out(&losses, backend).await?;
+        self.carry_out(losses, backend).await?;
         Ok(changes)
     }
 
-    /// Has the programs make the changes. A family whose rules are refused does not keep the other's from being
-    /// written, but nothing that rules may still need is taken away then.
-    async fn carry_out(&self, changes: &[Change], backend: Backend) -> Result<()> {
-        let text = Transaction::of(changes);
-        self.restore_sets(&text.before).await?;
+    /// Makes the changes. A family whose rules are refused does not keep the other's from being written, but nothing
+    /// that rules may still need is taken away then.
+    async fn carry_out(&mut self, changes: impl IntoIterator<Item = Change>, backend: Backend) -> Result<()> {
+        let transaction = Transaction::of(changes);
+        self.change_sets(&transaction.before).await?;
+        self.members = true;
         let mut refused = None;
-        for (family, rules) in &text.rules {
-            if let Err(error) = iptables::restore(&self.netns, backend, *family, rules).await {
-                tracing::warn!(%family, ?backend, %error, "rules are refused");
-                refused.get_or_insert(error);
+        for (family, rules) in &transaction.rules {
+            match iptables::restore(&self.netns, backend, *family, rules).await {
+                Ok(process) => self.pass_over(process),
+                Err(error) => {
+                    tracing::warn!(%family, ?backend, %error, "rules are refused");
+                    refused.get_or_insert(error);
+                }
             }
         }
         refused.map_or(Ok(()), Err)?;
-        self.restore_sets(&text.after).await
+        self.change_sets(&transaction.after).await
     }
 
-    async fn restore_sets(&self, text: &str) -> Result<()> {
-        if text.is_empty() {
-            return Ok(());
+    async fn change_sets(&mut self, mut changes: &[SetChange]) -> Result<()> {
+        while !changes.is_empty() {
+            let made = self.sets()?.advance(changes)?;
+            changes = &changes[made..];
+            tokio::task::yield_now().await;
         }
-        program::run(&self.netns, "ipset", ["-exist", "restore"], text)
-            .await
-            .map(drop)
+        Ok(())
     }
 }
 

@@ -91,6 +91,14 @@ impl Watcher {
         Self::over(subscribe(None, &LINK_GROUPS)?)
     }
 
+    /// Watches the interfaces of another namespace and their addresses, and no routes.
+    ///
+    /// # Errors
+    /// As [`Self::open_in`].
+    pub fn links_in(netns: &Netns) -> Result<Self> {
+        Self::over(netns.run(|| subscribe(None, &LINK_GROUPS))??)
+    }
+
     /// Watches another namespace.
     ///
     /// # Errors

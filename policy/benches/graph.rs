@@ -181,7 +181,7 @@ fn measure(what: &str, engine: &mut Engine, updates: impl Iterator<Item = Update
     let mut times: Vec<Duration> = updates
         .map(|update| {
             let begun = Instant::now();
-            let text = Transaction::of(&engine.apply([update]));
+            let text = Transaction::of(engine.apply([update]));
             let took = begun.elapsed();
             drop(text);
             took
@@ -196,16 +196,18 @@ fn main() {
     let before = memory("VmRSS");
     let mut engine = Engine::new();
     let begun = Instant::now();
-    let text = Transaction::of(&engine.apply(world()));
+    let text = Transaction::of(engine.apply(world()));
     println!(
         "full start, {PODS} pods, {LOCAL} here, {POLICIES} policies: {:.2} s, with the making of the news",
         begun.elapsed().as_secs_f64()
     );
-    let lines = |text: &str| text.lines().count();
     println!(
-        "rules: {} lines, sets: {} lines",
-        text.rules.values().map(|text| lines(text)).sum::<usize>(),
-        lines(&text.before)
+        "rules: {} lines, sets: {} changes",
+        text.rules
+            .values()
+            .map(|text| text.lines().count())
+            .sum::<usize>(),
+        text.before.len()
     );
     drop(text);
     println!(

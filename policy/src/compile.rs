@@ -46,13 +46,45 @@ pub(crate) fn definitions(policy: &Policy) -> BTreeSet<Definition> {
     compiler.definitions
 }
 
-/// The rules of a policy's chain.
+/// What a rule of a policy on trial would do, by its number; none: no rule is for the packet.
+type Trialled = Option<(usize, Action)>;
+
+/// What the kernel's rules in the chain of a policy on trial are for: a rule of the policy, by its number, and what it
+/// would do; the last one counts what no rule is for.
+pub(crate) fn counted(policy: &Policy, end: (Direction, Family)) -> Vec<Trialled> {
+    trial(policy, end).into_iter().map(|(_, rule)| rule).collect()
+}
+
+/// The same, with the conditions. What is only logged is decided further down.
+fn trial(policy: &Policy, (direction, family): (Direction, Family)) -> Vec<(Vec<Match>, Trialled)> {
+    let mut compiler = Compiler::of(policy);
+    let mut rules = Vec::new();
+    let all = rules_of(policy, direction).into_iter().flatten().enumerate();
+    for (number, rule) in all.filter(|(_, rule)| rule.action != Action::Log) {
+        let alternatives = compiler.alternatives(rule, direction, family).into_iter();
+        rules.extend(alternatives.map(|matches| (matches, Some((number, rule.action)))));
+    }
+    rules.push((Vec::new(), None));
+    rules
+}
+
+/// The rules of a policy's chain. On trial, they decide nothing: the kernel counts the packets that meet them.
 pub(crate) fn chain(
     origin: &Origin,
     policy: &Policy,
     (direction, family): (Direction, Family),
     settings: &Settings,
 ) -> Vec<Rule> {
+    if policy.staged {
+        let count = |(matches, _)| Rule {
+            matches,
+            target: Target::Return,
+        };
+        return trial(policy, (direction, family))
+            .into_iter()
+            .map(count)
+            .collect();
+    }
     let mut compiler = Compiler::of(policy);
     let mut rules = Vec::new();
     for (number, rule) in rules_of(policy, direction).into_iter().flatten().enumerate() {

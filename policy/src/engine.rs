@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnetwork::IpNetwork;
 use manx_api::policy::{Endpoint, NamespacedName, NetworkSet, Origin, Policy, Tier};
 
 use crate::graph::Graph;
 use crate::held::Held;
-use crate::input::{Failsafes, HostInterface, Local, Pool, ServiceEndpoint, Settings};
+use crate::input::{Failsafes, HostInterface, Local, Needs, Pool, ServiceEndpoint, Settings};
 use crate::nat;
-use crate::plan::{Change, Delta, plan};
+use crate::plan::{Delta, plan, sorted};
 use crate::ruleset::Full;
+use crate::trial::Trial;
 
 /// News of a resource. What is not told of is not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,8 +98,7 @@ impl Engine {
             delta = plan(&after, &Held::of(&before));
         }
         self.graph.flush(&mut delta);
-        delta.sort_by_key(Change::phase);
-        delta
+        sorted(delta)
     }
 
     /// Everything that is wanted.
@@ -106,6 +107,31 @@ impl Engine {
         let mut full = nat::rules(self.pools.values());
         self.graph.add_wanted(&mut full);
         full
+    }
+
+    /// The chains that count what staged policies would do.
+    #[must_use]
+    pub fn trials(&self) -> Vec<Trial> {
+        self.graph.trials().collect()
+    }
+
+    /// What a pod of this node needs of the kernel.
+    #[must_use]
+    pub fn needs(&self, pod: &str) -> Needs {
+        let id = pod.into();
+        let thing = self.graph.things.endpoint(&id).map(|(_, thing)| thing);
+        let is_hidden = |net: &IpNetwork| {
+            let mut hiding = self.pools.values().filter(|pool| pool.nat_outgoing);
+            hiding.any(|pool| pool.cidr.contains(net.ip()))
+        };
+        let mut nets = thing.iter().flat_map(|thing| &thing.nets);
+        if self.graph.has_list(&id) || nets.any(is_hidden) {
+            Needs::Rules
+        } else if self.graph.enforces() {
+            Needs::Sets
+        } else {
+            Needs::Nothing
+        }
     }
 
     /// Whether nothing is wanted.

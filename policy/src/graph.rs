@@ -31,6 +31,7 @@ use crate::ruleset::{CHAIN_PREFIX, ChainId, Full, Member, Sense, SetKind, Table}
 use crate::sets::{Definition, Sets};
 use crate::subjects::SubjectIndex;
 use crate::things::{Id, Number, Thing, Things};
+use crate::trial::Trial;
 use crate::wanted::Chains;
 
 mod hosts;
@@ -433,7 +434,7 @@ impl Graph {
         name
     }
 
-    /// The enforced policies of an endpoint, tier by tier; none if nothing decides there. `early`: what no policy
+    /// The policies of an endpoint, tier by tier, those on trial among them; none if nothing decides or counts there. `early`: what no policy
     /// decides is left to what comes later.
     fn list(&self, direction: Direction, stages: Vec<(&str, Vec<Arc<Origin>>)>, early: bool) -> Option<List> {
         let stages = stages.into_iter().filter_map(|(tier, policies)| {
@@ -444,20 +445,19 @@ impl Graph {
                     .and_then(|policy| rules_of(policy, direction));
                 rules.is_some_and(|rules| !rules.is_empty())
             };
-            let enforced = policies.into_iter().filter(|origin| self.is_enforced(origin));
-            let enforced: Vec<Arc<Origin>> = enforced.collect();
-            let end = match early {
+            let decides = policies.iter().any(|origin| self.is_enforced(origin));
+            let end = match early || !decides {
                 true => DefaultAction::Pass,
                 false => self.tier(tier).default_action,
             };
-            if enforced.is_empty() {
-                return None;
-            }
-            let policies: Vec<Arc<Origin>> = enforced.into_iter().filter(has_rules).collect();
+            // On trial, a policy without rules counts what it would leave to its tier's end.
+            let acts = |origin: &Arc<Origin>| !self.is_enforced(origin) || has_rules(origin);
+            let policies: Vec<Arc<Origin>> = policies.into_iter().filter(acts).collect();
             let nothing = policies.is_empty() && end == DefaultAction::Pass;
             (!nothing).then(|| Stage {
                 tier: tier.to_owned(),
                 policies,
+                decides,
                 end,
             })
         });
@@ -527,7 +527,7 @@ impl Graph {
         let Some(mut active) = self.active.remove(origin) else {
             return;
         };
-        let policy = self.policies.get(origin).filter(|policy| !policy.staged);
+        let policy = self.policies.get(origin);
         let needs = policy.filter(|_| active.endpoints > 0).map(compile::definitions);
         let needs: BTreeSet<Arc<Definition>> = needs.into_iter().flatten().map(Arc::new).collect();
         for definition in needs.difference(&active.needs) {
@@ -634,6 +634,24 @@ impl Graph {
         }
     }
 
+    /// The chains that count what policies on trial would do.
+    pub(crate) fn trials(&self) -> impl Iterator<Item = Trial> + '_ {
+        let shown = self.led_into.iter().filter(|(_, count)| **count > 0);
+        shown.filter_map(|((family, direction, origin), _)| {
+            let policy = self.policies.get(origin).filter(|policy| policy.staged)?;
+            Some(Trial {
+                policy: (**origin).clone(),
+                direction: *direction,
+                chain: ChainId {
+                    family: *family,
+                    table: table_of(policy.hook),
+                    name: policy_chain(origin, *direction),
+                },
+                rules: compile::counted(policy, (*direction, *family)),
+            })
+        })
+    }
+
     pub(crate) fn add_wanted(&self, full: &mut Full) {
         full.sets
             .extend(self.sets.wanted().map(|(name, set)| (name.clone(), set)));
@@ -641,6 +659,16 @@ impl Graph {
         full.chains
             .extend(chains.map(|(chain, rules)| (chain.clone(), rules.clone())));
         full.hooks.extend(self.chains.hooks().iter().cloned());
+    }
+
+    /// Whether policies are enforced.
+    pub(crate) const fn enforces(&self) -> bool {
+        self.settings.is_some()
+    }
+
+    /// Whether a pod of this node has a list of policies.
+    pub(crate) fn has_list(&self, id: &Arc<str>) -> bool {
+        self.pods.get(id).is_some_and(|pod| !pod.lists.is_empty())
     }
 
     pub(crate) fn wants_nothing(&self) -> bool {

@@ -1,10 +1,10 @@
-//! What the kernel holds of ours, as `ipset save` and `iptables-save` print it.
+//! What the kernel holds of ours: its sets, and rules as `iptables-save` prints them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use manx_api::policy::Family;
 
-use crate::ruleset::{CHAIN_PREFIX, ChainId, Full, MARK, Member, Sense, Set, SetKind, Table};
+use crate::ruleset::{CHAIN_PREFIX, ChainId, Full, MARK, Set, Table};
 
 /// What of ours the kernel holds. Rules are known by the hashes in their comments.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct Jump {
     pub words: String,
 }
 
-/// A line that `ipset save` or `iptables-save` does not print.
+/// A line that `iptables-save` does not print.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not understood: '{0}'")]
 pub struct Unreadable(pub String);
@@ -63,42 +63,6 @@ impl Held {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sets.is_empty() && self.chains.is_empty() && self.jumps.is_empty()
-    }
-
-    /// Takes in what `ipset save` printed.
-    ///
-    /// # Errors
-    /// The first line that is none of its.
-    pub fn read_sets(&mut self, text: &str) -> Result<(), Unreadable> {
-        for line in text.lines() {
-            let unreadable = || Unreadable(line.to_owned());
-            let mut words = line.split_whitespace();
-            let (verb, name) = words.next().zip(words.next()).ok_or_else(unreadable)?;
-            let Some(family) = family_of_set(name) else {
-                continue;
-            };
-            match verb {
-                "create" => {
-                    let kind = words.next().unwrap_or_default();
-                    let kind = SetKind::ALL.into_iter().find(|known| known.ipset_name() == kind);
-                    let ours = words.take(2).eq(["family", family.ipset_name()]);
-                    let set = kind.filter(|_| ours).map(|kind| Set {
-                        family,
-                        kind,
-                        members: BTreeMap::new(),
-                    });
-                    self.sets.insert(name.to_owned(), set);
-                }
-                "add" => {
-                    if let Some(Some(set)) = self.sets.get_mut(name) {
-                        let (member, sense) = member(set.kind, words).ok_or_else(unreadable)?;
-                        set.members.insert(member, sense);
-                    }
-                }
-                _ => return Err(unreadable()),
-            }
-        }
-        Ok(())
     }
 
     /// Takes in what `iptables-save` or `ip6tables-save` printed.
@@ -164,23 +128,6 @@ impl Jump {
     #[must_use]
     pub fn base(&self) -> &str {
         self.words.split(' ').next().unwrap_or_default()
-    }
-}
-
-/// The family that a set of ours is of by its name; none for others' sets.
-fn family_of_set(name: &str) -> Option<Family> {
-    Family::ALL
-        .into_iter()
-        .find(|family| name.starts_with(&family.set_name("")))
-}
-
-/// The member that an `add` line names behind its set.
-fn member<'a>(kind: SetKind, mut words: impl Iterator<Item = &'a str>) -> Option<(Member, Sense)> {
-    let member = Member::parse(kind, words.next()?)?;
-    match words.next() {
-        None => Some((member, Sense::Match)),
-        Some("nomatch") => Some((member, Sense::Except)),
-        Some(_) => None,
     }
 }
 

@@ -214,7 +214,7 @@ fn list_rules(
         target,
     };
     let mut rules = match point {
-        Point::Own(_) => vec![
+        Point::Own(_) if list.decides() => vec![
             on(Connection::Known, Target::Accept),
             on(Connection::Invalid, Target::Drop),
             on(Connection::Untracked, Target::Accept),
@@ -222,16 +222,22 @@ fn list_rules(
         Point::Through(Direction::Ingress) | Point::PreDnat => [Connection::Known, Connection::Untracked]
             .map(|state| on(state, Target::Return))
             .into(),
-        Point::Through(Direction::Egress) => vec![on(Connection::Known, Target::Return)],
+        // On trial, all is left to what comes later.
+        Point::Own(_) | Point::Through(Direction::Egress) => vec![on(Connection::Known, Target::Return)],
         Point::Untracked(_) => Vec::new(),
     };
-    rules.extend(failsafe_rules(point, failsafes));
+    let saved = if list.decides() {
+        Target::Accept
+    } else {
+        Target::Return
+    };
+    rules.extend(failsafe_rules(point, failsafes, &saved));
     let when_allowed = |target| Rule {
         matches: vec![allowed(settings)],
         target,
     };
     match point {
-        Point::Own(Direction::Ingress) if marked => rules.push(when_allowed(Target::Accept)),
+        Point::Own(Direction::Ingress) if marked => rules.push(when_allowed(saved)),
         Point::Through(Direction::Ingress) if marked => rules.push(when_allowed(Target::Return)),
         Point::Own(_) | Point::Through(_) | Point::PreDnat | Point::Untracked(_) => {}
     }
@@ -239,20 +245,21 @@ fn list_rules(
     rules.extend(stages(list, settings));
     match point {
         Point::Untracked(_) => rules.extend([Target::NoTrack, Target::Accept].map(when_allowed)),
-        Point::Own(_) => rules.push(when_allowed(Target::Accept)),
-        Point::PreDnat | Point::Through(_) => {}
+        Point::Own(_) if list.decides() => rules.push(when_allowed(Target::Accept)),
+        Point::Own(_) | Point::PreDnat | Point::Through(_) => {}
     }
     rules
 }
 
-/// Lets through what a node is lost without. Untracked, answers need rules of their own.
-fn failsafe_rules(point: Point, Failsafes { inbound, outbound }: &Failsafes) -> Vec<Rule> {
+/// Lets through what a node is lost without: at its own points, `saved` says how. Untracked, answers need rules of
+/// their own.
+fn failsafe_rules(point: Point, Failsafes { inbound, outbound }: &Failsafes, saved: &Target) -> Vec<Rule> {
     let (asked, answered) = match point.direction() {
         Direction::Ingress => (inbound, outbound),
         Direction::Egress => (outbound, inbound),
     };
     match point {
-        Point::Own(_) => ports(End::Destination, asked, &Target::Accept),
+        Point::Own(_) => ports(End::Destination, asked, saved),
         Point::PreDnat => ports(End::Destination, asked, &Target::Return),
         Point::Untracked(_) => {
             let mut rules = ports(End::Destination, asked, &Target::Return);

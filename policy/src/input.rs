@@ -24,6 +24,17 @@ pub struct Local {
     pub sources: Vec<IpNetwork>,
 }
 
+/// What of the kernel's a pod of this node needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing: no policy and no NAT is for it, and nobody looks where packets come from.
+    Nothing,
+    /// To be a member of sets.
+    Sets,
+    /// And rules of its own.
+    Rules,
+}
+
 /// The interface that a host endpoint of this node is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HostInterface {

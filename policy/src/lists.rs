@@ -23,8 +23,10 @@ pub(crate) const fn dispatch(direction: Direction) -> &'static str {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stage {
     pub(crate) tier: String,
-    /// Those that have rules for the direction.
+    /// Those that have rules for the direction, and those on trial.
     pub(crate) policies: Vec<Arc<Origin>>,
+    /// Whether any is enforced.
+    pub(crate) decides: bool,
     /// What becomes of what none of them decides.
     pub(crate) end: DefaultAction,
 }
@@ -37,10 +39,18 @@ pub(crate) struct List {
 }
 
 impl List {
+    /// Whether it may decide anything; if not, all its policies are on trial.
+    pub(crate) fn decides(&self) -> bool {
+        self.stages.iter().any(|stage| stage.decides)
+    }
+
     /// What follows `manx-` in its chain's name, and `mx4-` in its set's.
     pub(crate) fn name(&self) -> String {
         let mut text = String::new();
-        for Stage { tier, policies, end } in &self.stages {
+        for Stage {
+            tier, policies, end, ..
+        } in &self.stages
+        {
             text += &format!("{tier} {end:?}\n");
             for policy in policies {
                 text += &format!("- {policy}\n");

@@ -1,6 +1,10 @@
 //! What lies between what is wanted and what the kernel holds.
 
+use std::collections::BTreeSet;
+
 use manx_api::policy::Family;
+
+use crate::chains::PODS;
 
 use crate::held::{Held, Jump};
 use crate::ruleset::{ChainId, Full, Hook, Member, Rule, Sense, SetKind, Table};
@@ -73,16 +77,58 @@ impl Change {
     }
 
     /// Where among the steps of a delta it is.
-    pub(crate) const fn phase(&self) -> u8 {
+    fn phase(&self, created: &BTreeSet<String>) -> Phase {
         match self {
-            Self::CreateSet { .. } | Self::PutMember { .. } => 0,
-            Self::WriteChain { .. } => 1,
-            Self::DeleteRule { .. } => 2,
-            Self::InsertHook(_) => 3,
-            Self::RemoveChain(_) => 4,
-            Self::RemoveMember { .. } | Self::DestroySet { .. } => 5,
+            Self::RemoveMember { set, .. } if is_of_pods(set) => Phase::Expel,
+            Self::PutMember { set, .. } if is_of_pods(set) && !created.contains(set) => Phase::Admit,
+            Self::CreateSet { .. } | Self::PutMember { .. } => Phase::Gain,
+            Self::WriteChain { .. } => Phase::Write,
+            Self::DeleteRule { .. } => Phase::Unhook,
+            Self::InsertHook(_) => Phase::Hook,
+            Self::RemoveChain(_) => Phase::Remove,
+            Self::RemoveMember { .. } | Self::DestroySet { .. } => Phase::Lose,
         }
     }
+}
+
+/// The order of steps. A pod is known by its membership in one set, and without it is closed: so it gets that when all
+/// else that it meets is in force, and loses it before any of that. Where the set itself comes to be, nobody asks it yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Expel,
+    Gain,
+    Write,
+    Unhook,
+    Hook,
+    Remove,
+    Admit,
+    Lose,
+}
+
+/// Whether a set is that of all pods that are known.
+fn is_of_pods(set: &str) -> bool {
+    Family::ALL.into_iter().any(|family| set == family.set_name(PODS))
+}
+
+/// Puts steps in the order in which they are to be made; those of one phase stay in theirs.
+pub(crate) fn in_order(delta: Delta) -> Vec<(Phase, Change)> {
+    let created = delta.iter().filter_map(|change| match change {
+        Change::CreateSet { name, .. } => Some(name.clone()),
+        Change::PutMember { .. }
+        | Change::WriteChain { .. }
+        | Change::InsertHook(_)
+        | Change::DeleteRule { .. }
+        | Change::RemoveChain(_)
+        | Change::RemoveMember { .. }
+        | Change::DestroySet { .. } => None,
+    });
+    let created: BTreeSet<String> = created.collect();
+    let mut steps: Vec<(Phase, Change)> = delta
+        .into_iter()
+        .map(|change| (change.phase(&created), change))
+        .collect();
+    steps.sort_by_key(|(phase, _)| *phase);
+    steps
 }
 
 /// Steps, in order.
@@ -103,7 +149,12 @@ pub fn plan(wanted: &Full, held: &Held) -> Delta {
         .filter(|chain| !wanted.chains.contains_key(chain));
     delta.extend(unwanted.cloned().map(Change::RemoveChain));
     lose_members(wanted, held, &mut delta);
-    delta
+    sorted(delta)
+}
+
+/// The same steps in order.
+pub(crate) fn sorted(delta: Delta) -> Delta {
+    in_order(delta).into_iter().map(|(_, change)| change).collect()
 }
 
 fn gain_members(wanted: &Full, held: &Held, delta: &mut Delta) {

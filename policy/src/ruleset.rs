@@ -90,27 +90,6 @@ pub enum Member {
     Port(IpAddr, Protocol, u16),
 }
 
-impl Member {
-    /// Reads a member of a kind of set as ipset prints it.
-    #[must_use]
-    pub fn parse(kind: SetKind, text: &str) -> Option<Self> {
-        match kind {
-            SetKind::Nets => text.parse().ok().map(Self::Net),
-            SetKind::NetsBehind => {
-                let (net, interface) = text.split_once(',')?;
-                Some(Self::NetBehind(net.parse().ok()?, interface.into()))
-            }
-            SetKind::Ports => {
-                let (address, port) = text.split_once(',')?;
-                let (protocol, port) = port.split_once(':')?;
-                let is_it = |known: &Protocol| port_protocol(*known) == protocol;
-                let protocol = Protocol::WITH_PORTS.into_iter().find(is_it)?;
-                Some(Self::Port(address.parse().ok()?, protocol, port.parse().ok()?))
-            }
-        }
-    }
-}
-
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -131,6 +110,14 @@ const fn port_protocol(protocol: Protocol) -> &'static str {
         Protocol::SCTP => "sctp",
         _ => "udplite",
     }
+}
+
+/// The family that a set of ours is of by its name; none for others' sets.
+#[must_use]
+pub fn family_of_set(name: &str) -> Option<Family> {
+    Family::ALL
+        .into_iter()
+        .find(|family| name.starts_with(&family.set_name("")))
 }
 
 /// A set.

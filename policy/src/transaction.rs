@@ -1,25 +1,93 @@
-//! Changes as the text that the kernel's programs read.
+//! Changes as they are carried out: those of sets in turn, and those of rules as text.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use manx_api::policy::Family;
 
-use crate::plan::Change;
-use crate::ruleset::{ChainId, Rule, Sense, Table};
+use crate::plan::{Change, Phase, in_order};
+use crate::ruleset::{ChainId, Member, Rule, Sense, SetKind, Table};
 
 /// Members that a set may have; the kernel's own default, 65,536, is fewer than a large cluster's pods.
-const MAX_MEMBERS: u32 = 1 << 20;
+pub const MAX_MEMBERS: u32 = 1 << 20;
 
-/// The text of some changes, in the order in which it is to be carried out; each text is empty or absent where
-/// there is nothing to do.
+/// Some changes, in the order in which they are to be carried out; each part is empty where there is nothing to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transaction {
-    /// For `ipset -exist restore`: what sets gain.
-    pub before: String,
+    /// What sets gain; and pods that go are known no longer. One that fails is the last: what comes behind it may open
+    /// what it was to close.
+    pub before: Vec<SetChange>,
     /// For `iptables-restore --noflush` of each family.
     pub rules: BTreeMap<Family, String>,
-    /// For `ipset -exist restore`, once no rule needs it any more: what sets lose.
-    pub after: String,
+    /// Pods that come are known from now on; and what sets lose, once no rule needs it any more.
+    pub after: Vec<SetChange>,
+}
+
+/// One step of a set's. A member that is there already is no failure, nor is one that is gone already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SetChange {
+    /// An empty set comes to be, if there is none like it.
+    Create {
+        /// Its name.
+        name: String,
+        /// The family of its members.
+        family: Family,
+        /// What they are.
+        kind: SetKind,
+    },
+    /// A set gains a member, or sees it in another sense.
+    Put {
+        /// Which set.
+        set: String,
+        /// Which member.
+        member: Member,
+        /// In what sense.
+        sense: Sense,
+    },
+    /// A set loses a member.
+    Remove {
+        /// Which set.
+        set: String,
+        /// Which member.
+        member: Member,
+    },
+    /// A set goes.
+    Destroy {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl SetChange {
+    /// The name of the set.
+    #[must_use]
+    pub fn set(&self) -> &str {
+        match self {
+            Self::Create { name, .. } | Self::Destroy { name } => name,
+            Self::Put { set, .. } | Self::Remove { set, .. } => set,
+        }
+    }
+}
+
+/// The change in ipset's words, so that whoever reads of it can try it by hand.
+impl fmt::Display for SetChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Create { name, family, kind } => {
+                let (kind, family) = (kind.ipset_name(), family.ipset_name());
+                write!(f, "create {name} {kind} family {family} maxelem {MAX_MEMBERS}")
+            }
+            Self::Put { set, member, sense } => {
+                let sense = match sense {
+                    Sense::Match => "",
+                    Sense::Except => " nomatch",
+                };
+                write!(f, "add {set} {member}{sense}")
+            }
+            Self::Remove { set, member } => write!(f, "del {set} {member}"),
+            Self::Destroy { name } => write!(f, "destroy {name}"),
+        }
+    }
 }
 
 /// The lines of one table. Chains come before the rules that lead into them.
@@ -34,10 +102,15 @@ struct Lines {
 impl Transaction {
     /// Writes the changes down.
     #[must_use]
-    pub fn of(changes: &[Change]) -> Self {
-        let mut text = Self::default();
+    pub fn of(changes: impl IntoIterator<Item = Change>) -> Self {
+        let mut whole = Self::default();
         let mut tables: BTreeMap<(Family, Table), Lines> = BTreeMap::new();
-        for change in changes {
+        for (phase, change) in in_order(changes.into_iter().collect()) {
+            let sets = if phase < Phase::Write {
+                &mut whole.before
+            } else {
+                &mut whole.after
+            };
             match change {
                 Change::CreateSet {
                     name,
@@ -45,21 +118,16 @@ impl Transaction {
                     kind,
                     replace,
                 } => {
-                    if *replace {
-                        text.before += &format!("destroy {name}\n");
+                    if replace {
+                        sets.push(SetChange::Destroy { name: name.clone() });
                     }
-                    let (kind, family) = (kind.ipset_name(), family.ipset_name());
-                    text.before += &format!("create {name} {kind} family {family} maxelem {MAX_MEMBERS}\n");
+                    sets.push(SetChange::Create { name, family, kind });
                 }
                 Change::PutMember { set, member, sense } => {
-                    let sense = match sense {
-                        Sense::Match => "",
-                        Sense::Except => " nomatch",
-                    };
-                    text.before += &format!("add {set} {member}{sense}\n");
+                    sets.push(SetChange::Put { set, member, sense });
                 }
                 Change::WriteChain { chain, rules } => {
-                    tables.entry(of(chain)).or_default().write(chain, rules);
+                    tables.entry(of(&chain)).or_default().write(&chain, &rules);
                 }
                 Change::InsertHook(hook) => {
                     let lines = tables.entry(of(&hook.chain)).or_default();
@@ -67,22 +135,22 @@ impl Transaction {
                     lines.hooks += &format!("-I {words}\n");
                 }
                 Change::DeleteRule { family, table, words } => {
-                    let lines = tables.entry((*family, *table)).or_default();
+                    let lines = tables.entry((family, table)).or_default();
                     lines.hooks += &format!("-D {words}\n");
                 }
                 Change::RemoveChain(chain) => {
-                    tables.entry(of(chain)).or_default().remove(chain);
+                    tables.entry(of(&chain)).or_default().remove(&chain);
                 }
                 Change::RemoveMember { set, member } => {
-                    text.after += &format!("del {set} {member}\n");
+                    sets.push(SetChange::Remove { set, member });
                 }
-                Change::DestroySet { name } => text.after += &format!("destroy {name}\n"),
+                Change::DestroySet { name } => sets.push(SetChange::Destroy { name }),
             }
         }
         for ((family, table), lines) in tables {
-            *text.rules.entry(family).or_default() += &lines.text(table);
+            *whole.rules.entry(family).or_default() += &lines.text(table);
         }
-        text
+        whole
     }
 
     /// Whether there is nothing to do.

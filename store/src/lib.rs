@@ -50,12 +50,22 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn create(&self, resource: Resource) -> impl Future<Output = Result<Resource, Error>> + Send;
 
     /// Replaces the resource whose `resourceVersion` the new one names, and returns it with its new one. A
-    /// replacement that changes nothing writes nothing and keeps the revision.
+    /// replacement that changes nothing writes nothing and keeps the revision. What is said of the resource
+    /// ([`Resource::status`]) stays.
     ///
     /// # Errors
     /// [`Error::Conflict`] when the stored one is at another revision, [`Error::NotFound`],
     /// [`Error::Invalid`] (also for a missing `resourceVersion`), [`Error::Unavailable`].
     fn update(&self, resource: Resource) -> impl Future<Output = Result<Resource, Error>> + Send;
+
+    /// Replaces what is said of a resource ([`Resource::status`]) and nothing else: the rest is as it is stored, and
+    /// need not be valid. A store that keeps the two together may take it for an [`Self::update`].
+    ///
+    /// # Errors
+    /// As [`Self::update`].
+    fn update_status(&self, resource: Resource) -> impl Future<Output = Result<Resource, Error>> + Send {
+        self.update(resource)
+    }
 
     /// Deletes a resource, if given only at that revision, and returns it as it was, its `resourceVersion`
     /// the deletion's.

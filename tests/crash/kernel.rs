@@ -302,7 +302,8 @@ pub(crate) fn open_gate(tasks: &mut JoinSet<()>) -> policy::Gate {
                 policy::Request::Adopt(_)
                 | policy::Request::Settle
                 | policy::Request::Explain(..)
-                | policy::Request::Name(..) => {}
+                | policy::Request::Name(..)
+                | policy::Request::Staged(_) => {}
             }
         }
     });

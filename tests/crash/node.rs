@@ -410,7 +410,8 @@ impl Start {
             identity: self.identity.clone(),
             store: self.remote("watch"),
             view: view_out,
-            news: mpsc::channel(1).0,
+            policies: mpsc::channel(1).0,
+            services: mpsc::channel(1).0,
             metrics: self.metrics.clone(),
             listed: Some(readiness.wait_for("datastore")),
         };

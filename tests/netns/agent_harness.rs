@@ -75,7 +75,8 @@ impl Cluster {
         self.store(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": named}));
     }
 
-    fn store(&self, resource: Value) {
+    /// Adds a resource, as a manifest has it.
+    pub(crate) fn store(&self, resource: Value) {
         let resource: Resource = serde_json::from_value(resource).unwrap();
         self.runtime.block_on(async {
             let store = SqliteStore::open(&self.database()).await.unwrap();

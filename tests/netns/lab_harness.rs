@@ -74,6 +74,13 @@ impl LabName {
         self.ctl(&format!("apply -f {}", file.path().display()));
     }
 
+    /// Applies a manifest.
+    pub(crate) fn apply(&self, manifest: &str) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), manifest).unwrap();
+        self.ctl(&format!("apply -f {}", file.path().display()));
+    }
+
     /// A lab of this name, made by the library.
     pub(crate) fn up(&self, topology: Topology, nodes: u16, dual_stack: bool) -> Lab {
         let options = Options {

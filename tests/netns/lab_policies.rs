@@ -1,7 +1,6 @@
 //! Policies in a lab: applied as manifests, in force in the kernel, seen by packets.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -38,7 +37,7 @@ impl Shop {
         shop
     }
 
-    fn look_again(&mut self) {
+    pub(crate) fn look_again(&mut self) {
         self.lab = Lab::open(&settings().base, self.name.name()).unwrap();
     }
 
@@ -51,13 +50,11 @@ impl Shop {
     }
 
     pub(crate) fn apply(&self, manifest: &str) {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        file.as_file().write_all(manifest.as_bytes()).unwrap();
-        self.name.ctl(&format!("apply -f {}", file.path().display()));
+        self.name.apply(manifest);
     }
 
     /// Whether packets pass, in both families alike.
-    fn passes(&self, from: &str, to: &str) -> bool {
+    pub(crate) fn passes(&self, from: &str, to: &str) -> bool {
         let ((from, _), (to, addresses)) = (self.pod(from), self.pod(to));
         let mut passed = addresses
             .iter()

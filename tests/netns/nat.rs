@@ -254,6 +254,12 @@ fn rules_of_nftables_are_back_within_a_second_or_two() {
 fn an_add_whose_rules_are_refused_says_why_and_succeeds_when_they_are_not() {
     let cluster = Cluster::new();
     let [netns, _outside] = TestNetns::pair(["node", "outside"]);
+    cluster.create_pool(
+        "plain",
+        &serde_json::json!({"cidr": "10.65.0.0/16", "nodeSelector": "!all()"}),
+    );
+    let pools = serde_json::json!({"annotations": {"cni.projectcalico.org/ipv4pools": "[\"plain\"]"}});
+    cluster.create_namespace("plain", &pools);
     let mut node = cluster.node("n1", netns);
     node.start();
     // A set with the name of ours that somebody uses for something else.
@@ -274,6 +280,10 @@ fn an_add_whose_rules_are_refused_says_why_and_succeeds_when_they_are_not() {
         assert!(error.to_string().contains(part), "{error}");
     }
     assert_eq!(node.held(), 0, "the failed ADD leaves nothing behind");
+    let plain = TestNetns::new("plain");
+    let answer = node.cni_of("plain", "ADD", "plain", plain.path(), &serde_json::json!({}));
+    node.added(&answer);
+    node.delete("plain", plain.path());
     run(&node.netns, "iptables-nft", &format!("-D {rule}"));
     let added = || node.cni("ADD", "pod", pod.path()).status.success();
     assert!(eventually(LATER, added), "{}", node.log());
@@ -365,6 +375,18 @@ fn programs_started(node: &Node, trace: &Path, work: impl FnOnce()) -> Vec<Strin
 fn add_and_delete_start_no_program_and_take_no_lock() {
     for backend in Backend::ALL {
         let site = Site::new(backend);
+        // The pod that is there is under the policy, so that those that come are of a known kind.
+        let policy = json!({
+            "selector": "all()",
+            "ingress": [{"action": "Allow", "source": {"selector": "role == 'client'"}}],
+        });
+        site.cluster.create("GlobalNetworkPolicy", "all", &policy);
+        let listed = || {
+            sets(&site.node.netns)
+                .iter()
+                .any(|line| line.starts_with("add mx6-to-"))
+        };
+        assert!(eventually(LATER, listed), "{}", site.node.log());
         // No look at the kernel comes in between.
         let mut node = site.node;
         node.end(Signal::SIGTERM);
@@ -375,14 +397,28 @@ fn add_and_delete_start_no_program_and_take_no_lock() {
         let started = programs_started(&node, &trace, || {
             for round in 0..5 {
                 let (pod, name) = (TestNetns::new("pod"), format!("churn{round}"));
-                assert_eq!(node.add(&name, &pod).len(), 2);
+                let at = node.add(&name, &pod);
+                let is_under = |address: &IpAddr| {
+                    let held = sets(&node.netns).into_iter().filter(|line| line.contains("-to-"));
+                    held.filter(|line| line.contains(&format!(" {address}"))).count() == 1
+                };
+                assert!(
+                    at.len() == 2 && at.iter().all(is_under),
+                    "{:?}",
+                    sets(&node.netns)
+                );
                 node.delete(&name, pod.path());
+                assert!(!at.iter().any(is_under), "{:?}", sets(&node.netns));
             }
         });
         assert_eq!(started, [""; 0]);
         let started = programs_started(&node, &trace, || {
             site.cluster.set_nat("v4", false);
-            let gone = || !sets(&node.netns).iter().any(|line| line.contains("mx4-"));
+            let gone = || {
+                !sets(&node.netns)
+                    .iter()
+                    .any(|line| line.contains("mx4-nat-pools"))
+            };
             assert!(eventually(LATER, gone), "{}", node.log());
         });
         assert!(

@@ -323,6 +323,49 @@ fn a_pods_wire_carries_its_own_addresses_and_no_others() {
 }
 
 #[test]
+fn what_a_pod_may_also_send_from_is_under_its_policies_and_its_alone() {
+    let also: [IpAddr; 2] = ["198.51.100.7".parse().unwrap(), "2001:db8:5::7".parse().unwrap()];
+    for backend in Backend::ALL {
+        let mut kernel = Kernel::new(backend);
+        kernel.enter(&village());
+        for net in ["198.51.100.0/24", "2001:db8:5::/48"] {
+            kernel.site.node.ip(&format!("route add {net} dev mx1"));
+        }
+        let key = village().resources[0].key().to_string();
+        let local = Local {
+            interface: "mx1".to_owned(),
+            sources: ["198.51.100.0/24", "2001:db8:5::/48"]
+                .map(|net| net.parse().unwrap())
+                .into(),
+        };
+        kernel.owner.apply([Update::Local(key, Some(local))]).unwrap();
+        let mut packets = packets(&village(), also);
+        packets.retain(|packet| also.contains(&packet.from));
+        let all = |arrives: bool| vec![arrives; packets.len()];
+        assert_eq!(kernel.site.open_by(1, &packets), all(true), "{backend:?}: it may");
+        assert_eq!(
+            kernel.site.open_by(2, &packets),
+            all(false),
+            "{backend:?}: another may not"
+        );
+        let closed = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": "closed", "namespace": "ns"}, "spec": {"podSelector": {}, "policyTypes": ["Egress"]},
+        });
+        kernel.owner.apply(updates(&World::of([closed]))).unwrap();
+        run(&kernel.site.node, "conntrack", "-F");
+        // What comes back to the pod itself is nobody's business.
+        packets.retain(|packet| ![address_v4(1), address_v6(1)].contains(&packet.to));
+        let all = vec![false; packets.len()];
+        assert_eq!(
+            kernel.site.open_by(1, &packets),
+            all,
+            "{backend:?}: its policy holds"
+        );
+    }
+}
+
+#[test]
 fn an_interface_of_an_unknown_pod_is_closed_in_both_directions() {
     for backend in Backend::ALL {
         let mut kernel = Kernel::new(backend);

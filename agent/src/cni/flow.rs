@@ -130,6 +130,12 @@ impl Parts {
     ) -> Result<Success, Error> {
         let addresses: Vec<IpAddr> = allocations.iter().map(|held| held.address).collect();
         let link = self.link(call, owner, addresses.clone())?;
+        traits.keep(&self.state_dir, &call.attachment).map_err(|error| {
+            Error::new(
+                Code::Io,
+                format!("cannot keep what policies know the pod by: {error}"),
+            )
+        })?;
         let endpoint = self.describe(owner, &link.host_ifname, addresses.clone(), traits);
         check_endpoint(&endpoint)?;
         let pod = policy::Pod {
@@ -243,6 +249,9 @@ impl Parts {
             let container_id = container_id.clone();
             self.tell(workload::Change::Remove { key, container_id }).await;
         }
+        if let Err(error) = Traits::forget(&self.state_dir, attachment) {
+            tracing::warn!(%attachment, %error, "what policies knew a pod by is not removed");
+        }
         let request = |reply| ipam::Request::Release {
             container_id,
             ifname,
@@ -355,7 +364,8 @@ impl Parts {
         };
         let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
         self.route(&addresses, index).await?;
-        let endpoint = self.describe(&owner, &name, addresses, Traits::default());
+        let traits = Traits::kept(&self.state_dir, attachment);
+        let endpoint = self.describe(&owner, &name, addresses, traits);
         let pod = policy::Pod {
             endpoint: Box::new(endpoint.clone()),
             whole: false,

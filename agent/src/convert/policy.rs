@@ -8,11 +8,13 @@ use manx_api::explanation::{
     Deciding, Party, PolicyExplainCall, PolicyExplanation, PolicyName, PolicyStep, PolicyWalk, TierWalk,
     Verdict,
 };
+use manx_api::host_endpoint::FailsafePort;
 use manx_api::ipam::IpPool;
 use manx_api::policy::{DefaultAction, Origin};
 use manx_api::rule::{Action, Protocol};
 use manx_policy::{
-    Decided, Explanation, HostAction, Logged, Marks, Outcome, Reason, Settings, Traffic, Walk, Whose,
+    Decided, Explanation, Failsafe, Failsafes, HostAction, Logged, Marks, Outcome, Reason, Settings, Traffic,
+    Walk, Whose,
 };
 
 use crate::config::{EndpointToHost, PolicyEnforcement, PolicySettings};
@@ -44,6 +46,24 @@ pub fn enforcement(setting: &PolicySettings) -> Enforcement {
         PolicyEnforcement::WhenUsed => Enforcement::WhenUsed(settings),
         PolicyEnforcement::Always => Enforcement::Always(settings),
         PolicyEnforcement::Never => Enforcement::Never,
+    }
+}
+
+/// The ports that no host endpoint's policy closes.
+#[must_use]
+pub fn failsafes(setting: &PolicySettings) -> Failsafes {
+    let ports = |ports: &[FailsafePort]| {
+        let ports = ports.iter().map(|it| Failsafe {
+            protocol: it.protocol,
+            port: it.port,
+        });
+        ports.collect()
+    };
+    let Failsafes { inbound, outbound } = Failsafes::default();
+    let set = |setting: &Option<Vec<FailsafePort>>, default| setting.as_deref().map_or(default, ports);
+    Failsafes {
+        inbound: set(&setting.failsafe_inbound_host_ports, inbound),
+        outbound: set(&setting.failsafe_outbound_host_ports, outbound),
     }
 }
 
@@ -183,7 +203,9 @@ pub fn milliseconds(time: Timestamp) -> String {
     time.round(Unit::Millisecond).unwrap_or(time).to_string()
 }
 
-fn policy_name(origin: &Origin) -> PolicyName {
+/// What everybody calls a policy.
+#[must_use]
+pub fn policy_name(origin: &Origin) -> PolicyName {
     PolicyName {
         api_version: origin.kind.api_version().to_owned(),
         kind: origin.kind.written().to_owned(),

@@ -6,33 +6,47 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use manx_api::policy::{Endpoint, NetworkSet, Origin, Policy, Tier, built_in_tiers, namespace_labels};
+use manx_api::condition::ACCEPTED;
+use manx_api::host_endpoint::HostEndpoint;
+use manx_api::policy::{
+    Endpoint, NamespacedName, NetworkSet, Origin, Policy, Tier, built_in_tiers, namespace_labels,
+};
 use manx_api::workload::WorkloadEndpoint;
-use manx_api::{Key, Kind, Resource};
+use manx_api::{Key, Kind, Resource, validate};
 use manx_policy::{Local, Update};
 
+use super::hosts::Hosts;
+use super::services::Services;
+use crate::verdicts::Verdict;
+
 /// The kinds that policies are made of, and what they speak of.
-pub const KINDS: [Kind; 11] = [
+pub const KINDS: [Kind; 15] = [
     Kind::Namespace,
     Kind::Tier,
     Kind::NetworkPolicy,
     Kind::GlobalNetworkPolicy,
     Kind::StagedNetworkPolicy,
     Kind::StagedGlobalNetworkPolicy,
+    Kind::StagedKubernetesNetworkPolicy,
     Kind::KubernetesNetworkPolicy,
     Kind::ClusterNetworkPolicy,
+    Kind::ServiceAccount,
+    Kind::EndpointSlice,
     Kind::NetworkSet,
     Kind::GlobalNetworkSet,
+    Kind::HostEndpoint,
     Kind::WorkloadEndpoint,
 ];
 
 /// Those of them that are policies.
-const POLICIES: [Kind; 6] = [
+const POLICIES: [Kind; 7] = [
     Kind::NetworkPolicy,
     Kind::GlobalNetworkPolicy,
     Kind::StagedNetworkPolicy,
     Kind::StagedGlobalNetworkPolicy,
+    Kind::StagedKubernetesNetworkPolicy,
     Kind::KubernetesNetworkPolicy,
     Kind::ClusterNetworkPolicy,
 ];
@@ -71,12 +85,15 @@ pub(super) struct Cluster {
     named: BTreeMap<String, String>,
     /// The namespaces that the engine was told of.
     namespaces: BTreeSet<String>,
+    hosts: Hosts,
+    services: Services,
+    verdicts: Vec<Verdict>,
     policies: usize,
 }
 
 impl Cluster {
     /// A cluster of which nothing is known, seen from one of its nodes.
-    pub(super) const fn seen_from(node: String) -> Self {
+    pub(super) fn seen_from(node: String) -> Self {
         Self {
             node,
             known: BTreeSet::new(),
@@ -84,6 +101,9 @@ impl Cluster {
             pods: BTreeMap::new(),
             named: BTreeMap::new(),
             namespaces: BTreeSet::new(),
+            hosts: Hosts::default(),
+            services: Services::default(),
+            verdicts: Vec::new(),
             policies: 0,
         }
     }
@@ -94,9 +114,19 @@ impl Cluster {
         tiers.map(|(name, tier)| Update::Tier(name.to_owned(), Some(tier)))
     }
 
-    /// Whether there is any policy.
-    pub(super) const fn has_policies(&self) -> bool {
-        self.policies > 0
+    /// Whether anything may be denied: by a policy, or because a host endpoint of this node is closed.
+    pub(super) fn denies(&self) -> bool {
+        self.policies > 0 || self.hosts.any_closed()
+    }
+
+    /// The addresses that interfaces of this node are sought by.
+    pub(super) fn sought(&self) -> BTreeSet<IpAddr> {
+        self.hosts.sought()
+    }
+
+    /// These interfaces have addresses that are sought, and no others.
+    pub(super) fn place(&mut self, interfaces: BTreeMap<IpAddr, String>) -> Vec<Update> {
+        self.hosts.place(interfaces)
     }
 
     /// The pod whose attachment is called so.
@@ -176,6 +206,7 @@ impl Cluster {
         let is_new = self.known.insert(key.clone());
         if let Some(policy) = Policy::of(&resource) {
             self.policies += usize::from(is_new);
+            let policy = self.judged(&resource, policy);
             return vec![Update::Policy(Origin::from(key), Some(Box::new(policy)))];
         }
         let name = key.name.clone();
@@ -198,9 +229,55 @@ impl Cluster {
                     Some(Box::new(NetworkSet::from(&set))),
                 )]
             }
+            Resource::ServiceAccount(account) => {
+                let labels = account.metadata.labels;
+                vec![Update::ServiceAccount(namespaced(key), Some(labels))]
+            }
+            Resource::EndpointSlice(slice) => self.services.put(key, &slice),
+            Resource::HostEndpoint(endpoint) => self.host(name, endpoint),
             Resource::WorkloadEndpoint(endpoint) => self.workload(endpoint),
             _ => Vec::new(),
         }
+    }
+
+    /// The policy, or what stands for it where it cannot be carried out: only a store that does not check has such.
+    fn judged(&mut self, resource: &Resource, policy: Policy) -> Policy {
+        let problems = validate(resource);
+        let is_said = resource
+            .status()
+            .is_some_and(|status| status.condition(ACCEPTED).is_some());
+        if problems.is_empty() && !is_said {
+            return policy;
+        }
+        let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        let verdict = Verdict {
+            key: resource.key(),
+            revision: resource.metadata().resource_version.clone(),
+            problems: told.join("; "),
+        };
+        if problems.is_empty() {
+            self.verdicts.push(verdict);
+            return policy;
+        }
+        tracing::warn!(policy = %verdict.key, problems = verdict.problems, "a policy cannot be carried out: it opens nothing");
+        self.verdicts.push(verdict);
+        policy.closed()
+    }
+
+    /// What policies that were heard of since the last time are to be told of themselves.
+    pub(super) fn verdicts(&mut self) -> Vec<Verdict> {
+        std::mem::take(&mut self.verdicts)
+    }
+
+    /// A host endpoint, whose name no pod's attachment has: it is without a namespace.
+    fn host(&mut self, name: String, endpoint: HostEndpoint) -> Vec<Update> {
+        let told = Update::Endpoint(name.clone(), Some(Box::new(Endpoint::from(&endpoint))));
+        let place = if endpoint.spec.node == self.node {
+            Some(self.hosts.put(name, endpoint.spec))
+        } else {
+            self.hosts.remove(&name)
+        };
+        std::iter::once(told).chain(place).collect()
     }
 
     fn workload(&mut self, endpoint: WorkloadEndpoint) -> Vec<Update> {
@@ -235,6 +312,12 @@ impl Cluster {
             Kind::Namespace => vec![undescribed(name)],
             Kind::Tier => vec![Update::Tier(name.clone(), built_in(&name))],
             Kind::NetworkSet | Kind::GlobalNetworkSet => vec![Update::NetworkSet(key.into(), None)],
+            Kind::ServiceAccount => vec![Update::ServiceAccount(namespaced(key), None)],
+            Kind::EndpointSlice => self.services.remove(&key).into_iter().collect(),
+            Kind::HostEndpoint => {
+                let place = self.hosts.remove(&name);
+                place.into_iter().chain([Update::Endpoint(name, None)]).collect()
+            }
             Kind::WorkloadEndpoint => {
                 let name = endpoint_name(key.namespace.as_deref(), &key.name);
                 self.stored.remove(&name);
@@ -254,6 +337,13 @@ impl Cluster {
     }
 }
 
+fn namespaced(Key { namespace, name, .. }: Key) -> NamespacedName {
+    NamespacedName {
+        namespace: namespace.unwrap_or_default(),
+        name,
+    }
+}
+
 fn undescribed(namespace: String) -> Update {
     let labels = namespace_labels(&namespace, None);
     Update::Namespace(namespace, Some(labels))
@@ -265,7 +355,7 @@ fn built_in(name: &str) -> Option<Tier> {
 }
 
 /// What the engine calls an attachment.
-fn name_of(endpoint: &WorkloadEndpoint) -> String {
+pub(super) fn name_of(endpoint: &WorkloadEndpoint) -> String {
     endpoint_name(endpoint.metadata.namespace.as_deref(), &endpoint.metadata.name)
 }
 
@@ -275,6 +365,7 @@ fn endpoint_name(namespace: Option<&str>, name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use manx_policy::HostInterface;
     use serde_json::{Value, json};
 
     use super::*;
@@ -382,10 +473,10 @@ mod tests {
             Resource::WorkloadEndpoint(attachment("n2", "c1", "web")),
         ];
         let told = cluster.hear(News::Listed(all));
-        assert!(cluster.has_policies());
+        assert!(cluster.denies());
         assert_eq!(folded(told).len(), 1);
         let gone = cluster.hear(News::Listed(Vec::new()));
-        assert!(!cluster.has_policies());
+        assert!(!cluster.denies());
         let [tier] = gone
             .iter()
             .filter_map(|update| match update {
@@ -397,5 +488,121 @@ mod tests {
             .unwrap();
         assert_eq!(tier, built_in("default"));
         assert_eq!(gone.len(), 3);
+    }
+
+    fn host(name: &str, spec: Value) -> News {
+        News::Put(Box::new(resource(json!({
+            "apiVersion": "manx.network/v1", "kind": "HostEndpoint", "metadata": {"name": name}, "spec": spec,
+        }))))
+    }
+
+    /// Which interfaces this node's host endpoints are, after updates.
+    fn interfaces(updates: Vec<Update>) -> BTreeMap<String, HostInterface> {
+        let mut interfaces = BTreeMap::new();
+        for update in updates {
+            match update {
+                Update::Host(name, Some(interface)) => drop(interfaces.insert(name, interface)),
+                Update::Host(name, None) => drop(interfaces.remove(&name)),
+                _ => {}
+            }
+        }
+        interfaces
+    }
+
+    #[test]
+    fn a_policy_that_cannot_be_carried_out_opens_nothing_and_is_told_so() {
+        let policy = |spec: Value, status: Value| {
+            News::Put(Box::new(resource(json!({
+                "apiVersion": "manx.network/v1", "kind": "NetworkPolicy",
+                "metadata": {"name": "web", "namespace": "shop", "resourceVersion": "7"},
+                "spec": spec, "status": status,
+            }))))
+        };
+        let rules = |updates: Vec<Update>| match updates.as_slice() {
+            [Update::Policy(_, Some(policy))] => {
+                let actions = |rules: &Option<Vec<manx_api::policy::Rule>>| {
+                    rules.as_ref().map(|rules| {
+                        rules
+                            .iter()
+                            .map(|rule| rule.action.to_string())
+                            .collect::<Vec<_>>()
+                    })
+                };
+                (actions(&policy.ingress), actions(&policy.egress))
+            }
+            other => panic!("{other:?}"),
+        };
+        // Ports of no protocol.
+        let wrong = json!({"action": "Allow", "destination": {"ports": [80]}});
+        let some = |actions: &[&str]| Some(actions.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let mut cluster = Cluster::seen_from("n1".to_owned());
+        let told = cluster.hear(policy(json!({"ingress": [wrong]}), json!({})));
+        assert_eq!(rules(told), (some(&[]), None), "what it would add is not added");
+        let told = cluster.hear(policy(
+            json!({"ingress": [{"action": "Deny"}, wrong], "egress": [{"action": "Allow"}]}),
+            json!({}),
+        ));
+        assert_eq!(rules(told), (some(&["Deny"]), some(&[])));
+        let told = cluster.hear(policy(json!({"tier": "mine", "ingress": [wrong]}), json!({})));
+        assert_eq!(rules(told), (some(&["Deny"]), None), "its tier may end open");
+        let verdicts = cluster.verdicts();
+        assert_eq!(verdicts.len(), 3);
+        let expected = "spec.ingress[0].destination.ports: '80' needs a protocol that has ports";
+        assert!(verdicts[0].problems.starts_with(expected), "{verdicts:?}");
+
+        let right = json!({"ingress": [{"action": "Allow"}]});
+        let told = cluster.hear(policy(right.clone(), json!({})));
+        assert_eq!(rules(told), (some(&["Allow"]), None));
+        assert_eq!(
+            cluster.verdicts(),
+            [],
+            "nothing was said of it, and nothing need be"
+        );
+        let said = json!({"conditions": [{"type": "Accepted", "status": "False", "reason": "Invalid", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
+        cluster.hear(policy(right, said));
+        assert_eq!(cluster.verdicts()[0].problems, "", "it is right again");
+    }
+
+    #[test]
+    fn host_endpoints_of_this_node_are_interfaces_by_name_or_address_and_others_are_peers() {
+        let mut cluster = Cluster::seen_from("n1".to_owned());
+        let allow = ["projectcalico-default-allow"];
+        let named = |name: &str| HostInterface::Named(name.to_owned());
+        let mut updates = cluster.hear(host(
+            "all",
+            json!({"node": "n1", "interfaceName": "*", "profiles": allow}),
+        ));
+        updates.extend(cluster.hear(host(
+            "found",
+            json!({"node": "n1", "expectedIPs": ["192.0.2.9", "192.0.2.1"], "profiles": allow}),
+        )));
+        updates.extend(cluster.hear(host("other", json!({"node": "n2", "interfaceName": "eth0"}))));
+        let all = ("all".to_owned(), HostInterface::All);
+        assert_eq!(interfaces(updates.clone()), [all.clone()].into());
+        assert!(!cluster.denies(), "the closed one is another node's");
+        let told = updates
+            .iter()
+            .filter(|update| matches!(update, Update::Endpoint(_, Some(_))));
+        assert_eq!(told.count(), 3, "all are peers");
+
+        let sought = ["192.0.2.1", "192.0.2.9"].map(|address| address.parse().unwrap());
+        assert_eq!(cluster.sought(), sought.into());
+        updates.extend(cluster.place([(sought[0], "eth1".to_owned())].into()));
+        let found = ("found".to_owned(), named("eth1"));
+        assert_eq!(interfaces(updates.clone()), [all.clone(), found].into());
+        updates.extend(cluster.place(BTreeMap::new()));
+        assert_eq!(
+            interfaces(updates.clone()),
+            [all.clone()].into(),
+            "its address went"
+        );
+
+        updates.extend(cluster.hear(host("other", json!({"node": "n1", "interfaceName": "eth0"}))));
+        assert!(cluster.denies(), "a closed one needs rules without any policy");
+        let other = ("other".to_owned(), named("eth0"));
+        assert_eq!(interfaces(updates.clone()), [all, other].into());
+        updates.extend(cluster.hear(host("other", json!({"node": "n2", "interfaceName": "eth0"}))));
+        updates.extend(cluster.hear(News::Gone(Key::cluster(Kind::HostEndpoint, "all"))));
+        assert_eq!(interfaces(updates), BTreeMap::new());
     }
 }

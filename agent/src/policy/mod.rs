@@ -9,26 +9,34 @@
 //!
 //! What others do to our rules is looked for at intervals, when nftables tells of it, and at a CHECK, and mended.
 
+mod addresses;
 mod cluster;
 mod gate;
+mod hosts;
 mod review;
+mod services;
+mod tally;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use manx_api::explanation::{PolicyExplainCall, PolicyExplanation};
+use manx_api::explanation::{PolicyExplainCall, PolicyExplanation, StagedCount};
 use manx_linux::{Backend, Netns, Rules};
-use manx_policy::{Engine, Logged, Settings, Told, Unexplained, Update, Whose, explain, told};
+use manx_policy::{Engine, Failsafes, Logged, Settings, Told, Unexplained, Update, Whose, explain, told};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
-use self::cluster::Cluster;
+use self::addresses::Addresses;
+use self::cluster::{Cluster, name_of};
 pub use self::cluster::{KINDS, News, Pod};
 pub use self::gate::{Gate, NotInForce};
+use self::review::Review;
+use self::tally::Tally;
 use crate::ask::answer;
 use crate::convert;
 use crate::metrics::Metrics;
 use crate::ready::Guard;
+use crate::verdicts::Verdict;
 use crate::view::View;
 use crate::watch::pauses;
 
@@ -50,11 +58,14 @@ const FOLLOWED: u16 = 20;
 /// Why the kernel is not as wanted.
 type Refusal = String;
 
+/// Where it is said whether the kernel is as wanted.
+type Reply = oneshot::Sender<Result<(), Refusal>>;
+
 /// A request to the policy task.
 #[derive(Debug)]
 pub enum Request {
     /// A pod is about to be attached; answered when its rules are in force, or with why they are not.
-    Join(Pod, oneshot::Sender<Result<(), Refusal>>),
+    Join(Pod, Reply),
     /// A pod of an earlier life is there.
     Adopt(Pod),
     /// Every pod of an earlier life was adopted.
@@ -66,15 +77,17 @@ pub enum Request {
         /// `CNI_IFNAME`.
         ifname: String,
         /// Done.
-        reply: oneshot::Sender<Result<(), Refusal>>,
+        reply: Reply,
     },
     /// The kernel is to be looked at; answered when it is as wanted, or with why it is not.
-    Look(oneshot::Sender<Result<(), Refusal>>),
+    Look(Reply),
     /// Why a packet is let through or not, by what was told so far.
     Explain(
         Box<PolicyExplainCall>,
         oneshot::Sender<Result<PolicyExplanation, Unexplained>>,
     ),
+    /// What staged policies would have done; answered after the kernel was looked at.
+    Staged(oneshot::Sender<Result<Vec<StagedCount>, Refusal>>),
     /// Rules are to log what they deny, or no longer, unless settings want it anyway; answered when they do.
     Log(bool, oneshot::Sender<Result<(), Refusal>>),
     /// What is known of logged packets; none of those that no rule of ours logged.
@@ -95,7 +108,7 @@ pub struct Named {
 pub enum Enforcement {
     /// Always: also without policies, pods send from their own addresses alone, and unknown interfaces are closed.
     Always(Settings),
-    /// As long as there are policies.
+    /// As long as there are policies, or host endpoints of this node that are closed without.
     WhenUsed(Settings),
     /// Not by us.
     Never,
@@ -103,10 +116,10 @@ pub enum Enforcement {
 
 impl Enforcement {
     /// The settings to enforce with, if it is to be done; `followed`: what is denied is to be logged.
-    fn settings(self, has_policies: bool, followed: bool) -> Option<Settings> {
+    fn settings(self, denies: bool, followed: bool) -> Option<Settings> {
         let settings = match self {
             Self::Always(settings) => settings,
-            Self::WhenUsed(settings) if has_policies => settings,
+            Self::WhenUsed(settings) if denies => settings,
             Self::WhenUsed(_) | Self::Never => return None,
         };
         Some(Settings {
@@ -135,6 +148,10 @@ pub struct Inbox {
     pub refresh: Duration,
     /// When policies are enforced.
     pub enforcement: Enforcement,
+    /// What no host endpoint's policy closes.
+    pub failsafes: Failsafes,
+    /// Where what policies are to be told of themselves goes.
+    pub verdicts: mpsc::Sender<Verdict>,
     /// What is counted.
     pub metrics: Metrics,
     /// Done when the first rules are in the kernel.
@@ -157,7 +174,12 @@ pub async fn run(mut inbox: Inbox) {
                 return;
             },
             () = sleep_until(task.due), if task.is_ready() => {}
-            () = until(task.review.0) => task.end_denied(&inbox),
+            () = task.addresses.moved() => {}
+            () = until(task.reviews.0) => task.end_denied(&inbox),
+            Some(question) = task.review.question() => {
+                question.answer(task.rules.engine());
+                continue;
+            }
             // What is refused is tried again at its own pace.
             () = task.rules.disturbed(), if task.right => {
                 task.due = task.due.min(Instant::now() + SETTLE);
@@ -167,16 +189,24 @@ pub async fn run(mut inbox: Inbox) {
         let view = inbox.view.borrow_and_update().clone();
         task.see(&view);
         news.drain(..).for_each(|news| task.hear(news));
+        for verdict in task.cluster.verdicts() {
+            if let Err(error) = inbox.verdicts.try_send(verdict) {
+                tracing::debug!(%error, "a policy is not told what is wrong with it");
+            }
+        }
         requests.drain(..).for_each(|request| task.take(request));
+        task.find_hosts();
         if task.is_ready() {
             task.follow(&mut inbox).await;
         }
+        task.report(&inbox).await;
     }
 }
 
 struct Task {
     rules: Rules,
     cluster: Cluster,
+    addresses: Addresses,
     enforcement: Enforcement,
     /// With what policies are enforced at present.
     enforced: Option<Settings>,
@@ -187,9 +217,15 @@ struct Task {
     /// Whether one of them may deny what was let through.
     stricter: bool,
     /// When connections are to be looked at for that, and when they last were.
-    review: (Option<Instant>, Option<Instant>),
-    /// Who waits until that is in force.
-    waiting: Vec<oneshot::Sender<Result<(), Refusal>>>,
+    reviews: (Option<Instant>, Option<Instant>),
+    review: Review,
+    /// Who waits until that is in force, and for which pod.
+    waiting: Vec<(Option<String>, Reply)>,
+    /// What staged policies would have done, and who waits to hear of it.
+    tally: Tally,
+    asking: Vec<oneshot::Sender<Result<Vec<StagedCount>, Refusal>>>,
+    /// When the kernel's counts were read last.
+    counted: Instant,
     /// Whether the view and the store's list are whole, and the pods of an earlier life are known.
     ready: [bool; 3],
     /// Whether the kernel was as wanted when we last saw it.
@@ -204,13 +240,20 @@ impl Task {
         Self {
             rules: Rules::start_in(&inbox.netns, inbox.backend),
             cluster: Cluster::seen_from(inbox.node.clone()),
+            addresses: Addresses::of(inbox.netns.clone()),
             enforcement: inbox.enforcement,
             enforced: None,
             followed: false,
-            updates: Cluster::beginning().collect(),
+            updates: Cluster::beginning()
+                .chain([Update::Failsafes(inbox.failsafes.clone())])
+                .collect(),
             stricter: false,
-            review: (None, None),
+            reviews: (None, None),
+            review: Review::new(),
             waiting: Vec::new(),
+            tally: Tally::default(),
+            asking: Vec::new(),
+            counted: Instant::now(),
             ready: [false; 3],
             right: false,
             due: Instant::now(),
@@ -237,11 +280,26 @@ impl Task {
         self.updates.extend(updates);
     }
 
+    /// Finds the interfaces that host endpoints are.
+    fn find_hosts(&mut self) {
+        match self.addresses.find(self.cluster.sought()) {
+            Ok(Some(interfaces)) => {
+                self.stricter = true;
+                self.updates.extend(self.cluster.place(interfaces));
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot find the interfaces of host endpoints; trying again")
+            }
+        }
+    }
+
     fn take(&mut self, request: Request) {
         match request {
             Request::Join(pod, reply) => {
+                let name = name_of(&pod.endpoint);
                 self.updates.extend(self.cluster.join(pod));
-                self.waiting.push(reply);
+                self.waiting.push((Some(name), reply));
             }
             Request::Adopt(pod) => self.updates.extend(self.cluster.join(pod)),
             Request::Settle => self.ready[2] = true,
@@ -252,22 +310,23 @@ impl Task {
             } => {
                 self.updates.extend(self.cluster.leave(&container_id, &ifname));
                 if self.is_ready() {
-                    self.waiting.push(reply);
+                    self.waiting.push((None, reply));
                 } else {
                     // The rules of an earlier life keep it until ours are written; its interface is no more.
                     answer(reply, Ok(()));
                 }
             }
+            Request::Staged(reply) => self.asking.push(reply),
             Request::Explain(call, reply) => answer(reply, self.explain(*call)),
             Request::Log(followed, reply) => {
                 self.followed = followed;
-                self.waiting.push(reply);
+                self.waiting.push((None, reply));
             }
             Request::Name(logged, reply) => {
                 answer(reply, logged.iter().map(|logged| self.name(logged)).collect());
             }
             Request::Look(reply) => {
-                self.waiting.push(reply);
+                self.waiting.push((None, reply));
                 self.due = Instant::now();
             }
         }
@@ -291,9 +350,7 @@ impl Task {
     /// who waits.
     async fn follow(&mut self, inbox: &mut Inbox) {
         let late = self.due <= Instant::now();
-        let settings = self
-            .enforcement
-            .settings(self.cluster.has_policies(), self.followed);
+        let settings = self.enforcement.settings(self.cluster.denies(), self.followed);
         if self.enforced != settings {
             self.enforced = settings;
             self.updates.push(Update::Enforce(settings));
@@ -310,18 +367,46 @@ impl Task {
             if late || !self.right {
                 self.due = Instant::now() + pause;
             }
-            for reply in self.waiting.drain(..) {
-                answer(reply, outcome.clone());
+            for (pod, reply) in self.waiting.drain(..) {
+                // What is refused may be nothing that the pod needs.
+                let served = pod.is_some_and(|pod| self.rules.serve(&pod));
+                answer(reply, if served { Ok(()) } else { outcome.clone() });
             }
         }
-        for reply in self.waiting.drain(..) {
+        for (_, reply) in self.waiting.drain(..) {
             answer(reply, Ok(()));
         }
     }
 
+    /// Adds up what the kernel counted of staged policies, where somebody asks or it is time, and answers who asks.
+    async fn report(&mut self, inbox: &Inbox) {
+        let late = self.counted.elapsed() >= inbox.refresh;
+        if self.asking.is_empty() && !late {
+            return;
+        }
+        self.counted = Instant::now();
+        let outcome = match self.rules.trials().await {
+            Ok(trials) => {
+                self.tally.take(&trials, &inbox.metrics.staged_packets);
+                Ok(self.tally.counts(&inbox.node))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot read what staged policies would have done");
+                Err(error.to_string())
+            }
+        };
+        for reply in self.asking.drain(..) {
+            answer(reply, outcome.clone());
+        }
+    }
+
     fn end_denied(&mut self, inbox: &Inbox) {
-        self.review = (None, Some(Instant::now()));
-        review::end_denied(&inbox.netns, self.rules.engine(), &inbox.metrics);
+        let now = Instant::now();
+        self.reviews = if self.review.begin(&inbox.netns, &inbox.metrics) {
+            (None, Some(now))
+        } else {
+            (Some(now + REVIEWS), self.reviews.1)
+        };
     }
 
     async fn change(&mut self, inbox: &mut Inbox, look: bool) -> Result<(), Refusal> {
@@ -344,8 +429,8 @@ impl Task {
             tracing::debug!(changes, backend = ?self.rules.backend(), "rules are as wanted");
         }
         if std::mem::take(&mut self.stricter) && changes > 0 {
-            let soon = self.review.1.map_or(begun, |last| last + REVIEWS);
-            self.review.0.get_or_insert(soon);
+            let soon = self.reviews.1.map_or(begun, |last| last + REVIEWS);
+            self.reviews.0.get_or_insert(soon);
         }
         if let Some(guard) = inbox.programmed.take() {
             guard.done();

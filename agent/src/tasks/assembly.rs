@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch as channel};
 use tokio_util::task::TaskTracker;
 
 use super::{RunError, SERVER, Start, Tasks};
+use crate::announcing::Announced;
 use crate::config::Config;
 use crate::disk::FileSystem;
 use crate::identity::Identity;
@@ -31,8 +32,8 @@ use crate::status::Sources;
 use crate::tombstones::Tombstones;
 use crate::view::View;
 use crate::{
-    bgp, cni, conntrack, convert, denies, endpoint, http, ipam, node, policy, reclaim, releases, restore,
-    route, startup, supervise, watch, workload,
+    announcing, bgp, cni, conntrack, convert, denies, endpoint, http, ipam, node, policy, reclaim, releases,
+    restore, route, startup, supervise, verdicts, watch, workload,
 };
 
 /// Messages that wait in a channel, at most.
@@ -56,8 +57,16 @@ struct Senders {
     doors: Doors,
     endpoints: mpsc::Sender<endpoint::Request>,
     workloads: mpsc::Sender<workload::Change>,
-    news: mpsc::Sender<policy::News>,
+    news: News<mpsc::Sender<policy::News>>,
+    verdicts: mpsc::Sender<verdicts::Verdict>,
     gate: policy::Gate,
+}
+
+/// The ends of the channels that news from the datastore go through.
+#[derive(Clone)]
+struct News<T> {
+    policies: T,
+    services: T,
 }
 
 /// The other ends.
@@ -68,9 +77,11 @@ struct Receivers {
     routes: mpsc::Receiver<route::Command>,
     endpoints: mpsc::Receiver<endpoint::Request>,
     workloads: mpsc::Receiver<workload::Change>,
-    news: mpsc::Receiver<policy::News>,
+    news: News<mpsc::Receiver<policy::News>>,
+    verdicts: mpsc::Receiver<verdicts::Verdict>,
     policy: mpsc::Receiver<policy::Request>,
     denies: mpsc::Receiver<denies::Request>,
+    services: mpsc::Receiver<announcing::Question>,
 }
 
 /// What an earlier life's addresses are known by.
@@ -154,13 +165,26 @@ pub(super) async fn spawn<S: Store>(
     let pods = (receivers.cni, receivers.endpoints);
 
     let told = (view_out, senders.news.clone());
-    spawn_store_tasks(tasks, &common, told, receivers.workloads);
+    let said = (receivers.workloads, receivers.verdicts);
+    spawn_store_tasks(tasks, &common, told, said);
+    let announced = spawn_announcing(tasks, &common, receivers.news.services, receivers.services);
     spawn_ipam(tasks, &common, (prepared.journalled, owned), receivers.ipam);
     let secrets = start.config.secrets_dir.clone();
-    spawn_bgp(tasks, &common, &senders, receivers.bgp, speaker, secrets);
+    spawn_bgp(
+        tasks,
+        &common,
+        &senders,
+        (receivers.bgp, announced),
+        speaker,
+        secrets,
+    );
     spawn_route(tasks, &common, prepared.syncer, receivers.routes);
     let connections = spawn_conntrack(tasks, &common, prepared.netns.clone());
-    let policies = (receivers.news, receivers.policy);
+    let policies = (
+        receivers.news.policies,
+        receivers.policy,
+        senders.verdicts.clone(),
+    );
     spawn_policy(tasks, &common, prepared.netns.clone(), &start.config, policies);
     let questions = (receivers.denies, senders.doors.policy.clone());
     spawn_denies(tasks, &common, prepared.netns, &start.config, questions);
@@ -182,9 +206,12 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
     let (routes_out, routes) = mpsc::channel(QUEUE);
     let (endpoints_out, endpoints) = mpsc::channel(QUEUE);
     let (workloads_out, workloads) = mpsc::channel(QUEUE);
-    let (news_out, news) = mpsc::channel(QUEUE);
+    let (policies_out, policies) = mpsc::channel(QUEUE);
+    let (services_out, services) = mpsc::channel(QUEUE);
     let (policy_out, policy) = mpsc::channel(QUEUE);
     let (denies_out, denies) = mpsc::channel(QUEUE);
+    let (service_out, service) = mpsc::channel(QUEUE);
+    let (verdicts_out, verdicts) = mpsc::channel(QUEUE);
     let status = Sources {
         identity: common.identity.clone(),
         view: common.view.clone(),
@@ -199,13 +226,18 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
         routes: routes_out,
         policy: policy_out.clone(),
         denies: denies_out,
+        services: service_out,
         status,
     };
     let senders = Senders {
         doors,
         endpoints: endpoints_out,
         workloads: workloads_out,
-        news: news_out,
+        news: News {
+            policies: policies_out,
+            services: services_out,
+        },
+        verdicts: verdicts_out,
         gate: policy::Gate { requests: policy_out },
     };
     (
@@ -217,9 +249,11 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
             routes,
             endpoints,
             workloads,
-            news,
+            news: News { policies, services },
             policy,
             denies,
+            services: service,
+            verdicts,
         },
     )
 }
@@ -228,8 +262,11 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
 fn spawn_store_tasks<S: Store>(
     tasks: &mut Tasks,
     common: &Common<S>,
-    (view, news): (channel::Sender<Arc<View>>, mpsc::Sender<policy::News>),
-    changes: mpsc::Receiver<workload::Change>,
+    (view, news): (channel::Sender<Arc<View>>, News<mpsc::Sender<policy::News>>),
+    (changes, verdicts): (
+        mpsc::Receiver<workload::Change>,
+        mpsc::Receiver<verdicts::Verdict>,
+    ),
 ) {
     let (identity, store, metrics) = (&common.identity, &common.store, &common.metrics);
     let listed = Some(common.readiness.wait_for("datastore"));
@@ -237,7 +274,8 @@ fn spawn_store_tasks<S: Store>(
         identity: identity.clone(),
         store: store.clone(),
         view,
-        news,
+        policies: news.policies,
+        services: news.services,
         metrics: metrics.clone(),
         listed,
     };
@@ -251,6 +289,14 @@ fn spawn_store_tasks<S: Store>(
         view: common.view.clone(),
     };
     tasks.spawn("node", forever(supervise::restarted("node", inbox, node::run)));
+    let inbox = verdicts::Inbox {
+        store: store.clone(),
+        verdicts,
+    };
+    tasks.spawn(
+        "verdicts",
+        forever(supervise::restarted("verdicts", inbox, verdicts::run)),
+    );
     let (identity, store, metrics) = (identity.clone(), store.clone(), metrics.clone());
     let inbox = workload::Inbox {
         identity,
@@ -296,7 +342,7 @@ fn spawn_bgp<S>(
     tasks: &mut Tasks,
     common: &Common<S>,
     senders: &Senders,
-    questions: mpsc::Receiver<bgp::Question>,
+    (questions, services): (mpsc::Receiver<bgp::Question>, channel::Receiver<Announced>),
     (runtime, adopted): (Handle, bool),
     secrets_dir: PathBuf,
 ) {
@@ -304,6 +350,7 @@ fn spawn_bgp<S>(
         identity: common.identity.clone(),
         view: common.view.clone(),
         owned: common.blocks.clone(),
+        services,
         adopted,
         questions,
         routes: senders.doors.routes.clone(),
@@ -333,13 +380,40 @@ fn spawn_route<S>(
     });
 }
 
+/// The announcing task; returns what it makes.
+fn spawn_announcing<S>(
+    tasks: &mut Tasks,
+    common: &Common<S>,
+    news: mpsc::Receiver<policy::News>,
+    questions: mpsc::Receiver<announcing::Question>,
+) -> channel::Receiver<Announced> {
+    let (announced, made) = channel::channel(None);
+    let inbox = announcing::Inbox {
+        node: common.identity.name.clone(),
+        view: common.view.clone(),
+        news,
+        questions,
+        announced,
+        services: None,
+    };
+    tasks.spawn(
+        "announcing",
+        forever(supervise::restarted("announcing", inbox, announcing::run)),
+    );
+    made
+}
+
 /// The policy task.
 fn spawn_policy<S>(
     tasks: &mut Tasks,
     common: &Common<S>,
     netns: Netns,
     config: &Config,
-    (news, requests): (mpsc::Receiver<policy::News>, mpsc::Receiver<policy::Request>),
+    (news, requests, verdicts): (
+        mpsc::Receiver<policy::News>,
+        mpsc::Receiver<policy::Request>,
+        mpsc::Sender<verdicts::Verdict>,
+    ),
 ) {
     let inbox = policy::Inbox {
         node: common.identity.name.clone(),
@@ -350,6 +424,8 @@ fn spawn_policy<S>(
         backend: convert::backend(config.iptables.backend),
         refresh: Duration::from_secs(config.iptables.refresh_seconds.into()),
         enforcement: convert::enforcement(&config.policy),
+        failsafes: convert::failsafes(&config.policy),
+        verdicts,
         metrics: common.metrics.clone(),
         programmed: Some(common.readiness.wait_for("rules")),
     };

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    DefaultAction, Endpoint, NAMESPACE_LABEL, NetworkSet, ORCHESTRATOR_LABEL, Origin, Policy,
-    SERVICE_ACCOUNT_LABEL, Tier, cluster, kubernetes, tiered,
+    Action, DEFAULT_TIER, DefaultAction, Endpoint, NAMESPACE_LABEL, NetworkSet, ORCHESTRATOR_LABEL, Origin,
+    Policy, Rule, SERVICE_ACCOUNT_LABEL, Tier, cluster, kubernetes, tiered,
 };
 use crate::host_endpoint::HostEndpoint;
 use crate::workload::WorkloadEndpoint;
@@ -30,7 +30,25 @@ impl From<Key> for Origin {
 }
 
 impl Policy {
-    /// The policy that a resource is; none if it is no policy. It has to be valid.
+    /// What stands for a policy that cannot be carried out, so that it opens nothing: where all it could do is add to
+    /// what is let through, it adds nothing; else it denies what no policy before it lets through.
+    #[must_use]
+    pub fn closed(mut self) -> Self {
+        // Only the end of this tier is known to deny.
+        let adds = |rule: &Rule| matches!(rule.action, Action::Allow | Action::Log);
+        let ends_closed = self.tier == DEFAULT_TIER;
+        for rules in [&mut self.ingress, &mut self.egress].into_iter().flatten() {
+            let only_adds = ends_closed && rules.iter().all(adds);
+            *rules = if only_adds {
+                Vec::new()
+            } else {
+                vec![Rule::of(Action::Deny)]
+            };
+        }
+        self
+    }
+
+    /// The policy that a resource is; none if it is no policy. It has to be valid, or else [`Self::closed`].
     #[must_use]
     pub fn of(resource: &Resource) -> Option<Self> {
         let namespace = resource.metadata().namespace.as_deref().unwrap_or_default();
@@ -40,6 +58,10 @@ impl Policy {
             Resource::StagedNetworkPolicy(policy) => tiered::policy(&policy.spec, Some(namespace), true),
             Resource::StagedGlobalNetworkPolicy(policy) => tiered::policy(&policy.spec, None, true),
             Resource::KubernetesNetworkPolicy(policy) => kubernetes::policy(&policy.spec, namespace),
+            Resource::StagedKubernetesNetworkPolicy(policy) => Self {
+                staged: true,
+                ..kubernetes::policy(&policy.spec, namespace)
+            },
             Resource::ClusterNetworkPolicy(policy) => cluster::policy(&policy.spec),
             Resource::IpPool(_)
             | Resource::IpReservation(_)
@@ -54,7 +76,10 @@ impl Policy {
             | Resource::Tier(_)
             | Resource::NetworkSet(_)
             | Resource::GlobalNetworkSet(_)
-            | Resource::HostEndpoint(_) => return None,
+            | Resource::HostEndpoint(_)
+            | Resource::Service(_)
+            | Resource::EndpointSlice(_)
+            | Resource::ServiceAccount(_) => return None,
         })
     }
 }
@@ -129,7 +154,7 @@ impl From<&HostEndpoint> for Endpoint {
             service_account: None,
             ports: spec.ports.clone(),
             addresses: spec.expected_ips.clone(),
-            closed: spec.profiles.is_empty(),
+            closed: spec.is_closed(),
         }
     }
 }

@@ -147,11 +147,7 @@ fn services(ports: &[PolicyPort]) -> Vec<Service> {
         }
     }
     let service = |(transport, ports): (Transport, Option<Vec<Port>>)| Service {
-        protocol: match transport {
-            Transport::Tcp => Protocol::TCP,
-            Transport::Udp => Protocol::UDP,
-            Transport::Sctp => Protocol::SCTP,
-        },
+        protocol: transport.into(),
         ports: ports.unwrap_or_default(),
     };
     by_protocol.into_iter().map(service).collect()

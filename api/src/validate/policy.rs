@@ -83,13 +83,18 @@ fn fields_of_kind(kind: Kind, spec: &PolicySpec, problems: &mut Vec<Problem>) {
             }
         }
     }
-    let staged = matches!(kind, Kind::StagedNetworkPolicy | Kind::StagedGlobalNetworkPolicy);
-    if let (Some(StagedAction::Set), false) = (spec.staged_action, staged) {
-        refuse(
-            "stagedAction",
-            &"Set",
-            "must be left out: the policy is not staged",
-        );
+    staged_action(kind, spec.staged_action, problems);
+}
+
+/// Policies that are enforced are not on trial.
+pub(super) fn staged_action(kind: Kind, action: Option<StagedAction>, problems: &mut Vec<Problem>) {
+    let staged = matches!(
+        kind,
+        Kind::StagedNetworkPolicy | Kind::StagedGlobalNetworkPolicy | Kind::StagedKubernetesNetworkPolicy
+    );
+    if let (Some(StagedAction::Set), false) = (action, staged) {
+        let message = "must be left out: the policy is not staged";
+        problems.push(Problem::new("spec.stagedAction", "Set", message));
     }
 }
 

@@ -3,24 +3,37 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::schema;
 mod policy;
 
 use crate::ipam::{IpBlock, IpPool, SPLIT_INTO, block_name, pool_of};
 
-/// A resource of JSON; `changes` are pointers and what to put there.
-fn changed(base: &Value, changes: &[(&str, Value)]) -> Resource {
+/// A document of JSON; `changes` are pointers and what to put there.
+fn edited(base: &Value, changes: &[(&str, Value)]) -> Value {
     let mut json = base.clone();
     for (pointer, value) in changes {
         let (parent, key) = pointer.rsplit_once('/').unwrap();
         json.pointer_mut(parent).unwrap()[key] = value.clone();
     }
-    serde_json::from_value(json).unwrap()
+    json
+}
+
+/// The resource that [`edited`] describes.
+fn changed(base: &Value, changes: &[(&str, Value)]) -> Resource {
+    serde_json::from_value(edited(base, changes)).unwrap()
+}
+
+/// The problems of [`changed`]; Kubernetes' schema of the kind sees them too, where a schema can.
+fn problems(base: &Value, changes: &[(&str, Value)]) -> Vec<Problem> {
+    let problems = validate(&changed(base, changes));
+    schema::tests::agrees(&edited(base, changes), &problems);
+    problems
 }
 
 /// The fields that are refused once `pointer` is set to each of `values`.
 fn refused(base: &Value, pointer: &str, values: &[Value], field: &str) {
     for value in values {
-        let problems = validate(&changed(base, &[(pointer, value.clone())]));
+        let problems = problems(base, &[(pointer, value.clone())]);
         let fields: Vec<&str> = problems.iter().map(|problem| problem.field.as_str()).collect();
         assert_eq!(fields, [field], "{pointer} = {value}: {problems:?}");
     }
@@ -28,7 +41,7 @@ fn refused(base: &Value, pointer: &str, values: &[Value], field: &str) {
 
 fn accepted(base: &Value, pointer: &str, values: &[Value]) {
     for value in values {
-        let problems = validate(&changed(base, &[(pointer, value.clone())]));
+        let problems = problems(base, &[(pointer, value.clone())]);
         assert_eq!(problems, [], "{pointer} = {value}");
     }
 }
@@ -41,7 +54,7 @@ fn base(kind: &str, name: &str, spec: Value) -> Value {
         "spec": spec,
     });
     if kind != "WorkloadEndpoint" {
-        assert_eq!(validate(&changed(&base, &[])), []);
+        assert_eq!(problems(&base, &[]), []);
     }
     base
 }
@@ -144,7 +157,7 @@ fn blocks() {
         ("/metadata/name", json!("10-244-0-0-19")),
         ("/spec/cidr", json!("10.244.0.0/19")),
     ];
-    assert_eq!(validate(&changed(&block, &wide))[0].field, "spec.cidr");
+    assert_eq!(problems(&block, &wide)[0].field, "spec.cidr");
 
     let owner = json!({"containerID": "c", "ifname": "eth0", "namespace": "default", "pod": "web"});
     let allocation = |address: &str| json!({"address": address, "sequence": 1, "owner": owner});
@@ -304,7 +317,7 @@ fn peers() {
         ("/spec/node", Value::Null),
         ("/spec/nodeSelector", json!("rack == 'a'")),
     ];
-    assert_eq!(validate(&changed(&peer, &selected)), []);
+    assert_eq!(problems(&peer, &selected), []);
 }
 
 /// Each of these settings is right by itself.
@@ -345,7 +358,7 @@ fn peers_are_an_address_or_nodes() {
         "spec.peerSelector",
     );
     let nodes = base("BGPPeer", "reflectors", json!({"peerSelector": "has(reflector)"}));
-    assert_eq!(validate(&changed(&nodes, &[])), []);
+    assert_eq!(problems(&nodes, &[]), []);
     refused(&nodes, "/spec/asNumber", &[json!(64512)], "spec.asNumber");
     refused(&nodes, "/spec/peerSelector", &[Value::Null], "spec.peerIP");
 }
@@ -353,7 +366,7 @@ fn peers_are_an_address_or_nodes() {
 #[test]
 fn peers_on_links_have_an_interface() {
     let found = base("BGPPeer", "leaf", json!({"interface": "swp1"}));
-    assert_eq!(validate(&changed(&found, &[])), []);
+    assert_eq!(problems(&found, &[]), []);
     accepted(&found, "/spec/asNumber", &[json!(65000)]);
     accepted(
         &found,
@@ -386,7 +399,7 @@ fn peers_on_links_have_an_interface() {
         ("/spec/peerIP", json!("fe80::1")),
         ("/spec/asNumber", json!(65000)),
     ];
-    let problems = validate(&changed(&found, &lost));
+    let problems = problems(&found, &lost);
     assert!(
         problems.len() == 1 && problems[0].message.contains("spec.interface"),
         "{problems:?}"
@@ -401,7 +414,7 @@ fn endpoints() {
         json!({"node": "node-1", "pod": "web", "containerID": "c0", "endpoint": "eth0",
                "interfaceName": "mx0123456789a", "addresses": ["10.244.0.1", "fd00::1"]}),
     );
-    assert_eq!(validate(&changed(&endpoint, &[]))[0].field, "metadata.namespace");
+    assert_eq!(problems(&endpoint, &[])[0].field, "metadata.namespace");
     endpoint["metadata"]["namespace"] = json!("default");
     accepted(&endpoint, "/metadata/namespace", &[json!("kube-system")]);
     refused(
@@ -483,6 +496,8 @@ fn update_refused(old: &Value, changes: &[(&str, Value)], field: Option<&str>) {
     let problems = validate_update(&changed(old, &[]), &changed(old, changes));
     let fields: Vec<&str> = problems.iter().map(|problem| problem.field.as_str()).collect();
     assert_eq!(fields, Vec::from_iter(field), "{changes:?}");
+    let of_spec = fields.first().is_some_and(|field| field.starts_with("spec"));
+    schema::tests::agrees_on_update(old, &edited(old, changes), of_spec);
 }
 
 #[test]
@@ -698,6 +713,6 @@ fn leases() {
 fn namespaces() {
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "prod", "labels": {"tier": "gold"}}});
     accepted(&namespace, "/metadata/labels", &[json!({"a": "b"})]);
-    let problems = validate(&changed(&namespace, &[("/metadata/name", json!("a.b"))]));
+    let problems = problems(&namespace, &[("/metadata/name", json!("a.b"))]);
     assert!(!problems.is_empty());
 }

@@ -55,7 +55,9 @@ impl Answer for Answers {
             | Method::IpamShow
             | Method::IpamCheck
             | Method::PolicyExplain
-            | Method::PolicyDenies => Err(error(
+            | Method::PolicyDenies
+            | Method::PolicyStaged
+            | Method::ServiceExplain => Err(error(
                 METHOD_NOT_FOUND,
                 "this is manx-bgpd, which does BGP only: name the socket of manxd with --socket",
             )),

@@ -163,9 +163,11 @@ async fn write_queue(
 ) -> io::Result<()> {
     let mut chunks = Vec::with_capacity(WRITE_BATCH);
     while queue.recv_many(&mut chunks, WRITE_BATCH).await > 0 {
-        let bytes = chunks.concat();
+        match &mut chunks[..] {
+            [one] => stream.write_all_buf(one).await?,
+            several => stream.write_all(&several.concat()).await?,
+        }
         chunks.clear();
-        stream.write_all(&bytes).await?;
         if queue.is_empty() && !queue.is_closed() {
             inbox.tell(Input::Drained { conn }).await;
         }

@@ -72,6 +72,7 @@ pub(crate) enum Job {
     Bfd(oneshot::Sender<Vec<SessionSnapshot>>),
     /// A peer's OPEN, before what it means comes.
     Opened(ConnId, Bytes),
+    NoSelections,
     Collectors(Vec<Collector>),
     Monitoring(bmp::Request),
     DrainAll(Duration, String, oneshot::Sender<()>),
@@ -291,6 +292,7 @@ impl Driver {
                     opening.receives(open);
                 }
             }
+            Job::NoSelections => self.speaker.select(false),
             Job::Collectors(wanted) => self.monitor.configure(wanted, &self.inbox),
             Job::Monitoring(request) => self.monitor.perform(request, &mut self.speaker),
             Job::DrainAll(time, words, done) => {

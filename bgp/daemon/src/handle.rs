@@ -82,6 +82,11 @@ impl Handle {
         self.input(Input::Unoriginate(prefix)).await;
     }
 
+    /// Leaves [`Event::Selected`] out from now on: for those who have no kernel to tell, before there are routes.
+    pub async fn leave_selections_out(&self) {
+        self.inbox.send(Job::NoSelections).await;
+    }
+
     /// Has these monitoring stations told, and no others; those that were told before notice nothing.
     pub async fn monitor(&self, collectors: Vec<Collector>) {
         self.inbox.send(Job::Collectors(collectors)).await;

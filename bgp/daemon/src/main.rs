@@ -80,6 +80,9 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let restarted = arguments.restarted || fib.outlived();
     let (handle, events) = manx_bgpd::start(settings.options(restarted))?;
     tracing::info!(asn = settings.asn, restarted, listen = ?handle.listening(), "started");
+    if !settings.fib {
+        handle.leave_selections_out().await;
+    }
     let (router_id, asn) = (settings.router_id, settings.asn);
     let mut running = Running::start(handle.clone(), &arguments.config, settings).await;
     let (reload, mut reloads) = mpsc::channel(1);

@@ -8,19 +8,22 @@
 
 mod intern;
 mod monitor;
+mod set;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::VecDeque;
+use std::hash::BuildHasher as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 pub(crate) use intern::Route;
 use monitor::Changes;
+pub(crate) use set::{PrefixMap, PrefixSet};
 
-use crate::decision::{self, Candidate, Source};
+use crate::decision::{self, Candidate, Grade, Source};
 use crate::filter::NORMAL_PRIORITY;
 use crate::import::Refusal;
 use crate::seam::Choice;
@@ -66,6 +69,8 @@ pub(crate) struct Path {
     /// How far the peer stands by it.
     pub(crate) standing: Standing,
     rank: Rank,
+    /// How it stands in the first steps of the decision, since it is in the table.
+    grade: Option<Grade>,
 }
 
 /// How far a peer stands by a path that it announced.
@@ -100,6 +105,7 @@ impl Path {
             refusal,
             standing: Standing::Firm,
             rank: LOST,
+            grade: None,
         }
     }
 
@@ -191,19 +197,38 @@ pub(crate) struct Change {
     pub(crate) id: PrefixId,
     /// What the kernel is to be told, if that changed.
     pub(crate) selected: Option<(Prefix, Choice)>,
+    /// Whether its best path is another one, or leads elsewhere: what is told to peers that hear of one path only.
+    pub(crate) best: bool,
 }
+
+/// What a prefix was before its paths changed.
+#[derive(Debug)]
+struct Before {
+    /// What the kernel was told, where that is asked for.
+    chosen: Option<Chosen>,
+    best: Option<Told>,
+}
+
+/// What peers are told of a path, and of it alone.
+type Told = (Arc<Route>, Option<Arc<Neighbor>>);
 
 /// The routing table.
 #[derive(Debug)]
 pub(crate) struct Rib {
     interner: intern::Interner,
-    ids: HashMap<Prefix, PrefixId, FixedState>,
+    /// By their prefixes' hashes; the prefixes themselves are in `entries` only.
+    ids: HashTable<PrefixId>,
+    hasher: FixedState,
     entries: Vec<Option<Entry>>,
     free: Vec<PrefixId>,
     /// Prefixes that any peer may be told of, as of the last decision.
-    open: BTreeSet<PrefixId>,
-    /// What is to be decided on again, with what was selected before.
-    changed: BTreeMap<PrefixId, Chosen>,
+    open: PrefixSet,
+    /// What is to be decided on again.
+    changed: VecDeque<(PrefixId, Before)>,
+    /// The same, without order.
+    touched: PrefixSet,
+    /// Whether anybody wants to know what is selected.
+    selects: bool,
     max_paths: usize,
     /// What monitoring has not been told.
     changes: Changes,
@@ -214,11 +239,14 @@ impl Rib {
     pub(crate) fn new(max_paths: usize, seed: u64) -> Self {
         Self {
             interner: intern::Interner::new(seed),
-            ids: HashMap::with_hasher(FixedState::with_seed(seed)),
+            ids: HashTable::new(),
+            hasher: FixedState::with_seed(seed),
             entries: Vec::new(),
             free: Vec::new(),
-            open: BTreeSet::new(),
-            changed: BTreeMap::new(),
+            open: PrefixSet::default(),
+            changed: VecDeque::new(),
+            touched: PrefixSet::default(),
+            selects: true,
             max_paths: max_paths.max(1),
             changes: Changes::default(),
         }
@@ -236,7 +264,8 @@ impl Rib {
 
     /// The number of a prefix that has one.
     pub(crate) fn id(&self, prefix: Prefix) -> Option<PrefixId> {
-        self.ids.get(&prefix).copied()
+        let is_it = |id: &PrefixId| self.prefix(*id) == Some(prefix);
+        self.ids.find(self.hasher.hash_one(prefix), is_it).copied()
     }
 
     /// The prefix of a number that is in use.
@@ -256,6 +285,7 @@ impl Rib {
     pub(crate) fn insert(&mut self, prefix: Prefix, mut path: Path) -> (PrefixId, Option<Path>) {
         let id = self.id(prefix).unwrap_or_else(|| self.number(prefix));
         self.touch(id);
+        path.grade = Some(path.candidate().grade());
         let (key, announced) = (path.key(), path.announced().map(Arc::as_ptr));
         let Some(entry) = self.entry_mut(id) else {
             return (id, None);
@@ -296,6 +326,11 @@ impl Rib {
             let nlri = Nlri { path_id, prefix };
             self.changes.note(Place { peer, nlri });
         }
+    }
+
+    /// Whether [`next_change`](Self::next_change) says what the kernel is to be told.
+    pub(crate) fn select(&mut self, wanted: bool) {
+        self.selects = wanted;
     }
 
     /// Begins to note what changes in Adj-RIBs-In, or ends it.
@@ -366,12 +401,12 @@ impl Rib {
     /// a client. What came from other internal peers is not for others of this kind (RFC 4456 §6), which are most of
     /// those in a mesh.
     pub(crate) fn open(&self) -> impl Iterator<Item = PrefixId> {
-        self.open.iter().copied()
+        self.open.iter()
     }
 
     /// Whether a prefix is one of these.
     pub(crate) fn is_open(&self, id: PrefixId) -> bool {
-        self.open.contains(&id)
+        self.open.contains(id)
     }
 
     /// Whether somebody has been told of the prefix.
@@ -402,25 +437,28 @@ impl Rib {
 
     /// Decides on the next prefix that has changed.
     pub(crate) fn next_change(&mut self) -> Option<Change> {
-        let (id, before) = self.changed.pop_first()?;
+        let (id, before) = self.changed.pop_front()?;
+        self.touched.remove(id);
         let max_paths = self.max_paths;
         let entry = self.entry_mut(id)?;
         entry.decide();
-        let (after, open) = (entry.chosen(max_paths), entry.is_open());
-        let selected = (before != after).then(|| {
-            let choice = Choice {
+        let open = entry.is_open();
+        let best = !entry.is_told_as(before.best.as_ref());
+        let selected = before.chosen.and_then(|before| {
+            let after = entry.chosen(max_paths);
+            let choice = |after: Chosen| Choice {
                 next_hops: after.next_hops.into_vec(),
                 priority: after.priority,
             };
-            (entry.prefix, choice)
+            (before != after).then(|| (entry.prefix, choice(after)))
         });
         if open {
             self.open.insert(id);
         } else {
-            self.open.remove(&id);
+            self.open.remove(id);
         }
         self.forget_unused(id);
-        Some(Change { id, selected })
+        Some(Change { id, selected, best })
     }
 
     /// Every path, the best first within a prefix.
@@ -453,8 +491,14 @@ impl Rib {
     fn touch(&mut self, id: PrefixId) {
         let max_paths = self.max_paths;
         let slot = self.entries.get(id.0 as usize).and_then(Option::as_ref);
-        if let Some(entry) = slot {
-            self.changed.entry(id).or_insert_with(|| entry.chosen(max_paths));
+        if let Some(entry) = slot
+            && self.touched.insert(id)
+        {
+            let before = Before {
+                chosen: self.selects.then(|| entry.chosen(max_paths)),
+                best: entry.best().map(|path| (path.route.clone(), path.from.clone())),
+            };
+            self.changed.push_back((id, before));
         }
     }
 
@@ -475,17 +519,25 @@ impl Rib {
                 PrefixId(u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX))
             }
         };
-        self.ids.insert(prefix, id);
+        let (entries, hasher) = (&self.entries, &self.hasher);
+        let hash = |id: &PrefixId| {
+            let entry = entries.get(id.0 as usize).and_then(Option::as_ref);
+            entry.map_or(0, |entry| hasher.hash_one(entry.prefix))
+        };
+        self.ids.insert_unique(hasher.hash_one(prefix), id, hash);
         id
     }
 
     fn forget_unused(&mut self, id: PrefixId) {
         let unused = |entry: &Entry| entry.paths.is_empty() && entry.holders == 0;
         if self.entry(id).is_some_and(unused)
-            && !self.changed.contains_key(&id)
+            && !self.touched.contains(id)
             && let Some(entry) = self.entries[id.0 as usize].take()
         {
-            self.ids.remove(&entry.prefix);
+            let hash = self.hasher.hash_one(entry.prefix);
+            if let Ok(known) = self.ids.find_entry(hash, |it| *it == id) {
+                known.remove();
+            }
             self.free.push(id);
         }
     }
@@ -502,6 +554,18 @@ impl Rib {
 impl Entry {
     fn best(&self) -> Option<&Path> {
         self.paths.iter().find(|path| path.rank == 0)
+    }
+
+    /// Whether peers are told the same of the best path as of that one.
+    fn is_told_as(&self, before: Option<&Told>) -> bool {
+        match (self.best(), before) {
+            (Some(path), Some((route, from))) => {
+                let from = from.as_ref().map(Arc::as_ptr);
+                Arc::ptr_eq(&path.route, route) && path.from.as_ref().map(Arc::as_ptr) == from
+            }
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
     }
 
     /// See [`Rib::open`].
@@ -549,18 +613,19 @@ impl Entry {
     /// The places of the best path and of those that are as good, in order.
     fn ranking(&self) -> SmallVec<[usize; 4]> {
         let eligible = || {
-            self.paths
-                .iter()
-                .enumerate()
-                .filter(|(_, path)| path.refusal.is_none())
+            let paths = self.paths.iter().enumerate();
+            paths.filter(|(_, path)| path.refusal.is_none())
         };
-        let places: SmallVec<[usize; 4]> = eligible().map(|(place, _)| place).collect();
-        let candidates: SmallVec<[Candidate<'_>; 4]> = eligible().map(|(_, path)| path.candidate()).collect();
-        decision::decide(&candidates)
-            .ranked
-            .into_iter()
-            .map(|candidate| places[candidate])
-            .collect()
+        let best = eligible().map(|(_, path)| path.grade).min();
+        let leaders = eligible().filter(|(_, path)| Some(path.grade) == best);
+        let mut places: SmallVec<[usize; 4]> = leaders.map(|(place, _)| place).collect();
+        if places.len() > 1 {
+            let leaders = places.iter().map(|&place| self.paths[place].candidate());
+            let candidates: SmallVec<[Candidate<'_>; 4]> = leaders.collect();
+            let ranked = decision::decide(&candidates).ranked;
+            places = ranked.into_iter().map(|leader| places[leader]).collect();
+        }
+        places
     }
 
     /// What the kernel gets: the next hops of the best paths, each once; none for our own prefixes.

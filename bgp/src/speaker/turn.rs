@@ -8,7 +8,7 @@ use crate::rib::PrefixId;
 impl Speaker {
     /// Works off what the inputs since the last turn have left behind.
     pub(super) fn turn(&mut self) {
-        self.select();
+        self.decide();
         self.converge();
         if self.convergence.announces() {
             for key in std::mem::take(&mut self.unsent) {
@@ -21,25 +21,32 @@ impl Speaker {
 
     /// Decides on every prefix that has changed. In a mesh of many, most changes are for nobody else, so that not
     /// even a look at every peer is due.
-    fn select(&mut self) {
-        let (mut for_all, mut for_listeners) = (Vec::new(), Vec::new());
+    fn decide(&mut self) {
+        let (mut for_all, mut for_listeners, mut for_labelled) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(change) = self.rib.next_change() {
             if let Some((prefix, choice)) = change.selected {
                 self.outputs.push_back(Output::Selected { prefix, choice });
             }
             let for_any = self.rib.is_open(change.id) || self.rib.is_told(change.id);
-            (if for_any { &mut for_all } else { &mut for_listeners }).push(change.id);
+            let whom = match (change.best, for_any) {
+                (true, true) => &mut for_all,
+                (true, false) => &mut for_listeners,
+                (false, _) => &mut for_labelled,
+            };
+            whom.push(change.id);
         }
-        if !for_all.is_empty() {
-            self.mark(&for_all, self.peers.keys().copied().collect());
-        }
-        if !for_listeners.is_empty() {
-            self.mark(&for_listeners, self.listeners.iter().copied().collect());
-        }
+        self.mark(&for_all, self.peers.keys().copied().collect());
+        self.mark(&for_listeners, self.listeners.iter().copied().collect());
+        let labels = |key: &&PeerKey| self.peers.get(key).is_some_and(Peer::is_told_paths);
+        let labelled = self.listeners.iter().filter(labels).copied().collect();
+        self.mark(&for_labelled, labelled);
     }
 
     /// These peers may have to be told of these prefixes.
     fn mark(&mut self, ids: &[PrefixId], peers: Vec<PeerKey>) {
+        if ids.is_empty() {
+            return;
+        }
         for key in peers {
             let Some(peer) = self.peers.get_mut(&key).filter(|peer| peer.live.is_some()) else {
                 continue;

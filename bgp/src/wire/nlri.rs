@@ -100,7 +100,12 @@ impl fmt::Display for NextHop {
 /// All prefixes of a field; none where one is too long or cut short.
 pub(super) fn decode(family: Family, mut field: &[u8], context: &Context) -> Option<Vec<Nlri>> {
     let add_path = context.add_path_receive.contains(&family);
-    let mut out = Vec::new();
+    // As many as there are where none is longer than usual.
+    let usual = match family {
+        Family::Ipv4Unicast => 4,
+        Family::Ipv6Unicast => 9,
+    };
+    let mut out = Vec::with_capacity(field.len() / usual);
     while !field.is_empty() {
         let (rest, nlri) = one(family, add_path, field).ok()?;
         out.push(nlri);

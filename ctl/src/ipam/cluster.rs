@@ -225,7 +225,11 @@ pub(super) mod tests {
                 | Resource::GlobalNetworkSet(_)
                 | Resource::HostEndpoint(_)
                 | Resource::KubernetesNetworkPolicy(_)
-                | Resource::ClusterNetworkPolicy(_)) => panic!("{other:?}"),
+                | Resource::ClusterNetworkPolicy(_)
+                | Resource::StagedKubernetesNetworkPolicy(_)
+                | Resource::Service(_)
+                | Resource::EndpointSlice(_)
+                | Resource::ServiceAccount(_)) => panic!("{other:?}"),
             }
         }
         cluster.reserved = Reserved::new(reserved);

@@ -22,8 +22,8 @@ pub(super) fn base(id: Ipv4Addr) -> String {
 router id {id};
 protocol device {{}}
 protocol direct {{ ipv4; ipv6; }}
-protocol kernel kernel4 {{ ipv4 {{ import none; export where source = RTS_BGP; }}; }}
-protocol kernel kernel6 {{ ipv6 {{ import none; export where source = RTS_BGP; }}; }}
+protocol kernel kernel4 {{ merge paths on; ipv4 {{ import none; export where source = RTS_BGP; }}; }}
+protocol kernel kernel6 {{ merge paths on; ipv6 {{ import none; export where source = RTS_BGP; }}; }}
 "
     )
 }

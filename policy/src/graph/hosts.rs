@@ -99,6 +99,7 @@ impl Graph {
             list.stages.push(Stage {
                 tier: CLOSED.to_owned(),
                 policies: Vec::new(),
+                decides: true,
                 end: DefaultAction::Deny,
             });
         }

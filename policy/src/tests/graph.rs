@@ -28,7 +28,7 @@ fn world(more: impl IntoIterator<Item = Update>) -> Engine {
 }
 
 fn text(engine: &Engine) -> String {
-    shown(&Transaction::of(&plan(&engine.snapshot(), &Held::default())))
+    shown(&Transaction::of(plan(&engine.snapshot(), &Held::default())))
 }
 
 fn ingress(labels: &str, rules: Vec<PolicyRule>) -> Policy {
@@ -210,30 +210,33 @@ fn a_pod_reaches_itself_by_its_own_addresses_and_nobody_else_by_them() {
 #[test]
 fn pods_that_come_and_go_under_a_known_list_touch_sets_only() {
     let mut engine = world([database()]);
-    let text = Transaction::of(&engine.apply([pod("db2", "app=db", &["10.0.0.3"]), local("db2")]));
-    assert!(text.rules.is_empty() && text.after.is_empty(), "{text:?}");
+    let text = Transaction::of(engine.apply([pod("db2", "app=db", &["10.0.0.3"]), local("db2")]));
+    assert!(text.rules.is_empty(), "{text:?}");
+    let gains: Vec<String> = text.before.iter().map(SetChange::to_string).collect();
+    let [itself, list] = &gains[..] else {
+        panic!("its list and itself: {gains:?}");
+    };
+    assert!(
+        list.starts_with("add mx4-to-") && itself.starts_with("add mx4-"),
+        "{gains:?}"
+    );
     assert_eq!(
-        text.before
-            .lines()
-            .map(|line| line.split(' ').next().unwrap())
-            .collect::<Vec<_>>(),
-        ["add", "add", "add"],
-        "its list, itself, and all pods"
+        lines(&text.after),
+        "add mx4-workloads 10.0.0.3/32,mxdb2\n",
+        "known last"
     );
-    assert!(
-        text.before.ends_with("add mx4-workloads 10.0.0.3/32,mxdb2\n"),
-        "known last: {text:?}"
+    let text = Transaction::of(engine.apply([Update::Local("db2".to_owned(), None)]));
+    assert!(text.rules.is_empty(), "{text:?}");
+    assert_eq!(
+        lines(&text.before),
+        "del mx4-workloads 10.0.0.3/32,mxdb2\n",
+        "unknown first"
     );
-    let text = Transaction::of(&engine.apply([Update::Local("db2".to_owned(), None)]));
-    assert!(text.rules.is_empty() && text.before.is_empty(), "{text:?}");
-    assert!(
-        text.after.starts_with("del mx4-workloads 10.0.0.3/32,mxdb2\n"),
-        "{text:?}"
-    );
+    assert!(lines(&text.after).starts_with("del mx4-to-"), "{text:?}");
     // A peer elsewhere that changes its labels is a member less.
-    let text = Transaction::of(&engine.apply([pod("far", "app=other", &["10.0.1.1"])]));
+    let text = Transaction::of(engine.apply([pod("far", "app=other", &["10.0.1.1"])]));
     assert!(text.rules.is_empty() && text.before.is_empty(), "{text:?}");
-    assert!(text.after.ends_with(" 10.0.1.1/32\n"), "{text:?}");
+    assert!(lines(&text.after).ends_with(" 10.0.1.1/32\n"), "{text:?}");
 }
 
 #[test]
@@ -277,14 +280,104 @@ fn host_endpoints_are_asked_where_their_policies_act() {
         host("uplink", HostInterface::Named("eth0".to_owned()), false),
         host("rest", HostInterface::All, true),
     ];
-    let text = Transaction::of(&engine.apply(hosts.concat()));
-    insta::assert_snapshot!(format!("{}{}", text.before, text.rules[&Family::V4]));
+    let text = Transaction::of(engine.apply(hosts.concat()));
+    insta::assert_snapshot!(format!("{}{}", lines(&text.before), text.rules[&Family::V4]));
     engine.apply(["uplink", "rest"].map(|name| Update::Host(name.to_owned(), None)));
     assert_eq!(
         engine.snapshot(),
         before,
         "without host endpoints, nothing is there of them"
     );
+}
+
+#[test]
+fn a_staged_policy_counts_at_its_place_and_decides_nothing() {
+    let port = |number| PolicyRule {
+        protocol: Some(Not::Is(Protocol::TCP)),
+        destination: Side {
+            ports: vec![port(number, number)],
+            ..Side::default()
+        },
+        ..rule(Action::Deny)
+    };
+    let rules = vec![
+        rule(Action::Log),
+        port(80),
+        PolicyRule {
+            protocol: None,
+            ..port(53)
+        },
+    ];
+    let staged = |subject: &str| Policy {
+        staged: true,
+        ..ingress(subject, rules.clone())
+    };
+    let mut engine = world([database()]);
+    let before = engine.snapshot();
+    engine.apply([set_policy("try", staged("app == 'db'"))]);
+    let trials = engine.trials();
+    let [trial] = trials.as_slice() else {
+        panic!("the database has no IPv6 address: {trials:?}");
+    };
+    let chain = engine.snapshot().chains[&trial.chain].clone();
+    assert!(
+        chain.iter().all(|rule| rule.target == Target::Return),
+        "{chain:?}"
+    );
+    assert_eq!(chain.len(), trial.rules.len());
+    let deny = |number| Some((number, Action::Deny));
+    assert_eq!(
+        trial.rules.first(),
+        Some(&deny(1)),
+        "the logging rule counts nothing"
+    );
+    assert_eq!(trial.rules.last(), Some(&None));
+    assert!(
+        trial.rules[1..trial.rules.len() - 1]
+            .iter()
+            .all(|rule| *rule == deny(2))
+    );
+
+    engine.apply([set_policy("try", staged("app == 'web'"))]);
+    assert_eq!(engine.trials().len(), 2, "in both families");
+    let drops = |engine: &Engine| text(engine).matches(" -j DROP").count();
+    assert_eq!(
+        drops(&engine),
+        drops(&world([database()])),
+        "no end of a tier is there for it"
+    );
+    engine.apply([Update::Policy(worlds::origin("try"), None)]);
+    assert_eq!((engine.snapshot(), engine.trials()), (before, Vec::new()));
+}
+
+#[test]
+fn a_staged_policy_of_a_host_endpoint_lets_all_go_on() {
+    let mut engine = world([]);
+    let open = Endpoint {
+        labels: [("role".to_owned(), "edge".to_owned())].into(),
+        addresses: vec!["192.0.2.1".parse().unwrap()],
+        ..Endpoint::default()
+    };
+    let staged = Policy {
+        staged: true,
+        hook: Hook::Forwarded,
+        ..ingress("role == 'edge'", vec![rule(Action::Deny)])
+    };
+    engine.apply([
+        Update::Endpoint("uplink".to_owned(), Some(Box::new(open))),
+        Update::Host("uplink".to_owned(), Some(HostInterface::Named("eth0".to_owned()))),
+        set_policy("try", staged),
+    ]);
+    let full = engine.snapshot();
+    let of_host = full
+        .chains
+        .iter()
+        .filter(|(chain, _)| chain.name.starts_with("manx-h"));
+    let deciding = |rule: &&Rule| matches!(rule.target, Target::Drop | Target::Accept);
+    let rules: Vec<&Rule> = of_host.flat_map(|(_, rules)| rules).collect();
+    assert!(!rules.is_empty());
+    assert_eq!(rules.into_iter().filter(deciding).count(), 0, "{}", text(&engine));
+    assert_eq!(engine.trials().len(), 2);
 }
 
 #[test]

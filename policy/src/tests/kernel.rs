@@ -160,6 +160,61 @@ fn is<T>(condition: &Not<T>, holds: impl Fn(&T) -> bool) -> bool {
     }
 }
 
+/// Does to rules and sets what a step of a change does.
+fn step(full: &mut Full, change: Change) {
+    match change {
+        Change::CreateSet {
+            name, family, kind, ..
+        } => {
+            let members = BTreeMap::new();
+            full.sets.insert(
+                name,
+                Set {
+                    family,
+                    kind,
+                    members,
+                },
+            );
+        }
+        Change::PutMember { set, member, sense } => {
+            full.sets.get_mut(&set).unwrap().members.insert(member, sense);
+        }
+        Change::RemoveMember { set, member } => {
+            full.sets.get_mut(&set).unwrap().members.remove(&member);
+        }
+        Change::DestroySet { name } => drop(full.sets.remove(&name)),
+        Change::WriteChain { chain, rules } => drop(full.chains.insert(chain, rules)),
+        Change::RemoveChain(chain) => drop(full.chains.remove(&chain)),
+        Change::InsertHook(_) | Change::DeleteRule { .. } => panic!("pods that come and go change no hook"),
+    }
+}
+
+/// Whether forwarded packets get past rules and sets, for all that the first pod sends and gets.
+fn passes(full: &Full) -> Vec<bool> {
+    let interface = |number: u8| {
+        if number < 3 {
+            format!("mxp{number}")
+        } else {
+            "eth0".to_owned()
+        }
+    };
+    let end = |number: u8| (addresses_of(number)[0], interface(number));
+    let pairs = (1..6).flat_map(|other| [[0, other], [other, 0]]);
+    pairs
+        .flat_map(|[from, to]| traffics().into_iter().map(move |traffic| (from, to, traffic)))
+        .map(|(from, to, traffic)| {
+            let mut packet = Packet {
+                family: Family::V4,
+                ends: [end(from), end(to)],
+                traffic,
+                mark: 0,
+                tracked: true,
+            };
+            packet.chain(full, Table::Filter, "manx-forward") != Verdict::Drop
+        })
+        .collect()
+}
+
 /// A pod by its number; other numbers are of strangers. The first three are of this node.
 fn party(number: u8, told: &[Update]) -> (Party, bool, String) {
     let name = PODS.get(usize::from(number)).copied().unwrap_or("nobody");
@@ -287,6 +342,25 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn a_pod_that_comes_or_goes_is_never_more_open_than_when_it_is_there(told in updates()) {
+        let mut engine = Engine::new();
+        let is_first = |update: &Update| matches!(update, Update::Local(name, _) if name == PODS[0]);
+        let without = |update: &&Update| is_first(update) || matches!(update, Update::Enforce(None) | Update::Host(..));
+        engine.apply(told.iter().filter(|update| !without(update)).cloned());
+        let local = Local { interface: "mxp0".to_owned(), sources: Vec::new() };
+        let mut full = engine.snapshot();
+        let come = engine.apply([Update::Local(PODS[0].to_owned(), Some(local))]);
+        let there = passes(&engine.snapshot());
+        let go = engine.apply([Update::Local(PODS[0].to_owned(), None)]);
+        for change in come.into_iter().chain(go) {
+            step(&mut full, change.clone());
+            let open = passes(&full).into_iter().zip(&there).any(|(now, then)| now && !then);
+            prop_assert!(!open, "{:?}", change);
+        }
+    }
+
     #[test]
     fn the_kernel_does_with_host_endpoints_what_is_explained(told in updates()) {
         let mut engine = Engine::new();

@@ -186,6 +186,7 @@ impl Database {
             problems.extend(validate_update(&old, &resource));
             problems.extend(among_pools(transaction, &resource)?);
             refuse(&key, problems)?;
+            resource.keep_status(&old);
             let metadata = resource.metadata_mut();
             metadata.uid.clone_from(&old.metadata().uid);
             metadata
@@ -195,6 +196,19 @@ impl Database {
                 return Ok(old);
             }
             store(transaction, resource)
+        })
+    }
+
+    pub(super) fn update_status(&mut self, resource: &Resource) -> Result<Resource, Error> {
+        let key = resource.key();
+        self.write(&key, |transaction| {
+            let old = existing(transaction, &key, resource.metadata().resource_version.as_ref())?;
+            let mut new = old.clone();
+            new.keep_status(resource);
+            if new == old {
+                return Ok(old);
+            }
+            store(transaction, new)
         })
     }
 

@@ -113,6 +113,11 @@ impl Store for SqliteStore {
         self.write(move |database| database.update(resource)).await
     }
 
+    async fn update_status(&self, resource: Resource) -> Result<Resource, Error> {
+        self.write(move |database| database.update_status(&resource))
+            .await
+    }
+
     async fn delete(&self, key: &Key, revision: Option<&Revision>) -> Result<Resource, Error> {
         let (key, revision) = (key.clone(), revision.cloned());
         self.write(move |database| database.delete(&key, revision.as_ref()))

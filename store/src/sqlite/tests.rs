@@ -246,3 +246,44 @@ async fn a_tier_that_policies_are_in_stays() {
     store.delete(&tier.key(), None).await.unwrap();
     store.delete(&default.key(), None).await.unwrap();
 }
+
+#[tokio::test]
+async fn what_is_said_of_a_policy_is_written_apart_from_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&directory.path().join("store.db"))
+        .await
+        .unwrap();
+    let policy = serde_json::json!({
+        "apiVersion": "manx.network/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": "web", "namespace": "shop"}, "spec": {"selector": "all()"},
+    });
+    let created = store
+        .create(serde_json::from_value(policy).unwrap())
+        .await
+        .unwrap();
+    let condition = serde_json::json!({"type": "Accepted", "status": "False", "reason": "Invalid", "message": "no",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let mut said = created.clone();
+    let status = serde_json::json!({"conditions": [condition]});
+    *said.status_mut().unwrap() = serde_json::from_value(status).unwrap();
+    said.metadata_mut().labels.insert("a".to_owned(), "b".to_owned());
+    let written = store.update_status(said.clone()).await.unwrap();
+    assert_eq!(written.status(), said.status());
+    assert_eq!(
+        written.metadata().labels,
+        created.metadata().labels,
+        "and nothing else"
+    );
+    let late = store.update_status(said.clone()).await;
+    assert!(matches!(late, Err(Error::Conflict { .. })), "{late:?}");
+
+    let mut relabelled = written.clone();
+    relabelled
+        .metadata_mut()
+        .labels
+        .insert("a".to_owned(), "b".to_owned());
+    *relabelled.status_mut().unwrap() = manx_api::condition::Status::default();
+    let updated = store.update(relabelled).await.unwrap();
+    assert_eq!(updated.status(), said.status(), "an update leaves it");
+    assert_eq!(updated.metadata().labels, said.metadata().labels);
+}

@@ -25,6 +25,9 @@ const READ: usize = 1 << 20;
 /// After a refused or broken attempt.
 const RETRY: Duration = Duration::from_millis(20);
 
+/// For an attempt: a listener whose backlog is full lets the kernel wait ever longer.
+const ATTEMPT: Duration = Duration::from_secs(3);
+
 /// Between KEEPALIVEs.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -143,9 +146,12 @@ async fn connect(peer: &Peer) -> io::Result<TcpStream> {
 /// Connects until a session is Established.
 async fn establish(peer: &Peer, shared: &Shared) -> TcpStream {
     loop {
-        if let Ok(stream) = connect(peer).await
-            && handshake(peer, &stream, shared).await.is_ok()
-        {
+        let attempt = timeout(ATTEMPT, async {
+            let stream = connect(peer).await.map_err(|error| error.to_string())?;
+            handshake(peer, &stream, shared).await?;
+            Ok::<_, String>(stream)
+        });
+        if let Ok(Ok(stream)) = attempt.await {
             return stream;
         }
         sleep(RETRY).await;

@@ -9,7 +9,7 @@ fn document(api_version: &str, kind: &str, namespace: Option<&str>, spec: &Value
         metadata["namespace"] = json!(namespace);
     }
     let document = json!({"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec});
-    assert_eq!(validate(&changed(&document, &[])), [], "{document}");
+    assert_eq!(problems(&document, &[]), [], "{document}");
     document
 }
 
@@ -36,11 +36,11 @@ fn cluster(spec: &Value) -> Value {
 
 /// The fields of a resource that are refused, in order.
 fn fields(base: &Value, changes: &[(&str, Value)]) -> Vec<String> {
-    let problems = validate(&changed(base, changes));
-    for problem in &problems {
+    let found = problems(base, changes);
+    for problem in &found {
         assert!(!problem.message.is_empty(), "{problem}");
     }
-    problems.into_iter().map(|problem| problem.field).collect()
+    found.into_iter().map(|problem| problem.field).collect()
 }
 
 /// Values at a pointer, and the fields refused of each.
@@ -745,5 +745,62 @@ fn cluster_peers_that_are_refused() {
             .unwrap_err()
             .to_string();
         assert!(error.contains(words), "{error}");
+    }
+}
+
+#[test]
+fn services_and_slices_have_addresses_and_ports() {
+    let service = |spec: &str| {
+        format!("apiVersion: v1\nkind: Service\nmetadata: {{name: a, namespace: b}}\nspec: {spec}\n")
+    };
+    let slice = |body: &str| {
+        format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: a, namespace: b}}\n{body}\n"
+        )
+    };
+    for (manifest, field) in [
+        (service("{clusterIP: 10.0.0.1, ports: [{port: 80}]}"), None),
+        (service("{clusterIP: None}"), None),
+        (service("{clusterIP: somewhere}"), Some("spec.clusterIP")),
+        (
+            service("{clusterIPs: [10.0.0.1, none]}"),
+            Some("spec.clusterIPs[1]"),
+        ),
+        (service("{loadBalancerIP: x}"), Some("spec.loadBalancerIP")),
+        (service("{ports: [{port: 0}]}"), Some("spec.ports[0].port")),
+        (
+            slice("addressType: IPv4\nendpoints: [{addresses: [10.0.0.1]}]"),
+            None,
+        ),
+        (
+            slice("addressType: FQDN\nendpoints: [{addresses: [a.example]}]"),
+            None,
+        ),
+        (
+            slice("addressType: IPv6\nendpoints: [{addresses: ['fd00::1', 10.0.0.1]}]"),
+            Some("endpoints[0].addresses[1]"),
+        ),
+        (
+            slice("addressType: IPv4\nports: [{port: 0}]"),
+            Some("ports[0].port"),
+        ),
+    ] {
+        let found = crate::manifest::load("m.yaml", &manifest);
+        let fields = found.err().map(|errors| errors[0].field.clone());
+        assert_eq!(fields.as_deref(), field, "{manifest}");
+    }
+}
+
+#[test]
+fn only_a_staged_policy_says_what_is_staged() {
+    for (kind, version, fine) in [
+        ("NetworkPolicy", "networking.k8s.io/v1", false),
+        ("StagedKubernetesNetworkPolicy", "manx.network/v1", true),
+    ] {
+        let manifest = format!(
+            "apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a, namespace: b}}\nspec: {{podSelector: {{}}, stagedAction: Set}}\n"
+        );
+        let found = crate::manifest::load("m.yaml", &manifest);
+        assert_eq!(found.is_ok(), fine, "{found:?}");
     }
 }

@@ -11,8 +11,8 @@ use super::attr::{self, Attributes, Collected, code};
 use super::nlri::{self, NextHop, Nlri};
 use super::{Action, Context, Error, Problem, Step};
 use crate::Family;
-pub(crate) use pack::Estimate;
 pub(super) use pack::encode;
+pub(crate) use pack::{Estimate, put_announced, put_withdrawn};
 pub use pack::{Unsendable, end_of_rib, pack, pack_withdrawn};
 
 /// UPDATE (RFC 4271 §4.3) with the multiprotocol attributes (RFC 4760) already folded in, and with errors

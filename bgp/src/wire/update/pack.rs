@@ -3,6 +3,8 @@
 //! Every message says one thing: it withdraws or announces, of one family, and has its multiprotocol
 //! attribute in front (RFC 7606 §5.1).
 
+use std::borrow::Cow;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
@@ -78,13 +80,40 @@ pub fn pack(
     nlri: &[Nlri],
     context: &Context,
 ) -> Result<Bytes, Unsendable> {
+    let mut out = BytesMut::new();
+    put_announced(attributes, next_hop, nlri, context, &mut out)?;
+    Ok(out.freeze())
+}
+
+/// Appends these messages; nothing where there is an error.
+pub(crate) fn put_announced(
+    attributes: &Attributes,
+    next_hop: NextHop,
+    nlri: &[Nlri],
+    context: &Context,
+    out: &mut BytesMut,
+) -> Result<(), Unsendable> {
+    let start = out.len();
+    let put = try_put_announced(attributes, next_hop, nlri, context, out);
+    if put.is_err() {
+        out.truncate(start);
+    }
+    put
+}
+
+fn try_put_announced(
+    attributes: &Attributes,
+    next_hop: NextHop,
+    nlri: &[Nlri],
+    context: &Context,
+    out: &mut BytesMut,
+) -> Result<(), Unsendable> {
     let classic = match next_hop {
         NextHop::V4(address) => Some(address),
         NextHop::V6 { .. } => None,
     };
     let mut shared = BytesMut::new();
     attr::put_all(attributes, classic, context, &mut shared);
-    let mut out = BytesMut::new();
     for (family, nlri) in by_family(nlri) {
         let (place, overhead) = match (family, next_hop) {
             (Family::Ipv4Unicast, NextHop::V4(_)) => (Place::Nlri, 0),
@@ -110,24 +139,29 @@ pub fn pack(
                 max_message: context.max_message,
             });
         };
-        put_messages(&place, &shared, &nlri, room, context, &mut out);
+        put_messages(&place, &shared, &nlri, room, context, out);
     }
-    Ok(out.freeze())
+    Ok(())
 }
 
 /// The messages that withdraw `nlri`, one after another.
 #[must_use]
 pub fn pack_withdrawn(nlri: &[Nlri], context: &Context) -> Bytes {
     let mut out = BytesMut::new();
+    put_withdrawn(nlri, context, &mut out);
+    out.freeze()
+}
+
+/// Appends these messages.
+pub(crate) fn put_withdrawn(nlri: &[Nlri], context: &Context, out: &mut BytesMut) {
     for (family, nlri) in by_family(nlri) {
         let (place, overhead) = match family {
             Family::Ipv4Unicast => (Place::Withdrawn, 0),
             Family::Ipv6Unicast => (Place::Unreach(family), MULTIPROTOCOL),
         };
         let room = limit(context).saturating_sub(FIXED + overhead);
-        put_messages(&place, &[], &nlri, room, context, &mut out);
+        put_messages(&place, &[], &nlri, room, context, out);
     }
-    out.freeze()
 }
 
 /// The message that ends a family's initial routes (RFC 4724 §2).
@@ -173,11 +207,15 @@ fn limit(context: &Context) -> usize {
     context.max_message.min(u16::MAX.into())
 }
 
-fn by_family(nlri: &[Nlri]) -> impl Iterator<Item = (Family, Vec<Nlri>)> {
+fn by_family(nlri: &[Nlri]) -> impl Iterator<Item = (Family, Cow<'_, [Nlri]>)> {
     Family::ALL.into_iter().filter_map(|family| {
-        let of_family = nlri.iter().filter(|nlri| nlri.prefix.family() == family);
-        let of_family = of_family.copied().collect::<Vec<_>>();
-        (!of_family.is_empty()).then_some((family, of_family))
+        let is_of = |nlri: &&Nlri| nlri.prefix.family() == family;
+        let of_family = match nlri.iter().filter(is_of).count() {
+            0 => return None,
+            all if all == nlri.len() => Cow::Borrowed(nlri),
+            _ => nlri.iter().filter(is_of).copied().collect(),
+        };
+        Some((family, of_family))
     })
 }
 
@@ -205,7 +243,7 @@ fn put_messages(
 }
 
 fn put_message(place: &Place, attributes: &[u8], nlri: &[Nlri], context: &Context, out: &mut BytesMut) {
-    let mut prefixes = BytesMut::new();
+    let mut prefixes = BytesMut::with_capacity(nlri.len() * PREFIX);
     for nlri in nlri {
         nlri.put(
             context.add_path_send.contains(&nlri.prefix.family()),
