@@ -72,15 +72,7 @@ async fn dispatch(request: &Request, doors: &Doors) -> Result<Value, RpcError> {
             })
             .await
         }
-        Method::CniGc => {
-            let config: manx_cni::NetConf = params(request)?;
-            cni(doors, |reply| cni::Job::Collect {
-                network: config.name,
-                valid: config.valid_attachments.unwrap_or_default(),
-                reply,
-            })
-            .await
-        }
+        Method::CniGc => collect(doors, params(request)?).await,
         Method::CniStatus => {
             let blocks = ask(&doors.ipam, ipam::Request::Show).await?;
             cni::available(&doors.status.readiness.waiting_for(), &blocks).map(|()| Value::Null)
@@ -109,6 +101,15 @@ async fn dispatch(request: &Request, doors: &Doors) -> Result<Value, RpcError> {
         Method::PolicyStaged => staged(doors).await,
         Method::IpamCheck => value(&report(doors).await?),
     }
+}
+
+async fn collect(doors: &Doors, config: manx_cni::NetConf) -> Result<Value, RpcError> {
+    cni(doors, |reply| cni::Job::Collect {
+        network: config.name,
+        valid: config.valid_attachments.unwrap_or_default(),
+        reply,
+    })
+    .await
 }
 
 async fn explain(doors: &Doors, call: PolicyExplainCall) -> Result<Value, RpcError> {

@@ -64,14 +64,9 @@ fn every_set() -> BTreeMap<String, Set> {
     };
     let behind = |nets: [&str; 2]| {
         let members = nets.into_iter().zip(["mx0123456789a", "mxb"]);
-        members
-            .map(|(net, interface)| {
-                (
-                    Member::NetBehind(net.parse().unwrap(), interface.into()),
-                    Sense::Match,
-                )
-            })
-            .collect()
+        let members =
+            members.map(|(net, interface)| Member::NetBehind(net.parse().unwrap(), interface.into()));
+        members.map(|member| (member, Sense::Match)).collect()
     };
     let nets = |nets: [&str; 3]| {
         let senses = [Sense::Match, Sense::Except, Sense::Match];

@@ -14,6 +14,19 @@ pub(super) fn of(kind: Kind) -> Value {
     own(kind).iter().chain([&AGE]).map(column).collect()
 }
 
+const PEER: &[Column] = &[
+    ("Peer", "string", ".spec.peerIP"),
+    ("AS", "string", ".spec.asNumber"),
+    ("Node", "string", ".spec.node"),
+    ("Nodes", "string", ".spec.nodeSelector"),
+];
+
+const POLICY: &[Column] = &[
+    ("Tier", "string", ".spec.tier"),
+    ("Order", "number", ".spec.order"),
+    ("Selector", "string", ".spec.selector"),
+];
+
 fn own(kind: Kind) -> &'static [Column] {
     match kind {
         Kind::IpPool => &[
@@ -41,12 +54,7 @@ fn own(kind: Kind) -> &'static [Column] {
             ("Mesh", "boolean", ".spec.nodeToNodeMeshEnabled"),
             ("AS", "string", ".spec.asNumber"),
         ],
-        Kind::BgpPeer => &[
-            ("Peer", "string", ".spec.peerIP"),
-            ("AS", "string", ".spec.asNumber"),
-            ("Node", "string", ".spec.node"),
-            ("Nodes", "string", ".spec.nodeSelector"),
-        ],
+        Kind::BgpPeer => PEER,
         Kind::WorkloadEndpoint => &[
             ("Pod", "string", ".spec.pod"),
             ("Node", "string", ".spec.node"),
@@ -59,11 +67,7 @@ fn own(kind: Kind) -> &'static [Column] {
         Kind::NetworkPolicy
         | Kind::GlobalNetworkPolicy
         | Kind::StagedNetworkPolicy
-        | Kind::StagedGlobalNetworkPolicy => &[
-            ("Tier", "string", ".spec.tier"),
-            ("Order", "number", ".spec.order"),
-            ("Selector", "string", ".spec.selector"),
-        ],
+        | Kind::StagedGlobalNetworkPolicy => POLICY,
         Kind::HostEndpoint => &[
             ("Node", "string", ".spec.node"),
             ("Interface", "string", ".spec.interfaceName"),

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::schema;
 mod policy;
+mod service;
 
 use crate::ipam::{IpBlock, IpPool, SPLIT_INTO, block_name, pool_of};
 

@@ -86,9 +86,8 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let (router_id, asn) = (settings.router_id, settings.asn);
     let mut running = Running::start(handle.clone(), &arguments.config, settings).await;
     let (reload, mut reloads) = mpsc::channel(1);
-    let node = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
     let answers = Answers {
-        node: node.trim().to_owned(),
+        node: hostname()?,
         router_id,
         asn,
         handle: handle.clone(),
@@ -128,6 +127,11 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     handle.shutdown().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+fn hostname() -> io::Result<String> {
+    let node = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
+    Ok(node.trim().to_owned())
 }
 
 async fn reread(running: &mut Running) -> Result<Reload, FileError> {
