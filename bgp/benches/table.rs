@@ -240,7 +240,7 @@ fn instructions(arguments: [&str; 2]) -> Option<u64> {
         .ok()?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let counted = text.lines().find_map(|line| line.split_once("Collected : "));
-    Some(counted.unwrap().1.trim().parse().unwrap())
+    counted?.1.trim().parse().ok()
 }
 
 /// Measures a line; whether it keeps what is promised.

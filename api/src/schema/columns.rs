@@ -60,6 +60,10 @@ fn own(kind: Kind) -> &'static [Column] {
         | Kind::GlobalNetworkSet
         | Kind::Namespace
         | Kind::KubernetesNetworkPolicy
-        | Kind::ClusterNetworkPolicy => &[],
+        | Kind::ClusterNetworkPolicy
+        | Kind::StagedKubernetesNetworkPolicy
+        | Kind::Service
+        | Kind::EndpointSlice
+        | Kind::ServiceAccount => &[],
     }
 }
