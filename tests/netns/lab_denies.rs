@@ -140,54 +140,8 @@ fn whoever_follows_is_told_who_denied_what_within_a_second() {
     assert!(!shop.state().contains("manx:D:"), "nothing is logged");
     let follower = Follower::start(&shop);
     let ((db, _), (_, addresses), (till, _)) = (shop.pod("db"), shop.pod("web"), shop.pod("till"));
-    let is_to = |port: u16| move |entry: &Value| entry["destination"]["port"] == port;
     for address in &addresses {
-        let any = if address.is_ipv4() { "0.0.0.0" } else { "::" };
-        send(&till, any, SocketAddr::new(*address, 81));
-        send(&db, any, SocketAddr::new(*address, 82));
-        let entry = follower.hears("the end of the tier", PROMPTLY, is_to(82));
-        let end = json!([
-            "deny",
-            "Ingress",
-            "endOfTier",
-            "NetworkPolicy",
-            "shop",
-            "deny-all",
-            null,
-            "default",
-            "UDP",
-            "db",
-            ["shop", "web", 82]
-        ]);
-        assert_eq!(told(&entry), end);
-        assert_eq!(
-            (&entry["node"], &entry["destination"]["address"]),
-            (&json!("node1"), &json!(address))
-        );
-        assert!(
-            entry["fromInterface"].as_str().unwrap().starts_with("mx"),
-            "{entry}"
-        );
-
-        send(&db, any, SocketAddr::new(*address, 53));
-        for (verdict, rule) in [("deny", 1), ("log", 0)] {
-            let is_it = |entry: &Value| is_to(53)(entry) && entry["verdict"] == verdict;
-            let entry = follower.hears("a rule", PROMPTLY, is_it);
-            let rule = json!([
-                verdict,
-                "Egress",
-                "rule",
-                "NetworkPolicy",
-                "shop",
-                "no-dns",
-                rule,
-                "default",
-                "UDP",
-                "db",
-                ["shop", "web", 53]
-            ]);
-            assert_eq!(told(&entry), rule);
-        }
+        hears_of_each(&follower, [&db, &till], *address);
     }
     spoof(&shop, &follower, addresses[0]);
     let rest = follower.all(Duration::from_secs(1));
@@ -210,6 +164,57 @@ fn whoever_follows_is_told_who_denied_what_within_a_second() {
         shop.state().contains("manx:L:"),
         "what the policy itself wants logged"
     );
+}
+
+/// Sends denied packets of each kind to an address, and hears of each.
+fn hears_of_each(follower: &Follower, [db, till]: [&Netns; 2], address: IpAddr) {
+    let is_to = |port: u16| move |entry: &Value| entry["destination"]["port"] == port;
+    let any = if address.is_ipv4() { "0.0.0.0" } else { "::" };
+    send(till, any, SocketAddr::new(address, 81));
+    send(db, any, SocketAddr::new(address, 82));
+    let entry = follower.hears("the end of the tier", PROMPTLY, is_to(82));
+    let end = json!([
+        "deny",
+        "Ingress",
+        "endOfTier",
+        "NetworkPolicy",
+        "shop",
+        "deny-all",
+        null,
+        "default",
+        "UDP",
+        "db",
+        ["shop", "web", 82]
+    ]);
+    assert_eq!(told(&entry), end);
+    assert_eq!(
+        (&entry["node"], &entry["destination"]["address"]),
+        (&json!("node1"), &json!(address))
+    );
+    assert!(
+        entry["fromInterface"].as_str().unwrap().starts_with("mx"),
+        "{entry}"
+    );
+
+    send(db, any, SocketAddr::new(address, 53));
+    for (verdict, rule) in [("deny", 1), ("log", 0)] {
+        let is_it = |entry: &Value| is_to(53)(entry) && entry["verdict"] == verdict;
+        let entry = follower.hears("a rule", PROMPTLY, is_it);
+        let rule = json!([
+            verdict,
+            "Egress",
+            "rule",
+            "NetworkPolicy",
+            "shop",
+            "no-dns",
+            rule,
+            "default",
+            "UDP",
+            "db",
+            ["shop", "web", 53]
+        ]);
+        assert_eq!(told(&entry), rule);
+    }
 }
 
 /// A pod sends from an address that is not its own.
