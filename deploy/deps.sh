@@ -29,6 +29,7 @@ test=(
     runc:/usr/sbin/runc
     strace:/usr/bin/strace
     conntrack:/usr/sbin/conntrack
+    valgrind:/usr/bin/valgrind
 )
 
 case "${1:-}" in

@@ -1,9 +1,8 @@
 //! The conntrack task: has the kernel forget connections that must not go on.
 //!
 //! A pod's connections are forgotten when it goes, before its address is free: the next holder of the address is
-//! not taken for the last one. The kernel picks out a few addresses' connections; of more, one look at its whole table
-//! serves all who asked meanwhile, so a node's worth of DELs costs a few. Pods that went while no agent ran are seen to
-//! at its start.
+//! not taken for the last one. One look at the kernel's table serves all who asked meanwhile, so a node's worth of
+//! DELs costs a few. Pods that went while no agent ran are seen to at its start.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -18,9 +17,6 @@ use crate::metrics::Metrics;
 
 /// Requests that one look at the table serves, at most.
 const AT_ONCE: usize = 256;
-
-/// Addresses that the kernel is asked for one by one, at most: each takes two walks through its table.
-const FEW: usize = 4;
 
 /// A request to the conntrack task.
 #[derive(Debug)]
@@ -48,7 +44,7 @@ pub async fn run(inbox: &mut Inbox) {
     while inbox.requests.recv_many(&mut requests, AT_ONCE).await > 0 {
         let addresses: BTreeSet<IpAddr> = requests.iter().flat_map(|it| &it.addresses).copied().collect();
         let netns = inbox.netns.clone();
-        match spawn_blocking(move || forget_those(&netns, &addresses)).await {
+        match spawn_blocking(move || forget(&netns, |address| addresses.contains(&address))).await {
             Ok(Ok(forgotten)) => drop(inbox.metrics.connections_forgotten.inc_by(forgotten as u64)),
             Ok(Err(error)) => tracing::warn!(
                 %error,
@@ -60,27 +56,6 @@ pub async fn run(inbox: &mut Inbox) {
             answer(request.reply, ());
         }
     }
-}
-
-/// Has the kernel forget the connections of these addresses; returns how many there were.
-fn forget_those(netns: &Netns, addresses: &BTreeSet<IpAddr>) -> Result<usize> {
-    if addresses.len() > FEW {
-        return forget(netns, |address| addresses.contains(&address));
-    }
-    if !netns.run(ConnectionSocket::any)? {
-        return Ok(0);
-    }
-    let mut socket = ConnectionSocket::open_in(netns)?;
-    let mut found = Vec::new();
-    for address in addresses {
-        socket.walk_of(*address, |connection| {
-            // A kernel that cannot pick hands over all.
-            if connection.ends().iter().any(|end| end.ip() == *address) {
-                found.push(connection);
-            }
-        })?;
-    }
-    socket.forget(&found)
 }
 
 /// Has the kernel forget the connections of the addresses that are meant; returns how many there were.

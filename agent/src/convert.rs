@@ -21,7 +21,9 @@ use manx_linux::{Attached, Backend, PodLink};
 use manx_routes::{Hop, METRIC, Route, Source, State, Target, Update};
 
 use self::filter::Policies;
-pub use self::policy::{enforcement, explanation, failsafes, party, policy_name, policy_pool, traffic};
+pub use self::policy::{
+    denied, enforcement, explanation, failsafes, milliseconds, party, policy_name, policy_pool, traffic,
+};
 use crate::cni::Traits;
 use crate::config::IptablesBackend;
 use crate::identity::Identity;

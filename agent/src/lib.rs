@@ -12,6 +12,7 @@ pub mod cni;
 pub mod config;
 pub mod conntrack;
 pub mod convert;
+pub mod denies;
 pub mod disk;
 pub mod endpoint;
 pub mod http;

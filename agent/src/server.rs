@@ -1,6 +1,7 @@
 //! The control socket: what is asked, and which task answers ([`manx_api::rpc`], [`manx_bgpd::control`]).
 
 use manx_api::announcement::ServiceExplainCall;
+use manx_api::denied::DeniesCall;
 use manx_api::explanation::PolicyExplainCall;
 use manx_api::report::NodeReport;
 use manx_api::rpc::{Method, Request, RpcError};
@@ -13,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::ask::Gone;
 use crate::status::Sources;
-use crate::{announcing, bgp, cni, ipam, policy, route};
+use crate::{announcing, bgp, cni, denies, ipam, policy, route};
 
 /// What `bgp.reload` is answered, which is for speakers by themselves.
 const NOTHING_TO_RELOAD: &str = "manxd follows the datastore by itself: there is nothing to read again";
@@ -33,6 +34,8 @@ pub struct Doors {
     pub services: mpsc::Sender<announcing::Question>,
     /// `policy.…`.
     pub policy: mpsc::Sender<policy::Request>,
+    /// `policy.denies`.
+    pub denies: mpsc::Sender<denies::Request>,
     /// `node.…`.
     pub status: Sources,
 }
@@ -94,6 +97,7 @@ async fn dispatch(request: &Request, doors: &Doors) -> Result<Value, RpcError> {
             value(&ask(&doors.services, |reply| (call, reply)).await?)
         }
         Method::PolicyExplain => explain(doors, params(request)?).await,
+        Method::PolicyDenies => denied(doors, params(request)?).await,
         Method::PolicyStaged => staged(doors).await,
         Method::IpamCheck => value(&report(doors).await?),
     }
@@ -112,6 +116,12 @@ async fn explain(doors: &Doors, call: PolicyExplainCall) -> Result<Value, RpcErr
     let question = |reply| policy::Request::Explain(Box::new(call), reply);
     let found = ask(&doors.policy, question).await?;
     value(&found.map_err(|problem| error(INVALID_PARAMS, problem.to_string()))?)
+}
+
+async fn denied(doors: &Doors, call: DeniesCall) -> Result<Value, RpcError> {
+    let question = |reply| denies::Request { call, reply };
+    let found = ask(&doors.denies, question).await?;
+    value(&found.map_err(|reason| error(INTERNAL_ERROR, reason))?)
 }
 
 async fn staged(doors: &Doors) -> Result<Value, RpcError> {

@@ -20,6 +20,9 @@
 //! ```
 //!
 //! The policy task also hands what is wrong with policies to the verdicts task (1x), which writes it to their status.
+//! The denies task (1x) has the policy task write rules that log while somebody follows denied packets, and asks it what
+//! those say; it alone listens to what the kernel logs.
+//!
 //! The cni task also asks the conntrack task (1x), which has the kernel forget the connections of pods that went.
 //!
 //! Every arrow is a bounded channel or a last-writer-wins value (view, owned blocks, what is in force); answers
@@ -29,7 +32,7 @@
 //!
 //! | task | after a panic |
 //! |---|---|
-//! | store watch, announcing, node, verdicts, reclaim, releases, workload, endpoint, conntrack, cni, connections | runs again: its state is in the store, the kernel or its inbox |
+//! | store watch, announcing, node, verdicts, reclaim, releases, workload, endpoint, conntrack, denies, cni, connections | runs again: its state is in the store, the kernel or its inbox |
 //! | ipam, bgp, route, policy, tombstones, HTTP | the agent ends non-zero and is started again: start-up adopts what is there |
 //!
 //! Neither touches the kernel, so packets flow on.

@@ -8,6 +8,7 @@ pub mod announcement;
 pub mod bgp;
 pub mod cluster_policy;
 pub mod condition;
+pub mod denied;
 pub mod explanation;
 pub mod filter;
 mod formats;

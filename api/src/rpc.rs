@@ -74,6 +74,9 @@ pub enum Method {
     /// [`crate::explanation::PolicyExplainCall`] → [`crate::explanation::PolicyExplanation`].
     #[serde(rename = "policy.explain")]
     PolicyExplain,
+    /// [`crate::denied::DeniesCall`] → [`crate::denied::Denies`].
+    #[serde(rename = "policy.denies")]
+    PolicyDenies,
     /// [`crate::announcement::ServiceExplainCall`] → [`crate::announcement::ServiceExplanation`], or null where there is no
     /// such service.
     #[serde(rename = "service.explain")]

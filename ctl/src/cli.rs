@@ -11,7 +11,7 @@ use manx_lab::{Name, Software};
 use crate::edit::PatchType;
 use crate::ipam::args::IpamCommand;
 use crate::output::Format;
-use crate::policy::{Destination, End};
+use crate::policy::{Destination, End, Pod};
 
 /// Operates Manx: resources, sessions, routes, addresses, and labs on one machine.
 #[derive(Debug, Parser)]
@@ -529,6 +529,28 @@ pub(crate) enum PolicyCommand {
     },
     /// What staged policies would have done on each node, in packets that began something.
     Staged(NodesArgs),
+    /// Packets that were denied: by which policy, from whom and to whom.
+    Denies(DeniesArgs),
+}
+
+/// `policy denies`.
+#[derive(Debug, Args)]
+pub(crate) struct DeniesArgs {
+    /// Have denied packets logged, and print them as they come, until interrupted.
+    #[arg(long)]
+    pub(crate) follow: bool,
+    /// Only this node's; may be given several times.
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node: Vec<String>,
+    /// Only those from or to pods of this namespace.
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    /// Only those from or to this pod.
+    #[arg(long, value_name = "NAMESPACE/POD")]
+    pub(crate) pod: Option<Pod>,
+    /// How to print; with `--follow`, JSON is one object a line.
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 /// `lab pod …`.

@@ -11,6 +11,7 @@ use serde::Serialize;
 mod calico;
 mod cli;
 mod convert;
+mod denies;
 mod edit;
 mod error;
 mod ipam;

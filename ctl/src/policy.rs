@@ -16,6 +16,7 @@ use manx_store::Store as _;
 use serde_json::json;
 
 use crate::cli::PolicyCommand;
+use crate::denies;
 use crate::error::{CtlError, Result};
 use crate::observe::list;
 use crate::output::{self, Format};
@@ -27,8 +28,31 @@ const INTERFACE: &str = "eth0";
 /// One end, as the user writes it: `NS/POD`, `POD` of the default namespace, or an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    Pod { namespace: String, name: String },
+    Pod(Pod),
     Address(IpAddr),
+}
+
+/// A pod, as the user writes it: `NS/POD`, or `POD` of the default namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pod {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+impl FromStr for Pod {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
+        let is_word = |word: &str| !word.is_empty() && !word.contains(['/', ':', ' ']);
+        if !is_word(namespace) || !is_word(name) {
+            return Err("it is no pod: write NAMESPACE/POD".to_owned());
+        }
+        Ok(Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
+    }
 }
 
 impl FromStr for End {
@@ -38,15 +62,8 @@ impl FromStr for End {
         if let Ok(address) = text.parse() {
             return Ok(Self::Address(address));
         }
-        let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
-        let is_word = |word: &str| !word.is_empty() && !word.contains(['/', ':', ' ']);
-        if !is_word(namespace) || !is_word(name) {
-            return Err("it is no pod and no address: write NAMESPACE/POD, 10.0.0.1 or fd00::1".to_owned());
-        }
-        Ok(Self::Pod {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        })
+        let refused = |_| "it is no pod and no address: write NAMESPACE/POD, 10.0.0.1 or fd00::1".to_owned();
+        text.parse().map(Self::Pod).map_err(refused)
     }
 }
 
@@ -95,10 +112,14 @@ impl FromStr for Destination {
 
 /// `policy …`.
 pub(crate) async fn run(target: &Target, command: &PolicyCommand) -> Result<()> {
-    let (from, to, output) = match command {
-        PolicyCommand::Explain { from, to, output } => (from, to, output),
-        PolicyCommand::Staged(args) => return list::<StagedCount>(target, args, Method::PolicyStaged),
-    };
+    match command {
+        PolicyCommand::Explain { from, to, output } => explain(target, (from, to), output.output).await,
+        PolicyCommand::Denies(args) => denies::run(target, args),
+        PolicyCommand::Staged(args) => list::<StagedCount>(target, args, Method::PolicyStaged),
+    }
+}
+
+async fn explain(target: &Target, (from, to): (&End, &Destination), format: Format) -> Result<()> {
     let call = PolicyExplainCall {
         from: party(target, from).await?,
         to: party(target, &to.end).await?,
@@ -106,7 +127,7 @@ pub(crate) async fn run(target: &Target, command: &PolicyCommand) -> Result<()> 
         port: to.port,
     };
     let found: PolicyExplanation = target.ask_any(Method::PolicyExplain, &json!(call))?;
-    match output.output {
+    match format {
         Format::Json => output::emit(&output::json(&found)?),
         Format::Yaml => output::emit(&output::yaml(&found)?),
         Format::Name => output::emit(&format!("{}\n", word(found.verdict))),
@@ -118,7 +139,7 @@ pub(crate) async fn run(target: &Target, command: &PolicyCommand) -> Result<()> 
 async fn party(target: &Target, end: &End) -> Result<Party> {
     let (namespace, name) = match end {
         End::Address(address) => return Ok(Party::Address(*address)),
-        End::Pod { namespace, name } => (namespace, name),
+        End::Pod(Pod { namespace, name }) => (namespace, name),
     };
     let store = target.store().await?;
     let listing = store.list(Kind::WorkloadEndpoint, Some(namespace)).await?;
@@ -203,6 +224,7 @@ fn stepped(step: &PolicyStep) -> String {
     format!("{}{staged}: {logged}{found}", called(&step.policy))
 }
 
+/// A policy as people call it.
 pub(crate) fn called(policy: &PolicyName) -> String {
     let namespace = policy
         .namespace
@@ -227,9 +249,11 @@ mod tests {
 
     #[test]
     fn ends_are_pods_or_addresses() {
-        let pod = |namespace: &str, name: &str| End::Pod {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
+        let pod = |namespace: &str, name: &str| {
+            End::Pod(Pod {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+            })
         };
         let udp = Protocol::UDP;
         for (text, end, protocol, port) in [

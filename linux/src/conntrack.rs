@@ -8,7 +8,7 @@
     reason = "the kernel adds attributes; others' are passed over"
 )]
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use manx_policy::Family;
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Tuple};
@@ -16,7 +16,7 @@ use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
 };
 use nix::errno::Errno;
-use rtnetlink::packet_core::{DefaultNla, Emitable as _, NLA_F_NESTED, Nla as _};
+use rtnetlink::packet_core::Nla as _;
 
 use crate::error::{Error, Result};
 use crate::netns::Netns;
@@ -24,14 +24,6 @@ use crate::{nl, sysctl};
 
 /// The attribute that tells apart connections of the same addresses and ports in different zones (`CTA_ZONE`).
 const ZONE: u16 = 18;
-
-/// The attribute that says which parts of a tuple are to be met (`CTA_FILTER`), for each direction.
-const FILTER: u16 = 25;
-const ORIGIN_FLAGS: u16 = 1;
-const REPLY_FLAGS: u16 = 2;
-
-/// The flag of a tuple's source address (`CTA_FILTER_FLAG(CTA_IP_SRC)`).
-const SOURCE_ADDRESS: u32 = 1;
 
 /// How many connections the namespace has; missing where nothing tracks any.
 const COUNT: &str = "netfilter/nf_conntrack_count";
@@ -93,41 +85,8 @@ impl ConnectionSocket {
     ///
     /// # Errors
     /// As [`nl::Socket::walk`].
-    pub fn walk(&mut self, family: Family, each: impl FnMut(Connection)) -> Result<()> {
-        self.walk_some(family, Vec::new(), each)
-    }
-
-    /// The same of the connections in which one end sends from this address, as the kernel picks them out. A kernel
-    /// before Linux 5.8 hands over all.
-    ///
-    /// # Errors
-    /// As [`nl::Socket::walk`].
-    pub fn walk_of(&mut self, address: IpAddr, mut each: impl FnMut(Connection)) -> Result<()> {
-        let tuple = vec![Tuple::Ip(vec![IPTuple::SourceAddress(address)])];
-        let filter = |flags: u16| {
-            let flags = DefaultNla::new(flags, SOURCE_ADDRESS.to_ne_bytes().to_vec());
-            let mut nested = vec![0; flags.buffer_len()];
-            flags.emit(&mut nested);
-            ConntrackAttribute::Other(DefaultNla::new(FILTER | NLA_F_NESTED, nested))
-        };
-        let by_origin = [
-            ConntrackAttribute::CtaTupleOrig(tuple.clone()),
-            filter(ORIGIN_FLAGS),
-        ];
-        let by_reply = [ConntrackAttribute::CtaTupleReply(tuple), filter(REPLY_FLAGS)];
-        for attributes in [by_origin, by_reply] {
-            self.walk_some(family_of(address), attributes.into(), &mut each)?;
-        }
-        Ok(())
-    }
-
-    fn walk_some(
-        &mut self,
-        family: Family,
-        filter: Vec<ConntrackAttribute>,
-        mut each: impl FnMut(Connection),
-    ) -> Result<()> {
-        let get = message(family, ConntrackMessage::Get(filter));
+    pub fn walk(&mut self, family: Family, mut each: impl FnMut(Connection)) -> Result<()> {
+        let get = message(family, ConntrackMessage::Get(Vec::new()));
         let each = |answer| connection(answer).into_iter().for_each(&mut each);
         self.0.walk(&get, &format!("list {family} connections"), each)
     }
@@ -148,12 +107,15 @@ impl ConnectionSocket {
     /// # Errors
     /// [`Error::Refused`] with the kernel's first answer of another kind; it has been asked about all of them then.
     pub fn forget<'a>(&mut self, connections: impl IntoIterator<Item = &'a Connection>) -> Result<usize> {
-        let requests = connections.into_iter().map(|connection| nl::Request {
-            message: message(
-                family_of(connection.source.ip()),
-                ConntrackMessage::Delete(connection.identity.clone()),
-            ),
-            flags: 0,
+        let requests = connections.into_iter().map(|connection| {
+            let family = match connection.source {
+                SocketAddr::V4(_) => Family::V4,
+                SocketAddr::V6(_) => Family::V6,
+            };
+            nl::Request {
+                message: message(family, ConntrackMessage::Delete(connection.identity.clone())),
+                flags: 0,
+            }
         });
         let mut forgotten = 0;
         let mut failed = None;
@@ -171,13 +133,6 @@ impl ConnectionSocket {
                 refusal,
             }),
         }
-    }
-}
-
-const fn family_of(address: IpAddr) -> Family {
-    match address {
-        IpAddr::V4(_) => Family::V4,
-        IpAddr::V6(_) => Family::V6,
     }
 }
 

@@ -7,10 +7,11 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use etherparse::{IpNumber, LaxNetSlice, LaxSlicedPacket};
 use netlink_packet_netfilter::nflog::{
-    ConfigCmd, ConfigMode, ConfigNla, CopyMode, PacketNla, ULogMessage, config_request,
+    ConfigCmd, ConfigMode, ConfigNla, CopyMode, PacketNla, Timeout, ULogMessage, config_request,
 };
 use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
 use nix::errno::Errno;
@@ -24,6 +25,9 @@ use crate::{nl, watch};
 
 /// Bytes of a packet that are asked for: every header up to the ports, with options and extensions.
 const HEADERS: u32 = 256;
+
+/// How long the kernel keeps packets back to send several at once. By itself it takes a second.
+const BATCHED: Duration = Duration::from_millis(50);
 
 /// Protocols whose packets begin with the sender's port and the receiver's.
 const WITH_PORTS: [IpNumber; 5] = [
@@ -103,9 +107,10 @@ impl Listener {
 
 fn subscribe(group: u16) -> Result<sys::Socket> {
     let mut socket = nl::Socket::<NetfilterMessage>::open()?;
-    let settings: [ConfigNla; 2] = [
+    let settings: [ConfigNla; 3] = [
         ConfigCmd::Bind.into(),
         ConfigMode::new(HEADERS, CopyMode::Packet).into(),
+        Timeout::from(BATCHED).into(),
     ];
     for setting in settings {
         let request = config_request(NetfilterProtoFamily::Unspec, group, vec![setting]);

@@ -8,6 +8,7 @@ use manx_api::policy::{DefaultAction, Direction, Family, Icmp, Not, Protocol};
 use crate::compile::{self, ALLOW, PASS};
 use crate::input::{HostAction, Settings};
 use crate::lists::{self, List, policy_chain};
+use crate::logs::Cause;
 use crate::nets::v6;
 use crate::ruleset::{CHAIN_PREFIX, ChainId, Connection, End, Hook, Match, Rule, SetKind, Table, Target};
 
@@ -89,16 +90,13 @@ pub(crate) fn always(family: Family, settings: &Settings) -> Vec<(ChainId, Vec<R
     let mut host = discovery(family);
     host.extend(known());
     host.push(rule([], jump(lists::dispatch(Direction::Egress))));
-    host.push(rule(
-        [],
-        match settings.to_host {
-            HostAction::Accept => Target::Accept,
-            HostAction::Drop => Target::Drop,
-            HostAction::Return => Target::Return,
-        },
-    ));
+    host.extend(match settings.to_host {
+        HostAction::Accept => vec![rule([], Target::Accept)],
+        HostAction::Drop => compile::denied(Vec::new(), (Direction::Egress, Cause::ToHost), settings),
+        HostAction::Return => vec![rule([], Target::Return)],
+    });
     let mut all = vec![
-        (chain(family, Table::Raw, SOURCES), sources(family)),
+        (chain(family, Table::Raw, SOURCES), sources(family, settings)),
         (filter(family, TO_HOST), host),
     ];
     all.extend(verdicts(settings).map(|(name, rules)| (filter(family, name), rules)));
@@ -157,7 +155,7 @@ fn known() -> [Rule; 2] {
 }
 
 /// Drops what comes from a pod's interface and not from its addresses, before it is tracked.
-fn sources(family: Family) -> Vec<Rule> {
+fn sources(family: Family, settings: &Settings) -> Vec<Rule> {
     let not_routed = NOT_ROUTED.map(|net| {
         let from = Match::Address(End::Source, Not::Is(net));
         rule([by(End::Source), from], Target::Return)
@@ -166,8 +164,12 @@ fn sources(family: Family) -> Vec<Rule> {
     if family == Family::V6 {
         rules.extend(not_routed);
     }
-    let foreign = foreign(End::Source, family);
-    rules.push(rule([by(End::Source), foreign], Target::Drop));
+    let foreign = vec![by(End::Source), foreign(End::Source, family)];
+    rules.extend(compile::denied(
+        foreign,
+        (Direction::Egress, Cause::Source),
+        settings,
+    ));
     rules
 }
 
@@ -200,7 +202,8 @@ pub(crate) fn dispatch<'a>(
     settings: &Settings,
 ) -> (ChainId, Vec<Rule>) {
     let end = compile::own_end(direction);
-    let mut rules = vec![rule([foreign(end, family)], Target::Drop)];
+    let foreign = vec![foreign(end, family)];
+    let mut rules = compile::denied(foreign, (direction, Cause::Unknown), settings);
     for (number, list) in lists.enumerate() {
         if number == 0 {
             let to_itself = Match::ToItself(family.set_name(THEMSELVES));
@@ -253,8 +256,12 @@ pub(crate) fn stages(list: &List, settings: &Settings) -> Vec<Rule> {
         }
         match stage.end {
             DefaultAction::Deny => {
-                let name = format!("{}:end:Tier.{}", compile::letter(list.direction), stage.tier);
-                rules.extend(compile::denied(vec![undecided()], &name, settings));
+                let cause = Cause::End(&stage.tier);
+                rules.extend(compile::denied(
+                    vec![undecided()],
+                    (list.direction, cause),
+                    settings,
+                ));
             }
             DefaultAction::Pass => {}
         }

@@ -12,8 +12,9 @@ use manx_api::policy::{
 
 use crate::input::Settings;
 use crate::lists::DIRECTIONS;
+use crate::logs::{Cause, DENIED, LOGGED};
 use crate::nets::{canonical, contains};
-use crate::ruleset::{End, Match, Rule, Sense, SetKind, Target, short_hash};
+use crate::ruleset::{End, Match, Rule, Sense, SetKind, Target};
 use crate::sets::Definition;
 
 /// The chain that notes that a packet may go on.
@@ -23,9 +24,6 @@ pub(crate) const PASS: &str = "manx-pass";
 
 /// Ports that the kernel's multiport match takes, ranges counted twice.
 const MULTIPORT: usize = 15;
-
-/// What a log's prefix may have, in characters.
-const PREFIX: usize = 63;
 
 /// A policy's rules for a direction.
 pub(crate) fn rules_of(policy: &Policy, direction: Direction) -> Option<&[PolicyRule]> {
@@ -91,36 +89,45 @@ pub(crate) fn chain(
     let mut rules = Vec::new();
     for (number, rule) in rules_of(policy, direction).into_iter().flatten().enumerate() {
         for matches in compiler.alternatives(rule, direction, family) {
-            let name = format!("{}:{number}:{origin}", letter(direction));
-            rules.extend(verdict(rule.action, matches, &name, settings));
+            let cause = Cause::Rule(number, origin);
+            rules.extend(verdict(rule.action, matches, (direction, cause), settings));
         }
     }
     rules
 }
 
 /// The rules that carry an action out.
-fn verdict(action: Action, matches: Vec<Match>, name: &str, settings: &Settings) -> Vec<Rule> {
+fn verdict(
+    action: Action,
+    matches: Vec<Match>,
+    (direction, cause): (Direction, Cause<'_>),
+    settings: &Settings,
+) -> Vec<Rule> {
     let target = match action {
         Action::Allow => Target::Goto(ALLOW.to_owned()),
         Action::Pass => Target::Goto(PASS.to_owned()),
-        Action::Deny => return denied(matches, name, settings),
+        Action::Deny => return denied(matches, (direction, cause), settings),
         Action::Log => Target::Log {
             group: settings.log_group,
-            prefix: prefix('L', name),
+            prefix: cause.prefix(LOGGED, direction),
         },
     };
     vec![Rule { matches, target }]
 }
 
 /// The rules that drop a packet, and tell of it where that is asked for.
-pub(crate) fn denied(matches: Vec<Match>, name: &str, settings: &Settings) -> Vec<Rule> {
+pub(crate) fn denied(
+    matches: Vec<Match>,
+    (direction, cause): (Direction, Cause<'_>),
+    settings: &Settings,
+) -> Vec<Rule> {
     let mut rules = Vec::new();
     if let Some(per_second) = settings.log_denied {
         let mut matches = matches.clone();
         matches.push(Match::Limit { per_second });
         let target = Target::Log {
             group: settings.log_group,
-            prefix: prefix('D', name),
+            prefix: cause.prefix(DENIED, direction),
         };
         rules.push(Rule { matches, target });
     }
@@ -129,25 +136,6 @@ pub(crate) fn denied(matches: Vec<Match>, name: &str, settings: &Settings) -> Ve
         target: Target::Drop,
     });
     rules
-}
-
-pub(crate) const fn letter(direction: Direction) -> char {
-    match direction {
-        Direction::Egress => 'o',
-        Direction::Ingress => 'i',
-    }
-}
-
-/// What stands before a logged packet: `manx:D:i:2:NetworkPolicy.default/web`, for the third rule of the policy; where
-/// that is too long, its end is a hash.
-fn prefix(verdict: char, name: &str) -> String {
-    let text = format!("manx:{verdict}:{name}").replace(' ', ".");
-    if text.len() <= PREFIX {
-        return text;
-    }
-    let hash = short_hash(&text);
-    let kept: String = text.chars().take(PREFIX - 1 - hash.len()).collect();
-    format!("{kept}~{hash}")
 }
 
 struct Compiler {

@@ -80,17 +80,17 @@ impl Engine {
                     pools.get_or_insert_with(|| self.pools.clone());
                     self.pools.remove(&name);
                 }
-                Update::Enforce(settings) => self.graph.enforce(settings),
-                Update::Failsafes(failsafes) => self.graph.set_failsafes(failsafes),
-                Update::Tier(name, tier) => self.graph.set_tier(name, tier),
-                Update::Policy(origin, policy) => self.graph.set_policy(origin, policy.map(|policy| *policy)),
-                Update::Namespace(name, labels) => self.graph.set_namespace(&name, labels.as_ref()),
-                Update::ServiceAccount(name, labels) => self.graph.set_account(&name, labels.as_ref()),
-                Update::Endpoint(name, endpoint) => self.graph.set_endpoint(&name, endpoint.as_deref()),
-                Update::Local(name, local) => self.graph.set_local(&name, local),
-                Update::Host(name, interface) => self.graph.set_host(&name, interface),
-                Update::NetworkSet(name, set) => self.graph.set_network_set(&name, set.as_deref()),
-                Update::Service(name, endpoints) => self.graph.set_service(name, endpoints),
+                Update::Enforce(_)
+                | Update::Failsafes(_)
+                | Update::Tier(..)
+                | Update::Policy(..)
+                | Update::Namespace(..)
+                | Update::ServiceAccount(..)
+                | Update::Endpoint(..)
+                | Update::Local(..)
+                | Update::Host(..)
+                | Update::NetworkSet(..)
+                | Update::Service(..) => self.graph.tell(update),
             }
         }
         if let Some(before) = pools {

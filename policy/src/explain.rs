@@ -17,7 +17,7 @@ use crate::engine::Engine;
 use crate::graph::{CLOSED, Graph};
 use crate::hosts::{Point, is_failsafe};
 use crate::ruleset::End;
-use crate::things::Thing;
+use crate::things::{Id, Thing};
 
 /// Who sends or gets a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,6 +178,41 @@ impl Explanation {
     }
 }
 
+/// Who decided.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Decided {
+    /// Of whose policies: of who sends (egress), or of who gets (ingress).
+    pub direction: Direction,
+    /// The tier.
+    pub tier: String,
+    /// The policy; where the tier's end decided, the first of it that applies. None: a failsafe, or that the host
+    /// endpoint is closed.
+    pub policy: Option<Origin>,
+    /// The rule's number, counted from 0; none: no rule did.
+    pub rule: Option<usize>,
+}
+
+impl Explanation {
+    /// Who decided; none: no policy speaks of the packet.
+    #[must_use]
+    pub fn decided(&self) -> Option<Decided> {
+        let (walk, tier) = self.deciding()?;
+        let (policy, rule) = match &tier.outcome {
+            Outcome::Rule { policy, rule, .. } => (Some(policy), Some(*rule)),
+            Outcome::End(_) | Outcome::Staged | Outcome::Failsafe => {
+                let enforced = tier.policies.iter().find(|step| !step.staged);
+                (enforced.map(|step| &step.policy), None)
+            }
+        };
+        Some(Decided {
+            direction: walk.direction,
+            tier: tier.tier.clone(),
+            policy: policy.cloned(),
+            rule,
+        })
+    }
+}
+
 /// Why nothing can be said.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unexplained {
@@ -208,45 +243,44 @@ pub fn explain(
         alike.map(|destination| (*source, *destination))
     });
     let (source, destination) = pair.ok_or_else(|| Unexplained::NoFamily(from.name(), to.name()))?;
-    let packet = Packet {
-        family: Family::of(source.into()),
-        traffic,
-        source: At::new(graph, source),
-        destination: At::new(graph, destination),
-    };
-    let endpoint = |party: &Party, end: End| match party {
-        Party::Endpoint(name) => {
-            let id: Arc<str> = name.as_str().into();
-            let (_, thing) = graph.things.endpoint(&id)?;
-            Some((id, thing))
+    let [source, destination] = [(from, source), (to, destination)].map(|(party, address)| {
+        let at = At::new(graph, address);
+        match party {
+            Party::Endpoint(name) => at.of_endpoint(graph, &name.as_str().into()),
+            Party::Address(_) => at,
         }
-        Party::Address(_) => packet.at(end).endpoint.clone(),
-    };
-    let (from, to) = (endpoint(from, End::Source), endpoint(to, End::Destination));
-    let id = |end: &Option<(Arc<str>, &Thing)>| end.as_ref().map(|(id, _)| id.clone());
-    let to_itself = from.is_some() && id(&from) == id(&to);
-    let is = |end: &Option<(Arc<str>, &Thing)>, host: bool| {
-        end.as_ref()
-            .is_some_and(|(_, thing)| thing.local && thing.namespace.is_none() == host)
-    };
-    // Between this node and its pods there is no interface of the host's.
-    let (by_host, to_host) = (
-        is(&from, true) && is(&to, false),
-        is(&from, false) && is(&to, true),
-    );
-    let walk = |end: Option<(Arc<str>, &Thing)>, direction: Direction| {
-        let (id, thing) = end?;
-        Some(packet.walk(graph, (&id, thing), direction))
-    };
-    Ok(Explanation {
+    });
+    Ok(between(graph, &source, &destination, traffic))
+}
+
+/// What becomes of a packet from one to the other, of one family.
+pub(crate) fn between(graph: &Graph, source: &At<'_>, destination: &At<'_>, traffic: Traffic) -> Explanation {
+    let packet = Packet {
+        family: Family::of(source.address.into()),
+        traffic,
         source,
         destination,
-        egress: walk(from.filter(|_| !to_itself && !by_host), Direction::Egress),
-        ingress: walk(
-            to.filter(|_| !to_itself && !by_host && !to_host),
-            Direction::Ingress,
-        ),
-    })
+    };
+    let id = |at: &At<'_>| at.endpoint.as_ref().map(|(id, _)| id.clone());
+    let to_itself = source.endpoint.is_some() && id(source) == id(destination);
+    let is = |at: &At<'_>, host: bool| {
+        let endpoint = at.endpoint.as_ref();
+        endpoint.is_some_and(|(_, thing)| thing.local && thing.namespace.is_none() == host)
+    };
+    // Between this node and its pods there is no interface of the host's.
+    let by_host = is(source, true) && is(destination, false);
+    let to_host = is(source, false) && is(destination, true);
+    let walk = |at: &At<'_>, direction: Direction| {
+        let (id, thing) = at.endpoint.as_ref()?;
+        Some(packet.walk(graph, (id, thing), direction))
+    };
+    let leaves = !to_itself && !by_host;
+    Explanation {
+        source: source.address,
+        destination: destination.address,
+        egress: walk(source, Direction::Egress).filter(|_| leaves),
+        ingress: walk(destination, Direction::Ingress).filter(|_| leaves && !to_host),
+    }
 }
 
 impl Party {
@@ -269,20 +303,34 @@ fn addresses(graph: &Graph, party: &Party) -> Result<Vec<IpAddr>, Unexplained> {
     }
 }
 
-/// An address, and what is known to have it.
-struct At<'a> {
+/// An address, what is known to have it, and whose policies its packets meet.
+pub(crate) struct At<'a> {
     address: IpAddr,
     things: Vec<&'a Thing>,
     endpoint: Option<(Arc<str>, &'a Thing)>,
 }
 
 impl<'a> At<'a> {
-    fn new(graph: &'a Graph, address: IpAddr) -> Self {
-        let things = graph.things.all().map(|(_, thing)| thing);
+    /// The endpoint at an address, if there is one.
+    pub(crate) fn new(graph: &'a Graph, address: IpAddr) -> Self {
+        let things = graph.things.at(address);
+        let endpoint = things.iter().find_map(|(id, thing)| match id {
+            Id::Endpoint(name) => Some((name.clone(), thing)),
+            Id::NetworkSet(_) => None,
+        });
         Self {
             address,
-            things: things.filter(|thing| thing.has(address)).collect(),
-            endpoint: graph.things.endpoint_at(address),
+            endpoint,
+            things: things.into_iter().map(|(_, thing)| thing).collect(),
+        }
+    }
+
+    /// This endpoint, whoever else has the address.
+    pub(crate) fn of_endpoint(self, graph: &'a Graph, id: &Arc<str>) -> Self {
+        let endpoint = graph.things.endpoint(id);
+        Self {
+            endpoint: endpoint.map(|(_, thing)| (id.clone(), thing)),
+            ..self
         }
     }
 }
@@ -290,15 +338,15 @@ impl<'a> At<'a> {
 struct Packet<'a> {
     family: Family,
     traffic: Traffic,
-    source: At<'a>,
-    destination: At<'a>,
+    source: &'a At<'a>,
+    destination: &'a At<'a>,
 }
 
 impl<'a> Packet<'a> {
     const fn at(&self, end: End) -> &At<'a> {
         match end {
-            End::Source => &self.source,
-            End::Destination => &self.destination,
+            End::Source => self.source,
+            End::Destination => self.destination,
         }
     }
 

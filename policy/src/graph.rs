@@ -20,6 +20,7 @@ use manx_api::policy::{
 
 use crate::chains::{self, PODS, THEMSELVES};
 use crate::compile::{self, rules_of};
+use crate::engine::Update;
 use crate::hosts::{Point, table_of};
 use crate::input::{Failsafes, Local, ServiceEndpoint, Settings};
 use crate::lists::{DIRECTIONS, List, Stage, policy_chain};
@@ -106,17 +107,35 @@ struct Touched {
 }
 
 impl Graph {
-    pub(crate) fn enforce(&mut self, settings: Option<Settings>) {
+    /// Takes in some news; those of pools are not its.
+    pub(crate) fn tell(&mut self, update: Update) {
+        match update {
+            Update::SetPool { .. } | Update::RemovePool { .. } => {}
+            Update::Enforce(settings) => self.enforce(settings),
+            Update::Failsafes(failsafes) => self.set_failsafes(failsafes),
+            Update::Tier(name, tier) => self.set_tier(name, tier),
+            Update::Policy(origin, policy) => self.set_policy(origin, policy.map(|policy| *policy)),
+            Update::Namespace(name, labels) => self.set_namespace(&name, labels.as_ref()),
+            Update::ServiceAccount(name, labels) => self.set_account(&name, labels.as_ref()),
+            Update::Endpoint(name, endpoint) => self.set_endpoint(&name, endpoint.as_deref()),
+            Update::Local(name, local) => self.set_local(&name, local),
+            Update::Host(name, interface) => self.set_host(&name, interface),
+            Update::NetworkSet(name, set) => self.set_network_set(&name, set.as_deref()),
+            Update::Service(name, endpoints) => self.set_service(name, endpoints),
+        }
+    }
+
+    fn enforce(&mut self, settings: Option<Settings>) {
         self.touched.settings |= self.settings != settings;
         self.settings = settings;
     }
 
-    pub(crate) fn set_failsafes(&mut self, failsafes: Failsafes) {
+    fn set_failsafes(&mut self, failsafes: Failsafes) {
         self.touched.hosts |= self.failsafes != failsafes;
         self.failsafes = failsafes;
     }
 
-    pub(crate) fn set_tier(&mut self, name: String, tier: Option<Tier>) {
+    fn set_tier(&mut self, name: String, tier: Option<Tier>) {
         if self.tiers.get(&name) != tier.as_ref() {
             let policies = self.policies.iter().filter(|(_, policy)| policy.tier == name);
             let of_tier: BTreeSet<Arc<Origin>> = policies.map(|(origin, _)| origin.clone()).collect();
@@ -129,7 +148,7 @@ impl Graph {
         }
     }
 
-    pub(crate) fn set_policy(&mut self, origin: Origin, policy: Option<Policy>) {
+    fn set_policy(&mut self, origin: Origin, policy: Option<Policy>) {
         let origin = Arc::new(origin);
         if self.policies.get(&origin) == policy.as_ref() {
             return;
@@ -152,7 +171,7 @@ impl Graph {
         self.touched.policies.insert(origin);
     }
 
-    pub(crate) fn set_namespace(&mut self, name: &str, labels: Option<&BTreeMap<String, String>>) {
+    fn set_namespace(&mut self, name: &str, labels: Option<&BTreeMap<String, String>>) {
         let numbers = self.things.of_namespace(name, None);
         self.withdraw(&numbers);
         self.things.set_namespace(name, labels);
@@ -160,7 +179,7 @@ impl Graph {
         self.touch_pods_in(name);
     }
 
-    pub(crate) fn set_account(&mut self, name: &NamespacedName, labels: Option<&BTreeMap<String, String>>) {
+    fn set_account(&mut self, name: &NamespacedName, labels: Option<&BTreeMap<String, String>>) {
         let NamespacedName { namespace, name } = name;
         let numbers = self.things.of_namespace(namespace, Some(name));
         self.withdraw(&numbers);
@@ -169,7 +188,7 @@ impl Graph {
         self.touch_pods_in(namespace);
     }
 
-    pub(crate) fn set_endpoint(&mut self, name: &str, endpoint: Option<&Endpoint>) {
+    fn set_endpoint(&mut self, name: &str, endpoint: Option<&Endpoint>) {
         let id: Arc<str> = name.into();
         let thing = endpoint.map(|endpoint| {
             let mut thing = self.things.endpoint_of(endpoint);
@@ -184,7 +203,7 @@ impl Graph {
         }
     }
 
-    pub(crate) fn set_network_set(&mut self, name: &Origin, set: Option<&NetworkSet>) {
+    fn set_network_set(&mut self, name: &Origin, set: Option<&NetworkSet>) {
         let thing = set.map(|set| self.things.network_set_of(set));
         self.set_thing(Id::NetworkSet(name.to_string().into()), thing);
     }
@@ -206,7 +225,7 @@ impl Graph {
         true
     }
 
-    pub(crate) fn set_local(&mut self, name: &str, local: Option<Local>) {
+    fn set_local(&mut self, name: &str, local: Option<Local>) {
         let id: Arc<str> = name.into();
         let before = self.pods.get_mut(&id);
         if before.as_ref().map(|pod| &pod.local) == local.as_ref() {
@@ -239,7 +258,7 @@ impl Graph {
         }
     }
 
-    pub(crate) fn set_service(&mut self, name: NamespacedName, endpoints: BTreeSet<ServiceEndpoint>) {
+    fn set_service(&mut self, name: NamespacedName, endpoints: BTreeSet<ServiceEndpoint>) {
         self.peers.set_service(name, endpoints, &mut self.sets);
     }
 
@@ -494,6 +513,13 @@ impl Graph {
                 .into_iter()
                 .collect(),
         }
+    }
+
+    /// The pod of this node that is behind an interface.
+    pub(crate) fn behind(&self, interface: Option<&str>) -> Option<&Arc<str>> {
+        let mut pods = self.pods.iter();
+        let found = pods.find(|(_, pod)| Some(pod.local.interface.as_str()) == interface);
+        found.map(|(id, _)| id)
     }
 
     /// What a policy needs is there, and what it needed goes.

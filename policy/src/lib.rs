@@ -8,7 +8,7 @@
 //! The engine knows two things: NAT outgoing ([`nat`]), which hides pods of some pools behind their node's address
 //! when they talk to the world outside all pools; and policies, in their one form (`manx_api::policy`), of which it
 //! enforces those that select pods of this node. Staged policies have chains that count and decide nothing
-//! ([`Trial`]). [`explain`] says why a packet is let through or not.
+//! ([`Trial`]). [`explain`] says why a packet is let through or not, [`told`] what a rule's log says.
 //!
 //! Invariants:
 //! - What is wanted depends on the last state of each resource, never on the order of the updates, and the
@@ -31,6 +31,7 @@ mod held;
 mod hosts;
 mod input;
 mod lists;
+mod logs;
 pub mod nat;
 mod nets;
 mod peers;
@@ -46,11 +47,14 @@ mod trial;
 mod wanted;
 
 pub use engine::{Engine, Update};
-pub use explain::{Explanation, Outcome, Party, PolicyWalk, TierWalk, Traffic, Unexplained, Walk, explain};
+pub use explain::{
+    Decided, Explanation, Outcome, Party, PolicyWalk, TierWalk, Traffic, Unexplained, Walk, explain,
+};
 pub use held::{Held, Jump, Unreadable};
 pub use input::{
     Failsafe, Failsafes, HostAction, HostInterface, Local, Marks, Needs, Pool, ServiceEndpoint, Settings,
 };
+pub use logs::{Logged, Reason, Told, Whose, told};
 pub use manx_api::policy::{Direction, Family, Protocol};
 pub use plan::{Change, Delta, plan};
 pub use ruleset::{

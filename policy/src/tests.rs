@@ -12,6 +12,7 @@ use super::*;
 
 mod graph;
 mod kernel;
+mod logs;
 mod worlds;
 
 /// The addresses of a pod of the worlds made at random.

@@ -7,8 +7,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
-use manx_api::policy::{Endpoint, NetworkSet, Protocol, Scope, Subject};
+use manx_api::policy::{Endpoint, Family, NetworkSet, Protocol, Scope, Subject};
 use manx_api::{Requirement, Selector};
+
+use crate::nets::canonical;
 
 /// A thing's place in [`Things`].
 pub(crate) type Number = u32;
@@ -66,11 +68,6 @@ impl Thing {
     pub(crate) const fn labels(&self) -> &Labels {
         &self.labels
     }
-
-    /// Whether the address is its own.
-    pub(crate) fn has(&self, address: IpAddr) -> bool {
-        self.nets.iter().any(|net| net.contains(address))
-    }
 }
 
 /// All labelled things of the cluster, and the labels of where they are.
@@ -80,8 +77,9 @@ pub(crate) struct Things {
     namespaces: BTreeMap<Arc<str>, Labels>,
     accounts: BTreeMap<(Arc<str>, Arc<str>), Labels>,
     numbers: BTreeMap<Id, Number>,
-    things: Vec<Option<Thing>>,
+    things: Vec<Option<(Id, Thing)>>,
     free: Vec<Number>,
+    by_net: ByNet,
     by_namespace: BTreeMap<Arc<str>, BTreeSet<Number>>,
     by_label: BTreeMap<Arc<str>, BTreeMap<Arc<str>, BTreeSet<Number>>>,
 }
@@ -92,6 +90,11 @@ impl Things {
     }
 
     pub(crate) fn get(&self, number: Number) -> Option<&Thing> {
+        self.named(number).map(|(_, thing)| thing)
+    }
+
+    /// A thing, and what it is called.
+    pub(crate) fn named(&self, number: Number) -> Option<&(Id, Thing)> {
         self.things.get(number as usize)?.as_ref()
     }
 
@@ -100,27 +103,26 @@ impl Things {
         Some((number, self.get(number)?))
     }
 
-    /// An endpoint that has the address, and its name.
-    pub(crate) fn endpoint_at(&self, address: IpAddr) -> Option<(Arc<str>, &Thing)> {
-        self.numbers.iter().find_map(|(id, number)| match id {
-            Id::Endpoint(name) => {
-                let thing = self.get(*number)?;
-                thing.has(address).then(|| (name.clone(), thing))
-            }
-            Id::NetworkSet(_) => None,
-        })
+    /// The things that have the address, in the order of their names: endpoints first.
+    pub(crate) fn at(&self, address: IpAddr) -> Vec<&(Id, Thing)> {
+        let numbers = self.by_net.containing(address);
+        let mut found: Vec<_> = numbers.filter_map(|number| self.named(number)).collect();
+        found.sort_by(|(one, _), (other, _)| one.cmp(other));
+        // Networks of one thing may contain one another.
+        found.dedup_by(|(one, _), (other, _)| one == other);
+        found
     }
 
     /// All things, with their places.
     pub(crate) fn all(&self) -> impl Iterator<Item = (Number, &Thing)> {
         (0..)
             .zip(&self.things)
-            .filter_map(|(number, thing)| Some((number, thing.as_ref()?)))
+            .filter_map(|(number, known)| Some((number, &known.as_ref()?.1)))
     }
 
     /// Says whether an endpoint is one of this node.
     pub(crate) fn set_local(&mut self, number: Number, local: bool) {
-        if let Some(Some(thing)) = self.things.get_mut(number as usize) {
+        if let Some(Some((_, thing))) = self.things.get_mut(number as usize) {
             thing.local = local;
         }
     }
@@ -135,6 +137,9 @@ impl Things {
                 Number::try_from(self.things.len() - 1).unwrap_or(Number::MAX)
             }),
         };
+        for net in &thing.nets {
+            self.by_net.insert(*net, number);
+        }
         if let Some(namespace) = &thing.namespace {
             self.by_namespace
                 .entry(namespace.clone())
@@ -145,8 +150,8 @@ impl Things {
             let values = self.by_label.entry(key.clone()).or_default();
             values.entry(value.clone()).or_default().insert(number);
         }
-        self.numbers.insert(id, number);
-        self.things[number as usize] = Some(thing);
+        self.numbers.insert(id.clone(), number);
+        self.things[number as usize] = Some((id, thing));
         number
     }
 
@@ -159,7 +164,10 @@ impl Things {
 
     fn take_out(&mut self, id: &Id) -> Option<Number> {
         let number = self.number(id)?;
-        let thing = self.things[number as usize].take()?;
+        let (_, thing) = self.things[number as usize].take()?;
+        for net in &thing.nets {
+            self.by_net.remove(*net, number);
+        }
         if let Some(namespace) = &thing.namespace {
             forget(&mut self.by_namespace, namespace, number);
         }
@@ -245,7 +253,7 @@ impl Things {
             ports: Box::default(),
             local: false,
             closed: false,
-            nets: set.nets.iter().map(|net| crate::nets::canonical(*net)).collect(),
+            nets: set.nets.iter().map(|net| canonical(*net)).collect(),
         }
     }
 
@@ -313,6 +321,46 @@ impl Things {
             Some(groups) => groups.into_iter().flatten().copied().filter(selects).collect(),
             None => self.all().map(|(number, _)| number).filter(selects).collect(),
         }
+    }
+}
+
+/// Numbers by networks, so that those whose networks an address is in are found without asking all.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ByNet {
+    nets: BTreeSet<(IpNetwork, Number)>,
+    /// How many of those there are of each family and length.
+    lengths: BTreeMap<(Family, u8), usize>,
+}
+
+impl ByNet {
+    pub(crate) fn insert(&mut self, net: IpNetwork, number: Number) {
+        let net = canonical(net);
+        if self.nets.insert((net, number)) {
+            *self.lengths.entry((Family::of(net), net.prefix())).or_default() += 1;
+        }
+    }
+
+    fn remove(&mut self, net: IpNetwork, number: Number) {
+        let net = canonical(net);
+        let length = (Family::of(net), net.prefix());
+        if self.nets.remove(&(net, number))
+            && let Some(count) = self.lengths.get_mut(&length)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.lengths.remove(&length);
+            }
+        }
+    }
+
+    pub(crate) fn containing(&self, address: IpAddr) -> impl Iterator<Item = Number> {
+        let family = Family::of(address.into());
+        let lengths = self.lengths.range((family, 0)..=(family, u8::MAX));
+        let nets = lengths.filter_map(move |((_, length), _)| IpNetwork::new(address, *length).ok());
+        nets.map(canonical).flat_map(|net| {
+            let alike = self.nets.range((net, Number::MIN)..=(net, Number::MAX));
+            alike.map(|(_, number)| *number)
+        })
     }
 }
 

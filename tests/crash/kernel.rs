@@ -297,10 +297,12 @@ pub(crate) fn open_gate(tasks: &mut JoinSet<()>) -> policy::Gate {
             match request {
                 policy::Request::Join(_, reply)
                 | policy::Request::Leave { reply, .. }
+                | policy::Request::Log(_, reply)
                 | policy::Request::Look(reply) => answer(reply, Ok(())),
                 policy::Request::Adopt(_)
                 | policy::Request::Settle
                 | policy::Request::Explain(..)
+                | policy::Request::Name(..)
                 | policy::Request::Staged(_) => {}
             }
         }

@@ -86,14 +86,14 @@ impl Shop {
     }
 }
 
-const DENY_ALL: &str = "
+pub(crate) const DENY_ALL: &str = "
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: deny-all, namespace: shop}
 spec: {podSelector: {}, policyTypes: [Ingress]}
 ";
 
-const WEB_FROM_TILL: &str = "
+pub(crate) const WEB_FROM_TILL: &str = "
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: web-from-till, namespace: shop}

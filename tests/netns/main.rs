@@ -30,6 +30,7 @@ mod interruptions;
 mod ipam;
 mod ipset;
 mod lab_announcing;
+mod lab_denies;
 mod lab_harness;
 mod lab_ipam;
 mod lab_outage;

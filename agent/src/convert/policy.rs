@@ -1,5 +1,9 @@
 //! Between the policy engine's words and others'.
 
+use std::net::IpAddr;
+
+use jiff::{Timestamp, Unit};
+use manx_api::denied::{DeniedEnd, DeniedPacket, DenyReason, LogVerdict};
 use manx_api::explanation::{
     Deciding, Party, PolicyExplainCall, PolicyExplanation, PolicyName, PolicyStep, PolicyWalk, TierWalk,
     Verdict,
@@ -7,11 +11,14 @@ use manx_api::explanation::{
 use manx_api::host_endpoint::FailsafePort;
 use manx_api::ipam::IpPool;
 use manx_api::policy::{DefaultAction, Origin};
-use manx_api::rule::Action;
-use manx_policy::{Explanation, Failsafe, Failsafes, HostAction, Marks, Outcome, Settings, Traffic, Walk};
+use manx_api::rule::{Action, Protocol};
+use manx_policy::{
+    Decided, Explanation, Failsafe, Failsafes, HostAction, Logged, Marks, Outcome, Reason, Settings, Traffic,
+    Walk, Whose,
+};
 
 use crate::config::{EndpointToHost, PolicyEnforcement, PolicySettings};
-use crate::policy::Enforcement;
+use crate::policy::{Enforcement, Named};
 
 /// What the policy engine wants to know of a pool.
 #[must_use]
@@ -83,21 +90,7 @@ pub const fn traffic(call: &PolicyExplainCall) -> Traffic {
 /// What the engine says of a packet, in everybody's words.
 #[must_use]
 pub fn explanation(found: Explanation, asked: Traffic) -> PolicyExplanation {
-    let deciding = found.deciding().and_then(|(walk, tier)| {
-        let (origin, rule) = match &tier.outcome {
-            Outcome::Rule { policy, rule, .. } => (policy, Some(*rule)),
-            Outcome::End(_) | Outcome::Staged | Outcome::Failsafe => {
-                let enforced = tier.policies.iter().find(|step| !step.staged)?;
-                (&enforced.policy, None)
-            }
-        };
-        Some(Deciding {
-            policy: policy_name(origin),
-            rule,
-            tier: tier.tier.clone(),
-            direction: walk.direction,
-        })
-    });
+    let deciding = found.decided().and_then(deciding);
     PolicyExplanation {
         source: found.source,
         destination: found.destination,
@@ -111,6 +104,15 @@ pub fn explanation(found: Explanation, asked: Traffic) -> PolicyExplanation {
             .map(walk)
             .collect(),
     }
+}
+
+fn deciding(decided: Decided) -> Option<Deciding> {
+    Some(Deciding {
+        policy: policy_name(&decided.policy?),
+        rule: decided.rule,
+        tier: decided.tier,
+        direction: decided.direction,
+    })
 }
 
 fn walk(walk: Walk) -> PolicyWalk {
@@ -140,6 +142,65 @@ fn step(step: manx_policy::PolicyWalk) -> PolicyStep {
         action: step.decision.map(|(_, action)| action),
         logged: step.logged,
     }
+}
+
+/// A logged packet, in everybody's words; when it came, where and how often stays to be said.
+#[must_use]
+pub fn denied(Named { told, pods }: Named, seen: Logged, traffic: (Protocol, [u16; 2])) -> DeniedPacket {
+    let (reason, policy, rule, tier) = match told.reason {
+        Reason::Rule { policy, tier, rule } => (DenyReason::Rule, Some(policy), Some(rule), Some(tier)),
+        Reason::End { tier, policy } => (DenyReason::EndOfTier, policy, None, Some(tier)),
+        Reason::Closed => (DenyReason::HostEndpoint, None, None, None),
+        Reason::Source => (DenyReason::SourceAddress, None, None, None),
+        Reason::Unknown => (DenyReason::UnknownInterface, None, None, None),
+        Reason::ToHost => (DenyReason::EndpointToHost, None, None, None),
+        Reason::Gone => (DenyReason::Gone, None, None, None),
+    };
+    let (protocol, [from_port, to_port]) = traffic;
+    let port = |port| Some(port).filter(|_| protocol.has_ports());
+    let [from_pod, to_pod] = pods;
+    DeniedPacket {
+        time: String::new(),
+        node: String::new(),
+        count: 1,
+        verdict: if told.denied {
+            LogVerdict::Deny
+        } else {
+            LogVerdict::Log
+        },
+        direction: told.direction,
+        reason,
+        policy: policy.as_ref().map(policy_name),
+        rule,
+        tier,
+        source: denied_end(seen.source, port(from_port), (told.source, from_pod)),
+        destination: denied_end(seen.destination, port(to_port), (told.destination, to_pod)),
+        protocol,
+        from_interface: seen.from,
+        to_interface: seen.to,
+    }
+}
+
+fn denied_end(address: IpAddr, port: Option<u16>, (whose, pod): (Whose, Option<String>)) -> DeniedEnd {
+    let (namespace, name) = whose
+        .endpoint
+        .as_deref()
+        .and_then(|id| id.split_once('/'))
+        .unzip();
+    DeniedEnd {
+        address,
+        port,
+        namespace: namespace.filter(|_| !whose.is_host).map(str::to_owned),
+        pod: pod.filter(|_| !whose.is_host),
+        host_endpoint: name.filter(|_| whose.is_host).map(str::to_owned),
+        network_sets: whose.network_sets,
+    }
+}
+
+/// A time as people and programs read it (RFC 3339), to the millisecond.
+#[must_use]
+pub fn milliseconds(time: Timestamp) -> String {
+    time.round(Unit::Millisecond).unwrap_or(time).to_string()
 }
 
 /// What everybody calls a policy.

@@ -81,6 +81,8 @@ pub(super) struct Cluster {
     stored: BTreeMap<String, WorkloadEndpoint>,
     /// This node's pods, by the same names.
     pods: BTreeMap<String, Pod>,
+    /// The pods of attachments, by the names of those.
+    named: BTreeMap<String, String>,
     /// The namespaces that the engine was told of.
     namespaces: BTreeSet<String>,
     hosts: Hosts,
@@ -97,6 +99,7 @@ impl Cluster {
             known: BTreeSet::new(),
             stored: BTreeMap::new(),
             pods: BTreeMap::new(),
+            named: BTreeMap::new(),
             namespaces: BTreeSet::new(),
             hosts: Hosts::default(),
             services: Services::default(),
@@ -126,6 +129,11 @@ impl Cluster {
         self.hosts.place(interfaces)
     }
 
+    /// The pod whose attachment is called so.
+    pub(super) fn pod(&self, endpoint: &str) -> Option<String> {
+        self.named.get(endpoint).cloned()
+    }
+
     /// Takes in news from the store.
     pub(super) fn hear(&mut self, news: News) -> Vec<Update> {
         match news {
@@ -148,6 +156,7 @@ impl Cluster {
     pub(super) fn join(&mut self, pod: Pod) -> Vec<Update> {
         let name = name_of(&pod.endpoint);
         let mut updates = self.meet(pod.endpoint.metadata.namespace.as_deref());
+        self.named.insert(name.clone(), pod.endpoint.spec.pod.clone());
         self.pods.insert(name.clone(), pod);
         updates.extend(self.tell(name));
         updates
@@ -163,6 +172,7 @@ impl Cluster {
             return Vec::new();
         };
         self.pods.remove(&name);
+        self.named.remove(&name);
         vec![Update::Local(name.clone(), None), Update::Endpoint(name, None)]
     }
 
@@ -273,6 +283,7 @@ impl Cluster {
     fn workload(&mut self, endpoint: WorkloadEndpoint) -> Vec<Update> {
         let name = name_of(&endpoint);
         let mut updates = self.meet(endpoint.metadata.namespace.as_deref());
+        self.named.insert(name.clone(), endpoint.spec.pod.clone());
         if endpoint.spec.node == self.node {
             self.stored.insert(name.clone(), endpoint);
             updates.extend(self.tell(name));
@@ -313,6 +324,7 @@ impl Cluster {
                 if self.pods.contains_key(&name) {
                     self.tell(name)
                 } else {
+                    self.named.remove(&name);
                     vec![Update::Endpoint(name, None)]
                 }
             }

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use manx_api::explanation::{PolicyExplainCall, PolicyExplanation, StagedCount};
 use manx_linux::{Backend, Netns, Rules};
-use manx_policy::{Engine, Failsafes, Settings, Unexplained, Update, explain};
+use manx_policy::{Engine, Failsafes, Logged, Settings, Told, Unexplained, Update, Whose, explain, told};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -51,6 +51,9 @@ const BATCH: usize = 4096;
 
 /// Whose pauses the task takes: it shares the kernel with nobody, so any will do.
 const RETRIES: &str = "policy";
+
+/// How many denied packets a second each rule logs while somebody follows them.
+const FOLLOWED: u16 = 20;
 
 /// Why the kernel is not as wanted.
 type Refusal = String;
@@ -85,6 +88,19 @@ pub enum Request {
     ),
     /// What staged policies would have done; answered after the kernel was looked at.
     Staged(oneshot::Sender<Result<Vec<StagedCount>, Refusal>>),
+    /// Rules are to log what they deny, or no longer, unless settings want it anyway; answered when they do.
+    Log(bool, oneshot::Sender<Result<(), Refusal>>),
+    /// What is known of logged packets; none of those that no rule of ours logged.
+    Name(Vec<Logged>, oneshot::Sender<Vec<Option<Named>>>),
+}
+
+/// What is known of a logged packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// What the engine says of it.
+    pub told: Told,
+    /// The pods that sent it, and that it was for.
+    pub pods: [Option<String>; 2],
 }
 
 /// When policies are enforced.
@@ -99,13 +115,17 @@ pub enum Enforcement {
 }
 
 impl Enforcement {
-    /// The settings to enforce with, if it is to be done.
-    const fn settings(self, denies: bool) -> Option<Settings> {
-        match self {
-            Self::Always(settings) => Some(settings),
-            Self::WhenUsed(settings) if denies => Some(settings),
-            Self::WhenUsed(_) | Self::Never => None,
-        }
+    /// The settings to enforce with, if it is to be done; `followed`: what is denied is to be logged.
+    fn settings(self, denies: bool, followed: bool) -> Option<Settings> {
+        let settings = match self {
+            Self::Always(settings) => settings,
+            Self::WhenUsed(settings) if denies => settings,
+            Self::WhenUsed(_) | Self::Never => return None,
+        };
+        Some(Settings {
+            log_denied: settings.log_denied.or_else(|| followed.then_some(FOLLOWED)),
+            ..settings
+        })
     }
 }
 
@@ -190,6 +210,8 @@ struct Task {
     enforcement: Enforcement,
     /// With what policies are enforced at present.
     enforced: Option<Settings>,
+    /// Whether somebody follows what is denied.
+    followed: bool,
     /// Told, and not taken in yet.
     updates: Vec<Update>,
     /// Whether one of them may deny what was let through.
@@ -221,6 +243,7 @@ impl Task {
             addresses: Addresses::of(inbox.netns.clone()),
             enforcement: inbox.enforcement,
             enforced: None,
+            followed: false,
             updates: Cluster::beginning()
                 .chain([Update::Failsafes(inbox.failsafes.clone())])
                 .collect(),
@@ -295,6 +318,13 @@ impl Task {
             }
             Request::Staged(reply) => self.asking.push(reply),
             Request::Explain(call, reply) => answer(reply, self.explain(*call)),
+            Request::Log(followed, reply) => {
+                self.followed = followed;
+                self.waiting.push((None, reply));
+            }
+            Request::Name(logged, reply) => {
+                answer(reply, logged.iter().map(|logged| self.name(logged)).collect());
+            }
             Request::Look(reply) => {
                 self.waiting.push((None, reply));
                 self.due = Instant::now();
@@ -309,11 +339,18 @@ impl Task {
         Ok(convert::explanation(found, traffic))
     }
 
+    fn name(&self, logged: &Logged) -> Option<Named> {
+        let told = told(self.rules.engine(), logged)?;
+        let pod = |whose: &Whose| self.cluster.pod(whose.endpoint.as_deref()?);
+        let pods = [pod(&told.source), pod(&told.destination)];
+        Some(Named { told, pods })
+    }
+
     /// Makes the kernel follow what was told, looks for what others did to our rules where that is due, and answers
     /// who waits.
     async fn follow(&mut self, inbox: &mut Inbox) {
         let late = self.due <= Instant::now();
-        let settings = self.enforcement.settings(self.cluster.denies());
+        let settings = self.enforcement.settings(self.cluster.denies(), self.followed);
         if self.enforced != settings {
             self.enforced = settings;
             self.updates.push(Update::Enforce(settings));

@@ -32,8 +32,8 @@ use crate::status::Sources;
 use crate::tombstones::Tombstones;
 use crate::view::View;
 use crate::{
-    announcing, bgp, cni, conntrack, convert, endpoint, http, ipam, node, policy, reclaim, releases, restore,
-    route, startup, supervise, verdicts, watch, workload,
+    announcing, bgp, cni, conntrack, convert, denies, endpoint, http, ipam, node, policy, reclaim, releases,
+    restore, route, startup, supervise, verdicts, watch, workload,
 };
 
 /// Messages that wait in a channel, at most.
@@ -80,6 +80,7 @@ struct Receivers {
     news: News<mpsc::Receiver<policy::News>>,
     verdicts: mpsc::Receiver<verdicts::Verdict>,
     policy: mpsc::Receiver<policy::Request>,
+    denies: mpsc::Receiver<denies::Request>,
     services: mpsc::Receiver<announcing::Question>,
 }
 
@@ -184,7 +185,9 @@ pub(super) async fn spawn<S: Store>(
         receivers.policy,
         senders.verdicts.clone(),
     );
-    spawn_policy(tasks, &common, prepared.netns, &start.config, policies);
+    spawn_policy(tasks, &common, prepared.netns.clone(), &start.config, policies);
+    let questions = (receivers.denies, senders.doors.policy.clone());
+    spawn_denies(tasks, &common, prepared.netns, &start.config, questions);
     let state_dir = start.config.state_dir;
     spawn_pod_tasks(tasks, &common, &senders, (state_dir, connections), pods);
     spawn_caretakers(tasks, &common, &senders);
@@ -206,6 +209,7 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
     let (policies_out, policies) = mpsc::channel(QUEUE);
     let (services_out, services) = mpsc::channel(QUEUE);
     let (policy_out, policy) = mpsc::channel(QUEUE);
+    let (denies_out, denies) = mpsc::channel(QUEUE);
     let (service_out, service) = mpsc::channel(QUEUE);
     let (verdicts_out, verdicts) = mpsc::channel(QUEUE);
     let status = Sources {
@@ -221,6 +225,7 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
         ipam: ipam_out,
         routes: routes_out,
         policy: policy_out.clone(),
+        denies: denies_out,
         services: service_out,
         status,
     };
@@ -246,6 +251,7 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
             workloads,
             news: News { policies, services },
             policy,
+            denies,
             services: service,
             verdicts,
         },
@@ -424,6 +430,28 @@ fn spawn_policy<S>(
         programmed: Some(common.readiness.wait_for("rules")),
     };
     tasks.spawn("policy", forever(policy::run(inbox)));
+}
+
+/// The denies task.
+fn spawn_denies<S>(
+    tasks: &mut Tasks,
+    common: &Common<S>,
+    netns: Netns,
+    config: &Config,
+    (requests, policy): (mpsc::Receiver<denies::Request>, mpsc::Sender<policy::Request>),
+) {
+    let inbox = denies::Inbox {
+        node: common.identity.name.clone(),
+        netns,
+        group: config.policy.log_group,
+        always: config.policy.log_denied.is_some(),
+        policy,
+        requests,
+    };
+    tasks.spawn(
+        "denies",
+        forever(supervise::restarted("denies", inbox, denies::run)),
+    );
 }
 
 /// The conntrack task; returns where it is asked.

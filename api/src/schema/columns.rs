@@ -14,19 +14,6 @@ pub(super) fn of(kind: Kind) -> Value {
     own(kind).iter().chain([&AGE]).map(column).collect()
 }
 
-const PEER: &[Column] = &[
-    ("Peer", "string", ".spec.peerIP"),
-    ("AS", "string", ".spec.asNumber"),
-    ("Node", "string", ".spec.node"),
-    ("Nodes", "string", ".spec.nodeSelector"),
-];
-
-const POLICY: &[Column] = &[
-    ("Tier", "string", ".spec.tier"),
-    ("Order", "number", ".spec.order"),
-    ("Selector", "string", ".spec.selector"),
-];
-
 fn own(kind: Kind) -> &'static [Column] {
     match kind {
         Kind::IpPool => &[
@@ -36,30 +23,22 @@ fn own(kind: Kind) -> &'static [Column] {
             ("Disabled", "boolean", ".spec.disabled"),
         ],
         Kind::IpReservation => &[("CIDRs", "string", ".spec.reservedCIDRs")],
-        Kind::IpamConfiguration => &[
-            ("Strict", "boolean", ".spec.strictAffinity"),
-            ("Cooldown", "integer", ".spec.ipCooldownSeconds"),
-        ],
+        Kind::IpamConfiguration => &[("Strict", "boolean", ".spec.strictAffinity")],
         Kind::IpBlock => &[
             ("CIDR", "string", ".spec.cidr"),
             ("Node", "string", ".spec.node"),
             ("Pool", "string", ".spec.pool"),
         ],
         Kind::Node => &[
-            ("AS", "string", ".spec.bgp.asNumber"),
             ("IPv4", "string", ".spec.bgp.ipv4Address"),
             ("IPv6", "string", ".spec.bgp.ipv6Address"),
         ],
-        Kind::BgpConfiguration => &[
-            ("Mesh", "boolean", ".spec.nodeToNodeMeshEnabled"),
-            ("AS", "string", ".spec.asNumber"),
-        ],
-        Kind::BgpPeer => PEER,
-        Kind::WorkloadEndpoint => &[
-            ("Pod", "string", ".spec.pod"),
+        Kind::BgpConfiguration => &[("Mesh", "boolean", ".spec.nodeToNodeMeshEnabled")],
+        Kind::BgpPeer => &[
+            ("Peer", "string", ".spec.peerIP"),
             ("Node", "string", ".spec.node"),
-            ("Addresses", "string", ".spec.addresses"),
         ],
+        Kind::WorkloadEndpoint => &[("Pod", "string", ".spec.pod"), ("Node", "string", ".spec.node")],
         Kind::Tier => &[
             ("Order", "number", ".spec.order"),
             ("Otherwise", "string", ".spec.defaultAction"),
@@ -67,11 +46,14 @@ fn own(kind: Kind) -> &'static [Column] {
         Kind::NetworkPolicy
         | Kind::GlobalNetworkPolicy
         | Kind::StagedNetworkPolicy
-        | Kind::StagedGlobalNetworkPolicy => POLICY,
+        | Kind::StagedGlobalNetworkPolicy => &[
+            ("Tier", "string", ".spec.tier"),
+            ("Order", "number", ".spec.order"),
+            ("Selector", "string", ".spec.selector"),
+        ],
         Kind::HostEndpoint => &[
             ("Node", "string", ".spec.node"),
             ("Interface", "string", ".spec.interfaceName"),
-            ("Addresses", "string", ".spec.expectedIPs"),
         ],
         Kind::BgpFilter
         | Kind::NetworkSet

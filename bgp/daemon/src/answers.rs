@@ -55,6 +55,7 @@ impl Answer for Answers {
             | Method::IpamShow
             | Method::IpamCheck
             | Method::PolicyExplain
+            | Method::PolicyDenies
             | Method::PolicyStaged
             | Method::ServiceExplain => Err(error(
                 METHOD_NOT_FOUND,

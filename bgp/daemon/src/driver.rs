@@ -115,6 +115,8 @@ pub(crate) fn spawn(
     tokio::spawn(async move {
         let mut running = pin!(driver.run(jobs, events));
         tokio::select! {
+            // First, so that a consumer still gets what it has made room for.
+            biased;
             () = &mut running => {}
             () = stopped.cancelled() => acceptors.close().await,
         }

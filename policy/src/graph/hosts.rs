@@ -27,7 +27,7 @@ pub(super) struct Shown {
 }
 
 impl Graph {
-    pub(crate) fn set_host(&mut self, name: &str, interface: Option<HostInterface>) {
+    pub(super) fn set_host(&mut self, name: &str, interface: Option<HostInterface>) {
         let id: Arc<str> = name.into();
         let before = self.hosts.remove(&id);
         let is_host = interface.is_some();
@@ -42,6 +42,15 @@ impl Graph {
         }
         self.set_local_thing(&id, is_host);
         self.touched.hosts = true;
+    }
+
+    /// The host endpoint that an interface is, if it is no pod's.
+    pub(crate) fn host_behind(&self, interface: Option<&str>) -> Option<&Arc<str>> {
+        let is_one = |host: &Host, one: &HostInterface| host.interface == *one;
+        let named = HostInterface::Named(interface?.to_owned());
+        let find = |one: &HostInterface| self.hosts.iter().find(|(_, host)| is_one(host, one));
+        let found = find(&named).or_else(|| find(&HostInterface::All));
+        found.map(|(id, _)| id)
     }
 
     /// Finds host endpoints' policies, and writes their chains.
