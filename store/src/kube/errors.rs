@@ -23,10 +23,10 @@ impl Place<'_> {
 
     /// The refusal as an error of a store.
     pub(super) fn error(&self, error: kube::Error) -> Error {
-        match error {
-            kube::Error::Api(status) => self.refusal(status),
-            other => Error::unavailable(self.context(), other),
+        if let kube::Error::Api(status) = error {
+            return self.refusal(status);
         }
+        Error::unavailable(self.context(), error)
     }
 
     fn refusal(&self, status: Box<Status>) -> Error {

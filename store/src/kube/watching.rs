@@ -63,7 +63,7 @@ struct Watching {
 
 /// What to do about a line.
 enum Step {
-    Yield(Event),
+    Yield(Box<Event>),
     GoOn,
     Expired,
     /// Connect anew: something was wrong, or the connection has served its time.
@@ -83,7 +83,7 @@ impl Watching {
             match step {
                 Step::Yield(event) => {
                     self.pauses = pauses();
-                    return Ok(event);
+                    return Ok(*event);
                 }
                 Step::GoOn => {}
                 Step::Expired => {
@@ -120,12 +120,14 @@ impl Watching {
         match line {
             Ok(WatchEvent::Added(found) | WatchEvent::Modified(found)) => {
                 self.from = object::revision(&found);
-                object::taken(self.kind, found).map_or(Step::GoOn, |it| Step::Yield(Event::Applied(it)))
+                object::taken(self.kind, found)
+                    .map_or(Step::GoOn, |it| Step::Yield(Box::new(Event::Applied(it))))
             }
             Ok(WatchEvent::Deleted(found)) => {
                 self.from = object::revision(&found);
                 // Whether it was a resource before it broke rules nobody knows any more: a list does.
-                object::taken(self.kind, found).map_or(Step::Expired, |it| Step::Yield(Event::Deleted(it)))
+                object::taken(self.kind, found)
+                    .map_or(Step::Expired, |it| Step::Yield(Box::new(Event::Deleted(it))))
             }
             Ok(WatchEvent::Bookmark(bookmark)) => {
                 self.from = Revision(bookmark.metadata.resource_version);
@@ -144,10 +146,11 @@ impl Watching {
             key: &key,
             server: &self.store.inner.server,
         };
-        match place.error(error) {
-            Error::Expired(_) => Step::Expired,
-            error => Step::Again(Some(error)),
+        let error = place.error(error);
+        if matches!(error, Error::Expired(_)) {
+            return Step::Expired;
         }
+        Step::Again(Some(error))
     }
 }
 
