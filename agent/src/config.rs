@@ -302,75 +302,81 @@ impl Config {
     }
 
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
-        let refuse = |field, value: &dyn ToString, problem| {
+        let wrong = self
+            .wrong()
+            .or_else(|| self.datastore.wrong())
+            .or_else(|| self.policy.wrong());
+        wrong.map_or(Ok(()), |(field, value, problem)| {
             Err(ConfigError::Value {
                 path: path.to_owned(),
                 field,
-                value: value.to_string(),
+                value,
                 problem,
             })
-        };
+        })
+    }
+
+    fn wrong(&self) -> Option<Wrong> {
         if let Some(mtu) = self.mtu.filter(|mtu| !(576..=65535).contains(mtu)) {
-            return refuse(
-                "mtu",
-                &mtu,
-                "is out of range: 576 to 65535, and 1280 at least with IPv6",
-            );
-        }
-        if let Some(kubernetes) = &self.datastore.kubernetes {
-            if let (None, Some(context)) = (&kubernetes.kubeconfig, &kubernetes.context) {
-                let problem = "is in no file: name one in datastore.kubernetes.kubeconfig, or leave it out";
-                return refuse("datastore.kubernetes.context", context, problem);
-            }
-            if self.datastore.sqlite != Sqlite::default() {
-                let path = self.datastore.sqlite.path.display();
-                let problem =
-                    "stands beside datastore.kubernetes: the cluster has one datastore, leave one out";
-                return refuse("datastore.sqlite.path", &path, problem);
-            }
-        }
-        let mask = self.policy.mark_mask;
-        if mask.count_ones() < 2 {
-            let value = format!("{mask:#x}");
-            return refuse(
-                "policy.markMask",
-                &value,
-                "has fewer than two bits: write one such as 0xffff0000",
-            );
-        }
-        for (field, ports) in [
-            (
-                "policy.failsafeInboundHostPorts",
-                &self.policy.failsafe_inbound_host_ports,
-            ),
-            (
-                "policy.failsafeOutboundHostPorts",
-                &self.policy.failsafe_outbound_host_ports,
-            ),
-        ] {
-            let wrong = |it: &&FailsafePort| it.port == 0 || !it.protocol.has_ports();
-            if let Some(FailsafePort { protocol, port }) = ports.iter().flatten().find(wrong) {
-                let value = format!("{protocol} {port}");
-                let problem =
-                    "is no port: write protocol TCP, UDP, SCTP or UDPLite and a port from 1 to 65535";
-                return refuse(field, &value, problem);
-            }
-        }
-        if let Some(rate) = self.policy.log_denied.filter(|rate| !(1..=10_000).contains(rate)) {
-            return refuse(
-                "policy.logDenied",
-                &rate,
-                "is out of range: 1 to 10000 packets a second, or leave it out",
-            );
+            let problem = "is out of range: 576 to 65535, and 1280 at least with IPv6";
+            return Some(("mtu", mtu.to_string(), problem));
         }
         let refresh = self.iptables.refresh_seconds;
         if !(1..=3600).contains(&refresh) {
-            return refuse("iptables.refreshSeconds", &refresh, "is out of range: 1 to 3600");
+            let problem = "is out of range: 1 to 3600";
+            return Some(("iptables.refreshSeconds", refresh.to_string(), problem));
         }
-        if let Some(id) = self.router_id.filter(Ipv4Addr::is_unspecified) {
-            return refuse("routerId", &id, "is no identifier; any other IPv4 address is");
+        let id = self.router_id.filter(Ipv4Addr::is_unspecified)?;
+        let problem = "is no identifier; any other IPv4 address is";
+        Some(("routerId", id.to_string(), problem))
+    }
+}
+
+/// A value that no node can use: its field, what it says, what is wrong with it and what would be right.
+type Wrong = (&'static str, String, &'static str);
+
+impl Datastore {
+    fn wrong(&self) -> Option<Wrong> {
+        let kubernetes = self.kubernetes.as_ref()?;
+        if let (None, Some(context)) = (&kubernetes.kubeconfig, &kubernetes.context) {
+            let problem = "is in no file: name one in datastore.kubernetes.kubeconfig, or leave it out";
+            return Some(("datastore.kubernetes.context", context.clone(), problem));
         }
-        Ok(())
+        if self.sqlite == Sqlite::default() {
+            return None;
+        }
+        let problem = "stands beside datastore.kubernetes: the cluster has one datastore, leave one out";
+        let path = self.sqlite.path.display().to_string();
+        Some(("datastore.sqlite.path", path, problem))
+    }
+}
+
+impl PolicySettings {
+    fn wrong(&self) -> Option<Wrong> {
+        let mask = self.mark_mask;
+        if mask.count_ones() < 2 {
+            let problem = "has fewer than two bits: write one such as 0xffff0000";
+            return Some(("policy.markMask", format!("{mask:#x}"), problem));
+        }
+        let inbound = (
+            "policy.failsafeInboundHostPorts",
+            &self.failsafe_inbound_host_ports,
+        );
+        let outbound = (
+            "policy.failsafeOutboundHostPorts",
+            &self.failsafe_outbound_host_ports,
+        );
+        for (field, ports) in [inbound, outbound] {
+            let wrong = |it: &&FailsafePort| it.port == 0 || !it.protocol.has_ports();
+            if let Some(FailsafePort { protocol, port }) = ports.iter().flatten().find(wrong) {
+                let problem =
+                    "is no port: write protocol TCP, UDP, SCTP or UDPLite and a port from 1 to 65535";
+                return Some((field, format!("{protocol} {port}"), problem));
+            }
+        }
+        let rate = self.log_denied.filter(|rate| !(1..=10_000).contains(rate))?;
+        let problem = "is out of range: 1 to 10000 packets a second, or leave it out";
+        Some(("policy.logDenied", rate.to_string(), problem))
     }
 }
 
