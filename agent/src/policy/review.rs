@@ -6,6 +6,8 @@
 
 use std::mem::take;
 use std::net::SocketAddr;
+use std::thread::sleep;
+use std::time::Duration;
 
 use manx_api::policy::Protocol;
 use manx_linux::{Connection, ConnectionSocket, Netns, Result};
@@ -19,6 +21,13 @@ use crate::metrics::Metrics;
 
 /// Connections that are asked of at once: some 2 ms of the policy task's time at most.
 const AT_ONCE: usize = 256;
+
+/// Looks in a row, at most. One that fails, or that ends a connection, is followed by another: a packet that was under way
+/// the other way, where it may go, makes the kernel take the connection for a new one, begun by who answers.
+const ATTEMPTS: u32 = 3;
+
+/// Between them: longer than such a packet is under way.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Which of these connections do policies deny?
 #[derive(Debug)]
@@ -70,15 +79,18 @@ impl Review {
         self.running = Some(running);
         let (netns, metrics, ask) = (netns.clone(), metrics.clone(), self.ask.clone());
         spawn_blocking(move || {
-            match end_denied(&netns, &ask) {
-                Ok(0) => {}
-                Ok(ended) => {
-                    tracing::info!(ended, "connections that policies deny now are ended");
-                    metrics.connections_forgotten.inc_by(ended as u64);
+            for _ in 0..ATTEMPTS {
+                match end_denied(&netns, &ask) {
+                    Ok(0) => break,
+                    Ok(ended) => {
+                        tracing::info!(ended, "connections that policies deny now are ended");
+                        metrics.connections_forgotten.inc_by(ended as u64);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "connections that policies deny now may go on; looking again");
+                    }
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "connections that policies deny now go on until they end by themselves");
-                }
+                sleep(PAUSE);
             }
             answer(done, ());
         });
