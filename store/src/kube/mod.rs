@@ -12,13 +12,18 @@
 //! version before it, and both say so in the log; of a policy that can be read, its status says so instead. Rules about several resources (pools do not overlap) are checked
 //! before a write, not with it: of two operators in the same instant both may be right.
 //!
+//! WorkloadEndpoints are the cluster's Pods ([`pods`]), read and never written. What Kubernetes knows of nodes is
+//! [`Cluster`]'s.
+//!
 //! An update keeps what others keep in the same object (finalizers, owners, `status`); it replaces labels, annotations
 //! and the specification. Short faults of the server (429 with its `Retry-After`, 503, 504) are waited out by the
 //! client of `kube` below; what is left is [`Error::Unavailable`].
 
+mod cluster;
 mod errors;
 mod object;
 mod paths;
+mod pods;
 mod watching;
 
 use std::fmt;
@@ -38,6 +43,7 @@ use manx_api::{
 };
 use serde_json::Value;
 
+pub use self::cluster::{Cluster, Host};
 use crate::{Error, Events, Listing, Store};
 
 /// How long a request may take, retries included. The slowest that an API server lets a list be is a minute.
@@ -241,6 +247,7 @@ impl Store for KubeStore {
 
     async fn create(&self, resource: Resource) -> Result<Resource, Error> {
         let key = resource.key();
+        errors::refuse(&key, given(key.kind))?;
         let mut problems = validate(&resource);
         if let Some(revision) = &resource.metadata().resource_version {
             let message = "must be left out of what is created: the store gives it";
@@ -255,6 +262,7 @@ impl Store for KubeStore {
 
     async fn update(&self, resource: Resource) -> Result<Resource, Error> {
         let key = resource.key();
+        errors::refuse(&key, given(key.kind))?;
         let mut problems = validate(&resource);
         let Some(expected) = resource.metadata().resource_version.clone() else {
             let message = "is missing: read the resource, change that, and write it back";
@@ -316,6 +324,7 @@ impl Store for KubeStore {
     }
 
     async fn delete(&self, key: &Key, revision: Option<&Revision>) -> Result<Resource, Error> {
+        errors::refuse(key, given(key.kind))?;
         for _ in 0..TRIES {
             let stored = self.object(key).await?;
             let actual = object::revision(&stored);
@@ -352,6 +361,19 @@ impl Store for KubeStore {
             .map(|kind| watching::watch(self.clone(), *kind, from.clone()).boxed());
         stream::select_all(streams).boxed()
     }
+
+    fn cluster(&self) -> Option<Cluster> {
+        Some(Cluster::of(self.clone()))
+    }
+}
+
+/// Why a kind is not written here.
+fn given(kind: Kind) -> Vec<Problem> {
+    if kind != Kind::WorkloadEndpoint {
+        return Vec::new();
+    }
+    let message = "is not written on Kubernetes: it is a Pod; create, change or delete that";
+    vec![Problem::new("kind", kind.name(), message)]
 }
 
 fn writer() -> PostParams {
