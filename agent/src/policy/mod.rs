@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use manx_api::explanation::{PolicyExplainCall, PolicyExplanation, StagedCount};
+use manx_api::workload::WorkloadEndpoint;
 use manx_linux::{Backend, Netns, Rules};
 use manx_policy::{Engine, Failsafes, Logged, Settings, Told, Unexplained, Update, Whose, explain, told};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -29,7 +30,7 @@ use tokio::time::{Instant, sleep_until};
 use self::addresses::Addresses;
 use self::cluster::{Cluster, name_of};
 pub use self::cluster::{KINDS, News, Pod};
-pub use self::gate::{Gate, NotInForce};
+pub use self::gate::{Gate, NotInForce, Unheard};
 use self::review::Review;
 use self::tally::Tally;
 use crate::ask::answer;
@@ -66,6 +67,17 @@ type Reply = oneshot::Sender<Result<(), Refusal>>;
 pub enum Request {
     /// A pod is about to be attached; answered when its rules are in force, or with why they are not.
     Join(Pod, Reply),
+    /// What the cluster says of a pod of this node; answered when it says something.
+    Seek {
+        /// The pod's namespace.
+        namespace: String,
+        /// Its name.
+        pod: String,
+        /// Which of the pods that ever had it; none: any.
+        uid: Option<String>,
+        /// What it says.
+        reply: oneshot::Sender<WorkloadEndpoint>,
+    },
     /// A pod of an earlier life is there.
     Adopt(Pod),
     /// Every pod of an earlier life was adopted.
@@ -195,6 +207,7 @@ pub async fn run(mut inbox: Inbox) {
             }
         }
         requests.drain(..).for_each(|request| task.take(request));
+        task.cluster.answer_seekers();
         task.find_hosts();
         if task.is_ready() {
             task.follow(&mut inbox).await;
@@ -301,6 +314,12 @@ impl Task {
                 self.updates.extend(self.cluster.join(pod));
                 self.waiting.push((Some(name), reply));
             }
+            Request::Seek {
+                namespace,
+                pod,
+                uid,
+                reply,
+            } => self.cluster.seek((namespace, pod, uid), reply),
             Request::Adopt(pod) => self.updates.extend(self.cluster.join(pod)),
             Request::Settle => self.ready[2] = true,
             Request::Leave {
