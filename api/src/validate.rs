@@ -303,11 +303,7 @@ fn bgp_configuration(configuration: &BgpConfiguration, problems: &mut Vec<Proble
         spec.node_mesh_password.as_ref(),
         problems,
     );
-    for kind in [
-        AddressKind::Cluster,
-        AddressKind::External,
-        AddressKind::LoadBalancer,
-    ] {
+    for kind in AddressKind::ALL {
         for (i, range) in spec.service_ranges(kind).iter().enumerate() {
             let field = format!("spec.{}[{i}].cidr", kind.field());
             no_host_bits(&field, range.cidr, problems);
