@@ -10,8 +10,11 @@ use tokio::time::timeout;
 use super::{Pod, Request};
 use crate::ask::{Gone, ask};
 
-/// How long a call waits for the kernel, or for the cluster.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a call waits for the kernel: longer than the programs that write rules wait for others.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long an ADD waits for the cluster to tell of its pod: a watch that works is quicker.
+const HEARSAY: Duration = Duration::from_secs(5);
 
 /// The way to the policy task.
 #[derive(Clone, Debug)]
@@ -52,7 +55,7 @@ impl Gate {
             uid,
             reply,
         };
-        match timeout(PATIENCE, ask(&self.requests, seek)).await {
+        match timeout(HEARSAY, ask(&self.requests, seek)).await {
             Ok(Ok(endpoint)) => Ok(endpoint),
             Ok(Err(Gone)) | Err(_) => Err(Unheard {
                 namespace: owner.namespace.clone(),
