@@ -8,7 +8,7 @@ use manx_api::service::EndpointSlice;
 use manx_policy::{ServiceEndpoint, Update};
 
 /// The slices that name a service.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Services {
     /// Who is behind each, by each of its slices.
     behind: BTreeMap<NamespacedName, BTreeMap<Key, BTreeSet<ServiceEndpoint>>>,
