@@ -127,18 +127,10 @@ fn what_if_tells_what_packets_meet_once_it_is_applied() {
     assert_eq!(told(&first, "allow"), BTreeSet::new());
     let expected: BTreeSet<Flow> = all.difference(&[("till", "web", 8080)].into()).copied().collect();
     assert_eq!(denied, expected, "{first:#}");
-    let deciding = &first["changes"][0]["after"]["deciding"];
-    let named = json!([
-        deciding["kind"],
-        deciding["namespace"],
-        deciding["name"],
-        deciding["rule"]
-    ]);
-    assert_eq!(
-        named,
-        json!(["NetworkPolicy", "shop", "web-http", null]),
-        "{first:#}"
-    );
+    let changes = first["changes"].as_array().unwrap().iter();
+    let deciding = changes.map(|change| change["after"]["deciding"]["name"].as_str().unwrap());
+    let deciding: BTreeSet<&str> = deciding.collect();
+    assert_eq!(deciding, ["deny-all", "web-http"].into(), "{first:#}");
     assert!(!shop.state().contains("manx-"), "nothing was applied");
     for manifest in [DENY_ALL, WEB_HTTP] {
         shop.apply(manifest);
