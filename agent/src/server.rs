@@ -123,7 +123,7 @@ async fn explain(doors: &Doors, call: PolicyExplainCall) -> Result<Value, RpcErr
 
 /// Compares what is with what would be, beside all tasks: it may take a while.
 async fn what_if(doors: &Doors, call: WhatIfCall) -> Result<Value, RpcError> {
-    let problems = call.put.iter().flat_map(|resource| refused(resource));
+    let problems = call.put.iter().flat_map(refused);
     let problems: Vec<String> = problems.collect();
     if !problems.is_empty() {
         return Err(error(INVALID_PARAMS, problems.join("; ")));
