@@ -80,11 +80,9 @@ fn place(world: &World, found: &WhatIf, address: IpAddr) -> Place {
         addresses.contains(&address).then(|| resource.key().to_string())
     });
     let networks = found.networks.iter().filter(|network| network.contains(address));
+    let smallest = networks.max_by_key(|network| network.prefix());
     id.map(Place::Endpoint)
-        .or(networks
-            .max_by_key(|network| network.prefix())
-            .copied()
-            .map(Place::Outside))
+        .or(smallest.copied().map(Place::Outside))
         .expect("an address is somewhere")
 }
 
