@@ -82,7 +82,7 @@ fn place(world: &World, found: &WhatIf, address: IpAddr) -> Place {
     let networks = found.networks.iter().filter(|network| network.contains(address));
     let smallest = networks.max_by_key(|network| network.prefix());
     id.map(Place::Endpoint)
-        .or(smallest.copied().map(Place::Outside))
+        .or_else(|| smallest.copied().map(Place::Outside))
         .expect("an address is somewhere")
 }
 
