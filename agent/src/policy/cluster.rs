@@ -16,11 +16,9 @@ use manx_api::policy::{
 use manx_api::workload::WorkloadEndpoint;
 use manx_api::{Key, Kind, Resource, validate};
 use manx_policy::{Local, Update};
-use tokio::sync::oneshot;
 
 use super::hosts::Hosts;
 use super::services::Services;
-use crate::ask::answer;
 use crate::verdicts::Verdict;
 
 /// The kinds that policies are made of, and what they speak of.
@@ -73,7 +71,7 @@ pub struct Pod {
 }
 
 /// A pod of this node that somebody wants to know of: namespace, name, and which of those of that name if that matters.
-type Sought = (String, String, Option<String>);
+pub(super) type Sought = (String, String, Option<String>);
 
 /// The state that updates are made from.
 #[derive(Clone, Debug)]
@@ -92,7 +90,6 @@ pub(super) struct Cluster {
     hosts: Hosts,
     services: Services,
     verdicts: Vec<Verdict>,
-    seekers: Vec<(Sought, oneshot::Sender<WorkloadEndpoint>)>,
     policies: usize,
 }
 
@@ -109,7 +106,6 @@ impl Cluster {
             hosts: Hosts::default(),
             services: Services::default(),
             verdicts: Vec::new(),
-            seekers: Vec::new(),
             policies: 0,
         }
     }
@@ -187,21 +183,10 @@ impl Cluster {
         vec![Update::Local(name.clone(), None), Update::Endpoint(name, None)]
     }
 
-    /// Somebody wants to know of a pod of this node; answered by [`Self::answer_seekers`].
-    pub(super) fn seek(&mut self, sought: Sought, reply: oneshot::Sender<WorkloadEndpoint>) {
-        self.seekers.push((sought, reply));
-    }
-
-    /// Answers who seeks a pod that the cluster has told of.
-    pub(super) fn answer_seekers(&mut self) {
-        for ((namespace, pod, uid), reply) in std::mem::take(&mut self.seekers) {
-            let stored = self.stored.get(&endpoint_name(Some(&namespace), &pod));
-            match stored.filter(|stored| uid.is_none() || stored.metadata.uid == uid) {
-                Some(found) => answer(reply, found.clone()),
-                None if reply.is_closed() => {}
-                None => self.seekers.push(((namespace, pod, uid), reply)),
-            }
-        }
+    /// What the store says of a pod of this node that is sought.
+    pub(super) fn find(&self, (namespace, pod, uid): &Sought) -> Option<&WorkloadEndpoint> {
+        let stored = self.stored.get(&endpoint_name(Some(namespace), pod))?;
+        (uid.is_none() || stored.metadata.uid == *uid).then_some(stored)
     }
 
     /// What the engine is to know of a pod of this node: what the store has of the very attachment or the very pod, for
@@ -509,17 +494,11 @@ mod tests {
     #[test]
     fn a_clusters_pod_is_told_apart_from_the_one_before_it_and_known_at_all_its_interfaces() {
         let mut cluster = Cluster::seen_from("n1".to_owned());
-        let (reply, mut sought) = oneshot::channel();
-        cluster.seek(
-            ("shop".to_owned(), "web".to_owned(), Some("u2".to_owned())),
-            reply,
-        );
+        let sought = ("shop".to_owned(), "web".to_owned(), Some("u2".to_owned()));
         cluster.hear(put(of_cluster("u1", "old")));
-        cluster.answer_seekers();
-        assert!(sought.try_recv().is_err(), "it is another's name");
+        assert_eq!(cluster.find(&sought), None, "it is another's name");
         cluster.hear(put(of_cluster("u2", "web")));
-        cluster.answer_seekers();
-        assert_eq!(sought.try_recv().unwrap(), of_cluster("u2", "web"));
+        assert_eq!(cluster.find(&sought), Some(&of_cluster("u2", "web")));
 
         let said = |name: &str| {
             let mut endpoint = attachment("n1", "c1", "web");

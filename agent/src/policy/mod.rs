@@ -31,7 +31,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use self::addresses::Addresses;
-use self::cluster::{Cluster, name_of};
+use self::cluster::{Cluster, Sought, name_of};
 pub use self::cluster::{KINDS, News, Pod};
 pub use self::gate::{Gate, NotInForce, Unheard};
 use self::review::Review;
@@ -213,7 +213,7 @@ pub async fn run(mut inbox: Inbox) {
             }
         }
         requests.drain(..).for_each(|request| task.take(request));
-        task.cluster.answer_seekers();
+        task.answer_seekers();
         task.find_hosts();
         if task.is_ready() {
             task.follow(&mut inbox).await;
@@ -240,6 +240,8 @@ struct Task {
     review: Review,
     /// Who waits until that is in force, and for which pod.
     waiting: Vec<(Option<String>, Reply)>,
+    /// Who waits until the store tells of a pod, and of which.
+    seekers: Vec<(Sought, oneshot::Sender<WorkloadEndpoint>)>,
     /// What staged policies would have done, and who waits to hear of it.
     tally: Tally,
     asking: Vec<oneshot::Sender<Result<Vec<StagedCount>, Refusal>>>,
@@ -270,6 +272,7 @@ impl Task {
             reviews: (None, None),
             review: Review::new(),
             waiting: Vec::new(),
+            seekers: Vec::new(),
             tally: Tally::default(),
             asking: Vec::new(),
             counted: Instant::now(),
@@ -325,7 +328,7 @@ impl Task {
                 pod,
                 uid,
                 reply,
-            } => self.cluster.seek((namespace, pod, uid), reply),
+            } => self.seekers.push(((namespace, pod, uid), reply)),
             Request::Adopt(pod) => self.updates.extend(self.cluster.join(pod)),
             Request::Settle => self.ready[2] = true,
             Request::Leave {
@@ -357,6 +360,17 @@ impl Task {
             Request::Look(reply) => {
                 self.waiting.push((None, reply));
                 self.due = Instant::now();
+            }
+        }
+    }
+
+    /// Answers who seeks a pod that the store has told of.
+    fn answer_seekers(&mut self) {
+        for (sought, reply) in std::mem::take(&mut self.seekers) {
+            match self.cluster.find(&sought) {
+                Some(found) => answer(reply, found.clone()),
+                None if reply.is_closed() => {}
+                None => self.seekers.push((sought, reply)),
             }
         }
     }
