@@ -34,6 +34,7 @@ pub mod route;
 pub mod secrets;
 pub mod server;
 pub mod services;
+mod slices;
 pub mod startup;
 pub mod status;
 pub mod supervise;

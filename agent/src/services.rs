@@ -18,9 +18,11 @@ use manx_api::announcement::{
 use manx_api::bgp::Aggregation;
 use manx_api::ipam::covers;
 use manx_api::node::Node;
+use manx_api::policy::NamespacedName;
 use manx_api::service::{EndpointSlice, Service, ServiceType, TrafficPolicy};
 use manx_api::{Key, Kind, Resource};
 
+use crate::slices::Slices;
 use crate::view::View;
 
 /// The kinds that services are known by.
@@ -29,17 +31,12 @@ pub const KINDS: [Kind; 2] = [Kind::Service, Kind::EndpointSlice];
 /// The label with which a node takes no part (Kubernetes' own).
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
-/// Namespace and name of a service.
-type Name = (String, String);
-
 /// Services with addresses, and where they have ready endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Services {
-    services: BTreeMap<Name, Addressed>,
-    /// By slice: whose it is, and the nodes with ready endpoints.
-    slices: BTreeMap<Key, (Name, BTreeSet<String>)>,
-    /// The same by service.
-    by_service: BTreeMap<Name, BTreeSet<Key>>,
+    services: BTreeMap<NamespacedName, Addressed>,
+    /// The nodes with ready endpoints.
+    slices: Slices<BTreeSet<String>>,
 }
 
 /// What matters here of a service.
@@ -58,7 +55,7 @@ impl Services {
             return self.services.insert(name, service.clone()).as_ref() != Some(&service);
         }
         if let Resource::EndpointSlice(slice) = resource {
-            return self.put_slice(key, slice);
+            return !self.slices.put(key, slice, ready_nodes(slice)).is_empty();
         }
         false
     }
@@ -68,45 +65,12 @@ impl Services {
         if key.kind == Kind::Service {
             return self.services.remove(&name(key)).is_some();
         }
-        let Some((service, _)) = self.slices.remove(key) else {
-            return false;
-        };
-        if let Some(slices) = self.by_service.get_mut(&service) {
-            slices.remove(key);
-            if slices.is_empty() {
-                self.by_service.remove(&service);
-            }
-        }
-        true
-    }
-
-    fn put_slice(&mut self, key: Key, slice: &EndpointSlice) -> bool {
-        let before = self.slices.get(&key).cloned();
-        let now = slice.service().map(|service| {
-            let namespace = key.namespace.clone().unwrap_or_default();
-            ((namespace, service.to_owned()), ready_nodes(slice))
-        });
-        if before == now {
-            return false;
-        }
-        self.remove(&key);
-        if let Some((service, nodes)) = now {
-            self.by_service
-                .entry(service.clone())
-                .or_default()
-                .insert(key.clone());
-            self.slices.insert(key, (service, nodes));
-        }
-        true
+        self.slices.remove(key).is_some()
     }
 
     /// The nodes with ready endpoints of a service.
-    fn ready(&self, service: &Name) -> BTreeSet<&str> {
-        let slices = self.by_service.get(service).into_iter().flatten();
-        let nodes = slices
-            .filter_map(|key| self.slices.get(key))
-            .flat_map(|(_, nodes)| nodes);
-        nodes.map(String::as_str).collect()
+    fn ready(&self, service: &NamespacedName) -> BTreeSet<&str> {
+        self.slices.of(service).flatten().map(String::as_str).collect()
     }
 
     /// What node `me` announces of services.
@@ -132,7 +96,10 @@ impl Services {
     /// Who announces a service's addresses, and why; none where there is no such service.
     #[must_use]
     pub fn explain(&self, view: &View, namespace: &str, name: &str) -> Option<ServiceExplanation> {
-        let key = (namespace.to_owned(), name.to_owned());
+        let key = NamespacedName {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
         let service = self.services.get(&key)?;
         let ready = self.ready(&key);
         let node = |node: &Node, kind, address, range| {
@@ -157,8 +124,8 @@ impl Services {
             }
         });
         Some(ServiceExplanation {
-            namespace: key.0.clone(),
-            name: key.1.clone(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
             external_traffic_policy: service.policy,
             addresses: addresses.collect(),
         })
@@ -206,12 +173,7 @@ fn absence(node: &Node) -> Option<Reason> {
 
 /// The ranges that are announced whatever services there are.
 fn ranges(view: &View) -> impl Iterator<Item = IpNetwork> + '_ {
-    let kinds = [
-        AddressKind::Cluster,
-        AddressKind::External,
-        AddressKind::LoadBalancer,
-    ];
-    kinds.into_iter().flat_map(move |kind| {
+    AddressKind::ALL.into_iter().flat_map(move |kind| {
         let ranges = view
             .configuration
             .service_ranges(kind)
@@ -245,8 +207,11 @@ fn range(view: &View, kind: AddressKind, address: IpAddr) -> Option<IpNetwork> {
         .max_by_key(|range| range.prefix())
 }
 
-fn name(key: &Key) -> Name {
-    (key.namespace.clone().unwrap_or_default(), key.name.clone())
+fn name(key: &Key) -> NamespacedName {
+    NamespacedName {
+        namespace: key.namespace.clone().unwrap_or_default(),
+        name: key.name.clone(),
+    }
 }
 
 fn addressed(service: &Service) -> Addressed {
@@ -448,7 +413,7 @@ ports: [{port: 80}]
         assert!(services.remove(&slice.key()));
         assert!(!services.remove(&slice.key()));
         assert_ne!(services.announced(&view, "one"), before);
-        assert!(services.by_service.is_empty());
+        assert_eq!(services.slices, Slices::default());
         assert!(services.put(&slice));
         assert_eq!(services.announced(&view, "one"), before);
     }

@@ -59,6 +59,9 @@ pub enum AddressKind {
 }
 
 impl AddressKind {
+    /// All.
+    pub const ALL: [Self; 3] = [Self::Cluster, Self::External, Self::LoadBalancer];
+
     /// The field of a BGPConfiguration that has the ranges for it.
     #[must_use]
     pub fn field(self) -> &'static str {

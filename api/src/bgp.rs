@@ -89,12 +89,7 @@ impl BgpConfigurationSpec {
 
     /// All ranges for services' addresses.
     pub fn all_service_ranges(&self) -> impl Iterator<Item = IpNetwork> + '_ {
-        let kinds = [
-            AddressKind::Cluster,
-            AddressKind::External,
-            AddressKind::LoadBalancer,
-        ];
-        kinds
+        AddressKind::ALL
             .into_iter()
             .flat_map(|kind| self.service_ranges(kind))
             .map(|range| range.cidr)

@@ -128,45 +128,14 @@ pub fn validate_update(old: &Resource, new: &Resource) -> Vec<Problem> {
     if let (Some(old), Some(new)) = (&old.metadata().uid, &new.metadata().uid) {
         unchanged("metadata.uid", old, new, &mut problems);
     }
-    match (old, new) {
-        (Resource::IpPool(old), Resource::IpPool(new)) => {
-            let (old, new) = (&old.spec, &new.spec);
-            unchanged("spec.cidr", &old.cidr, &new.cidr, &mut problems);
-            unchanged(
-                "spec.blockSize",
-                &old.block_size(),
-                &new.block_size(),
-                &mut problems,
-            );
-        }
-        (Resource::IpBlock(old), Resource::IpBlock(new)) => ipam::block_update(old, new, &mut problems),
-        (
-            Resource::IpPool(_)
-            | Resource::IpReservation(_)
-            | Resource::IpamConfiguration(_)
-            | Resource::Namespace(_)
-            | Resource::IpBlock(_)
-            | Resource::Node(_)
-            | Resource::BgpConfiguration(_)
-            | Resource::BgpPeer(_)
-            | Resource::BgpFilter(_)
-            | Resource::WorkloadEndpoint(_)
-            | Resource::Tier(_)
-            | Resource::NetworkPolicy(_)
-            | Resource::GlobalNetworkPolicy(_)
-            | Resource::StagedNetworkPolicy(_)
-            | Resource::StagedGlobalNetworkPolicy(_)
-            | Resource::StagedKubernetesNetworkPolicy(_)
-            | Resource::NetworkSet(_)
-            | Resource::GlobalNetworkSet(_)
-            | Resource::HostEndpoint(_)
-            | Resource::KubernetesNetworkPolicy(_)
-            | Resource::ClusterNetworkPolicy(_)
-            | Resource::Service(_)
-            | Resource::EndpointSlice(_)
-            | Resource::ServiceAccount(_),
-            _,
-        ) => {}
+    if let (Resource::IpPool(old), Resource::IpPool(new)) = (old, new) {
+        let (old, new) = (&old.spec, &new.spec);
+        unchanged("spec.cidr", &old.cidr, &new.cidr, &mut problems);
+        let (before, after) = (old.block_size(), new.block_size());
+        unchanged("spec.blockSize", &before, &after, &mut problems);
+    }
+    if let (Resource::IpBlock(old), Resource::IpBlock(new)) = (old, new) {
+        ipam::block_update(old, new, &mut problems);
     }
     problems
 }
@@ -303,11 +272,7 @@ fn bgp_configuration(configuration: &BgpConfiguration, problems: &mut Vec<Proble
         spec.node_mesh_password.as_ref(),
         problems,
     );
-    for kind in [
-        AddressKind::Cluster,
-        AddressKind::External,
-        AddressKind::LoadBalancer,
-    ] {
+    for kind in AddressKind::ALL {
         for (i, range) in spec.service_ranges(kind).iter().enumerate() {
             let field = format!("spec.{}[{i}].cidr", kind.field());
             no_host_bits(&field, range.cidr, problems);

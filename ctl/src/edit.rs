@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use clap::ValueEnum;
 use manx_api::{Key, Kind, Resource, manifest};
-use manx_store::{AnyStore, Store as _};
+use manx_store::AnyStore;
 use serde_json::Value;
 
 use crate::cli::{LabelArgs, PatchArgs};
 use crate::error::{CtlError, Result};
 use crate::output;
-use crate::resources::{ATTEMPTS, key};
+use crate::resources::{key, settle};
 use crate::target::Target;
 
 /// How a patch is written.
@@ -178,28 +178,16 @@ fn checked(key: &Key, value: Value) -> Result<Resource> {
     }
 }
 
-/// Replaces a resource by what `change` makes of it; anew where somebody else has written meanwhile.
+/// Replaces a resource by what `change` makes of it, and says so.
 async fn edit(
     store: &AnyStore,
     key: &Key,
     done: &str,
     change: impl Fn(&Resource) -> Result<Resource>,
 ) -> Result<()> {
-    let mut attempt = 1;
-    loop {
-        let old = store.get(key).await?;
-        let mut new = change(&old)?;
-        let revision = old.metadata().resource_version.clone();
-        new.metadata_mut().resource_version.clone_from(&revision);
-        match store.update(new).await {
-            Err(manx_store::Error::Conflict { .. }) if attempt < ATTEMPTS => attempt += 1,
-            written => {
-                let unchanged = written?.metadata().resource_version == revision;
-                let done = if unchanged { "unchanged" } else { done };
-                return output::emit(&format!("{key} {done}\n"));
-            }
-        }
-    }
+    let changed = settle(store, key, None, change).await?;
+    let done = if changed { done } else { "unchanged" };
+    output::emit(&format!("{key} {done}\n"))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use manx_api::{Key, Kind, Resource, manifest};
+use manx_api::{Key, Kind, Resource, Revision, manifest};
 use manx_store::{AnyStore, Store as _};
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ use crate::target::Target;
 /// Standard input, as a file's name.
 const STDIN: &str = "-";
 /// How often a change is made anew when somebody else writes between its reading and its writing.
-pub(crate) const ATTEMPTS: u32 = 5;
+const ATTEMPTS: u32 = 5;
 
 /// What to do with resources that a file names.
 #[derive(Clone, Copy, Debug)]
@@ -115,12 +115,16 @@ pub(crate) async fn write(target: &Target, args: &FileArgs, how: Write) -> Resul
         let key = resource.key();
         let written = match how {
             Write::Apply => apply(&store, resource).await,
-            Write::Create => store.create(resource).await.map(|_| "created"),
+            Write::Create => store
+                .create(resource)
+                .await
+                .map(|_| "created")
+                .map_err(CtlError::from),
             Write::Replace => replace(&store, resource).await,
         };
         match written {
             Ok(what) => output::emit(&format!("{key} {what}\n"))?,
-            Err(error) if all == 1 => return Err(error.into()),
+            Err(error) if all == 1 => return Err(error),
             Err(error) => {
                 anstream::eprintln!("manxctl: {error}");
                 failed += 1;
@@ -131,33 +135,40 @@ pub(crate) async fn write(target: &Target, args: &FileArgs, how: Write) -> Resul
 }
 
 /// Creates, or replaces whatever is there; what the file does not know, such as the revision, is read anew.
-async fn apply(store: &AnyStore, resource: Resource) -> std::result::Result<&'static str, manx_store::Error> {
+async fn apply(store: &AnyStore, resource: Resource) -> Result<&'static str> {
     let mut fresh = resource.clone();
     fresh.metadata_mut().resource_version = None;
     match store.create(fresh).await {
         Ok(_) => Ok("created"),
         Err(manx_store::Error::AlreadyExists(_)) => replace(store, resource).await,
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     }
 }
 
-async fn replace(
+/// Replaces what is there. A file that names a revision was made from it, and must not undo what came after.
+async fn replace(store: &AnyStore, resource: Resource) -> Result<&'static str> {
+    let pinned = resource.metadata().resource_version.clone();
+    let changed = settle(store, &resource.key(), pinned, |_| Ok(resource.clone())).await?;
+    Ok(if changed { "configured" } else { "unchanged" })
+}
+
+/// Writes what `change` makes of a resource, anew where somebody else has written meanwhile, unless the revision that it
+/// is to replace is given; says whether that changed anything.
+pub(crate) async fn settle(
     store: &AnyStore,
-    mut resource: Resource,
-) -> std::result::Result<&'static str, manx_store::Error> {
-    let named = resource.metadata().resource_version.clone();
+    key: &Key,
+    pinned: Option<Revision>,
+    change: impl Fn(&Resource) -> Result<Resource>,
+) -> Result<bool> {
     let mut attempt = 1;
     loop {
-        let old = store.get(&resource.key()).await?;
+        let old = store.get(key).await?;
+        let mut new = change(&old)?;
         let revision = old.metadata().resource_version.clone();
-        // A file that names a revision was made from it, and must not undo what came after.
-        resource.metadata_mut().resource_version = named.clone().or_else(|| revision.clone());
-        match store.update(resource.clone()).await {
-            Err(manx_store::Error::Conflict { .. }) if named.is_none() && attempt < ATTEMPTS => attempt += 1,
-            other => {
-                let unchanged = other?.metadata().resource_version == revision;
-                return Ok(if unchanged { "unchanged" } else { "configured" });
-            }
+        new.metadata_mut().resource_version = pinned.clone().or_else(|| revision.clone());
+        match store.update(new).await {
+            Err(manx_store::Error::Conflict { .. }) if pinned.is_none() && attempt < ATTEMPTS => attempt += 1,
+            written => return Ok(written?.metadata().resource_version != revision),
         }
     }
 }

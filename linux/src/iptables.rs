@@ -12,8 +12,9 @@ use crate::program;
 /// Chains by which a kubelet tells others which back end it uses (since Kubernetes 1.24 and 1.17).
 const HINTS: [&str; 2] = [":KUBE-IPTABLES-HINT ", ":KUBE-KUBELET-CANARY "];
 
-/// How long a program waits for others to finish their changes, in seconds.
-const LOCK_WAIT: &str = "5";
+/// How long a program waits for others to finish their changes, in seconds. A pod that no rule concerns waits for such
+/// a program once or twice.
+const LOCK_WAIT: &str = "2";
 
 /// A back end of iptables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +137,11 @@ pub(crate) async fn restore(netns: &Netns, backend: Backend, family: Family, tex
     program::run(netns, backend.restore(family), arguments, text)
         .await
         .map(|done| done.process)
+}
+
+/// Whether a program gave up because another one kept the lock that all of the legacy back end share.
+pub(crate) fn is_locked_out(error: &Error) -> bool {
+    matches!(error, Error::Program { said, .. } if said.contains("holding the xtables lock"))
 }
 
 #[cfg(test)]

@@ -271,8 +271,8 @@ impl Rules {
         Ok(changes)
     }
 
-    /// Makes the changes. A family whose rules are refused does not keep the other's from being written, but nothing
-    /// that rules may still need is taken away then.
+    /// Makes the changes. A family whose rules are refused does not keep the other's from being written, unless for a
+    /// lock of both; but nothing that rules may still need is taken away then.
     async fn carry_out(&mut self, changes: impl IntoIterator<Item = Change>, backend: Backend) -> Result<()> {
         let transaction = Transaction::of(changes);
         self.change_sets(&transaction.before).await?;
@@ -283,7 +283,11 @@ impl Rules {
                 Ok(process) => self.pass_over(process),
                 Err(error) => {
                     tracing::warn!(%family, ?backend, %error, "rules are refused");
+                    let locked_out = iptables::is_locked_out(&error);
                     refused.get_or_insert(error);
+                    if locked_out {
+                        break;
+                    }
                 }
             }
         }

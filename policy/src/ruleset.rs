@@ -360,23 +360,28 @@ impl Rule {
     /// print rules in words of their own, but comments as they are.
     #[must_use]
     pub fn hash(&self, chain: &str) -> String {
-        let mut text = format!("{chain}\n{}", self.target);
-        for part in &self.matches {
-            text.push_str(&format!("\n{part}"));
-        }
-        short_hash(&text)
+        self.hash_with(chain, &self.conditions())
     }
 
     /// The rule as iptables takes it behind `-A`: chain, matches, our mark, target.
     #[must_use]
     pub fn words(&self, chain: &str) -> String {
-        let mut words = format!("{chain} ");
-        for part in &self.matches {
-            words.push_str(&format!("{part} "));
-        }
-        let hash = self.hash(chain);
-        words.push_str(&format!("-m comment --comment \"{MARK}{hash}\" {}", self.target));
-        words
+        let conditions = self.conditions();
+        let hash = self.hash_with(chain, &conditions);
+        let conditions: String = conditions.iter().flat_map(|part| [part.as_str(), " "]).collect();
+        let target = &self.target;
+        format!("{chain} {conditions}-m comment --comment \"{MARK}{hash}\" {target}")
+    }
+
+    fn conditions(&self) -> Vec<String> {
+        self.matches.iter().map(ToString::to_string).collect()
+    }
+
+    fn hash_with(&self, chain: &str, conditions: &[String]) -> String {
+        let target = self.target.to_string();
+        let parts = [chain, &target].into_iter();
+        let parts: Vec<&str> = parts.chain(conditions.iter().map(String::as_str)).collect();
+        short_hash(&parts.join("\n"))
     }
 
     /// The sets that it names.

@@ -259,13 +259,19 @@ impl Things {
 
     /// Whether the subject selects the thing.
     pub(crate) fn selects(&self, subject: &Subject, thing: &Thing) -> bool {
-        let there = match (&subject.scope, &thing.namespace) {
+        // Its own labels are at hand; those of where it is have to be found.
+        thing.labels.match_with(&subject.labels)
+            && self.is_there(&subject.scope, thing)
+            && self.is_of_accounts(subject, thing)
+    }
+
+    fn is_there(&self, scope: &Scope, thing: &Thing) -> bool {
+        match (scope, &thing.namespace) {
             (Scope::Anywhere, _) | (Scope::Global, None) => true,
             (Scope::Namespace(name), Some(namespace)) => **namespace == **name,
             (Scope::Namespaces(selector), Some(namespace)) => self.namespace_matches(selector, namespace),
             (Scope::Global, Some(_)) | (Scope::Namespace(_) | Scope::Namespaces(_), None) => false,
-        };
-        there && thing.labels.match_with(&subject.labels) && self.is_of_accounts(subject, thing)
+        }
     }
 
     fn namespace_matches(&self, selector: &Selector, namespace: &str) -> bool {

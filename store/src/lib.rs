@@ -23,6 +23,7 @@ mod error;
 #[cfg(feature = "fake")]
 pub mod fake;
 pub mod kube;
+mod rules;
 pub mod sqlite;
 
 pub use self::kube::{KubeOptions, KubeStore};

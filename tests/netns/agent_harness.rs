@@ -286,6 +286,18 @@ impl Node {
     /// Starts the agent and waits until it is ready.
     pub(crate) fn start(&mut self) {
         self.launch();
+        self.becomes_ready();
+    }
+
+    /// The same with a variable in its environment.
+    pub(crate) fn start_with(&mut self, variable: &str, value: &Path) {
+        let mut command = self.command();
+        command.env(variable, value);
+        self.spawn(command);
+        self.becomes_ready();
+    }
+
+    fn becomes_ready(&mut self) {
         let ready = self.comes_to(|status| status.ready);
         assert!(ready, "not ready: {:?}\n{}", self.status(), self.log());
     }

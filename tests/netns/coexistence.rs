@@ -5,10 +5,12 @@ use std::net::{SocketAddr, UdpSocket};
 use std::process::Stdio;
 use std::time::Duration;
 
+use manx_api::Kind;
 use manx_api::policy::Action;
 use manx_linux::Backend;
 use manx_policy::{Settings, Update};
-use serde_json::json;
+use nix::fcntl::{Flock, FlockArg};
+use serde_json::{Value, json};
 
 use crate::agent_harness::Cluster;
 use crate::harness::{TestNetns, eventually, exchange};
@@ -312,4 +314,49 @@ fn an_agent_whose_tables_are_flushed_writes_them_again() {
         run(&node.netns, "conntrack", "-F");
         assert_eq!(answered(), [false; 2], "{backend:?}");
     }
+}
+
+/// Legacy programs wait for a lock that is a file's, and give up in the end.
+#[test]
+fn a_lock_that_another_program_keeps_delays_new_rules_and_opens_nothing() {
+    let cluster = Cluster::new();
+    let [netns, _beyond] = TestNetns::pair(["node", "beyond"]);
+    let mut node = cluster.node("n1", netns);
+    node.configure("iptables", json!({"backend": "legacy", "refreshSeconds": 60}));
+    let path = node.folder().join("xtables.lock");
+    node.start_with("XTABLES_LOCKFILE", &path);
+    let pods = ["a", "b"].map(TestNetns::new);
+    let [_, to] = [node.add("a", &pods[0]), node.add("b", &pods[1])];
+    let answered = || to.iter().all(|to| exchange(&pods[0], &pods[1], *to).is_some());
+    let guarded = |types: &[&str], ingress: &[Value]| {
+        json!({
+            "namespaceSelector": "kubernetes.io/metadata.name == 'default'",
+            "order": types.len(), "types": types, "ingress": ingress,
+        })
+    };
+    cluster.create(
+        "GlobalNetworkPolicy",
+        "closed",
+        &guarded(&["Ingress", "Egress"], &[]),
+    );
+    assert!(eventually(SOON, || !answered()), "{}", node.log());
+
+    let lock = std::fs::File::options().write(true).open(&path).unwrap();
+    let lock = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
+    let open = guarded(&["Ingress"], &[json!({"action": "Allow"})]);
+    cluster.create("GlobalNetworkPolicy", "open-ingress", &open);
+    let gave_up = || {
+        assert!(!answered(), "what is in force stays in force");
+        node.log().contains("holding the xtables lock")
+    };
+    assert!(eventually(SOON, gave_up), "{}", node.log());
+    // A pod that no rule concerns comes and goes.
+    let free = TestNetns::new("free");
+    let added = node.cni_of("free", "ADD", "free", free.path(), &json!({}));
+    node.added(&added);
+    node.delete("free", free.path());
+
+    drop(lock);
+    cluster.delete(Kind::GlobalNetworkPolicy, "closed");
+    assert!(eventually(SOON, answered), "{}", node.log());
 }

@@ -19,6 +19,9 @@ const PODS: usize = 120;
 /// How many are started at once.
 const AT_ONCE: usize = 4;
 
+/// How often a pod is started anew when its ADD is refused.
+const ATTEMPTS: usize = 3;
+
 /// Between two packets of a pod.
 const PAUSE: Duration = Duration::from_micros(100);
 
@@ -92,20 +95,27 @@ fn send(netns: &TestNetns, number: usize, to: &[SocketAddr], added: &AtomicBool)
     }
 }
 
-/// Starts a pod, which sends at once, and ends it; returns how many packets it sent.
+/// Starts a pod, which sends at once, and ends it; returns how many packets it sent. What a busy machine refuses is
+/// asked for again, as a kubelet does, from a new sandbox.
 fn start(node: &Node, number: usize, to: &[SocketAddr]) -> usize {
-    let netns = TestNetns::new("first");
-    let (name, added) = (format!("first{number}"), AtomicBool::new(false));
-    let taken = std::thread::scope(|scope| {
-        let answered = Ending(&added);
-        let sender = scope.spawn(|| send(&netns, number, to, &added));
-        let output = node.cni_of(NAMESPACES[number % 2], "ADD", &name, netns.path(), &json!({}));
-        drop(answered);
-        let taken = sender.join().unwrap();
-        node.added(&output);
-        taken
-    });
-    node.delete(&name, netns.path());
+    let mut taken = 0;
+    for attempt in 1..=ATTEMPTS {
+        let netns = TestNetns::new("first");
+        let (name, added) = (format!("first{number}-{attempt}"), AtomicBool::new(false));
+        let output = std::thread::scope(|scope| {
+            let answered = Ending(&added);
+            let sender = scope.spawn(|| send(&netns, number, to, &added));
+            let output = node.cni_of(NAMESPACES[number % 2], "ADD", &name, netns.path(), &json!({}));
+            drop(answered);
+            taken += sender.join().unwrap();
+            output
+        });
+        node.delete(&name, netns.path());
+        if output.status.success() || attempt == ATTEMPTS {
+            node.added(&output);
+            break;
+        }
+    }
     taken
 }
 

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use futures_util::future::OptionFuture;
 use jiff::Timestamp;
 use manx_api::denied::{DeniedPacket, Denies, DeniesCall};
 use manx_api::rule::Protocol;
@@ -82,7 +83,7 @@ pub async fn run(inbox: &mut Inbox) {
                 None => return,
             },
             heard = next(&mut task.listener), if task.read.1 < PACKETS => task.hear(heard),
-            () = until(deadline) => {}
+            Some(()) = OptionFuture::from(deadline.map(sleep_until)) => {}
         }
         task.follow(inbox).await;
     }
@@ -296,12 +297,7 @@ async fn name(due: Vec<(Alike, Gathered)>, inbox: &Inbox) -> Vec<DeniedPacket> {
             ..packet
         })
     };
-    named
-        .into_iter()
-        .zip(logged.clone())
-        .zip(due)
-        .filter_map(entry)
-        .collect()
+    named.into_iter().zip(logged).zip(due).filter_map(entry).collect()
 }
 
 /// The names of interfaces by their indices.
@@ -320,14 +316,6 @@ fn interfaces(netns: &Netns) -> BTreeMap<u32, String> {
 async fn next(listener: &mut Option<Listener>) -> manx_linux::Result<nflog::Logged> {
     match listener {
         Some(listener) => listener.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits until then; for ever, if there is no such time.
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
     }
 }

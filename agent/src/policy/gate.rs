@@ -8,8 +8,8 @@ use tokio::time::timeout;
 use super::{Pod, Request};
 use crate::ask::{Gone, ask};
 
-/// How long a call waits for the kernel.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a call waits for the kernel: longer than the programs that write rules wait for others.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The way to the policy task.
 #[derive(Clone, Debug)]

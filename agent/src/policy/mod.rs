@@ -20,6 +20,7 @@ mod tally;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use manx_api::explanation::{PolicyExplainCall, PolicyExplanation, StagedCount};
 use manx_linux::{Backend, Netns, Rules};
 use manx_policy::{Engine, Failsafes, Logged, Settings, Told, Unexplained, Update, Whose, explain, told};
@@ -175,7 +176,7 @@ pub async fn run(mut inbox: Inbox) {
             },
             () = sleep_until(task.due), if task.is_ready() => {}
             () = task.addresses.moved() => {}
-            () = until(task.reviews.0) => task.end_denied(&inbox),
+            Some(()) = OptionFuture::from(task.reviews.0.map(sleep_until)) => task.end_denied(&inbox),
             Some(question) = task.review.question() => {
                 question.answer(task.rules.engine());
                 continue;
@@ -436,14 +437,6 @@ impl Task {
             guard.done();
         }
         Ok(())
-    }
-}
-
-/// Waits until then; for ever, if there is no such time.
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
     }
 }
 

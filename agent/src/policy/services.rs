@@ -1,59 +1,40 @@
 //! What is behind services: their slices, put together.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use manx_api::Key;
 use manx_api::policy::NamespacedName;
 use manx_api::service::EndpointSlice;
 use manx_policy::{ServiceEndpoint, Update};
 
-/// The slices that name a service.
+use crate::slices::Slices;
+
+/// Who is behind each service, by each of its slices.
 #[derive(Debug, Default)]
-pub(super) struct Services {
-    /// Who is behind each, by each of its slices.
-    behind: BTreeMap<NamespacedName, BTreeMap<Key, BTreeSet<ServiceEndpoint>>>,
-    /// Whose slice each is.
-    service: BTreeMap<Key, NamespacedName>,
-}
+pub(super) struct Services(Slices<BTreeSet<ServiceEndpoint>>);
 
 impl Services {
     /// A slice is like this; it may have been another service's before.
     pub(super) fn put(&mut self, key: Key, slice: &EndpointSlice) -> Vec<Update> {
-        let before = self.remove(&key);
-        let Some((service, endpoints)) = part(slice) else {
-            return before.into_iter().collect();
-        };
-        let slices = self.behind.entry(service.clone()).or_default();
-        slices.insert(key.clone(), endpoints);
-        self.service.insert(key, service.clone());
-        before.into_iter().chain([self.tell(service)]).collect()
+        let changed = self.0.put(key, slice, behind(slice));
+        changed.into_iter().map(|service| self.tell(service)).collect()
     }
 
     /// A slice is gone.
     pub(super) fn remove(&mut self, key: &Key) -> Option<Update> {
-        let service = self.service.remove(key)?;
-        let slices = self.behind.get_mut(&service)?;
-        slices.remove(key);
-        if slices.is_empty() {
-            self.behind.remove(&service);
-        }
-        Some(self.tell(service))
+        let changed = self.0.remove(key);
+        changed.map(|service| self.tell(service))
     }
 
     fn tell(&self, service: NamespacedName) -> Update {
-        let slices = self.behind.get(&service).into_iter();
-        let endpoints = slices.flat_map(BTreeMap::values).flatten().copied();
-        Update::Service(service, endpoints.collect())
+        let endpoints = self.0.of(&service).flatten().copied().collect();
+        Update::Service(service, endpoints)
     }
 }
 
 /// Who is behind a service by this slice, ready or not: an answer of one that is about to end must still pass. A port
 /// without a number is any, which no rule of a service says.
-fn part(slice: &EndpointSlice) -> Option<(NamespacedName, BTreeSet<ServiceEndpoint>)> {
-    let service = NamespacedName {
-        namespace: slice.metadata.namespace.clone()?,
-        name: slice.service()?.to_owned(),
-    };
+fn behind(slice: &EndpointSlice) -> BTreeSet<ServiceEndpoint> {
     let ports = || {
         let ports = slice.ports.iter();
         ports.filter_map(|it| Some((it.protocol.into(), it.port?)))
@@ -65,11 +46,13 @@ fn part(slice: &EndpointSlice) -> Option<(NamespacedName, BTreeSet<ServiceEndpoi
             port,
         })
     });
-    Some((service, endpoints.collect()))
+    endpoints.collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use manx_api::Kind;
     use serde_json::{Value, json};
 

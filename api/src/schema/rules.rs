@@ -13,35 +13,14 @@ type Rule = (&'static str, &'static str);
 
 /// What the schema says of `metadata`: where a name is more than a name.
 pub(super) fn metadata(kind: Kind) -> Value {
-    let name = match kind {
-        Kind::BgpConfiguration | Kind::IpamConfiguration => json!({"type": "string", "enum": ["default"]}),
-        Kind::Tier => {
-            json!({"type": "string", "maxLength": 63, "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"})
-        }
-        Kind::IpBlock => json!({
-            "type": "string",
-            "pattern": "^([0-9]+(-[0-9]+){3}|[0-9a-f]+(-[0-9a-f]+){7})-[0-9]+$",
-        }),
-        Kind::IpPool
-        | Kind::IpReservation
-        | Kind::Namespace
-        | Kind::Node
-        | Kind::BgpPeer
-        | Kind::BgpFilter
-        | Kind::WorkloadEndpoint
-        | Kind::NetworkPolicy
-        | Kind::GlobalNetworkPolicy
-        | Kind::StagedNetworkPolicy
-        | Kind::StagedGlobalNetworkPolicy
-        | Kind::NetworkSet
-        | Kind::GlobalNetworkSet
-        | Kind::HostEndpoint
-        | Kind::KubernetesNetworkPolicy
-        | Kind::ClusterNetworkPolicy
-        | Kind::StagedKubernetesNetworkPolicy
-        | Kind::Service
-        | Kind::EndpointSlice
-        | Kind::ServiceAccount => return json!({"type": "object"}),
+    let name = if matches!(kind, Kind::BgpConfiguration | Kind::IpamConfiguration) {
+        json!({"type": "string", "enum": ["default"]})
+    } else if kind == Kind::Tier {
+        json!({"type": "string", "maxLength": 63, "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"})
+    } else if kind == Kind::IpBlock {
+        json!({"type": "string", "pattern": "^([0-9]+(-[0-9]+){3}|[0-9a-f]+(-[0-9a-f]+){7})-[0-9]+$"})
+    } else {
+        return json!({"type": "object"});
     };
     json!({"type": "object", "properties": {"name": name}})
 }
@@ -66,37 +45,20 @@ pub(super) fn apply(kind: Kind, schema: &mut Value) {
 
 /// Fields of the specification that the type has and the kind has not.
 fn absent(kind: Kind) -> &'static [&'static str] {
-    match kind {
-        Kind::NetworkPolicy => &[
+    if kind == Kind::NetworkPolicy {
+        &[
             "namespaceSelector",
             "doNotTrack",
             "preDNAT",
             "applyOnForward",
             "stagedAction",
-        ],
-        Kind::StagedNetworkPolicy => &["namespaceSelector", "doNotTrack", "preDNAT", "applyOnForward"],
-        Kind::GlobalNetworkPolicy => &["stagedAction"],
-        Kind::StagedGlobalNetworkPolicy
-        | Kind::IpPool
-        | Kind::IpReservation
-        | Kind::IpamConfiguration
-        | Kind::Namespace
-        | Kind::IpBlock
-        | Kind::Node
-        | Kind::BgpConfiguration
-        | Kind::BgpPeer
-        | Kind::BgpFilter
-        | Kind::WorkloadEndpoint
-        | Kind::Tier
-        | Kind::NetworkSet
-        | Kind::GlobalNetworkSet
-        | Kind::HostEndpoint
-        | Kind::KubernetesNetworkPolicy
-        | Kind::ClusterNetworkPolicy
-        | Kind::StagedKubernetesNetworkPolicy
-        | Kind::Service
-        | Kind::EndpointSlice
-        | Kind::ServiceAccount => &[],
+        ]
+    } else if kind == Kind::StagedNetworkPolicy {
+        &["namespaceSelector", "doNotTrack", "preDNAT", "applyOnForward"]
+    } else if kind == Kind::GlobalNetworkPolicy {
+        &["stagedAction"]
+    } else {
+        &[]
     }
 }
 

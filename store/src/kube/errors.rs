@@ -80,14 +80,3 @@ fn problems(status: &Status) -> Vec<Problem> {
     }
     problems
 }
-
-/// Refuses what has problems.
-pub(super) fn refuse(key: &Key, problems: Vec<Problem>) -> Result<(), Error> {
-    if problems.is_empty() {
-        return Ok(());
-    }
-    Err(Error::Invalid {
-        key: key.clone(),
-        problems,
-    })
-}

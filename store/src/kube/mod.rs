@@ -31,14 +31,10 @@ use futures_util::{StreamExt as _, stream};
 use kube::Client;
 use kube::api::{DeleteParams, GetParams, ListParams, PostParams, Preconditions};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use manx_api::ipam::IpPool;
-use manx_api::{
-    Key, Kind, Problem, Resource, Revision, validate, validate_among_pools, validate_delete,
-    validate_delete_tier, validate_update,
-};
+use manx_api::{Key, Kind, Resource, Revision, validate_update};
 use serde_json::Value;
 
-use crate::{Error, Events, Listing, Store};
+use crate::{Error, Events, Listing, Store, rules};
 
 /// How long a request may take, retries included. The slowest that an API server lets a list be is a minute.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -189,35 +185,19 @@ impl KubeStore {
         }
     }
 
-    /// What is wrong with a pool beside the others.
-    async fn among_pools(&self, resource: &Resource) -> Result<Vec<Problem>, Error> {
-        let Resource::IpPool(pool) = resource else {
-            return Ok(Vec::new());
-        };
-        Ok(validate_among_pools(
-            pool,
-            &self.typed::<IpPool>(Kind::IpPool).await?,
-        ))
+    /// Refuses a resource that does not go with others.
+    async fn compare(&self, key: &Key, resource: &Resource) -> Result<(), Error> {
+        let others = self.all(rules::compared_at_write(key.kind)).await?;
+        rules::writable(key, resource, &others)
     }
 
-    /// What keeps a pool or a tier from being deleted.
-    async fn in_use(&self, resource: &Resource) -> Result<Vec<Problem>, Error> {
-        if let Resource::Tier(tier) = resource {
-            let mut policies = self.list(Kind::GlobalNetworkPolicy, None).await?.items;
-            policies.extend(self.list(Kind::NetworkPolicy, None).await?.items);
-            return Ok(validate_delete_tier(tier, &policies));
+    /// All resources of these kinds.
+    async fn all(&self, kinds: &[Kind]) -> Result<Vec<Resource>, Error> {
+        let mut all = Vec::new();
+        for kind in kinds {
+            all.extend(self.list(*kind, None).await?.items);
         }
-        let Resource::IpPool(pool) = resource else {
-            return Ok(Vec::new());
-        };
-        let (pools, blocks) = (self.typed(Kind::IpPool).await?, self.typed(Kind::IpBlock).await?);
-        Ok(validate_delete(pool, &pools, &blocks))
-    }
-
-    /// All resources of the kind that `T` is.
-    async fn typed<T: TryFrom<Resource>>(&self, kind: Kind) -> Result<Vec<T>, Error> {
-        let items = self.list(kind, None).await?.items.into_iter();
-        Ok(items.filter_map(|resource| T::try_from(resource).ok()).collect())
+        Ok(all)
     }
 }
 
@@ -241,13 +221,8 @@ impl Store for KubeStore {
 
     async fn create(&self, resource: Resource) -> Result<Resource, Error> {
         let key = resource.key();
-        let mut problems = validate(&resource);
-        if let Some(revision) = &resource.metadata().resource_version {
-            let message = "must be left out of what is created: the store gives it";
-            problems.push(Problem::new("metadata.resourceVersion", revision, message));
-        }
-        errors::refuse(&key, problems)?;
-        errors::refuse(&key, self.among_pools(&resource).await?)?;
+        rules::creatable(&key, &resource)?;
+        self.compare(&key, &resource).await?;
         let body = object::bytes(&key, &resource)?;
         let request = paths::of(key.kind, key.namespace.as_deref()).create(&writer(), body);
         object::read(key.kind, self.ask("create", &key, request).await?)
@@ -255,13 +230,7 @@ impl Store for KubeStore {
 
     async fn update(&self, resource: Resource) -> Result<Resource, Error> {
         let key = resource.key();
-        let mut problems = validate(&resource);
-        let Some(expected) = resource.metadata().resource_version.clone() else {
-            let message = "is missing: read the resource, change that, and write it back";
-            problems.push(Problem::new("metadata.resourceVersion", "", message));
-            return Err(Error::Invalid { key, problems });
-        };
-        errors::refuse(&key, problems)?;
+        let expected = rules::replaceable(&key, &resource)?;
         let stored = self.object(&key).await?;
         let actual = object::revision(&stored);
         if actual != expected {
@@ -273,12 +242,12 @@ impl Store for KubeStore {
         }
         // What nobody can read may be replaced by whatever is right.
         if let Ok(old) = object::read(key.kind, stored.clone()) {
-            errors::refuse(&key, validate_update(&old, &resource))?;
+            rules::refuse(&key, validate_update(&old, &resource))?;
             if object::same(&old, &resource) {
                 return Ok(old);
             }
         }
-        errors::refuse(&key, self.among_pools(&resource).await?)?;
+        self.compare(&key, &resource).await?;
         let body = object::merged(&key, stored, &resource)?;
         let request = paths::of(key.kind, key.namespace.as_deref()).replace(&key.name, &writer(), body);
         match self.ask("update", &key, request).await {
@@ -327,7 +296,8 @@ impl Store for KubeStore {
                 });
             }
             let resource = object::read(key.kind, stored)?;
-            errors::refuse(key, self.in_use(&resource).await?)?;
+            let others = self.all(rules::compared_at_deletion(key.kind)).await?;
+            rules::deletable(key, &resource, &others)?;
             let parameters = DeleteParams {
                 preconditions: Some(Preconditions {
                     resource_version: Some(actual.0),

@@ -7,14 +7,10 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
-use manx_api::ipam::{IpBlock, IpPool};
-use manx_api::{
-    Key, Kind, Problem, Resource, Revision, validate, validate_among_pools, validate_delete,
-    validate_delete_tier, validate_update,
-};
+use manx_api::{Key, Kind, Resource, Revision, validate_update};
 use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, TransactionBehavior, params};
 
-use crate::{Error, Event, Listing};
+use crate::{Error, Event, Listing, rules};
 
 /// The schema's version, in SQLite's `user_version`.
 const VERSION: i64 = 1;
@@ -155,12 +151,7 @@ impl Database {
 
     pub(super) fn create(&mut self, mut resource: Resource) -> Result<Resource, Error> {
         let key = resource.key();
-        let mut problems = validate(&resource);
-        if let Some(revision) = &resource.metadata().resource_version {
-            let message = "must be left out of what is created: the store gives it";
-            problems.push(Problem::new("metadata.resourceVersion", revision, message));
-        }
-        refuse(&key, problems)?;
+        rules::creatable(&key, &resource)?;
         let metadata = resource.metadata_mut();
         metadata.uid = Some(uuid::Uuid::new_v4().to_string());
         metadata.creation_timestamp = Some(Timestamp::now().strftime("%FT%TZ").to_string());
@@ -168,24 +159,18 @@ impl Database {
             if find(transaction, &key)?.is_some() {
                 return Err(Error::AlreadyExists(key.clone()));
             }
-            refuse(&key, among_pools(transaction, &resource)?)?;
+            writable(transaction, &key, &resource)?;
             store(transaction, resource)
         })
     }
 
     pub(super) fn update(&mut self, mut resource: Resource) -> Result<Resource, Error> {
         let key = resource.key();
-        let mut problems = validate(&resource);
-        let Some(expected) = resource.metadata().resource_version.clone() else {
-            let message = "is missing: read the resource, change that, and write it back";
-            problems.push(Problem::new("metadata.resourceVersion", "", message));
-            return Err(Error::Invalid { key, problems });
-        };
+        let expected = rules::replaceable(&key, &resource)?;
         self.write(&key, |transaction| {
             let old = existing(transaction, &key, Some(&expected))?;
-            problems.extend(validate_update(&old, &resource));
-            problems.extend(among_pools(transaction, &resource)?);
-            refuse(&key, problems)?;
+            rules::refuse(&key, validate_update(&old, &resource))?;
+            writable(transaction, &key, &resource)?;
             resource.keep_status(&old);
             let metadata = resource.metadata_mut();
             metadata.uid.clone_from(&old.metadata().uid);
@@ -215,7 +200,8 @@ impl Database {
     pub(super) fn delete(&mut self, key: &Key, expected: Option<&Revision>) -> Result<Resource, Error> {
         self.write(key, |transaction| {
             let mut resource = existing(transaction, key, expected)?;
-            refuse(key, in_use(transaction, &resource)?)?;
+            let others = all(transaction, rules::compared_at_deletion(key.kind))?;
+            rules::deletable(key, &resource, &others)?;
             transaction
                 .prepare_cached("DELETE FROM object WHERE kind = ?1 AND namespace = ?2 AND name = ?3")
                 .and_then(|mut delete| delete.execute(columns(key)))
@@ -328,48 +314,19 @@ fn existing(connection: &Connection, key: &Key, expected: Option<&Revision>) -> 
     }
 }
 
-fn refuse(key: &Key, problems: Vec<Problem>) -> Result<(), Error> {
-    if problems.is_empty() {
-        return Ok(());
+/// Refuses a resource that does not go with others that are stored.
+fn writable(connection: &Connection, key: &Key, resource: &Resource) -> Result<(), Error> {
+    let others = all(connection, rules::compared_at_write(key.kind))?;
+    rules::writable(key, resource, &others)
+}
+
+/// All resources of these kinds.
+fn all(connection: &Connection, kinds: &[Kind]) -> Result<Vec<Resource>, Error> {
+    let mut all = Vec::new();
+    for kind in kinds {
+        all.extend(items(connection, *kind, None)?);
     }
-    Err(Error::Invalid {
-        key: key.clone(),
-        problems,
-    })
-}
-
-/// What is wrong with a pool beside the others that are stored.
-fn among_pools(connection: &Connection, resource: &Resource) -> Result<Vec<Problem>, Error> {
-    let Resource::IpPool(pool) = resource else {
-        return Ok(Vec::new());
-    };
-    Ok(validate_among_pools(pool, &pools(connection)?))
-}
-
-/// What keeps a pool or a tier from being deleted.
-fn in_use(connection: &Connection, resource: &Resource) -> Result<Vec<Problem>, Error> {
-    if let Resource::Tier(tier) = resource {
-        let mut policies = items(connection, Kind::GlobalNetworkPolicy, None)?;
-        policies.extend(items(connection, Kind::NetworkPolicy, None)?);
-        return Ok(validate_delete_tier(tier, &policies));
-    }
-    let Resource::IpPool(pool) = resource else {
-        return Ok(Vec::new());
-    };
-    let blocks: Vec<IpBlock> = typed(connection, Kind::IpBlock)?;
-    Ok(validate_delete(pool, &pools(connection)?, &blocks))
-}
-
-fn pools(connection: &Connection) -> Result<Vec<IpPool>, Error> {
-    typed(connection, Kind::IpPool)
-}
-
-/// All resources of the kind that `T` is.
-fn typed<T: TryFrom<Resource>>(connection: &Connection, kind: Kind) -> Result<Vec<T>, Error> {
-    let resources = items(connection, kind, None)?.into_iter();
-    Ok(resources
-        .filter_map(|resource| T::try_from(resource).ok())
-        .collect())
+    Ok(all)
 }
 
 /// Writes a resource at a new revision.

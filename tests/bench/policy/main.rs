@@ -4,6 +4,8 @@
 //! `cargo bench -p manx-tests --bench policy`, as root, after `cargo build --release --workspace --bins`.
 #![expect(clippy::print_stdout, reason = "a bench prints its table")]
 
+mod connections;
+
 use std::collections::VecDeque;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -74,6 +76,7 @@ fn main() {
     let label = |open: bool| Change::Put(caller(at, if open { "caller" } else { "nobody" }));
     measure("a label of a peer", &store, &mut probe, label);
     bare(&node);
+    connections::measure(&node, &store, &pods);
     burst(&node, &store, &mut probe);
 }
 
