@@ -26,7 +26,7 @@ pub mod kube;
 mod rules;
 pub mod sqlite;
 
-pub use self::kube::{Cluster, Host, KubeOptions, KubeStore};
+pub use self::kube::{Cluster, Happening, Host, KubeOptions, KubeStore, NETWORK_UNAVAILABLE, Subject};
 pub use any::AnyStore;
 pub use error::Error;
 pub use sqlite::SqliteStore;
