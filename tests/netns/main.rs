@@ -31,6 +31,7 @@ mod ipam;
 mod ipset;
 mod lab_announcing;
 mod lab_denies;
+mod lab_explain;
 mod lab_harness;
 mod lab_ipam;
 mod lab_outage;
