@@ -29,6 +29,7 @@ mod host_reference;
 mod interruptions;
 mod ipam;
 mod ipset;
+mod kubernetes;
 mod lab_announcing;
 mod lab_denies;
 mod lab_harness;
