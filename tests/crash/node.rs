@@ -334,8 +334,13 @@ impl Start {
         };
         self.air.announce(&self.identity.name, owned.clone());
         let view = self.spawn_watch(&mut tasks, &readiness);
-        let inbox = self.ipam(recovered, view.clone(), owned_out, requests, &readiness);
-        tasks.spawn(ipam::run(inbox));
+        tasks.spawn(ipam::run(self.ipam(
+            recovered,
+            view.clone(),
+            owned_out,
+            requests,
+            &readiness,
+        )));
         let (life, kernel) = (self.life.clone(), self.kernel.clone());
         tasks.spawn(kernel::serve_routes(life.clone(), kernel.clone(), routes, owned));
         tasks.spawn(kernel::serve_endpoints(life, kernel, endpoints));

@@ -341,8 +341,8 @@ fn services_of_a_cluster_are_announced_from_where_they_are_until_the_node_is_cor
 }
 
 #[test]
-fn kubernetes_is_told_that_a_node_has_its_network_and_what_operators_must_mend() {
-    let kubernetes = Kubernetes::with_pool(&json!({"cidr": "10.64.0.0/29", "blockSize": 30}));
+fn kubernetes_is_told_that_a_node_has_its_network() {
+    let kubernetes = Kubernetes::start();
     let said = || {
         let node = kubernetes.server.object(Sort::NODE, "", "left").unwrap();
         let conditions = node["status"]["conditions"]
@@ -370,14 +370,21 @@ fn kubernetes_is_told_that_a_node_has_its_network_and_what_operators_must_mend()
         said(),
         kubernetes.logs()
     );
+}
 
-    let events = |reason: &str| {
-        let events = kubernetes.server.objects(Sort::EVENT).into_iter();
-        let events = events.filter(|event| event["reason"] == reason);
-        events
-            .map(|event| event["involvedObject"]["name"].clone())
-            .collect::<Vec<_>>()
-    };
+/// What events with this reason are about.
+fn events(kubernetes: &Kubernetes, reason: &str) -> Vec<Value> {
+    let events = kubernetes.server.objects(Sort::EVENT).into_iter();
+    let events = events.filter(|event| event["reason"] == reason);
+    events
+        .map(|event| event["involvedObject"]["name"].clone())
+        .collect()
+}
+
+#[test]
+fn operators_are_told_of_what_they_must_mend() {
+    let kubernetes = Kubernetes::with_pool(&json!({"cidr": "10.64.0.0/29", "blockSize": 30}));
+    let events = |reason| events(&kubernetes, reason);
     kubernetes.set_namespace("shop", &json!({}));
     let broken = json!({
         "apiVersion": "manx.network/v1", "kind": "NetworkPolicy", "metadata": {"name": "broken", "namespace": "shop"},
