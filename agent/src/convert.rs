@@ -2,6 +2,7 @@
 
 pub mod filter;
 mod policy;
+mod what_if;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -24,6 +25,7 @@ use self::filter::Policies;
 pub use self::policy::{
     denied, enforcement, explanation, failsafes, milliseconds, party, policy_name, policy_pool, traffic,
 };
+pub use self::what_if::what_if;
 use crate::cni::Traits;
 use crate::config::IptablesBackend;
 use crate::identity::Identity;

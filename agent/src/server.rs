@@ -6,6 +6,8 @@ use manx_api::explanation::PolicyExplainCall;
 use manx_api::report::NodeReport;
 use manx_api::rpc::{Method, Request, RpcError};
 use manx_api::status::ExplainCall;
+use manx_api::what_if::WhatIfCall;
+use manx_api::{Problem, Resource, validate};
 use manx_bgpd::control::{Answer, INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, error, params, value};
 use manx_bgpd::operate::Operation;
 use serde::Serialize;
@@ -99,6 +101,7 @@ async fn dispatch(request: &Request, doors: &Doors) -> Result<Value, RpcError> {
         Method::PolicyExplain => explain(doors, params(request)?).await,
         Method::PolicyDenies => denied(doors, params(request)?).await,
         Method::PolicyStaged => staged(doors).await,
+        Method::PolicyWhatIf => what_if(doors, params(request)?).await,
         Method::IpamCheck => value(&report(doors).await?),
     }
 }
@@ -116,6 +119,25 @@ async fn explain(doors: &Doors, call: PolicyExplainCall) -> Result<Value, RpcErr
     let question = |reply| policy::Request::Explain(Box::new(call), reply);
     let found = ask(&doors.policy, question).await?;
     value(&found.map_err(|problem| error(INVALID_PARAMS, problem.to_string()))?)
+}
+
+/// Compares what is with what would be, beside all tasks: it may take a while.
+async fn what_if(doors: &Doors, call: WhatIfCall) -> Result<Value, RpcError> {
+    let problems = call.put.iter().flat_map(refused);
+    let problems: Vec<String> = problems.collect();
+    if !problems.is_empty() {
+        return Err(error(INVALID_PARAMS, problems.join("; ")));
+    }
+    let question = |reply| policy::Request::Suppose(Box::new(call), reply);
+    let supposition = ask(&doors.policy, question).await?;
+    let found = tokio::task::spawn_blocking(move || supposition.compare()).await;
+    value(&found.map_err(|panic| error(INTERNAL_ERROR, panic.to_string()))?)
+}
+
+/// What keeps a resource from being written.
+fn refused(resource: &Resource) -> Vec<String> {
+    let told = |problem: &Problem| format!("{}: {problem}", resource.key());
+    validate(resource).iter().map(told).collect()
 }
 
 async fn denied(doors: &Doors, call: DeniesCall) -> Result<Value, RpcError> {

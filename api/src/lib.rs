@@ -35,6 +35,7 @@ pub mod selector;
 pub mod service;
 pub mod status;
 pub mod validate;
+pub mod what_if;
 pub mod workload;
 
 pub use meta::{Key, Kind, Metadata, Revision};

@@ -84,6 +84,9 @@ pub enum Method {
     /// Nothing → a list of [`crate::explanation::StagedCount`].
     #[serde(rename = "policy.staged")]
     PolicyStaged,
+    /// [`crate::what_if::WhatIfCall`] → [`crate::what_if::WhatIf`].
+    #[serde(rename = "policy.whatIf")]
+    PolicyWhatIf,
 }
 
 /// A call.

@@ -42,7 +42,7 @@ const LINES: [Line; 2] = [
         senders: 1,
         prefixes: 500_000,
         counted: 20_000,
-        instructions: 6_800,
+        instructions: 5_500,
         octets: 230,
     },
     Line {
@@ -50,8 +50,8 @@ const LINES: [Line; 2] = [
         senders: 20,
         prefixes: 50_000,
         counted: 2_000,
-        instructions: 6_700,
-        octets: 130,
+        instructions: 3_600,
+        octets: 120,
     },
 ];
 

@@ -3,21 +3,20 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
-use crate::config::{Config, NextHopMode, PeerConfig};
+use crate::config::{Config, NextHopMode};
 use crate::decision::DEFAULT_LOCAL_PREF;
-use crate::drain::{self, Phase};
+use crate::drain;
+use crate::egress::{Egress, Emptied};
 use crate::filter::{
     NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED, NORMAL_PRIORITY, Operation, Subject, Verdict,
 };
-use crate::import::OwnNextHops;
+use crate::handling::Outgoing;
 use crate::interfaces;
 use crate::leak;
 use crate::long_lived;
 use crate::rib::{Neighbor, Path, PrefixId, Rib, Route};
-use crate::wire::{Attributes, Context, NextHop};
-use crate::{Family, Prefix};
+use crate::wire::{Attributes, NextHop};
+use crate::{Family, PeerKey, Prefix};
 
 /// The bit of an extended community's type that keeps it within the AS (RFC 4360 §3, §6).
 const NON_TRANSITIVE: u8 = 0x40;
@@ -27,16 +26,11 @@ const NON_TRANSITIVE: u8 = 0x40;
 pub(crate) struct Target<'a> {
     /// The speaker's settings.
     pub(crate) local: &'a Config,
-    /// The peer's settings.
-    pub(crate) peer: &'a PeerConfig,
-    /// Our next hops towards it.
-    pub(crate) own: OwnNextHops,
-    /// How messages to it are coded, among it the families that it takes.
-    pub(crate) context: &'a Context,
-    /// It knows what a long-lived stale route is.
-    pub(crate) takes_stale: bool,
-    /// How far its session's drain is.
-    pub(crate) drain: Option<Phase>,
+    /// What decides what is told.
+    pub(crate) egress: &'a Egress,
+    /// Whose own routes are none to be told; nobody's where several peers are asked about, of whom each leaves out its
+    /// own.
+    pub(crate) peer: Option<PeerKey>,
 }
 
 /// Why a peer may not have a path.
@@ -61,20 +55,10 @@ pub(crate) enum Denial<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// Whether paths to it carry identifiers, so that it may be told several of one prefix (RFC 7911).
-    pub(crate) fn adds_paths(&self, family: Family) -> bool {
-        self.context.add_path_send.contains(&family)
-    }
-
     /// The paths of a prefix that it could be told, the best first; without Add-Path only the best.
-    pub(crate) fn candidates<'r>(
-        &self,
-        id: PrefixId,
-        family: Family,
-        rib: &'r Rib,
-    ) -> SmallVec<[&'r Path; 1]> {
-        if self.adds_paths(family) {
-            rib.in_order(id).into()
+    pub(crate) fn candidates<'r>(&self, id: PrefixId, family: Family, rib: &'r Rib) -> Vec<&'r Path> {
+        if self.egress.paths(family).is_some() {
+            rib.in_order(id)
         } else {
             rib.best(id).into_iter().collect()
         }
@@ -85,10 +69,11 @@ impl<'a> Target<'a> {
     /// # Errors
     /// Why it may not.
     pub(crate) fn admit(&self, prefix: Prefix, path: &Path) -> Result<Verdict<'a>, Denial<'a>> {
-        if !self.context.families.contains(&prefix.family()) {
+        let egress = self.egress;
+        if !egress.context.families.contains(&prefix.family()) {
             return Err(Denial::Family);
         }
-        if matches!(self.drain, Some(Phase::Withdrawn { .. } | Phase::Down)) {
+        if egress.emptied == Some(Emptied::Withdrawn) {
             return Err(Denial::Drained);
         }
         if let Some(from) = &path.from {
@@ -98,27 +83,23 @@ impl<'a> Target<'a> {
         if let Some(community) = self.forbidding_community(attributes) {
             return Err(Denial::Community(community));
         }
-        if long_lived::is_stale(attributes) && !self.takes_stale {
+        if long_lived::is_stale(attributes) && !egress.takes_stale {
             return Err(Denial::LongLivedStale);
         }
-        if self
-            .peer
-            .role(self.local)
-            .is_some_and(|role| !leak::may_leave(role, attributes))
-        {
+        if egress.role.is_some_and(|role| !leak::may_leave(role, attributes)) {
             return Err(Denial::Leak);
         }
         let over = || {
             let from = path.from.as_deref()?;
             interfaces::towards(&self.local.interfaces, path.route.next_hop, from)
         };
-        let verdict = self.peer.export.judge(&Subject {
+        let verdict = egress.export.judge(&Subject {
             prefix,
             attributes,
             learned: path.from.is_some(),
-            external: self.external(),
+            external: egress.external(),
             priority: path.route.priority,
-            interface: self.peer.export.asks_for_interfaces().then(over).flatten(),
+            interface: egress.export.asks_for_interfaces().then(over).flatten(),
         });
         if verdict.accepted {
             Ok(verdict)
@@ -138,20 +119,19 @@ impl<'a> Target<'a> {
     ) -> Option<Route> {
         let next_hop = self.next_hop(family, from, route.next_hop)?;
         let mut attributes = (*route.attributes).clone();
-        let our_as = self.peer.local_as(self.local);
-        let handling = &self.peer.handling;
-        handling.sent(&mut attributes, self.external(), self.peer.asn, our_as);
+        let external = self.egress.external();
+        self.egress.outgoing.apply(&mut attributes, external);
         for operation in operations {
             operation.apply(&mut attributes);
         }
         long_lived::keep_mark(&route.attributes, &mut attributes);
-        let mut attributes = if self.external() {
+        let mut attributes = if external {
             self.external_attributes(attributes)
         } else {
             self.internal_attributes(attributes, from)
         };
-        if self.drain.is_some() {
-            drain::mark(&mut attributes, !self.external());
+        if self.egress.emptied.is_some() {
+            drain::mark(&mut attributes, !external);
         }
         Some(Route {
             next_hop: Some(next_hop),
@@ -160,17 +140,13 @@ impl<'a> Target<'a> {
         })
     }
 
-    fn external(&self) -> bool {
-        self.peer.is_external(self.local)
-    }
-
     /// Nobody hears his own routes. What came by iBGP goes to iBGP peers only by reflection: from clients to
     /// all, from others to clients (RFC 4456 §6).
     fn may_learn_from(&self, from: &Neighbor) -> Result<(), Denial<'a>> {
-        let reflects = from.client || self.peer.route_reflector_client;
-        if from.key == self.peer.key {
+        let reflects = from.client || self.egress.client;
+        if self.peer == Some(from.key) {
             Err(Denial::Own)
-        } else if from.external || self.external() || reflects {
+        } else if from.external || self.egress.external() || reflects {
             Ok(())
         } else {
             Err(Denial::NotReflected)
@@ -181,7 +157,7 @@ impl<'a> Target<'a> {
     fn forbidding_community(&self, attributes: &Attributes) -> Option<u32> {
         let forbids = |community: &u32| match *community {
             NO_ADVERTISE => true,
-            NO_EXPORT | NO_EXPORT_SUBCONFED => self.external(),
+            NO_EXPORT | NO_EXPORT_SUBCONFED => self.egress.external(),
             _ => false,
         };
         attributes.communities.iter().copied().find(forbids)
@@ -190,23 +166,27 @@ impl<'a> Target<'a> {
     /// RFC 4271 §5.1.3. Without a next hop of its own, a prefix is ours. An IPv4 prefix has an IPv6 next hop only
     /// where the peer takes such (RFC 8950 §4); ours is one where we have no IPv4 address for it.
     fn next_hop(&self, family: Family, from: Option<&Neighbor>, learned: Option<NextHop>) -> Option<NextHop> {
-        let keeps = match self.peer.next_hop {
-            NextHopMode::Auto => from.is_some() && !self.external(),
+        let egress = self.egress;
+        let keeps = match egress.next_hop {
+            NextHopMode::Auto => from.is_some() && !egress.external(),
             NextHopMode::SelfAddress => false,
             NextHopMode::Keep => true,
         };
-        let foreign = self.context.extended_next_hop.contains(&family);
+        let foreign = egress.context.extended_next_hop.contains(&family);
         let learned = learned.and_then(|next_hop| self.beyond_link(next_hop, from));
         match learned.filter(|_| keeps) {
             Some(next_hop) => Some(next_hop).filter(|it| it.family() == family || foreign),
-            None => self.own.of(family).or_else(|| self.own.v6.filter(|_| foreign)),
+            None => egress
+                .own
+                .of(family)
+                .or_else(|| egress.own.v6.filter(|_| foreign)),
         }
     }
 
     /// What is left of a learned next hop for the peer: a link-local address means something on its own link only
     /// (RFC 2545 §3). A next hop that has no other is none, and we are the way.
     fn beyond_link(&self, next_hop: NextHop, from: Option<&Neighbor>) -> Option<NextHop> {
-        let scope = self.peer.key.scope;
+        let scope = self.egress.scope;
         let shares_link = scope != 0 && from.is_some_and(|from| from.key.scope == scope);
         match next_hop {
             NextHop::V6 {
@@ -225,11 +205,11 @@ impl<'a> Target<'a> {
 
     /// Our AS in front; what is for our AS only stays here (RFC 4271 §5.1.5, RFC 4456 §8).
     fn external_attributes(&self, mut attributes: Attributes) -> Attributes {
-        let our_as = self.peer.local_as(self.local);
-        for _ in 0..=self.peer.handling.prepend {
+        let Outgoing { our_as, prepend, .. } = self.egress.outgoing;
+        for _ in 0..=prepend {
             attributes.as_path.prepend(our_as);
         }
-        if let Some(role) = self.peer.role(self.local) {
+        if let Some(role) = self.egress.role {
             leak::mark_outgoing(role, our_as, &mut attributes);
         }
         attributes
@@ -262,16 +242,15 @@ mod tests {
 
     use super::*;
     use crate::filter::LLGR_STALE;
-    use crate::testing::{address, config, peer};
-    use crate::wire::{AsPath, Segment};
+    use crate::import::OwnNextHops;
+    use crate::session::Link;
+    use crate::testing::{address, config, peer, session};
+    use crate::wire::{AsPath, Context, Segment};
+    use crate::{ConnId, PeerConfig};
 
     const EXTERNAL: u32 = 65_000;
 
-    /// Both families, and nothing else agreed.
-    static PLAIN: LazyLock<Context> = LazyLock::new(|| Context {
-        families: Family::ALL.to_vec(),
-        ..Context::default()
-    });
+    static LOCAL: LazyLock<Config> = LazyLock::new(|| config(1));
 
     fn external(id: u8) -> PeerConfig {
         PeerConfig {
@@ -309,25 +288,34 @@ mod tests {
         }
     }
 
-    fn target<'a>(local: &'a Config, peer: &'a PeerConfig) -> Target<'a> {
-        let own = OwnNextHops {
-            v4: Some(NextHop::V4(address(1))),
-            v6: None,
+    /// What decides what a peer is told in a session of both families in which nothing else is agreed.
+    fn egress(peer: &PeerConfig) -> Egress {
+        let link = Link {
+            conn: ConnId(1),
+            dialled: false,
+            local: address(1).into(),
         };
+        let mut session = session();
+        session.context = Context {
+            families: Family::ALL.to_vec(),
+            external: peer.is_external(&LOCAL),
+            ..Context::default()
+        };
+        Egress::of(&LOCAL, peer, link, &session, None)
+    }
+
+    fn target<'a>(egress: &'a Egress, peer: &PeerConfig) -> Target<'a> {
         Target {
-            local,
-            peer,
-            own,
-            context: &PLAIN,
-            takes_stale: false,
-            drain: None,
+            local: &LOCAL,
+            egress,
+            peer: Some(peer.key),
         }
     }
 
     fn admits(to: &PeerConfig, source: Option<&PeerConfig>, attributes: Attributes) -> bool {
         let source = source.map(|peer| Arc::new(from(peer, 9)));
         let path = Path::new(source, Arc::new(learned(attributes)), None);
-        target(&config(1), to).admit(prefix(), &path).is_ok()
+        target(&egress(to), to).admit(prefix(), &path).is_ok()
     }
 
     /// RFC 4271 §9.2: what an internal peer told goes to no internal peer.
@@ -366,14 +354,15 @@ mod tests {
             communities: vec![LLGR_STALE, 7],
             ..Attributes::default()
         };
-        let (local, to) = (config(1), external(2));
+        let to = external(2);
         let route = learned(attributes);
         let path = Path::new(None, Arc::new(route.clone()), None);
         for takes_stale in [true, false] {
-            let target = Target {
+            let egress = Egress {
                 takes_stale,
-                ..target(&local, &to)
+                ..egress(&to)
             };
+            let target = target(&egress, &to);
             let denial = (!takes_stale).then_some(Denial::LongLivedStale);
             assert_eq!(target.admit(prefix(), &path).err(), denial);
             let strip = [Operation::SetCommunities(Vec::new())];
@@ -422,17 +411,11 @@ mod tests {
         assert!(admits(&within("10.1.0.0/16"), None, Attributes::default()));
         assert!(!admits(&within("10.2.0.0/16"), None, Attributes::default()));
         assert!(!admits(&only(crate::Policy::Reject), None, Attributes::default()));
-        let (local, to) = (config(1), peer(2));
-        let context = Context {
-            families: vec![Family::Ipv6Unicast],
-            ..Context::default()
-        };
-        let deaf = Target {
-            context: &context,
-            ..target(&local, &to)
-        };
+        let mut deaf = egress(&peer(2));
+        deaf.context.families = vec![Family::Ipv6Unicast];
         let path = Path::new(None, Arc::new(learned(Attributes::default())), None);
-        assert_eq!(deaf.admit(prefix(), &path), Err(Denial::Family));
+        let denied = target(&deaf, &peer(2)).admit(prefix(), &path);
+        assert_eq!(denied, Err(Denial::Family));
     }
 
     /// RFC 4271 §5.1.3: ours to external peers, kept to internal ones.
@@ -450,7 +433,7 @@ mod tests {
             (NextHopMode::Keep, None, external(2), own),
         ];
         for (mode, source, to, expected) in table {
-            let (local, to) = (config(1), PeerConfig { next_hop: mode, ..to });
+            let to = PeerConfig { next_hop: mode, ..to };
             let next_hop = source.as_ref().and(theirs);
             let route = Route {
                 next_hop,
@@ -458,19 +441,19 @@ mod tests {
                 priority: NORMAL_PRIORITY,
             };
             let source = source.map(|peer| from(&peer, 3));
-            let sent = target(&local, &to)
+            let sent = target(&egress(&to), &to)
                 .route(Family::Ipv4Unicast, source.as_ref(), &route, &[])
                 .unwrap();
             assert_eq!(sent.next_hop, expected, "{mode:?} {source:?}");
         }
-        let (local, to) = (config(1), peer(2));
+        let to = peer(2);
         let route = Route {
             next_hop: None,
             attributes: Arc::default(),
             priority: NORMAL_PRIORITY,
         };
         assert_eq!(
-            target(&local, &to).route(Family::Ipv6Unicast, None, &route, &[]),
+            target(&egress(&to), &to).route(Family::Ipv6Unicast, None, &route, &[]),
             None,
             "no address, no route"
         );
@@ -484,32 +467,24 @@ mod tests {
             link_local: None,
         };
         let (ours_v4, ours_v6, theirs) = (NextHop::V4(address(1)), v6(1), v6(77));
-        let foreign = Context {
-            extended_next_hop: vec![Family::Ipv4Unicast],
-            ..PLAIN.clone()
-        };
+        let foreign = &[Family::Ipv4Unicast][..];
         // Our IPv4 next hop, what was learned, the sessions: what is sent.
         let table = [
-            (None, None, &*PLAIN, None),
-            (None, None, &foreign, Some(ours_v6)),
-            (Some(ours_v4), None, &foreign, Some(ours_v4)),
-            (Some(ours_v4), Some(theirs), &*PLAIN, None),
-            (Some(ours_v4), Some(theirs), &foreign, Some(theirs)),
+            (None, None, &[][..], None),
+            (None, None, foreign, Some(ours_v6)),
+            (Some(ours_v4), None, foreign, Some(ours_v4)),
+            (Some(ours_v4), Some(theirs), &[], None),
+            (Some(ours_v4), Some(theirs), foreign, Some(theirs)),
         ];
-        let (local, to, client) = (config(1), peer(2), client(3));
-        for (v4, next_hop, context, expected) in table {
-            let own = OwnNextHops {
+        let (to, client) = (peer(2), client(3));
+        for (v4, next_hop, foreign, expected) in table {
+            let mut egress = egress(&to);
+            egress.own = OwnNextHops {
                 v4,
                 v6: Some(ours_v6),
             };
-            let target = Target {
-                local: &local,
-                peer: &to,
-                own,
-                context,
-                takes_stale: false,
-                drain: None,
-            };
+            egress.context.extended_next_hop = foreign.to_vec();
+            let target = target(&egress, &to);
             let route = Route {
                 next_hop,
                 attributes: Arc::default(),
@@ -531,7 +506,7 @@ mod tests {
         });
         for (to, sent) in [(external(2), &[goes][..]), (peer(2), &[stays, goes])] {
             let source = from(&client(3), 3);
-            let told = target(&config(1), &to).route(Family::Ipv4Unicast, Some(&source), &route, &[]);
+            let told = target(&egress(&to), &to).route(Family::Ipv4Unicast, Some(&source), &route, &[]);
             assert_eq!(told.unwrap().attributes.extended_communities, sent);
         }
     }
@@ -553,7 +528,8 @@ mod tests {
         };
         let sent = |to: &PeerConfig, source: &PeerConfig, attributes: &Attributes| {
             let route = learned(attributes.clone());
-            let sent = target(&config(1), to).route(Family::Ipv4Unicast, Some(&from(source, 9)), &route, &[]);
+            let egress = egress(to);
+            let sent = target(&egress, to).route(Family::Ipv4Unicast, Some(&from(source, 9)), &route, &[]);
             (*sent.unwrap().attributes).clone()
         };
         let abroad = sent(

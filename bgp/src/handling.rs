@@ -32,6 +32,21 @@ pub struct Handling {
     pub limits: Vec<PathLimit>,
 }
 
+/// How routes change on the way out, before rules change them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Outgoing {
+    /// Our AS towards the peer.
+    pub(crate) our_as: u32,
+    /// The MULTI_EXIT_DISC, where it is not as it was.
+    pub(crate) med: Option<u32>,
+    /// How often our AS is put in front beyond the one time.
+    pub(crate) prepend: u8,
+    /// The AS whose place in AS_PATHs ours takes: the peer's.
+    pub(crate) overrides: Option<u32>,
+    /// Private AS numbers are left out.
+    pub(crate) remove_private_as: bool,
+}
+
 /// How many paths of a family a peer may announce, whether they are used or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathLimit {
@@ -121,17 +136,19 @@ impl Handling {
         }
         Some(changed)
     }
+}
 
+impl Outgoing {
     /// Changes a route on its way out, before rules do.
-    pub(crate) fn sent(&self, attributes: &mut Attributes, external: bool, peer_as: u32, our_as: u32) {
+    pub(crate) fn apply(&self, attributes: &mut Attributes, external: bool) {
         if external {
             // What another AS said of its links is not for a third one (RFC 4271 §5.1.4); what we say is.
             attributes.med = None;
             if self.remove_private_as {
                 attributes.as_path = renumbered(&attributes.as_path, |asn| (!is_private(asn)).then_some(asn));
             }
-            if self.as_override {
-                let ours = |asn| Some(if asn == peer_as { our_as } else { asn });
+            if let Some(theirs) = self.overrides {
+                let ours = |asn| Some(if asn == theirs { self.our_as } else { asn });
                 attributes.as_path = renumbered(&attributes.as_path, ours);
             }
         }
@@ -206,24 +223,25 @@ mod tests {
             med: Some(3),
             ..Attributes::default()
         };
-        let sent = |handling: &Handling, external| {
+        let sent = |outgoing: &Outgoing, external| {
             let mut attributes = before.clone();
-            handling.sent(&mut attributes, external, 7, 1);
+            outgoing.apply(&mut attributes, external);
             attributes
         };
-        let private = Handling {
+        let private = Outgoing {
             remove_private_as: true,
-            ..Handling::default()
+            ..Outgoing::default()
         };
         assert_eq!(
             sent(&private, true).as_path,
             path(&[Segment::Sequence(vec![7, 65_535, 8])])
         );
         assert_eq!(sent(&private, false), before);
-        let overriding = Handling {
-            as_override: true,
+        let overriding = Outgoing {
+            our_as: 1,
+            overrides: Some(7),
             med: Some(9),
-            ..Handling::default()
+            ..Outgoing::default()
         };
         let changed = sent(&overriding, true);
         assert_eq!(changed.as_path.to_string(), "64512 1 {65534} 4200000000 65535 8");

@@ -49,7 +49,7 @@ impl fmt::Display for Refusal {
 }
 
 /// Our own addresses on a session: what others see as our next hop, per family.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct OwnNextHops {
     /// For IPv4 prefixes.
     pub(crate) v4: Option<NextHop>,

@@ -1,22 +1,19 @@
 //! A peer: its settings, its connections, what it told us and what we told it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Instant;
-
-use bytes::Bytes;
 
 use crate::config::{Config, PeerConfig};
 use crate::convergence::Awaited;
 use crate::drain::{Drain, Phase};
+use crate::egress::Egress;
 use crate::explain::{self, ExplainedPeer};
 use crate::export::Target;
+use crate::group::Outbound;
 use crate::handling::{LimitAction, LimitState, PathLimit};
-use crate::import::OwnNextHops;
 use crate::inbound::{Gate, Inbound};
 use crate::leak::Relation;
-use crate::outbound::Outbound;
 use crate::rib::{Neighbor, PrefixId, Rib};
 use crate::session::negotiate::Restarted;
 use crate::session::peering::Peering;
@@ -24,7 +21,7 @@ use crate::session::retention::Times;
 use crate::session::{Link, Loss, Session};
 use crate::speaker::monitor::Statistics;
 use crate::status::{Fault, LimitSnapshot, PeerSnapshot, State};
-use crate::wire::{Action, NextHop, RouteRefresh, Update};
+use crate::wire::{Action, RouteRefresh, Update};
 use crate::{ANY_EXTERNAL_AS, Family, Prefix};
 
 /// A configured peer.
@@ -36,7 +33,7 @@ pub(crate) struct Peer {
     pub(crate) peering: Peering,
     /// What it told us.
     pub(crate) inbound: Inbound,
-    /// What we told it.
+    /// How far it is with what it is told.
     pub(crate) outbound: Outbound,
     /// The Established session.
     pub(crate) live: Option<Live>,
@@ -65,8 +62,8 @@ pub(crate) struct Live {
     pub(crate) session: Box<Session>,
     /// The peer as its paths know it.
     neighbor: Arc<Neighbor>,
-    /// Our addresses on it.
-    own: OwnNextHops,
+    /// What decides what the peer is told, among it our addresses on the session.
+    pub(crate) egress: Arc<Egress>,
     /// Families whose End-of-RIB has not come.
     awaited: Vec<Family>,
     /// It has sent a ROUTE-REFRESH that meant nothing.
@@ -132,13 +129,12 @@ impl Peer {
         rib: &mut Rib,
     ) {
         self.inbound.resume(now, |family| session.forwarding(family), rib);
-        let hears_inside = hears_inside(&self.config, &session, local);
-        self.outbound.start(session.families(), hears_inside, rib);
+        self.outbound.expect(session.families());
         self.met = true;
         self.last_error = None;
         self.live = Some(Live {
             neighbor: Arc::new(neighbor(local, &self.config, link, &session)),
-            own: own_next_hops(&self.config, link),
+            egress: Egress::of(local, &self.config, link, &session, self.drain_phase()).into(),
             awaited: session.families().to_vec(),
             confused: false,
             link,
@@ -146,22 +142,9 @@ impl Peer {
         });
     }
 
-    /// Whether a session is up, and the peer may be told what came from inside the AS.
-    pub(crate) fn hears_inside(&self, local: &Config) -> bool {
-        let live = self.live.as_ref();
-        live.is_some_and(|live| hears_inside(&self.config, &live.session, local))
-    }
-
-    /// Whether a session is up over which a prefix may have several paths (RFC 7911).
-    pub(crate) fn is_told_paths(&self) -> bool {
-        let live = self.live.as_ref();
-        live.is_some_and(|live| !live.session.context.add_path_send.is_empty())
-    }
-
     /// The Established session is over.
     pub(crate) fn down(&mut self, session: &Session, loss: &Loss, now: Instant, rib: &mut Rib) {
         self.live = None;
-        self.outbound.clear(rib);
         let keeps = loss.keeps_routes(session);
         let times = |family| {
             if keeps {
@@ -238,15 +221,16 @@ impl Peer {
         }
     }
 
-    /// Applies changed settings to the session as it stands: paths are judged and announced anew.
+    /// Applies changed settings to the session as it stands: paths are judged anew. What the peer is told follows from
+    /// `Live::egress`.
     pub(crate) fn reapply(&mut self, local: &Config, rib: &mut Rib) {
+        let drain = self.drain_phase();
         let Some(live) = &mut self.live else { return };
         live.neighbor = Arc::new(neighbor(local, &self.config, live.link, &live.session));
-        live.own = own_next_hops(&self.config, live.link);
+        live.egress = Egress::of(local, &self.config, live.link, &live.session, drain).into();
         if let Some(gate) = gate(&self.config, self.live.as_ref(), self.drain.is_some(), local) {
             self.inbound.judge_again(gate, rib);
         }
-        self.outbound.mark_all(rib);
     }
 
     /// Takes an UPDATE's routes in.
@@ -283,13 +267,6 @@ impl Peer {
         broken
     }
 
-    /// The next messages with routes, if there are any to be sent.
-    pub(crate) fn next_messages(&mut self, local: &Config, rib: &mut Rib) -> Option<Vec<Bytes>> {
-        let live = self.live.as_ref()?;
-        let target = target(&self.config, live, self.drain_phase(), local);
-        self.outbound.next_messages(&target, &live.session, rib)
-    }
-
     /// What the peer is told of a prefix; nothing is known of peers without a session.
     pub(crate) fn told(&self, local: &Config, id: PrefixId, prefix: Prefix, rib: &Rib) -> ExplainedPeer {
         let peer = self.config.key;
@@ -301,13 +278,12 @@ impl Peer {
                 reason: Some(self.why_down()),
             };
         };
-        explain::told(
-            peer,
-            &target(&self.config, live, self.drain_phase(), local),
-            id,
-            prefix,
-            rib,
-        )
+        let target = Target {
+            local,
+            egress: &live.egress,
+            peer: Some(peer),
+        };
+        explain::told(peer, &target, id, prefix, rib)
     }
 
     fn why_down(&self) -> String {
@@ -363,23 +339,6 @@ impl Peer {
     }
 }
 
-/// Whether a peer may be told of more than what any peer may be ([`Rib::open`]): what came by iBGP from others than
-/// clients, and with Add-Path what is not the best path.
-fn hears_inside(config: &PeerConfig, session: &Session, local: &Config) -> bool {
-    config.is_external(local) || config.route_reflector_client || !session.context.add_path_send.is_empty()
-}
-
-fn target<'a>(peer: &'a PeerConfig, live: &'a Live, drain: Option<Phase>, local: &'a Config) -> Target<'a> {
-    Target {
-        local,
-        peer,
-        own: live.own,
-        context: &live.session.context,
-        takes_stale: live.session.takes_stale,
-        drain,
-    }
-}
-
 fn gate<'a>(
     config: &'a PeerConfig,
     live: Option<&'a Live>,
@@ -389,12 +348,12 @@ fn gate<'a>(
     let Live {
         session,
         neighbor,
-        own,
+        egress,
         ..
     } = live?;
     Some(Gate {
         local,
-        own: *own,
+        own: egress.own,
         peer: config,
         from: neighbor,
         families: session.families(),
@@ -413,44 +372,5 @@ fn neighbor(local: &Config, config: &PeerConfig, link: Link, session: &Session) 
         external: config.is_external(local),
         client: config.route_reflector_client,
         local: link.local,
-    }
-}
-
-/// Our next hops: as configured, else our end of the connection. Where that is link-local, the peer is on the link, so
-/// it gets the link-local address beside a global one (RFC 2545 §3).
-fn own_next_hops(config: &PeerConfig, link: Link) -> OwnNextHops {
-    let ends = [config.local_address, Some(link.local)];
-    let mut own = OwnNextHops {
-        v4: config.next_hop_v4.map(NextHop::V4),
-        v6: config.next_hop_v6.map(|global| NextHop::V6 {
-            global,
-            link_local: None,
-        }),
-    };
-    for end in ends.into_iter().flatten() {
-        match end {
-            IpAddr::V4(address) => own.v4.get_or_insert(NextHop::V4(address)),
-            IpAddr::V6(address) => own.v6.get_or_insert_with(|| next_hop_v6(address)),
-        };
-    }
-    if let (IpAddr::V6(end), Some(NextHop::V6 { link_local, .. })) = (link.local, &mut own.v6)
-        && end.is_unicast_link_local()
-    {
-        link_local.get_or_insert(end);
-    }
-    own
-}
-
-fn next_hop_v6(address: Ipv6Addr) -> NextHop {
-    if address.is_unicast_link_local() {
-        NextHop::V6 {
-            global: Ipv6Addr::UNSPECIFIED,
-            link_local: Some(address),
-        }
-    } else {
-        NextHop::V6 {
-            global: address,
-            link_local: None,
-        }
     }
 }

@@ -4,6 +4,7 @@
 //! follows for other prefixes and peers is worked out when the driver has no more inputs at hand and asks for
 //! outputs, once per changed prefix and peer however many inputs there were: [`Speaker::poll`].
 
+mod announce;
 mod dynamic;
 pub mod monitor;
 mod operator;
@@ -21,8 +22,10 @@ use rand::rngs::StdRng;
 pub use crate::config::{Config, NextHopMode, PeerConfig, PeerKey, Policy};
 use crate::convergence::Convergence;
 use crate::dynamic::Ranges;
+use crate::egress::Egress;
 use crate::explain::{self, ExplainedPath, Explanation, RuleName};
 use crate::filter::NORMAL_PRIORITY;
+use crate::group::{GroupId, Groups};
 use crate::interfaces::Interface;
 use crate::peer::Peer;
 use crate::rib::{Path, Rib, Route};
@@ -51,10 +54,12 @@ pub struct Speaker {
     /// When which peer is due: one entry per peer that ever is.
     deadlines: BTreeSet<(Instant, PeerKey)>,
     rib: Rib,
-    /// Peers that may have to be sent routes.
+    /// Peers with a session, by what they are told.
+    groups: Groups,
+    /// Groups that may have to be told something.
+    stirred: BTreeSet<GroupId>,
+    /// Peers that may take more, or something else, than before.
     unsent: BTreeSet<PeerKey>,
-    /// Peers that may be told what came from inside the AS: none, in a mesh.
-    listeners: BTreeSet<PeerKey>,
     ranges: Ranges,
     /// Dynamic neighbours that may have gone.
     leaving: BTreeSet<PeerKey>,
@@ -81,8 +86,9 @@ impl Speaker {
             connections: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             rib: Rib::new(config.max_paths, config.seed),
+            groups: Groups::new(config.seed),
+            stirred: BTreeSet::new(),
             unsent: BTreeSet::new(),
-            listeners: BTreeSet::new(),
             ranges: Ranges::default(),
             leaving: BTreeSet::new(),
             unfound: false,
@@ -259,20 +265,9 @@ impl Speaker {
             }
         } else {
             peer.reapply(&self.config, &mut self.rib);
-            self.unsent.insert(key);
-            self.note_listener(key);
+            self.regroup(key);
             self.on_peer(now, key, |peering, cx| peering.release(cx));
             self.enforce_limits(now, key);
-        }
-    }
-
-    /// Keeps the set of listeners in step with a peer's settings and session.
-    fn note_listener(&mut self, key: PeerKey) {
-        let listens = |peer: &Peer| peer.hears_inside(&self.config);
-        if self.peers.get(&key).is_some_and(listens) {
-            self.listeners.insert(key);
-        } else {
-            self.listeners.remove(&key);
         }
     }
 
@@ -295,7 +290,6 @@ impl Speaker {
                 self.deadlines.remove(&(at, key));
             }
             self.unsent.remove(&key);
-            self.listeners.remove(&key);
         }
     }
 
@@ -303,12 +297,14 @@ impl Speaker {
         self.config.interfaces = interfaces;
         let asking = self
             .peers
-            .iter_mut()
-            .filter(|(_, it)| it.config.asks_for_interfaces());
-        for (key, peer) in asking {
+            .values_mut()
+            .filter(|it| it.config.asks_for_interfaces());
+        for peer in asking {
             peer.reapply(&self.config, &mut self.rib);
-            self.unsent.insert(*key);
         }
+        let asks = |egress: &Egress| egress.export.asks_for_interfaces();
+        let ids = self.rib.ids();
+        self.stir(&ids, asks);
     }
 
     fn originate(&mut self, prefix: Prefix) {

@@ -12,6 +12,7 @@ use crate::edit::PatchType;
 use crate::ipam::args::IpamCommand;
 use crate::output::Format;
 use crate::policy::{Destination, End, Pod};
+use crate::what_if::Without;
 
 /// Operates Manx: resources, sessions, routes, addresses, and labs on one machine.
 #[derive(Debug, Parser)]
@@ -515,22 +516,70 @@ impl FromStr for ServiceName {
 /// `policy …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
-    /// Why a packet passes, or does not: the policies that it meets, and the rule that decides.
-    Explain {
-        /// Who sends it.
-        #[arg(long, value_name = "NAMESPACE/POD|ADDRESS")]
-        from: End,
-        /// Where to.
-        #[arg(long, value_name = "NAMESPACE/POD:PORT/PROTOCOL|ADDRESS:PORT/PROTOCOL")]
-        to: Destination,
-        /// How to print.
-        #[command(flatten)]
-        output: OutputArgs,
-    },
+    /// Why a packet passes, or does not: the policies that it meets, and the rule that decides. With --what-if: which
+    /// packets would be treated otherwise if some resources were applied.
+    Explain(ExplainArgs),
     /// What staged policies would have done on each node, in packets that began something.
     Staged(NodesArgs),
     /// Packets that were denied: by which policy, from whom and to whom.
     Denies(DeniesArgs),
+}
+
+/// `policy explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Who sends it.
+    #[arg(
+        long,
+        value_name = "NAMESPACE/POD|ADDRESS",
+        required_unless_present = "what_if"
+    )]
+    pub(crate) from: Option<End>,
+    /// Where to.
+    #[arg(
+        long,
+        value_name = "NAMESPACE/POD:PORT/PROTOCOL|ADDRESS:PORT/PROTOCOL",
+        required_unless_present = "what_if"
+    )]
+    pub(crate) to: Option<Destination>,
+    /// What would change.
+    #[command(flatten)]
+    pub(crate) what_if: WhatIfArgs,
+    /// How to print.
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `policy explain --what-if`.
+#[derive(Debug, Args)]
+pub(crate) struct WhatIfArgs {
+    /// Which packets between pods, and from or to others, would be treated otherwise if -f were applied. Nothing is
+    /// written.
+    #[arg(long, conflicts_with_all = ["from", "to"], requires = "SupposedArgs")]
+    what_if: bool,
+    /// What would be otherwise.
+    #[command(flatten)]
+    pub(crate) supposed: SupposedArgs,
+    /// The namespace of resources that name none.
+    #[arg(
+        short,
+        long,
+        value_name = "NAMESPACE",
+        default_value = "default",
+        requires = "what_if"
+    )]
+    pub(crate) namespace: String,
+}
+
+/// What would be otherwise.
+#[derive(Debug, Args)]
+pub(crate) struct SupposedArgs {
+    /// What would be applied: a file, a folder or `-` for standard input; may be given again.
+    #[arg(short, long, value_name = "FILE", requires = "what_if")]
+    pub(crate) file: Vec<PathBuf>,
+    /// What would be deleted; may be given again.
+    #[arg(long, value_name = "KIND/[NAMESPACE/]NAME", requires = "what_if")]
+    pub(crate) without: Vec<Without>,
 }
 
 /// `policy denies`.

@@ -1,7 +1,7 @@
 //! The operator's command line manxctl.
 //!
 //! [`cli`] is the grammar, [`target`] finds the cluster that a command is about, [`resources`], [`edit`], [`convert`],
-//! [`observe`], [`policy`], [`service`], [`ipam`], [`topology`] and [`lab`] are the verbs, [`output`] and [`rows`] print what they find.
+//! [`observe`], [`policy`], [`service`], [`ipam`], [`what_if`], [`topology`] and [`lab`] are the verbs, [`output`] and [`rows`] print what they find.
 
 use std::process::ExitCode;
 
@@ -27,6 +27,7 @@ mod service;
 mod service_rows;
 mod target;
 mod topology;
+mod what_if;
 
 use cli::{Cli, Color, Command};
 use error::{CtlError, Result};

@@ -21,6 +21,7 @@ use crate::error::{CtlError, Result};
 use crate::observe::list;
 use crate::output::{self, Format};
 use crate::target::Target;
+use crate::what_if;
 
 /// The interface that a pod is known by.
 const INTERFACE: &str = "eth0";
@@ -113,7 +114,10 @@ impl FromStr for Destination {
 /// `policy …`.
 pub(crate) async fn run(target: &Target, command: &PolicyCommand) -> Result<()> {
     match command {
-        PolicyCommand::Explain { from, to, output } => explain(target, (from, to), output.output).await,
+        PolicyCommand::Explain(args) => match (&args.from, &args.to) {
+            (Some(from), Some(to)) => explain(target, (from, to), args.output.output).await,
+            _ => what_if::run(target, &args.what_if, args.output.output).await,
+        },
         PolicyCommand::Denies(args) => denies::run(target, args),
         PolicyCommand::Staged(args) => list::<StagedCount>(target, args, Method::PolicyStaged),
     }
@@ -236,7 +240,7 @@ pub(crate) fn called(policy: &PolicyName) -> String {
     format!("{}.{group} {namespace}{}", policy.kind, policy.name)
 }
 
-const fn word(verdict: Verdict) -> &'static str {
+pub(crate) const fn word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Allow => "allow",
         Verdict::Deny => "deny",

@@ -48,9 +48,26 @@ impl Target {
 
     /// What any one agent says: the first that answers, where all know the same.
     pub(crate) fn ask_any<T: DeserializeOwned>(&self, method: Method, params: &Value) -> Result<T> {
+        self.first_answer(|agent| ask_with(&agent.socket, method, params.clone()))
+    }
+
+    /// The same, of agents that may think for so long. Whoever waits for more than a second is told so on standard error.
+    pub(crate) fn ask_any_within<T: DeserializeOwned>(
+        &self,
+        patience: Duration,
+        method: Method,
+        params: &Value,
+    ) -> Result<T> {
+        self.first_answer(|agent| {
+            let ask = || manx_lab::ask_within(&agent.socket, method, params.clone(), patience);
+            Ok(told_meanwhile(&agent.label(), ask)?)
+        })
+    }
+
+    fn first_answer<T>(&self, ask: impl Fn(&Agent) -> Result<T>) -> Result<T> {
         let mut refused = None;
         for agent in self.agents(&[])? {
-            match ask_with(&agent.socket, method, params.clone()) {
+            match ask(&agent) {
                 Ok(found) => return Ok(found),
                 Err(error) => refused = Some(error),
             }
@@ -234,6 +251,24 @@ pub(crate) fn ask_each<T: DeserializeOwned + Send>(
             .into_iter()
             .map(|(_, agent, answer)| (agent, answer))
             .collect()
+    })
+}
+
+/// Does something that `who` may need a while for, and says so on standard error each time that the while has doubled.
+fn told_meanwhile<T>(who: &str, work: impl FnOnce() -> T) -> T {
+    std::thread::scope(|scope| {
+        let (done, waits) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            let (mut waited, mut pause) = (Duration::ZERO, PATIENCE);
+            while waits.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                waited += pause;
+                pause = waited;
+                anstream::eprintln!("manxctl: {who} thinks, for {} s now", waited.as_secs());
+            }
+        });
+        let found = work();
+        drop(done);
+        found
     })
 }
 

@@ -30,11 +30,24 @@ pub fn ask<T: DeserializeOwned>(socket: &Path, method: Method) -> Result<T> {
 /// # Errors
 /// As [`ask`].
 pub fn ask_with<T: DeserializeOwned>(socket: &Path, method: Method, params: Value) -> Result<T> {
+    ask_within(socket, method, params, TIMEOUT)
+}
+
+/// Asks an agent, which may think for so long.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_within<T: DeserializeOwned>(
+    socket: &Path,
+    method: Method,
+    params: Value,
+    timeout: Duration,
+) -> Result<T> {
     let failed = |source| LabError::Agent {
         socket: socket.to_owned(),
         source,
     };
-    let answer = exchange(socket, method, params).map_err(failed)?;
+    let answer = exchange(socket, method, params, timeout).map_err(failed)?;
     match answer.outcome() {
         Err(source) => Err(LabError::Refused {
             socket: socket.to_owned(),
@@ -44,9 +57,14 @@ pub fn ask_with<T: DeserializeOwned>(socket: &Path, method: Method, params: Valu
     }
 }
 
-fn exchange(socket: &Path, method: Method, params: Value) -> std::result::Result<Response, FrameError> {
+fn exchange(
+    socket: &Path,
+    method: Method,
+    params: Value,
+    timeout: Duration,
+) -> std::result::Result<Response, FrameError> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     rpc::write(&mut stream, &Request::new(1, method, params))?;
     rpc::read(&mut BufReader::new(stream), MAX_ANSWER)

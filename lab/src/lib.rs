@@ -24,7 +24,7 @@ mod state;
 mod verify;
 mod wait;
 
-pub use agent::{ask, ask_with};
+pub use agent::{ask, ask_with, ask_within};
 pub use error::{LabError, Result};
 pub use lab::{Lab, LabStatus, NodeView, RouterView, Settings, names};
 pub use options::{Name, Options, OptionsError, Software, Topology};

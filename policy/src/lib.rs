@@ -8,7 +8,8 @@
 //! The engine knows two things: NAT outgoing ([`nat`]), which hides pods of some pools behind their node's address
 //! when they talk to the world outside all pools; and policies, in their one form (`manx_api::policy`), of which it
 //! enforces those that select pods of this node. Staged policies have chains that count and decide nothing
-//! ([`Trial`]). [`explain`] says why a packet is let through or not, [`told`] what a rule's log says.
+//! ([`Trial`]). [`explain`] says why a packet is let through or not, [`told`] what a rule's log says, and [`what_if`]
+//! which packets other resources would have treated otherwise.
 //!
 //! Invariants:
 //! - What is wanted depends on the last state of each resource, never on the order of the updates, and the
@@ -45,6 +46,7 @@ mod things;
 mod transaction;
 mod trial;
 mod wanted;
+mod what_if;
 
 pub use engine::{Engine, Update};
 pub use explain::{
@@ -63,3 +65,4 @@ pub use ruleset::{
 };
 pub use transaction::{MAX_MEMBERS, SetChange, Transaction};
 pub use trial::{Trial, packets};
+pub use what_if::{Change as WhatIfChange, Message, Packets, Place, Verdict, WhatIf, what_if};

@@ -303,7 +303,8 @@ pub(crate) fn open_gate(tasks: &mut JoinSet<()>) -> policy::Gate {
                 | policy::Request::Settle
                 | policy::Request::Explain(..)
                 | policy::Request::Name(..)
-                | policy::Request::Staged(_) => {}
+                | policy::Request::Staged(_)
+                | policy::Request::Suppose(..) => {}
             }
         }
     });

@@ -40,6 +40,7 @@ mod lab_services;
 mod lab_staged;
 mod lab_traits;
 mod lab_up;
+mod lab_what_if;
 mod leases;
 mod links;
 mod namespaces;

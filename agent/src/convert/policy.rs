@@ -106,7 +106,7 @@ pub fn explanation(found: Explanation, asked: Traffic) -> PolicyExplanation {
     }
 }
 
-fn deciding(decided: Decided) -> Option<Deciding> {
+pub(super) fn deciding(decided: Decided) -> Option<Deciding> {
     Some(Deciding {
         policy: policy_name(&decided.policy?),
         rule: decided.rule,

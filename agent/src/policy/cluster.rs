@@ -72,7 +72,7 @@ pub struct Pod {
 }
 
 /// The state that updates are made from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Cluster {
     node: String,
     /// What the store told of and has not taken back.
@@ -132,6 +132,11 @@ impl Cluster {
     /// The pod whose attachment is called so.
     pub(super) fn pod(&self, endpoint: &str) -> Option<String> {
         self.named.get(endpoint).cloned()
+    }
+
+    /// The pods of all attachments, by the names of those.
+    pub(super) const fn pods(&self) -> &BTreeMap<String, String> {
+        &self.named
     }
 
     /// Takes in news from the store.

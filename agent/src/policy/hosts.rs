@@ -7,7 +7,7 @@ use manx_api::host_endpoint::{ALL_INTERFACES, HostEndpointSpec};
 use manx_policy::{HostInterface, Update};
 
 /// This node's host endpoints, by name.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Hosts {
     endpoints: BTreeMap<String, HostEndpointSpec>,
     /// Which interface has which of the addresses that endpoints without an interface's name are found by.

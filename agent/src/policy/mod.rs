@@ -16,12 +16,14 @@ mod hosts;
 mod review;
 mod services;
 mod tally;
+mod what_if;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::OptionFuture;
 use manx_api::explanation::{PolicyExplainCall, PolicyExplanation, StagedCount};
+use manx_api::what_if::WhatIfCall;
 use manx_linux::{Backend, Netns, Rules};
 use manx_policy::{Engine, Failsafes, Logged, Settings, Told, Unexplained, Update, Whose, explain, told};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -33,6 +35,7 @@ pub use self::cluster::{KINDS, News, Pod};
 pub use self::gate::{Gate, NotInForce};
 use self::review::Review;
 use self::tally::Tally;
+pub use self::what_if::Supposition;
 use crate::ask::answer;
 use crate::convert;
 use crate::metrics::Metrics;
@@ -87,6 +90,8 @@ pub enum Request {
         Box<PolicyExplainCall>,
         oneshot::Sender<Result<PolicyExplanation, Unexplained>>,
     ),
+    /// What is known at present, and what would be news if some resources were written and others deleted.
+    Suppose(Box<WhatIfCall>, oneshot::Sender<Supposition>),
     /// What staged policies would have done; answered after the kernel was looked at.
     Staged(oneshot::Sender<Result<Vec<StagedCount>, Refusal>>),
     /// Rules are to log what they deny, or no longer, unless settings want it anyway; answered when they do.
@@ -319,6 +324,10 @@ impl Task {
             }
             Request::Staged(reply) => self.asking.push(reply),
             Request::Explain(call, reply) => answer(reply, self.explain(*call)),
+            Request::Suppose(call, reply) => {
+                let known = (self.rules.engine(), &self.updates[..]);
+                answer(reply, Supposition::of(known, &self.cluster, *call));
+            }
             Request::Log(followed, reply) => {
                 self.followed = followed;
                 self.waiting.push((None, reply));

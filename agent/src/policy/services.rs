@@ -10,7 +10,7 @@ use manx_policy::{ServiceEndpoint, Update};
 use crate::slices::Slices;
 
 /// Who is behind each service, by each of its slices.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Services(Slices<BTreeSet<ServiceEndpoint>>);
 
 impl Services {

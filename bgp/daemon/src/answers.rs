@@ -57,6 +57,7 @@ impl Answer for Answers {
             | Method::PolicyExplain
             | Method::PolicyDenies
             | Method::PolicyStaged
+            | Method::PolicyWhatIf
             | Method::ServiceExplain => Err(error(
                 METHOD_NOT_FOUND,
                 "this is manx-bgpd, which does BGP only: name the socket of manxd with --socket",

@@ -34,6 +34,7 @@
 //! | how long a closed connection lingers | 2 s | `LINGER` |
 //! | messages read and not yet looked at | 256, 1 MiB of them, 64 KiB of one connection | `JOBS`, `OCTETS`, `OCTETS_PER_CONNECTION` |
 //! | octets for a peer that reads nothing | 640 KiB; what is beyond waits as the number of its prefix | `SEND_QUEUE` |
+//! | octets kept for those of a group of peers that are late | 1 MiB and a step; who is later hears the last word only | `LOG` |
 //! | how long a peer may take nothing | twice the hold time, 8 minutes at least (RFC 9687) | `SEND_HOLD` |
 //! | answers to route refreshes | one under way, one more after it, for each family | `Outbound::requested` |
 //! | how long a refresh may last, and stale routes of a peer that is back | 6 minutes | `repetition::LIMIT`, `STALE_LIMIT` |

@@ -2,7 +2,7 @@
 //!
 //! Adj-RIB-In and Loc-RIB are one table: a prefix's entry holds each peer's path, and the rank that the
 //! decision gave it. Prefixes have small numbers, so that the peers' books ([`Inbound`](crate::inbound::Inbound), which
-//! prefixes came, and [`Outbound`](crate::outbound::Outbound), which were announced) stay small, too.
+//! prefixes came, and those of their [groups](crate::group), which were announced) stay small, too.
 //!
 //! Changes are collected and decided later, once per prefix: [`Rib::next_change`].
 
@@ -279,6 +279,11 @@ impl Rib {
             .iter()
             .zip(0..)
             .filter_map(|(entry, id)| entry.as_ref().map(|entry| (PrefixId(id), entry.prefix)))
+    }
+
+    /// The numbers alone.
+    pub(crate) fn ids(&self) -> Vec<PrefixId> {
+        self.prefixes().map(|(id, _)| id).collect()
     }
 
     /// Puts a path in: the prefix's number, and the earlier path of its key.

@@ -119,12 +119,19 @@ impl Extend<PrefixId> for PrefixSet {
     }
 }
 
+impl FromIterator<PrefixId> for PrefixSet {
+    fn from_iter<I: IntoIterator<Item = PrefixId>>(ids: I) -> Self {
+        let mut set = Self::default();
+        set.extend(ids);
+        set
+    }
+}
+
 /// Something for each of some prefixes.
 #[derive(Clone, Debug)]
 pub(crate) struct PrefixMap<T> {
     /// None are empty.
     pages: Vec<Option<Box<Slots<T>>>>,
-    count: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -135,19 +142,11 @@ struct Slots<T> {
 
 impl<T> Default for PrefixMap<T> {
     fn default() -> Self {
-        Self {
-            pages: Vec::new(),
-            count: 0,
-        }
+        Self { pages: Vec::new() }
     }
 }
 
 impl<T> PrefixMap<T> {
-    /// How many prefixes have something.
-    pub(crate) fn len(&self) -> usize {
-        self.count
-    }
-
     /// What a prefix has.
     pub(crate) fn get(&self, PrefixId(number): PrefixId) -> Option<&T> {
         let number = number as usize;
@@ -171,7 +170,6 @@ impl<T> PrefixMap<T> {
         let before = page.slots[number % SLOTS].replace(value);
         if before.is_none() {
             page.used += 1;
-            self.count += 1;
         }
         before
     }
@@ -186,7 +184,6 @@ impl<T> PrefixMap<T> {
         if page.used == 0 {
             *slot = None;
         }
-        self.count -= 1;
         Some(before)
     }
 
@@ -234,7 +231,7 @@ mod tests {
                 prop_assert_eq!(set.contains(id), tree.contains(&id));
                 prop_assert_eq!(map.get(id), table.get(&id));
             }
-            prop_assert_eq!((set.is_empty(), map.len()), (tree.is_empty(), table.len()));
+            prop_assert_eq!(set.is_empty(), tree.is_empty());
             prop_assert!(set.iter().eq(tree));
             prop_assert!(map.ids().eq(table.into_keys()));
         }

@@ -105,7 +105,8 @@ impl Speaker {
         let withdrawn = |drain: &Drain| matches!(drain.phase, Phase::Withdrawn { .. });
         if let (Some(peer), Some(now)) = (self.peers.get(&key), self.now)
             && peer.drain.as_ref().is_some_and(withdrawn)
-            && peer.outbound.has_said_all()
+            && let Some(group) = peer.outbound.group.and_then(|id| self.groups.get(id))
+            && peer.outbound.has_said_all(group)
         {
             self.end_drain(now, key);
         }
@@ -137,8 +138,8 @@ impl Speaker {
     fn announce_anew(&mut self, key: PeerKey) {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.reapply(&self.config, &mut self.rib);
-            self.unsent.insert(key);
         }
+        self.regroup(key);
         self.reschedule(key);
     }
 

@@ -170,7 +170,6 @@ impl Speaker {
     fn up(&mut self, now: Instant, key: PeerKey, link: Link, session: Box<Session>) {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.up(link, session, now, &self.config, &mut self.rib);
-            self.unsent.insert(key);
             self.outputs.push_back(Output::Session {
                 peer: key,
                 up: true,
@@ -178,10 +177,13 @@ impl Speaker {
                 end: None,
             });
         }
-        self.note_listener(key);
+        self.join(key);
     }
 
     fn ended(&mut self, now: Instant, key: PeerKey, session: Option<&Session>, loss: &Loss) {
+        if session.is_some() {
+            self.part(key);
+        }
         let Some(peer) = self.peers.get_mut(&key) else {
             return;
         };
@@ -198,7 +200,6 @@ impl Speaker {
             // A drain ends with its session, whoever ended that.
             self.end_drain(now, key);
         }
-        self.note_listener(key);
         self.may_be_gone(key);
     }
 

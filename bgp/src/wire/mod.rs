@@ -83,7 +83,7 @@ impl Message {
 }
 
 /// What decoding and encoding must know of a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Context {
     /// Both sides speak four-octet AS numbers (RFC 6793).
     pub four_octet_as: bool,

@@ -12,6 +12,7 @@ mod dynamic;
 mod explain;
 mod features;
 mod filters;
+mod groups;
 mod handling;
 mod link_local;
 mod long_lived;

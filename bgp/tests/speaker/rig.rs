@@ -43,6 +43,8 @@ pub(crate) struct Rig {
     pub(crate) full: Vec<Prefix>,
     /// Connections that take nothing, and the bytes that wait there.
     pub(crate) stalled: BTreeMap<ConnId, usize>,
+    /// The same, as they were sent.
+    pub(crate) waiting: BTreeMap<ConnId, Vec<Bytes>>,
     accepted: u64,
 }
 
@@ -174,6 +176,7 @@ impl Rig {
             drained: 0,
             full: Vec::new(),
             stalled: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             accepted: 0,
         }
     }
@@ -193,6 +196,7 @@ impl Rig {
                 }
                 Output::Send { conn, bytes } if self.stalled.contains_key(&conn) => {
                     *self.stalled.entry(conn).or_default() += bytes.len();
+                    self.waiting.entry(conn).or_default().push(bytes);
                 }
                 Output::Send { conn, bytes } => {
                     self.octets.entry(conn).or_default().extend_from_slice(&bytes);
@@ -211,6 +215,15 @@ impl Rig {
                 Output::Session { end, .. } => self.ends.extend(end),
             }
         }
+    }
+
+    /// A stalled connection takes what waits there, and goes on.
+    pub(crate) fn resume(&mut self, conn: ConnId) {
+        self.stalled.remove(&conn);
+        for bytes in self.waiting.remove(&conn).unwrap_or_default() {
+            self.decode(conn, BytesMut::from(bytes));
+        }
+        self.input(Input::Drained { conn });
     }
 
     fn decode(&mut self, conn: ConnId, mut bytes: BytesMut) {

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use bytes::{BufMut, BytesMut};
 
 use super::as_path::Width;
-use super::{Attributes, Origin, Segment, UnknownAttribute, code, facts, flag, unique};
+use super::{Attributes, Origin, UnknownAttribute, code, facts, flag, unique};
 use crate::wire::open::two_octets;
 use crate::wire::{AS_TRANS, Context};
 
@@ -136,29 +136,6 @@ pub(crate) fn put_all(
         writer.put(code::ONLY_TO_CUSTOMER, &asn.to_be_bytes());
     }
     writer.put_unknown(u16::MAX);
-}
-
-/// No fewer octets than [`put_all`] appends, on whatever session.
-pub(crate) fn most_octets(attributes: &Attributes) -> usize {
-    // A header has four octets at most, and so has a segment's, of which there is one to 255 ASes or fewer.
-    const HEADER: usize = 4;
-    // ORIGIN, NEXT_HOP, MULTI_EXIT_DISC, LOCAL_PREF, ATOMIC_AGGREGATE, AGGREGATOR, ORIGINATOR_ID, AS4_AGGREGATOR and
-    // ONLY_TO_CUSTOMER: eight octets or fewer each.
-    const FIXED: usize = 9 * (HEADER + 8);
-    // AS_PATH and AS4_PATH, and the four kinds of list.
-    const LISTS: usize = 6 * HEADER;
-    let segments = &attributes.as_path.segments;
-    let hop_octets =
-        |segment: &Segment| (segment.numbers().len() / 255 + 1) * 4 + segment.numbers().len() * 6;
-    let unknown = attributes.unknown.iter().map(|it| HEADER + it.value.len());
-    FIXED
-        + LISTS
-        + segments.iter().map(hop_octets).sum::<usize>()
-        + attributes.communities.len() * 4
-        + attributes.cluster_list.len() * 4
-        + attributes.extended_communities.len() * 8
-        + attributes.large_communities.len() * 12
-        + unknown.sum::<usize>()
 }
 
 fn origin(origin: Origin) -> u8 {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 pub use as_path::{AsPath, Segment};
 pub(super) use decode::{Collected, decode};
-pub(super) use encode::{Writer, most_octets, put_all};
+pub(super) use encode::{Writer, put_all};
 pub(crate) use facts::name;
 pub use show::{Community, ExtendedCommunity, LargeCommunity};
 

@@ -12,7 +12,7 @@ use super::nlri::{self, NextHop, Nlri};
 use super::{Action, Context, Error, Problem, Step};
 use crate::Family;
 pub(super) use pack::encode;
-pub(crate) use pack::{Estimate, put_announced, put_withdrawn};
+pub(crate) use pack::{LONGEST, Shared, put_withdrawn};
 pub use pack::{Unsendable, end_of_rib, pack, pack_withdrawn};
 
 /// UPDATE (RFC 4271 §4.3) with the multiprotocol attributes (RFC 4760) already folded in, and with errors

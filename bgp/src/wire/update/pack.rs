@@ -20,34 +20,8 @@ const FIXED: usize = HEADER + 4;
 /// A multiprotocol attribute's header with the long length, AFI and SAFI.
 const MULTIPROTOCOL: usize = 4 + 3;
 
-/// A next hop's address pair with the octets around it.
-const NEXT_HOP: usize = 1 + 32 + 1;
 /// The longest prefix, with an identifier.
-const PREFIX: usize = 4 + 1 + 16;
-
-/// Octets that announcing a route takes, no fewer than it will.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Estimate {
-    /// Once.
-    pub(crate) route: usize,
-    /// For each of its prefixes, with the part of its message that says the rest again.
-    pub(crate) prefix: usize,
-}
-
-impl Estimate {
-    /// For whatever is withdrawn.
-    pub(crate) const WITHDRAWN: usize = PREFIX;
-
-    /// For a route with these attributes.
-    pub(crate) fn of(attributes: &Attributes, context: &Context) -> Self {
-        let shared = FIXED + MULTIPROTOCOL + NEXT_HOP + attr::most_octets(attributes);
-        let together = limit(context).saturating_sub(shared) / PREFIX;
-        Self {
-            route: shared,
-            prefix: limit(context) / together.max(1),
-        }
-    }
-}
+pub(crate) const LONGEST: usize = 4 + 1 + 16;
 
 /// Why routes cannot be announced on a session; their prefixes have to be withdrawn there.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -81,42 +55,39 @@ pub fn pack(
     context: &Context,
 ) -> Result<Bytes, Unsendable> {
     let mut out = BytesMut::new();
-    put_announced(attributes, next_hop, nlri, context, &mut out)?;
+    for (family, nlri) in by_family(nlri) {
+        let shared = Shared::new(attributes, next_hop, family, context)?;
+        if nlri.iter().any(|nlri| !shared.has_room_for(nlri)) {
+            return Err(shared.too_long());
+        }
+        shared.put(&nlri, &mut out);
+    }
     Ok(out.freeze())
 }
 
-/// Appends these messages; nothing where there is an error.
-pub(crate) fn put_announced(
-    attributes: &Attributes,
-    next_hop: NextHop,
-    nlri: &[Nlri],
-    context: &Context,
-    out: &mut BytesMut,
-) -> Result<(), Unsendable> {
-    let start = out.len();
-    let put = try_put_announced(attributes, next_hop, nlri, context, out);
-    if put.is_err() {
-        out.truncate(start);
-    }
-    put
+/// What messages that announce prefixes of one family with one route have in common, coded for a session.
+#[derive(Debug)]
+pub(crate) struct Shared<'a> {
+    attributes: BytesMut,
+    place: Place,
+    /// Octets of prefixes that a message has room for.
+    room: usize,
+    context: &'a Context,
 }
 
-fn try_put_announced(
-    attributes: &Attributes,
-    next_hop: NextHop,
-    nlri: &[Nlri],
-    context: &Context,
-    out: &mut BytesMut,
-) -> Result<(), Unsendable> {
-    let classic = match next_hop {
-        NextHop::V4(address) => Some(address),
-        NextHop::V6 { .. } => None,
-    };
-    let mut shared = BytesMut::new();
-    attr::put_all(attributes, classic, context, &mut shared);
-    for (family, nlri) in by_family(nlri) {
-        let (place, overhead) = match (family, next_hop) {
-            (Family::Ipv4Unicast, NextHop::V4(_)) => (Place::Nlri, 0),
+impl<'a> Shared<'a> {
+    /// Codes it.
+    ///
+    /// # Errors
+    /// No prefix of the family can be announced so.
+    pub(crate) fn new(
+        attributes: &Attributes,
+        next_hop: NextHop,
+        family: Family,
+        context: &'a Context,
+    ) -> Result<Self, Unsendable> {
+        let (place, classic) = match (family, next_hop) {
+            (Family::Ipv4Unicast, NextHop::V4(address)) => (Place::Nlri, Some(address)),
             (Family::Ipv4Unicast, NextHop::V6 { .. }) if !context.extended_next_hop.contains(&family) => {
                 return Err(Unsendable::NextHop { family, next_hop });
             }
@@ -126,22 +97,57 @@ fn try_put_announced(
                 nlri::put_next_hop(next_hop, &mut address);
                 // After the next hop there is a reserved octet.
                 address.put_u8(0);
-                let overhead = MULTIPROTOCOL + address.len();
-                (Place::Reach(family, address.freeze()), overhead)
+                (Place::Reach(family, address.freeze()), None)
             }
         };
-        let room = limit(context).checked_sub(FIXED + shared.len() + overhead);
-        let add_path = context.add_path_send.contains(&family);
-        let longest = nlri.iter().map(|nlri| nlri.size(add_path)).max();
-        let Some(room) = room.filter(|room| longest.is_none_or(|longest| longest <= *room)) else {
-            return Err(Unsendable::TooLong {
-                octets: shared.len(),
-                max_message: context.max_message,
-            });
+        let mut shared = Self {
+            attributes: BytesMut::new(),
+            place,
+            room: 0,
+            context,
         };
-        put_messages(&place, &shared, &nlri, room, context, out);
+        attr::put_all(attributes, classic, context, &mut shared.attributes);
+        shared.room = limit(context).saturating_sub(shared.overhead());
+        Ok(shared)
     }
-    Ok(())
+
+    /// The octets of a message beside its prefixes, no fewer than there will be.
+    pub(crate) fn overhead(&self) -> usize {
+        let multiprotocol = match &self.place {
+            Place::Withdrawn | Place::Nlri => 0,
+            Place::Unreach(_) => MULTIPROTOCOL,
+            Place::Reach(_, next_hop) => MULTIPROTOCOL + next_hop.len(),
+        };
+        FIXED + multiprotocol + self.attributes.len()
+    }
+
+    /// How many octets of prefixes a message has room for.
+    pub(crate) fn room(&self) -> usize {
+        self.room
+    }
+
+    /// The octets that a prefix takes.
+    pub(crate) fn size(&self, nlri: &Nlri) -> usize {
+        nlri.size(self.context.add_path_send.contains(&nlri.prefix.family()))
+    }
+
+    /// Whether a message has room for a prefix.
+    pub(crate) fn has_room_for(&self, nlri: &Nlri) -> bool {
+        self.size(nlri) <= self.room
+    }
+
+    /// That it has none.
+    pub(crate) fn too_long(&self) -> Unsendable {
+        Unsendable::TooLong {
+            octets: self.attributes.len(),
+            max_message: self.context.max_message,
+        }
+    }
+
+    /// Appends the messages that announce these; there is room for each.
+    pub(crate) fn put(&self, nlri: &[Nlri], out: &mut BytesMut) {
+        put_messages(&self.place, &self.attributes, nlri, self.room, self.context, out);
+    }
 }
 
 /// The messages that withdraw `nlri`, one after another.
@@ -243,7 +249,7 @@ fn put_messages(
 }
 
 fn put_message(place: &Place, attributes: &[u8], nlri: &[Nlri], context: &Context, out: &mut BytesMut) {
-    let mut prefixes = BytesMut::with_capacity(nlri.len() * PREFIX);
+    let mut prefixes = BytesMut::with_capacity(nlri.len() * LONGEST);
     for nlri in nlri {
         nlri.put(
             context.add_path_send.contains(&nlri.prefix.family()),
