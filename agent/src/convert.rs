@@ -279,7 +279,10 @@ pub fn workload_key(node: &str, owner: &AttachmentId) -> Key {
     }
 }
 
-/// An attachment's WorkloadEndpoint.
+/// What Kubernetes' runtimes call a pod's first interface.
+const PRIMARY: &str = "eth0";
+
+/// An attachment's WorkloadEndpoint. The first interface of a cluster's pod is called as the pod is, like everywhere.
 #[must_use]
 pub fn workload_endpoint(
     node: &str,
@@ -289,6 +292,7 @@ pub fn workload_endpoint(
     traits: Traits,
 ) -> WorkloadEndpoint {
     let Traits {
+        uid,
         labels,
         service_account,
         ports,
@@ -297,8 +301,12 @@ pub fn workload_endpoint(
     let key = workload_key(node, owner);
     WorkloadEndpoint {
         metadata: Metadata {
-            name: key.name,
+            name: match uid {
+                Some(_) if owner.ifname == PRIMARY => owner.pod.clone(),
+                Some(_) | None => key.name,
+            },
             namespace: key.namespace,
+            uid,
             labels,
             ..Metadata::default()
         },

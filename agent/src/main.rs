@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use manx_agent::config::{Config, Datastore};
+use manx_agent::config::{Config, Datastore, LogLevel};
 use manx_agent::identity::Identity;
 use manx_agent::startup;
 use manx_agent::tasks::{self, Start};
@@ -43,8 +43,13 @@ fn main() -> ExitCode {
 fn start(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let config = configuration(arguments);
     let level = config.as_ref().map(|config| config.log_level).unwrap_or_default();
-    // Netlink and SQLite libraries have little to say to an operator.
-    let filter = EnvFilter::try_from_env("RUST_LOG").unwrap_or_else(|_| EnvFilter::new(level.as_str()));
+    // Libraries have little to say to an operator: each request to an API server, in many lines.
+    let quieter = match level {
+        LogLevel::Debug => ",hyper_util=info,kube_client=info,tower=info",
+        LogLevel::Error | LogLevel::Warn | LogLevel::Info | LogLevel::Trace => "",
+    };
+    let filter = EnvFilter::try_from_env("RUST_LOG")
+        .unwrap_or_else(|_| EnvFilter::new(format!("{}{quieter}", level.as_str())));
     tracing_subscriber::fmt()
         .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(filter)

@@ -211,6 +211,10 @@ async fn give_up<S: Store>(store: &S, block: &IpBlock, owner: &str) -> Result<()
 }
 
 async fn forget_pods<S: Store>(store: &S, node: &str) -> Result<(), Error> {
+    if store.cluster().is_some() {
+        // They are the cluster's Pods, which it sees to.
+        return Ok(());
+    }
     for resource in store.list(Kind::WorkloadEndpoint, None).await?.items {
         let key: Key = resource.key();
         let Resource::WorkloadEndpoint(endpoint) = resource else {

@@ -25,8 +25,8 @@ pub struct Doors {
     pub cni: mpsc::Sender<Job>,
     /// Told when every pod's route is wanted again.
     pub routes: mpsc::Sender<route::Command>,
-    /// Told when every pod is described again.
-    pub workloads: mpsc::Sender<workload::Change>,
+    /// Told when every pod is described again; none where nobody has to.
+    pub workloads: Option<mpsc::Sender<workload::Change>>,
     /// Told when it knows every pod.
     pub gate: policy::Gate,
     /// Done when all of that is.
@@ -67,10 +67,13 @@ pub async fn run(doors: Doors) {
             return;
         }
     }
-    if workloads.send(workload::Change::Settle).await.is_ok() {
-        tracing::info!(pods = count, "pods of an earlier life are taken up");
-        restored.done();
+    if let Some(workloads) = workloads
+        && workloads.send(workload::Change::Settle).await.is_err()
+    {
+        return;
     }
+    tracing::info!(pods = count, "pods of an earlier life are taken up");
+    restored.done();
 }
 
 /// Has attachments routed and described; gives back those that could not be.

@@ -23,6 +23,9 @@
 //! The denies task (1x) has the policy task write rules that log while somebody follows denied packets, and asks it what
 //! those say; it alone listens to what the kernel logs.
 //!
+//! In a Kubernetes cluster there is no workload task: WorkloadEndpoints are the cluster's Pods, and an ADD waits until the
+//! policy task has heard of its own. The node task hears of Kubernetes' node, and of nothing else that the view lacks.
+//!
 //! The cni task also asks the conntrack task (1x), which has the kernel forget the connections of pods that went.
 //!
 //! Every arrow is a bounded channel or a last-writer-wins value (view, owned blocks, what is in force); answers

@@ -34,9 +34,13 @@ pub(crate) use words::{
     SecretKey, Set, TierName,
 };
 
-/// The CustomResourceDefinition of a kind of ours; none for kinds that Kubernetes has itself.
+/// The CustomResourceDefinition of a kind of ours; none for kinds that Kubernetes has itself, as WorkloadEndpoints are
+/// its Pods.
 #[must_use]
 pub fn definition(kind: Kind) -> Option<Value> {
+    if kind == Kind::WorkloadEndpoint {
+        return None;
+    }
     let schema = structural_of(kind)?;
     let (group, version) = kind.api_version().split_once('/')?;
     let singular = kind.written().to_lowercase();

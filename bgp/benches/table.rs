@@ -42,16 +42,16 @@ const LINES: [Line; 2] = [
         senders: 1,
         prefixes: 500_000,
         counted: 20_000,
-        instructions: 5_500,
-        octets: 230,
+        instructions: 4_700,
+        octets: 220,
     },
     Line {
         name: "D",
         senders: 20,
         prefixes: 50_000,
         counted: 2_000,
-        instructions: 3_600,
-        octets: 120,
+        instructions: 3_100,
+        octets: 115,
     },
 ];
 

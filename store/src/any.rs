@@ -2,7 +2,7 @@
 
 use manx_api::{Key, Kind, Resource, Revision};
 
-use crate::{Error, Events, KubeStore, Listing, SqliteStore, Store};
+use crate::{Cluster, Error, Events, KubeStore, Listing, SqliteStore, Store};
 
 /// A store of either sort.
 #[derive(Clone, Debug)]
@@ -60,6 +60,13 @@ impl Store for AnyStore {
         match self {
             Self::Sqlite(store) => store.watch(kinds, from),
             Self::Kubernetes(store) => store.watch(kinds, from),
+        }
+    }
+
+    fn cluster(&self) -> Option<Cluster> {
+        match self {
+            Self::Sqlite(store) => store.cluster(),
+            Self::Kubernetes(store) => store.cluster(),
         }
     }
 }

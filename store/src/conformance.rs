@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, future};
+use manx_api::network_set::{NetworkSet, NetworkSetSpec};
 use manx_api::node::{Node, NodeSpec};
-use manx_api::workload::{WorkloadEndpoint, WorkloadEndpointSpec};
 use manx_api::{Key, Kind, Metadata, Resource, Revision};
 
 use crate::{Error, Event, Events, Store};
@@ -75,22 +75,14 @@ impl<'a, S: Store> Scope<'a, S> {
         })
     }
 
-    fn endpoint(&self, namespace: &str, name: &str) -> Resource {
-        Resource::WorkloadEndpoint(WorkloadEndpoint {
+    fn set(&self, namespace: &str, name: &str) -> Resource {
+        Resource::NetworkSet(NetworkSet {
             metadata: Metadata {
                 name: format!("{}{name}", self.prefix),
                 namespace: Some(namespace.to_owned()),
                 ..Metadata::default()
             },
-            spec: WorkloadEndpointSpec {
-                node: "node-1".to_owned(),
-                pod: name.to_owned(),
-                container_id: "c0ffee".to_owned(),
-                endpoint: "eth0".to_owned(),
-                interface_name: "mx0123456789a".to_owned(),
-                addresses: vec![[10, 244, 0, 1].into()],
-                ..WorkloadEndpointSpec::default()
-            },
+            spec: NetworkSetSpec::default(),
         })
     }
 
@@ -126,7 +118,7 @@ impl<'a, S: Store> Scope<'a, S> {
     }
 
     async fn clean_up(self) {
-        for kind in [Kind::Node, Kind::WorkloadEndpoint] {
+        for kind in [Kind::Node, Kind::NetworkSet] {
             for resource in self.list(kind, None).await {
                 self.store.delete(&resource.key(), None).await.unwrap();
             }
@@ -303,11 +295,11 @@ pub async fn a_name_used_again_has_another_uid<S: Store>(store: &S) {
 
 pub async fn namespaces_keep_equal_names_apart<S: Store>(store: &S) {
     let scope = Scope::new(store);
-    let a = scope.create(scope.endpoint("default", "web")).await;
-    let b = scope.create(scope.endpoint("kube-system", "web")).await;
+    let a = scope.create(scope.set("default", "web")).await;
+    let b = scope.create(scope.set("kube-system", "web")).await;
     assert_eq!(store.get(&a.key()).await.unwrap(), a);
     assert_eq!(store.get(&b.key()).await.unwrap(), b);
-    let kind = Kind::WorkloadEndpoint;
+    let kind = Kind::NetworkSet;
     assert_eq!(scope.list(kind, Some("default")).await, std::slice::from_ref(&a));
     assert_eq!(scope.list(kind, Some("absent")).await, []);
     store.delete(&a.key(), None).await.unwrap();
@@ -318,18 +310,15 @@ pub async fn namespaces_keep_equal_names_apart<S: Store>(store: &S) {
 pub async fn listings_are_in_order_and_of_one_moment<S: Store>(store: &S) {
     let scope = Scope::new(store);
     for (namespace, name) in [("default", "b"), ("kube-system", "a"), ("default", "a")] {
-        scope.create(scope.endpoint(namespace, name)).await;
+        scope.create(scope.set(namespace, name)).await;
     }
     let last = scope.create(scope.node("b")).await;
     scope.create(scope.node("a")).await;
     let keys = |items: Vec<Resource>| items.iter().map(Resource::key).collect::<Vec<Key>>();
-    let endpoints = keys(scope.list(Kind::WorkloadEndpoint, None).await);
+    let sets = keys(scope.list(Kind::NetworkSet, None).await);
     let nodes = keys(scope.list(Kind::Node, None).await);
-    assert_eq!((endpoints.len(), nodes.len()), (3, 2));
-    assert!(
-        endpoints.is_sorted() && nodes.is_sorted(),
-        "{endpoints:?} {nodes:?}"
-    );
+    assert_eq!((sets.len(), nodes.len()), (3, 2));
+    assert!(sets.is_sorted() && nodes.is_sorted(), "{sets:?} {nodes:?}");
 
     let mut events = scope.watch(&[Kind::Node], scope.now(Kind::Node).await);
     let changed = scope.label(&last, "1").await;
@@ -414,8 +403,8 @@ pub async fn a_watch_sees_only_the_kinds_it_asked_for<S: Store>(store: &S) {
     let scope = Scope::new(store);
     let start = scope.now(Kind::Node).await;
     let mut nodes = scope.watch(&[Kind::Node], start.clone());
-    let mut both = scope.watch(&[Kind::Node, Kind::WorkloadEndpoint], start);
-    let endpoint = scope.create(scope.endpoint("default", "web")).await;
+    let mut both = scope.watch(&[Kind::Node, Kind::NetworkSet], start);
+    let set = scope.create(scope.set("default", "web")).await;
     let node = scope.create(scope.node("a")).await;
     assert_eq!(take(&mut nodes, 1).await, [Event::Applied(node.clone())]);
     // Kinds may overtake each other.
@@ -424,7 +413,7 @@ pub async fn a_watch_sees_only_the_kinds_it_asked_for<S: Store>(store: &S) {
         .iter()
         .map(|event| event.resource().key())
         .collect();
-    assert_eq!(keys, BTreeSet::from([endpoint.key(), node.key()]));
+    assert_eq!(keys, BTreeSet::from([set.key(), node.key()]));
     scope.clean_up().await;
 }
 

@@ -23,10 +23,12 @@ mod error;
 #[cfg(feature = "fake")]
 pub mod fake;
 pub mod kube;
+mod rehearsal;
 mod rules;
 pub mod sqlite;
 
-pub use self::kube::{KubeOptions, KubeStore};
+pub use self::kube::{Cluster, Host, KubeOptions, KubeStore};
+pub use self::rehearsal::rehearse;
 pub use any::AnyStore;
 pub use error::Error;
 pub use sqlite::SqliteStore;
@@ -88,6 +90,12 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Every write to resources of `kinds` after `from`, in order. The stream lives until it is dropped or
     /// has yielded an error.
     fn watch(&self, kinds: &[Kind], from: Revision) -> Events;
+
+    /// The Kubernetes cluster that the store is of, if it is of one. Then WorkloadEndpoints are the cluster's Pods: they
+    /// are there before a pod is attached, and nobody writes them.
+    fn cluster(&self) -> Option<Cluster> {
+        None
+    }
 }
 
 /// What a watch yields.

@@ -5,9 +5,9 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use manx_api::node::{Node, NodeSpec};
 use manx_api::{Key, Kind, Metadata, Resource};
-use manx_store::fake::FakeApiServer;
-use manx_store::{Error, Event, Events, KubeStore, Store as _};
-use serde_json::json;
+use manx_store::fake::{FakeApiServer, Sort};
+use manx_store::{Cluster, Error, Event, Events, Host, KubeStore, Store as _};
+use serde_json::{Value, json};
 
 /// Longer than any pause that a store makes here.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -216,7 +216,7 @@ async fn rules_about_several_resources_hold() {
     let mut endpoint = json!({
         "apiVersion": "manx.network/v1", "kind": "NetworkSet", "metadata": {"name": "a", "namespace": "absent"},
     });
-    let resource = |json: &serde_json::Value| serde_json::from_value(json.clone()).expect("a set");
+    let resource = |json: &Value| serde_json::from_value(json.clone()).expect("a set");
     let error = store.create(resource(&endpoint)).await.expect_err("no namespace");
     assert_eq!(error.to_string(), "Namespace/absent does not exist");
     endpoint["metadata"]["namespace"] = json!("default");
@@ -267,4 +267,153 @@ async fn a_kind_that_is_installed_later_is_seen_then() {
         }),
     );
     assert_eq!(next.await.expect("the watch"), [there("a")]);
+}
+
+/// A pod of namespace `default` on node `n1`.
+fn pod(name: &str, label: &str, status: &Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default", "labels": {"app": label}},
+        "spec": {"nodeName": "n1", "containers": []}, "status": status,
+    })
+}
+
+#[tokio::test]
+async fn pods_are_the_workload_endpoints() {
+    let (store, server) = open().await;
+    let running = json!({"phase": "Running", "podIP": "10.64.0.1", "podIPs": [{"ip": "10.64.0.1"}]});
+    server.apply(Sort::POD, pod("old", "web", &running));
+    server.apply(Sort::POD, pod("done", "web", &json!({"phase": "Succeeded"})));
+    let listing = store.list(Kind::WorkloadEndpoint, None).await.expect("a list");
+    let key = Key::namespaced(Kind::WorkloadEndpoint, "default", "old");
+    let keys: Vec<Key> = listing.items.iter().map(Resource::key).collect();
+    assert_eq!(keys, std::slice::from_ref(&key));
+    assert_eq!(store.get(&key).await.expect("the pod"), listing.items[0]);
+    let ended = Key::namespaced(Kind::WorkloadEndpoint, "default", "done");
+    let error = store.get(&ended).await.expect_err("it has ended");
+    assert!(matches!(error, Error::NotFound(_)), "{error}");
+
+    let mut events = store.watch(&[Kind::WorkloadEndpoint], listing.revision);
+    let mut unbound = pod("new", "web", &json!({}));
+    unbound["spec"]["nodeName"] = json!(null);
+    server.apply(Sort::POD, unbound);
+    server.apply(Sort::POD, pod("new", "web", &json!({"phase": "Pending"})));
+    // Of no use to anybody here.
+    server.apply(
+        Sort::POD,
+        pod("new", "web", &json!({"phase": "Pending", "startTime": "now"})),
+    );
+    server.apply(Sort::POD, pod("new", "db", &running));
+    server.apply(Sort::POD, pod("new", "db", &json!({"phase": "Failed"})));
+    server.delete(Sort::POD, "default", "old");
+    let gone = |name: &str| (name.to_owned(), false);
+    let seen = names(&mut events, 5).await;
+    // Labels and status are written one after the other.
+    assert_eq!(
+        seen,
+        [there("new"), there("new"), there("new"), gone("new"), gone("old")]
+    );
+}
+
+#[tokio::test]
+async fn what_is_a_pod_is_not_written() {
+    let (store, server) = open().await;
+    server.apply(Sort::POD, pod("web", "web", &json!({})));
+    let key = Key::namespaced(Kind::WorkloadEndpoint, "default", "web");
+    let resource = store.get(&key).await.expect("the pod");
+    let refused = [
+        store.create(resource.clone()).await.expect_err("a Pod"),
+        store.update(resource).await.expect_err("a Pod"),
+        store.delete(&key, None).await.expect_err("a Pod"),
+    ];
+    for error in refused {
+        assert!(error.to_string().contains("it is a Pod"), "{error}");
+    }
+    assert!(server.object(Sort::POD, "default", "web").is_some());
+}
+
+#[tokio::test]
+async fn services_and_slices_are_read_with_all_that_matters() {
+    let (store, server) = open().await;
+    server.apply(
+        Kind::Service,
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.1", "sessionAffinity": "None"},
+            "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.80", "ipMode": "VIP"}]}},
+        }),
+    );
+    server.put(
+        Kind::EndpointSlice,
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {
+                "name": "web-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"},
+            },
+            "endpoints": [{"addresses": ["10.64.0.1"], "conditions": {"ready": true}, "targetRef": {"kind": "Pod"}}],
+            "ports": [{"name": "http", "port": 80, "protocol": "TCP"}],
+        }),
+    );
+    let service = store.get(&Key::namespaced(Kind::Service, "default", "web")).await;
+    let Ok(Resource::Service(service)) = service else {
+        panic!("{service:?}")
+    };
+    assert_eq!(
+        service.status.addresses(),
+        [std::net::Ipv4Addr::new(192, 0, 2, 80)]
+    );
+    let slices = store.list(Kind::EndpointSlice, None).await.expect("a list").items;
+    let [Resource::EndpointSlice(slice)] = slices.as_slice() else {
+        panic!("{slices:?}")
+    };
+    assert_eq!(
+        (slice.service(), slice.addresses().count(), slice.ports[0].port),
+        (Some("web"), 1, Some(80))
+    );
+}
+
+/// The next thing that is said of a node.
+async fn said(hosts: &mut (impl futures_util::Stream<Item = Option<Host>> + Unpin)) -> Option<Host> {
+    let said = tokio::time::timeout(PATIENCE, hosts.next()).await;
+    said.expect("something said in time").expect("no end")
+}
+
+#[tokio::test]
+async fn what_kubernetes_says_of_a_node_is_followed_and_ours_ends_with_it() {
+    let (store, server) = open().await;
+    let cluster: Cluster = store.cluster().expect("it is of one");
+    let mut hosts = cluster.host("n1");
+    assert_eq!(said(&mut hosts).await, None);
+    let kubernetes = |name: &str, label: &str, cordoned: bool| {
+        json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"rack": label}},
+            "spec": {"unschedulable": cordoned},
+        })
+    };
+    server.apply(Sort::NODE, kubernetes("n2", "x", false));
+    server.apply(Sort::NODE, kubernetes("n1", "a", false));
+    let first = said(&mut hosts).await.expect("a node");
+    assert_eq!((first.labels["rack"].as_str(), first.unschedulable), ("a", false));
+    server.cut_watches();
+    server.apply(Sort::NODE, kubernetes("n1", "b", true));
+    let second = said(&mut hosts).await.expect("a node");
+    assert_eq!(
+        (second.labels["rack"].as_str(), second.unschedulable),
+        ("b", true)
+    );
+    assert_eq!(second.uid, first.uid);
+
+    for name in ["n1", "n2"] {
+        store.create(node(name)).await.expect("a node");
+    }
+    cluster.tie("n1", &second).await.expect("a patch");
+    server.delete(Sort::NODE, "", "n1");
+    assert_eq!(said(&mut hosts).await, None);
+    let left = store.list(Kind::Node, None).await.expect("a list").items;
+    assert_eq!(
+        left.iter()
+            .map(|node| node.metadata().name.as_str())
+            .collect::<Vec<_>>(),
+        ["n2"]
+    );
 }

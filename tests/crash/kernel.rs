@@ -300,6 +300,7 @@ pub(crate) fn open_gate(tasks: &mut JoinSet<()>) -> policy::Gate {
                 | policy::Request::Log(_, reply)
                 | policy::Request::Look(reply) => answer(reply, Ok(())),
                 policy::Request::Adopt(_)
+                | policy::Request::Seek { .. }
                 | policy::Request::Settle
                 | policy::Request::Explain(..)
                 | policy::Request::Name(..)

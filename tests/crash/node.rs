@@ -347,7 +347,7 @@ impl Start {
             ipam: ipam_out.clone(),
             endpoints: endpoints_out,
             routes: routes_out.clone(),
-            workloads: workloads_out.clone(),
+            workloads: Some(workloads_out.clone()),
             jobs: jobs_out.downgrade(),
             gate: gate.clone(),
             connections: kernel::serve_conntrack(&mut tasks),
@@ -359,7 +359,7 @@ impl Start {
             ipam: ipam_out,
             cni: jobs_out.clone(),
             routes: routes_out,
-            workloads: workloads_out,
+            workloads: Some(workloads_out),
             gate,
             restored: readiness.wait_for("pods of an earlier life"),
         };

@@ -396,6 +396,19 @@ impl Node {
         netns: &Path,
         runtime: &Value,
     ) -> Output {
+        let args = format!("K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={container}");
+        self.cni_with(&args, verb, container, netns, runtime)
+    }
+
+    /// The same with these `CNI_ARGS`.
+    pub(crate) fn cni_with(
+        &self,
+        args: &str,
+        verb: &str,
+        container: &str,
+        netns: &Path,
+        runtime: &Value,
+    ) -> Output {
         let mut config = self.plugin();
         let head = json!({"cniVersion": "1.1.0", "name": "manx", "runtimeConfig": runtime});
         extend(&mut config, &head);
@@ -405,10 +418,7 @@ impl Node {
             .env("CNI_CONTAINERID", container)
             .env("CNI_NETNS", netns)
             .env("CNI_IFNAME", "eth0")
-            .env(
-                "CNI_ARGS",
-                format!("IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={container}"),
-            )
+            .env("CNI_ARGS", format!("IgnoreUnknown=1;{args}"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -50,8 +50,8 @@ pub struct Parts {
     pub gate: policy::Gate,
     /// Connections.
     pub connections: mpsc::Sender<conntrack::Forget>,
-    /// WorkloadEndpoints.
-    pub workloads: mpsc::Sender<workload::Change>,
+    /// WorkloadEndpoints; none where the cluster has them as its Pods.
+    pub workloads: Option<mpsc::Sender<workload::Change>>,
     /// Further jobs, in the order of their attachments.
     pub jobs: mpsc::WeakSender<Job>,
     /// What is counted.
@@ -96,8 +96,8 @@ pub(super) async fn run(job: Job, parts: Parts) {
 impl Parts {
     async fn add(&self, call: &Call) -> Result<Success, Error> {
         self.remove_tombstone(&call.attachment);
-        let traits = Traits::of(call)?;
         let owner = call.attachment_id();
+        let traits = self.traits(call, &owner).await?;
         let request = |reply| ipam::Request::Assign {
             owner: owner.clone(),
             wish: Wish {
@@ -120,6 +120,17 @@ impl Parts {
         wired.map_err(|error| vanished(call).unwrap_or(error))
     }
 
+    /// What policies are to know the pod by: what the cluster says of it, or the runtime where there is none.
+    async fn traits(&self, call: &Call, owner: &AttachmentId) -> Result<Traits, Error> {
+        let said = Traits::of(call)?;
+        if self.workloads.is_some() || call.args.pod_name.is_none() {
+            return Ok(said);
+        }
+        let told = self.gate.seek(owner, call.args.pod_uid.clone()).await;
+        let told = told.map_err(|error| Error::new(Code::TryAgainLater, error.to_string()))?;
+        Ok(Traits::from(told))
+    }
+
     /// Makes the link and its routes, and has the attachment described.
     async fn wire(
         &self,
@@ -140,7 +151,6 @@ impl Parts {
         check_endpoint(&endpoint)?;
         let pod = policy::Pod {
             endpoint: Box::new(endpoint.clone()),
-            whole: true,
         };
         let (attached, in_force) = tokio::join!(self.attach(&link), self.gate.join(pod));
         let attached = attached?;
@@ -208,7 +218,9 @@ impl Parts {
     }
 
     async fn tell(&self, change: workload::Change) {
-        if self.workloads.send(change).await.is_err() {
+        if let Some(workloads) = &self.workloads
+            && workloads.send(change).await.is_err()
+        {
             tracing::debug!("the workload task has ended");
         }
     }
@@ -368,7 +380,6 @@ impl Parts {
         let endpoint = self.describe(&owner, &name, addresses, traits);
         let pod = policy::Pod {
             endpoint: Box::new(endpoint.clone()),
-            whole: false,
         };
         self.gate.tell(policy::Request::Adopt(pod)).await;
         if !owner.is_quarantined() {

@@ -1,7 +1,7 @@
-//! What a runtime without a cluster behind it says of a pod, for policies to go by: labels, service account, names of
-//! ports, further source addresses.
+//! What policies know a pod by: labels, service account, names of ports, further source addresses. A cluster says so of
+//! its pods, a runtime of those that no cluster knows.
 //!
-//! It says so at ADD alone, and the datastore may be away then. So a file in the state directory has it until DEL, for
+//! A runtime says so at ADD alone, and later on the datastore may be away. So a file in the state directory has it until DEL, for
 //! the agent's next life. Pods end with the machine's kernel: the file need not outlive that, and is not synced.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 
 use ipnetwork::IpNetwork;
 use manx_api::rule::NamedPort;
-use manx_api::workload::{ALLOWED_SOURCES_ANNOTATIONS, PORTS_ANNOTATION, SERVICE_ACCOUNT_ANNOTATION};
+use manx_api::workload::{
+    ALLOWED_SOURCES_ANNOTATIONS, PORTS_ANNOTATION, SERVICE_ACCOUNT_ANNOTATION, WorkloadEndpoint,
+};
 use manx_cni::{Attachment, Call, Code, Error, tombstone};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,8 @@ use serde::{Deserialize, Serialize};
 /// A pod's traits.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traits {
+    /// Which of the cluster's pods it is, if it is one.
+    pub uid: Option<String>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Its service account.
@@ -41,6 +45,7 @@ impl Traits {
             values.next_back()
         };
         Ok(Self {
+            uid: None,
             labels: call.labels.clone(),
             service_account: call.annotations.get(SERVICE_ACCOUNT_ANNOTATION).cloned(),
             ports: json(
@@ -49,6 +54,19 @@ impl Traits {
             )?,
             allowed_source_prefixes: json(annotation(&ALLOWED_SOURCES_ANNOTATIONS), r#"["10.0.0.0/24"]"#)?,
         })
+    }
+}
+
+impl From<WorkloadEndpoint> for Traits {
+    /// What the cluster says of its pod.
+    fn from(WorkloadEndpoint { metadata, spec }: WorkloadEndpoint) -> Self {
+        Self {
+            uid: metadata.uid,
+            labels: metadata.labels,
+            service_account: spec.service_account,
+            ports: spec.ports,
+            allowed_source_prefixes: spec.allowed_source_prefixes,
+        }
     }
 }
 

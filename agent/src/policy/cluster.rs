@@ -65,11 +65,13 @@ pub enum News {
 /// A pod of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
-    /// Its attachment, as whoever attached it describes it.
+    /// Its attachment, as whoever attached it describes it: all that is known of its addresses, and of the rest what
+    /// was known then.
     pub endpoint: Box<WorkloadEndpoint>,
-    /// Whether that says all of the pod. If not, it is of an earlier life, and the store knows the rest.
-    pub whole: bool,
 }
+
+/// A pod of this node that somebody wants to know of: namespace, name, and which of those of that name if that matters.
+pub(super) type Sought = (String, String, Option<String>);
 
 /// The state that updates are made from.
 #[derive(Clone, Debug)]
@@ -77,7 +79,7 @@ pub(super) struct Cluster {
     node: String,
     /// What the store told of and has not taken back.
     known: BTreeSet<Key>,
-    /// This node's attachments as the store has them, by their names.
+    /// This node's attachments as the store has them, by their names: on Kubernetes one of each pod.
     stored: BTreeMap<String, WorkloadEndpoint>,
     /// This node's pods, by the same names.
     pods: BTreeMap<String, Pod>,
@@ -181,21 +183,23 @@ impl Cluster {
         vec![Update::Local(name.clone(), None), Update::Endpoint(name, None)]
     }
 
-    /// What the engine is to know of a pod of this node: what the store has of the very attachment, for somebody may
-    /// have changed its labels since, or else what was said of it.
+    /// What the store says of a pod of this node that is sought.
+    pub(super) fn find(&self, (namespace, pod, uid): &Sought) -> Option<&WorkloadEndpoint> {
+        let stored = self.stored.get(&endpoint_name(Some(namespace), pod))?;
+        (uid.is_none() || stored.metadata.uid == *uid).then_some(stored)
+    }
+
+    /// What the engine is to know of a pod of this node: what the store has of the very attachment or the very pod, for
+    /// somebody may have changed its labels since, or else what was said of it. Its addresses are those that it was given.
     fn tell(&self, name: String) -> Vec<Update> {
-        let Some(Pod {
-            endpoint: said,
-            whole,
-        }) = self.pods.get(&name)
-        else {
+        let Some(Pod { endpoint: said }) = self.pods.get(&name) else {
             return Vec::new();
         };
-        let same = |stored: &&WorkloadEndpoint| stored.spec.container_id == said.spec.container_id;
-        let mut endpoint = self.stored.get(&name).filter(same).unwrap_or(said).clone();
-        if !whole {
-            endpoint.spec.addresses.clone_from(&said.spec.addresses);
-        }
+        let same = |stored: &&WorkloadEndpoint| is_of(stored, said);
+        let pod = || endpoint_name(said.metadata.namespace.as_deref(), &said.spec.pod);
+        let stored = self.stored.get(&name).or_else(|| self.stored.get(&pod()));
+        let mut endpoint = stored.filter(same).unwrap_or(said).clone();
+        endpoint.spec.addresses.clone_from(&said.spec.addresses);
         let local = Local {
             interface: said.spec.interface_name.clone(),
             sources: endpoint.spec.allowed_source_prefixes.clone(),
@@ -290,12 +294,20 @@ impl Cluster {
         let mut updates = self.meet(endpoint.metadata.namespace.as_deref());
         self.named.insert(name.clone(), endpoint.spec.pod.clone());
         if endpoint.spec.node == self.node {
-            self.stored.insert(name.clone(), endpoint);
-            updates.extend(self.tell(name));
+            let attachments = self.attachments(&name, &endpoint);
+            self.stored.insert(name, endpoint);
+            updates.extend(attachments.into_iter().flat_map(|name| self.tell(name)));
         } else {
             updates.push(Update::Endpoint(name, Some(Box::new(Endpoint::from(&endpoint)))));
         }
         updates
+    }
+
+    /// The pods of this node that a stored endpoint is about: the one of its name, and all interfaces of a cluster's pod.
+    fn attachments(&self, name: &str, stored: &WorkloadEndpoint) -> Vec<String> {
+        let about = |(of, pod): &(&String, &Pod)| of.as_str() == name || is_of(stored, &pod.endpoint);
+        let pods = self.pods.iter().filter(about);
+        pods.map(|(name, _)| name.clone()).collect()
     }
 
     /// A namespace that nobody has described has its name alone to be selected by.
@@ -325,13 +337,15 @@ impl Cluster {
             }
             Kind::WorkloadEndpoint => {
                 let name = endpoint_name(key.namespace.as_deref(), &key.name);
-                self.stored.remove(&name);
-                if self.pods.contains_key(&name) {
-                    self.tell(name)
-                } else {
+                let stored = self.stored.remove(&name);
+                let attachments = stored.map_or_else(Vec::new, |stored| self.attachments(&name, &stored));
+                let is_there = self.pods.contains_key(&name);
+                let mut updates: Vec<_> = attachments.into_iter().flat_map(|name| self.tell(name)).collect();
+                if !is_there {
                     self.named.remove(&name);
-                    vec![Update::Endpoint(name, None)]
+                    updates.push(Update::Endpoint(name, None));
                 }
+                updates
             }
             kind if POLICIES.contains(&kind) => {
                 self.policies -= 1;
@@ -340,6 +354,14 @@ impl Cluster {
             _ => Vec::new(),
         }
     }
+}
+
+/// Whether what the store has is about the attachment that was described: the same container, or the same pod of a cluster.
+fn is_of(stored: &WorkloadEndpoint, said: &WorkloadEndpoint) -> bool {
+    if stored.spec.container_id.is_empty() {
+        return stored.metadata.uid.is_some() && stored.metadata.uid == said.metadata.uid;
+    }
+    stored.spec.container_id == said.spec.container_id
 }
 
 fn namespaced(Key { namespace, name, .. }: Key) -> NamespacedName {
@@ -398,10 +420,9 @@ mod tests {
         News::Put(Box::new(Resource::WorkloadEndpoint(endpoint)))
     }
 
-    fn pod(endpoint: WorkloadEndpoint, whole: bool) -> Pod {
+    fn pod(endpoint: WorkloadEndpoint) -> Pod {
         Pod {
             endpoint: Box::new(endpoint),
-            whole,
         }
     }
 
@@ -429,7 +450,7 @@ mod tests {
     #[test]
     fn a_pod_of_this_node_is_what_its_add_said_until_the_store_knows_better() {
         let mut cluster = Cluster::seen_from("n1".to_owned());
-        let mut updates = cluster.join(pod(attachment("n1", "c1", "web"), true));
+        let mut updates = cluster.join(pod(attachment("n1", "c1", "web")));
         knows(updates.clone(), "web");
         updates.extend(cluster.hear(put(attachment("n1", "c0", "old"))));
         knows(updates.clone(), "web");
@@ -445,7 +466,7 @@ mod tests {
 
     #[test]
     fn a_pod_of_an_earlier_life_is_what_the_store_says_of_it_in_either_order() {
-        let adopted = || pod(attachment("n1", "c1", "unknown"), false);
+        let adopted = || pod(attachment("n1", "c1", "unknown"));
         let mut cluster = Cluster::seen_from("n1".to_owned());
         let mut updates = cluster.hear(put(attachment("n1", "c1", "web")));
         assert_eq!(
@@ -459,6 +480,49 @@ mod tests {
         let mut updates = cluster.join(adopted());
         updates.extend(cluster.hear(put(attachment("n1", "c1", "web"))));
         knows(updates, "web");
+    }
+
+    /// A pod of a cluster, as the store has it: called as it is, and of no container.
+    fn of_cluster(uid: &str, app: &str) -> WorkloadEndpoint {
+        let mut endpoint = attachment("n1", "", app);
+        endpoint.metadata.name = "web".to_owned();
+        endpoint.metadata.uid = Some(uid.to_owned());
+        endpoint.spec.addresses.clear();
+        endpoint
+    }
+
+    #[test]
+    fn a_clusters_pod_is_told_apart_from_the_one_before_it_and_known_at_all_its_interfaces() {
+        let mut cluster = Cluster::seen_from("n1".to_owned());
+        let sought = ("shop".to_owned(), "web".to_owned(), Some("u2".to_owned()));
+        cluster.hear(put(of_cluster("u1", "old")));
+        assert_eq!(cluster.find(&sought), None, "it is another's name");
+        cluster.hear(put(of_cluster("u2", "web")));
+        assert_eq!(cluster.find(&sought), Some(&of_cluster("u2", "web")));
+
+        let said = |name: &str| {
+            let mut endpoint = attachment("n1", "c1", "web");
+            endpoint.metadata.name = name.to_owned();
+            endpoint.metadata.uid = Some("u2".to_owned());
+            pod(endpoint)
+        };
+        let mut updates = cluster.join(said("web"));
+        updates.extend(cluster.join(said("n1-web-net1")));
+        updates.extend(cluster.hear(put(of_cluster("u2", "relabelled"))));
+        updates.extend(cluster.hear(put(of_cluster("u3", "next"))));
+        let addresses = updates.iter().filter_map(|update| match update {
+            Update::Endpoint(_, Some(endpoint)) => Some(endpoint.addresses.len()),
+            _ => None,
+        });
+        assert!(addresses.into_iter().all(|count| count == 1), "{updates:?}");
+        let known = |app: &str| (Some(app.to_owned()), true);
+        let both = ["shop/web", "shop/n1-web-net1"].map(str::to_owned);
+        // Where its name is another's by now, it is what was said at its ADD.
+        let last = [
+            (both[0].clone(), known("web")),
+            (both[1].clone(), known("relabelled")),
+        ];
+        assert_eq!(folded(updates), last.into());
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use manx_api::ipam::AttachmentId;
+use manx_api::workload::WorkloadEndpoint;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -10,6 +12,9 @@ use crate::ask::{Gone, ask};
 
 /// How long a call waits for the kernel: longer than the programs that write rules wait for others.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long an ADD waits for the cluster to tell of its pod: a watch that works is quicker.
+const HEARSAY: Duration = Duration::from_secs(5);
 
 /// The way to the policy task.
 #[derive(Clone, Debug)]
@@ -26,7 +31,39 @@ pub struct NotInForce {
     pub reason: String,
 }
 
+/// Nobody can say which policies a pod is under.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the API server has not told this node of pod {namespace}/{pod} yet, and without its labels nobody knows its policies"
+)]
+pub struct Unheard {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// Its name.
+    pub pod: String,
+}
+
 impl Gate {
+    /// Waits until the cluster has said what a pod of this node is; `uid`: which of those that ever had its name.
+    ///
+    /// # Errors
+    /// It does not say so in time.
+    pub async fn seek(&self, owner: &AttachmentId, uid: Option<String>) -> Result<WorkloadEndpoint, Unheard> {
+        let seek = |reply| Request::Seek {
+            namespace: owner.namespace.clone(),
+            pod: owner.pod.clone(),
+            uid,
+            reply,
+        };
+        match timeout(HEARSAY, ask(&self.requests, seek)).await {
+            Ok(Ok(endpoint)) => Ok(endpoint),
+            Ok(Err(Gone)) | Err(_) => Err(Unheard {
+                namespace: owner.namespace.clone(),
+                pod: owner.pod.clone(),
+            }),
+        }
+    }
+
     /// Waits until this pod's packets are treated as policies and pools want it. Its link need not be there yet.
     ///
     /// # Errors

@@ -24,15 +24,16 @@ use std::time::Duration;
 use futures_util::future::OptionFuture;
 use manx_api::explanation::{PolicyExplainCall, PolicyExplanation, StagedCount};
 use manx_api::what_if::WhatIfCall;
+use manx_api::workload::WorkloadEndpoint;
 use manx_linux::{Backend, Netns, Rules};
 use manx_policy::{Engine, Failsafes, Logged, Settings, Told, Unexplained, Update, Whose, explain, told};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use self::addresses::Addresses;
-use self::cluster::{Cluster, name_of};
+use self::cluster::{Cluster, Sought, name_of};
 pub use self::cluster::{KINDS, News, Pod};
-pub use self::gate::{Gate, NotInForce};
+pub use self::gate::{Gate, NotInForce, Unheard};
 use self::review::Review;
 use self::tally::Tally;
 pub use self::what_if::Supposition;
@@ -70,6 +71,17 @@ type Reply = oneshot::Sender<Result<(), Refusal>>;
 pub enum Request {
     /// A pod is about to be attached; answered when its rules are in force, or with why they are not.
     Join(Pod, Reply),
+    /// What the cluster says of a pod of this node; answered when it says something.
+    Seek {
+        /// The pod's namespace.
+        namespace: String,
+        /// Its name.
+        pod: String,
+        /// Which of the pods that ever had it; none: any.
+        uid: Option<String>,
+        /// What it says.
+        reply: oneshot::Sender<WorkloadEndpoint>,
+    },
     /// A pod of an earlier life is there.
     Adopt(Pod),
     /// Every pod of an earlier life was adopted.
@@ -201,6 +213,7 @@ pub async fn run(mut inbox: Inbox) {
             }
         }
         requests.drain(..).for_each(|request| task.take(request));
+        task.answer_seekers();
         task.find_hosts();
         if task.is_ready() {
             task.follow(&mut inbox).await;
@@ -227,6 +240,8 @@ struct Task {
     review: Review,
     /// Who waits until that is in force, and for which pod.
     waiting: Vec<(Option<String>, Reply)>,
+    /// Who waits until the store tells of a pod, and of which.
+    seekers: Vec<(Sought, oneshot::Sender<WorkloadEndpoint>)>,
     /// What staged policies would have done, and who waits to hear of it.
     tally: Tally,
     asking: Vec<oneshot::Sender<Result<Vec<StagedCount>, Refusal>>>,
@@ -257,6 +272,7 @@ impl Task {
             reviews: (None, None),
             review: Review::new(),
             waiting: Vec::new(),
+            seekers: Vec::new(),
             tally: Tally::default(),
             asking: Vec::new(),
             counted: Instant::now(),
@@ -307,6 +323,12 @@ impl Task {
                 self.updates.extend(self.cluster.join(pod));
                 self.waiting.push((Some(name), reply));
             }
+            Request::Seek {
+                namespace,
+                pod,
+                uid,
+                reply,
+            } => self.seekers.push(((namespace, pod, uid), reply)),
             Request::Adopt(pod) => self.updates.extend(self.cluster.join(pod)),
             Request::Settle => self.ready[2] = true,
             Request::Leave {
@@ -338,6 +360,17 @@ impl Task {
             Request::Look(reply) => {
                 self.waiting.push((None, reply));
                 self.due = Instant::now();
+            }
+        }
+    }
+
+    /// Answers who seeks a pod that the store has told of.
+    fn answer_seekers(&mut self) {
+        for (sought, reply) in std::mem::take(&mut self.seekers) {
+            match self.cluster.find(&sought) {
+                Some(found) => answer(reply, found.clone()),
+                None if reply.is_closed() => {}
+                None => self.seekers.push((sought, reply)),
             }
         }
     }

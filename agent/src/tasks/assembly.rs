@@ -56,7 +56,8 @@ struct Common<S> {
 struct Senders {
     doors: Doors,
     endpoints: mpsc::Sender<endpoint::Request>,
-    workloads: mpsc::Sender<workload::Change>,
+    /// None where the cluster has WorkloadEndpoints as its Pods.
+    workloads: Option<mpsc::Sender<workload::Change>>,
     news: News<mpsc::Sender<policy::News>>,
     verdicts: mpsc::Sender<verdicts::Verdict>,
     gate: policy::Gate,
@@ -199,7 +200,7 @@ pub(super) async fn spawn<S: Store>(
     senders.doors
 }
 
-fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
+fn channels<S: Store>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
     let (cni_out, cni) = mpsc::channel(QUEUE);
     let (bgp_out, bgp) = mpsc::channel(QUEUE);
     let (ipam_out, ipam) = mpsc::channel(QUEUE);
@@ -232,7 +233,7 @@ fn channels<S>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Receivers) {
     let senders = Senders {
         doors,
         endpoints: endpoints_out,
-        workloads: workloads_out,
+        workloads: common.store.cluster().is_none().then_some(workloads_out),
         news: News {
             policies: policies_out,
             services: services_out,
@@ -297,6 +298,9 @@ fn spawn_store_tasks<S: Store>(
         "verdicts",
         forever(supervise::restarted("verdicts", inbox, verdicts::run)),
     );
+    if store.cluster().is_some() {
+        return;
+    }
     let (identity, store, metrics) = (identity.clone(), store.clone(), metrics.clone());
     let inbox = workload::Inbox {
         identity,

@@ -582,6 +582,10 @@ impl Entry {
 
     /// Gives every path its rank.
     fn decide(&mut self) {
+        if let [only] = &mut self.paths[..] {
+            only.rank = if only.refusal.is_none() { 0 } else { LOST };
+            return;
+        }
         let ranking = self.ranking();
         for path in &mut self.paths {
             path.rank = LOST;
@@ -593,13 +597,11 @@ impl Entry {
 
     /// The lowest identifier, from 1, that no path has.
     fn free_label(&self) -> u32 {
-        let mut taken: SmallVec<[u32; 4]> = self.paths.iter().map(|path| path.label).collect();
-        taken.sort_unstable();
-        let free = (1..).zip(taken).find(|(label, taken)| label != taken);
-        free.map_or_else(
-            || u32::try_from(self.paths.len()).map_or(u32::MAX, |paths| paths + 1),
-            |(label, _)| label,
-        )
+        // Bit n for identifier n + 1; nearly always that is all of them.
+        let bit = |path: &Path| 1_u64.checked_shl(path.label.wrapping_sub(1)).unwrap_or(0);
+        let taken = self.paths.iter().fold(0, |taken, path| taken | bit(path));
+        let is_free = |label: &u32| self.paths.iter().all(|path| path.label != *label);
+        (taken.trailing_ones() + 1..).find(is_free).unwrap_or(u32::MAX)
     }
 
     fn in_order(&self) -> Vec<&Path> {

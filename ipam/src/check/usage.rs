@@ -94,12 +94,15 @@ fn carried(report: &NodeReport, held: &Held<'_>) -> Option<(Class, String)> {
     })
 }
 
-/// Whether a WorkloadEndpoint stands for what holds an address.
+/// Whether a WorkloadEndpoint stands for what holds an address. A cluster's pod does not say which container it is.
 fn is_of(workload: &WorkloadEndpoint, held: &Held<'_>) -> bool {
     let (spec, owner) = (&workload.spec, &held.allocation.owner);
-    spec.container_id == owner.container_id
-        && spec.endpoint == owner.ifname
-        && spec.addresses.contains(&held.allocation.address)
+    let same = if spec.container_id.is_empty() {
+        spec.pod == owner.pod && workload.metadata.namespace.as_deref() == Some(&owner.namespace)
+    } else {
+        spec.container_id == owner.container_id
+    };
+    same && spec.endpoint == owner.ifname && spec.addresses.contains(&held.allocation.address)
 }
 
 /// Addresses that interfaces carry, and that are not held for them.

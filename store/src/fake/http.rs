@@ -7,14 +7,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
-use axum::http::{HeaderValue, Method, Response, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
 use futures_util::stream;
-use manx_api::Kind;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::objects::Refusal;
-use super::{Shared, locked};
+use super::{Shared, Sort, locked};
 
 /// How often a watch is told how far it is while nothing happens; the real server does so each minute.
 const BOOKMARKS: Duration = Duration::from_millis(200);
@@ -30,7 +29,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 
 /// What a path names.
 struct Target {
-    kind: Kind,
+    sort: Sort,
     /// Empty for all, and for kinds of the whole cluster.
     namespace: String,
     name: Option<String>,
@@ -56,9 +55,9 @@ impl Target {
             [plural, name, "status"] => (plural, Some(*name), true),
             _ => return None,
         };
-        let named = |kind: &&Kind| kind.plural() == *plural && kind.api_version() == version;
+        let named = |sort: &Sort| sort.plural == *plural && sort.api_version == version;
         Some(Self {
-            kind: *Kind::all().iter().find(named)?,
+            sort: Sort::all().find(named)?,
             namespace: namespace.to_owned(),
             name: name.map(str::to_owned),
             status,
@@ -70,6 +69,7 @@ async fn serve(
     State(shared): State<Arc<Shared>>,
     method: Method,
     uri: Uri,
+    headers: HeaderMap,
     Query(parameters): Query<Parameters>,
     body: Body,
 ) -> Response<Body> {
@@ -84,11 +84,15 @@ async fn serve(
     if let Some(code) = refused {
         return refusal(&Refusal::new(code, "", "refused as the test wishes"));
     }
-    let Some(target) = Target::of(uri.path()).filter(|target| Some(target.kind) != absent) else {
+    let Some(target) = Target::of(uri.path()).filter(|target| Some(target.sort) != absent) else {
         return refusal(&Refusal::new(404, "NotFound", "404 page not found"));
     };
     let body = axum::body::to_bytes(body, MAX_BODY).await.unwrap_or_default();
-    answer(&shared, &method, &target, &parameters, &body).unwrap_or_else(|refused| refusal(&refused))
+    let strategic = headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|sort| sort.as_bytes().starts_with(b"application/strategic"));
+    let body = (body.as_ref(), strategic);
+    answer(&shared, &method, &target, &parameters, body).unwrap_or_else(|refused| refusal(&refused))
 }
 
 fn answer(
@@ -96,10 +100,10 @@ fn answer(
     method: &Method,
     target: &Target,
     parameters: &Parameters,
-    body: &[u8],
+    (body, strategic): (&[u8], bool),
 ) -> Result<Response<Body>, Refusal> {
     let Target {
-        kind,
+        sort,
         namespace,
         name,
         status,
@@ -110,17 +114,19 @@ fn answer(
     let sent: Value = serde_json::from_slice(body).unwrap_or_default();
     let mut objects = locked(&shared.objects);
     let found = match (method.as_str(), name) {
-        ("GET", Some(name)) => objects.get(*kind, namespace, name)?,
+        ("GET", Some(name)) => objects.get(*sort, namespace, name)?,
         ("GET", None) => {
             let limit = parameters.get("limit").and_then(|limit| limit.parse().ok());
             let token = parameters.get("continue").map_or("", String::as_str);
-            let (revision, items, next) = objects.page((*kind, namespace), limit.unwrap_or(0), token)?;
+            let (revision, mut items, next) = objects.page((*sort, namespace), limit.unwrap_or(0), token)?;
+            items.retain(|object| selects(parameters, object));
             let metadata = json!({"resourceVersion": revision.to_string(), "continue": next});
-            json!({"apiVersion": kind.api_version(), "kind": format!("{}List", kind.written()), "metadata": metadata, "items": items})
+            json!({"apiVersion": sort.api_version, "kind": format!("{}List", sort.kind), "metadata": metadata, "items": items})
         }
-        ("POST", None) => objects.create(*kind, sent)?,
-        ("PUT", Some(_)) => objects.replace(*kind, sent, *status)?,
-        ("DELETE", Some(name)) => objects.delete((*kind, namespace, name), &sent)?,
+        ("POST", None) => objects.create(*sort, sent)?,
+        ("PUT", Some(_)) => objects.replace(*sort, sent, *status)?,
+        ("PATCH", Some(name)) => objects.patch((*sort, namespace, name), &sent, (*status, strategic))?,
+        ("DELETE", Some(name)) => objects.delete((*sort, namespace, name), &sent)?,
         _ => {
             return Err(Refusal::new(
                 405,
@@ -134,6 +140,13 @@ fn answer(
         .head
         .send_if_modified(|head| std::mem::replace(head, now) != now);
     Ok(respond(200, Body::from(found.to_string())))
+}
+
+/// Whether a list or watch with these parameters is to have an object: of field selectors, names are understood.
+fn selects(parameters: &Parameters, object: &Value) -> bool {
+    let selector = parameters.get("fieldSelector").map_or("", String::as_str);
+    let wanted = selector.strip_prefix("metadata.name=");
+    wanted.is_none_or(|wanted| object["metadata"]["name"] == wanted)
 }
 
 fn respond(code: u16, body: Body) -> Response<Body> {
@@ -156,8 +169,9 @@ fn refusal(refused: &Refusal) -> Response<Body> {
 /// A watch that is being served.
 struct Serving {
     shared: Arc<Shared>,
-    kind: Kind,
+    sort: Sort,
     namespace: String,
+    parameters: Parameters,
     /// Writes up to here have been told.
     told: u64,
     head: tokio::sync::watch::Receiver<u64>,
@@ -186,26 +200,28 @@ fn watch(shared: &Arc<Shared>, target: &Target, parameters: &Parameters) -> Resu
     let head = objects.head();
     let mut first = String::new();
     let told = if streamed || matches!(from, "" | "0") {
-        for object in objects.all(target.kind, &target.namespace) {
-            first += &line("ADDED", &object);
+        let all = objects.all(target.sort, &target.namespace);
+        for object in all.iter().filter(|object| selects(parameters, object)) {
+            first += &line("ADDED", object);
         }
         if streamed {
             let annotations = json!({"k8s.io/initial-events-end": "true"});
-            first += &bookmark(target.kind, head, &annotations);
+            first += &bookmark(target.sort, head, &annotations);
         }
         head
     } else {
         let from = from
             .parse()
             .map_err(|_| Refusal::new(400, "BadRequest", "no resource version"))?;
-        objects.behind(target.kind, &target.namespace, from)?;
+        objects.behind(target.sort, &target.namespace, from)?;
         from
     };
     let seconds = parameter("timeoutSeconds").parse().unwrap_or(300);
     let serving = Serving {
         shared: Arc::clone(shared),
-        kind: target.kind,
+        sort: target.sort,
         namespace: target.namespace.clone(),
+        parameters: parameters.clone(),
         told,
         head: shared.head.subscribe(),
         cuts: shared.cuts.subscribe(),
@@ -232,15 +248,18 @@ impl Serving {
                 return Some(Err(std::io::Error::other("cut as the test wishes")));
             }
             let head = *self.head.borrow_and_update();
-            match locked(&self.shared.objects).behind(self.kind, &self.namespace, self.told) {
+            match locked(&self.shared.objects).behind(self.sort, &self.namespace, self.told) {
                 Err(gone) => return Some(Ok(line("ERROR", &gone.body()))),
                 Ok(writes) if writes.is_empty() => self.told = self.told.max(head),
                 Ok(writes) => {
                     self.told = writes.last().map_or(self.told, |write| write.revision);
-                    return Some(Ok(writes
+                    let mine = writes
                         .iter()
-                        .map(|write| line(write.what, &write.object))
-                        .collect()));
+                        .filter(|write| selects(&self.parameters, &write.object));
+                    let lines: String = mine.map(|write| line(write.what, &write.object)).collect();
+                    if !lines.is_empty() {
+                        return Some(Ok(lines));
+                    }
                 }
             }
             tokio::select! {
@@ -251,7 +270,7 @@ impl Serving {
                 }
                 () = tokio::time::sleep_until(self.until) => return None,
                 () = tokio::time::sleep(BOOKMARKS), if self.bookmarks => {
-                    return Some(Ok(bookmark(self.kind, self.told, &json!({}))));
+                    return Some(Ok(bookmark(self.sort, self.told, &json!({}))));
                 }
             }
         }
@@ -262,10 +281,10 @@ fn line(what: &str, object: &Value) -> String {
     format!("{}\n", json!({"type": what, "object": object}))
 }
 
-fn bookmark(kind: Kind, revision: u64, annotations: &Value) -> String {
+fn bookmark(sort: Sort, revision: u64, annotations: &Value) -> String {
     let metadata = json!({"resourceVersion": revision.to_string(), "annotations": annotations, "creationTimestamp": null});
     line(
         "BOOKMARK",
-        &json!({"apiVersion": kind.api_version(), "kind": kind.written(), "metadata": metadata, "spec": {}}),
+        &json!({"apiVersion": sort.api_version, "kind": sort.kind, "metadata": metadata, "spec": {}}),
     )
 }

@@ -3,10 +3,11 @@
 //! It keeps what the store and the agent rely on of the real one: one history of revisions for all kinds,
 //! compare-and-swap, watches that go on behind a revision, bookmarks, streamed lists, pages of one moment, defaults of
 //! the schema, the `status` subresource, finalizers, preconditions of deletions, 410 for what is forgotten. It passes
-//! the same suite as a real one. What it lacks: authentication, rules of schemas, patches, versions.
+//! the same suite as a real one. What it lacks: authentication, rules of schemas, versions.
 
 mod http;
 mod objects;
+mod sort;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,13 +19,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use self::objects::Objects;
+use self::objects::{Objects, Refusal};
+pub use self::sort::Sort;
 use crate::{Error, KubeOptions, KubeStore};
 
 /// The server. When this is dropped, it takes no connection any more, and its watches end.
 #[derive(Debug)]
 pub struct FakeApiServer {
-    address: SocketAddr,
     shared: Arc<Shared>,
     task: JoinHandle<()>,
     folder: tempfile::TempDir,
@@ -50,7 +51,7 @@ struct Faults {
     /// Lists are not streamed, as before Kubernetes 1.32.
     no_streams: bool,
     /// A kind that is not installed.
-    absent: Option<Kind>,
+    absent: Option<Sort>,
     /// Requests so far, watches included.
     requests: usize,
 }
@@ -75,37 +76,36 @@ impl FakeApiServer {
             objects: Mutex::new(objects),
             faults: Mutex::default(),
         });
-        let router = http::router(Arc::clone(&shared));
-        let task = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
-                tracing::error!(%error, "the fake API server ended");
-            }
-        });
+        let task = tokio::spawn(serve(Arc::clone(&shared), listener));
         let folder = tempfile::tempdir()?;
-        let server = Self {
-            address,
-            shared,
-            task,
-            folder,
-        };
-        std::fs::write(server.kubeconfig(), server.configuration())?;
+        let server = Self { shared, task, folder };
+        std::fs::write(server.kubeconfig(), configuration(address, ""))?;
         Ok(server)
+    }
+
+    /// Serves at another address as well, until the future is dropped and the runtime that it ran on has ended: so a
+    /// test stops the server and starts it again, with all that it has stored.
+    ///
+    /// # Errors
+    /// The listener cannot be used.
+    pub fn serve(
+        &self,
+        listener: std::net::TcpListener,
+    ) -> std::io::Result<impl Future<Output = ()> + Send + use<>> {
+        listener.set_nonblocking(true)?;
+        let shared = Arc::clone(&self.shared);
+        Ok(async move {
+            match TcpListener::from_std(listener) {
+                Ok(listener) => serve(shared, listener).await,
+                Err(error) => tracing::error!(%error, "no listener"),
+            }
+        })
     }
 
     /// A kubeconfig for this server; the file goes with it.
     #[must_use]
     pub fn kubeconfig(&self) -> std::path::PathBuf {
         self.folder.path().join("kubeconfig")
-    }
-
-    fn configuration(&self) -> String {
-        format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: fake\n\
-             clusters: [{{name: fake, cluster: {{server: 'http://{}'}}}}]\n\
-             users: [{{name: fake, user: {{}}}}]\n\
-             contexts: [{{name: fake, context: {{cluster: fake, user: fake}}}}]\n",
-            self.address
-        )
     }
 
     /// A store on this server.
@@ -137,7 +137,7 @@ impl FakeApiServer {
 
     /// Whether a kind is served; one may be absent at a time.
     pub fn install(&self, absent: Option<Kind>) {
-        locked(&self.shared.faults).absent = absent;
+        locked(&self.shared.faults).absent = absent.map(Sort::from);
     }
 
     /// Breaks every watch, in the midst of a line.
@@ -160,11 +160,37 @@ impl FakeApiServer {
     ///
     /// # Panics
     /// Where there is such an object.
-    pub fn put(&self, kind: Kind, object: Value) {
+    pub fn put(&self, sort: impl Into<Sort>, object: Value) {
+        self.change(|objects| objects.create(sort.into(), object));
+    }
+
+    /// Stores an object with its `status`, in the place of the one of that name if there is one.
+    ///
+    /// # Panics
+    /// Where the server would refuse it.
+    pub fn apply(&self, sort: impl Into<Sort>, object: Value) {
+        let (sort, metadata) = (sort.into(), &object["metadata"]);
+        let [namespace, name] = ["namespace", "name"].map(|it| metadata[it].as_str().unwrap_or_default());
+        if self.object(sort, namespace, name).is_none() {
+            self.put(sort, object.clone());
+        }
+        self.change(|objects| objects.replace(sort, object.clone(), false));
+        self.change(|objects| objects.replace(sort, object, true));
+    }
+
+    /// Deletes an object, and what it owns.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn delete(&self, sort: impl Into<Sort>, namespace: &str, name: &str) {
+        self.change(|objects| objects.delete((sort.into(), namespace, name), &Value::Null));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Objects) -> Result<Value, Refusal>) {
         let head = {
             let mut objects = locked(&self.shared.objects);
-            let stored = objects.create(kind, object);
-            stored.unwrap_or_else(|status| panic!("{}", status.body()));
+            let changed = change(&mut objects);
+            changed.unwrap_or_else(|status| panic!("{}", status.body()));
             objects.head()
         };
         self.shared.head.send_replace(head);
@@ -172,8 +198,27 @@ impl FakeApiServer {
 
     /// The object as it is stored, if it is there.
     #[must_use]
-    pub fn object(&self, kind: Kind, namespace: &str, name: &str) -> Option<Value> {
-        locked(&self.shared.objects).get(kind, namespace, name).ok()
+    pub fn object(&self, sort: impl Into<Sort>, namespace: &str, name: &str) -> Option<Value> {
+        locked(&self.shared.objects)
+            .get(sort.into(), namespace, name)
+            .ok()
+    }
+}
+
+/// A kubeconfig for a server at this address; `token`: who we are to it, if that matters.
+#[must_use]
+pub fn configuration(address: SocketAddr, token: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: fake\n\
+         clusters: [{{name: fake, cluster: {{server: 'http://{address}'}}}}]\n\
+         users: [{{name: fake, user: {{token: '{token}'}}}}]\n\
+         contexts: [{{name: fake, context: {{cluster: fake, user: fake}}}}]\n"
+    )
+}
+
+async fn serve(shared: Arc<Shared>, listener: TcpListener) {
+    if let Err(error) = axum::serve(listener, http::router(shared)).await {
+        tracing::error!(%error, "the fake API server ended");
     }
 }
 

@@ -6,8 +6,10 @@ use jiff::Timestamp;
 use manx_api::{Kind, schema};
 use serde_json::{Map, Value, json};
 
+use super::Sort;
+
 /// Where an object is: kind, namespace (empty for kinds of the whole cluster), name.
-type Place = (Kind, String, String);
+type Place = (Sort, String, String);
 
 /// A refusal, as Kubernetes' `Status` has it.
 #[derive(Debug)]
@@ -36,10 +38,10 @@ impl Refusal {
         })
     }
 
-    fn not_found((kind, _, name): &Place) -> Self {
-        let message = format!("{} \"{name}\" not found", kind.plural());
+    fn not_found((sort, _, name): &Place) -> Self {
+        let message = format!("{} \"{name}\" not found", sort.plural);
         Self {
-            about: kind.plural().to_owned(),
+            about: sort.plural.to_owned(),
             ..Self::new(404, "NotFound", message)
         }
     }
@@ -57,7 +59,7 @@ impl Refusal {
 #[derive(Clone, Debug)]
 pub(super) struct Write {
     pub(super) revision: u64,
-    pub(super) kind: Kind,
+    pub(super) sort: Sort,
     pub(super) what: &'static str,
     pub(super) object: Value,
 }
@@ -85,7 +87,7 @@ impl Objects {
         };
         for name in ["default", "kube-system"] {
             let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-            drop(objects.create(Kind::Namespace, namespace));
+            drop(objects.create(Kind::Namespace.into(), namespace));
         }
         objects
     }
@@ -101,15 +103,15 @@ impl Objects {
         self.forgotten = self.head;
     }
 
-    pub(super) fn get(&self, kind: Kind, namespace: &str, name: &str) -> Result<Value, Refusal> {
-        let place = (kind, namespace.to_owned(), name.to_owned());
+    pub(super) fn get(&self, sort: Sort, namespace: &str, name: &str) -> Result<Value, Refusal> {
+        let place = (sort, namespace.to_owned(), name.to_owned());
         let found = self.stored.get(&place).cloned();
         found.ok_or_else(|| Refusal::not_found(&place))
     }
 
     /// All of a kind, of one namespace or of all.
-    pub(super) fn all(&self, kind: Kind, namespace: &str) -> Vec<Value> {
-        let wanted = |place: &Place| place.0 == kind && (namespace.is_empty() || place.1 == namespace);
+    pub(super) fn all(&self, sort: Sort, namespace: &str) -> Vec<Value> {
+        let wanted = |place: &Place| place.0 == sort && (namespace.is_empty() || place.1 == namespace);
         let stored = self.stored.iter().filter(|(place, _)| wanted(place));
         stored.map(|(_, object)| object.clone()).collect()
     }
@@ -118,19 +120,19 @@ impl Objects {
     /// the token of the next.
     pub(super) fn page(
         &mut self,
-        (kind, namespace): (Kind, &str),
+        (sort, namespace): (Sort, &str),
         limit: usize,
         token: &str,
     ) -> Result<(u64, Vec<Value>, Option<String>), Refusal> {
         let (revision, mut items) = if token.is_empty() {
-            (self.head, self.all(kind, namespace))
+            (self.head, self.all(sort, namespace))
         } else {
             self.pages.remove(token).ok_or_else(Refusal::gone)?
         };
         let mut next = None;
         if limit > 0 && items.len() > limit {
             let rest = items.split_off(limit);
-            let token = format!("{revision}-{}-{}", kind.plural(), rest.len());
+            let token = format!("{revision}-{}-{}", sort.plural, rest.len());
             self.pages.insert(token.clone(), (revision, rest));
             next = Some(token);
         }
@@ -138,38 +140,38 @@ impl Objects {
     }
 
     /// Writes of a kind behind `from`.
-    pub(super) fn behind(&self, kind: Kind, namespace: &str, from: u64) -> Result<Vec<Write>, Refusal> {
+    pub(super) fn behind(&self, sort: Sort, namespace: &str, from: u64) -> Result<Vec<Write>, Refusal> {
         if from < self.forgotten {
             return Err(Refusal::gone());
         }
         let mine = |write: &&Write| {
             write.revision > from
-                && write.kind == kind
+                && write.sort == sort
                 && (namespace.is_empty() || write.object["metadata"]["namespace"] == namespace)
         };
         Ok(self.writes.iter().filter(mine).cloned().collect())
     }
 
-    pub(super) fn create(&mut self, kind: Kind, mut object: Value) -> Result<Value, Refusal> {
+    pub(super) fn create(&mut self, sort: Sort, mut object: Value) -> Result<Value, Refusal> {
         let metadata = &object["metadata"];
         let text = |field: &str| metadata[field].as_str().unwrap_or_default().to_owned();
-        let place = (kind, text("namespace"), text("name"));
+        let place = (sort, text("namespace"), text("name"));
         if !text("resourceVersion").is_empty() {
             let message = "resourceVersion should not be set on objects to be created";
             return Err(Refusal::new(400, "BadRequest", message));
         }
-        let home = (Kind::Namespace, String::new(), place.1.clone());
-        if kind.is_namespaced() && !self.stored.contains_key(&home) {
+        let home = (Kind::Namespace.into(), String::new(), place.1.clone());
+        if sort.namespaced && !self.stored.contains_key(&home) {
             return Err(Refusal::not_found(&home));
         }
         if self.stored.contains_key(&place) {
-            let message = format!("{} \"{}\" already exists", kind.plural(), place.2);
+            let message = format!("{} \"{}\" already exists", sort.plural, place.2);
             return Err(Refusal::new(409, "AlreadyExists", message));
         }
         if let Some(fields) = object.as_object_mut() {
             fields.remove("status");
         }
-        default(kind, &mut object);
+        default(sort, &mut object);
         object["metadata"]["uid"] = json!(uuid::Uuid::new_v4().to_string());
         object["metadata"]["creationTimestamp"] = json!(Timestamp::now().strftime("%FT%TZ").to_string());
         object["metadata"]["generation"] = json!(1);
@@ -177,11 +179,11 @@ impl Objects {
     }
 
     /// Replaces an object, or of it the `status` alone.
-    pub(super) fn replace(&mut self, kind: Kind, mut new: Value, status: bool) -> Result<Value, Refusal> {
+    pub(super) fn replace(&mut self, sort: Sort, mut new: Value, status: bool) -> Result<Value, Refusal> {
         let text =
             |object: &Value, field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
-        let place = (kind, text(&new, "namespace"), text(&new, "name"));
-        let old = self.get(kind, &place.1, &place.2)?;
+        let place = (sort, text(&new, "namespace"), text(&new, "name"));
+        let old = self.get(sort, &place.1, &place.2)?;
         let (named, actual) = (text(&new, "resourceVersion"), text(&old, "resourceVersion"));
         if !named.is_empty() && named != actual {
             return Err(Refusal::conflict("the object has been modified"));
@@ -192,7 +194,7 @@ impl Objects {
             new["status"] = said;
         } else {
             new["status"] = old["status"].clone();
-            default(kind, &mut new);
+            default(sort, &mut new);
         }
         if new["status"].is_null()
             && let Some(fields) = new.as_object_mut()
@@ -228,24 +230,54 @@ impl Objects {
     /// Deletes an object, or marks it where it has finalizers.
     pub(super) fn delete(
         &mut self,
-        (kind, namespace, name): (Kind, &str, &str),
+        (sort, namespace, name): (Sort, &str, &str),
         options: &Value,
     ) -> Result<Value, Refusal> {
-        let mut object = self.get(kind, namespace, name)?;
+        let mut object = self.get(sort, namespace, name)?;
         for field in ["uid", "resourceVersion"] {
             let asked = &options["preconditions"][field];
             if !asked.is_null() && *asked != object["metadata"][field] {
                 return Err(Refusal::conflict("Precondition failed"));
             }
         }
-        let place = (kind, namespace.to_owned(), name.to_owned());
+        let place = (sort, namespace.to_owned(), name.to_owned());
         if object["metadata"].get("finalizers").is_some() {
             object["metadata"]["deletionTimestamp"] = json!(Timestamp::now().strftime("%FT%TZ").to_string());
             return Ok(self.store(place, "MODIFIED", object));
         }
-        self.stored.remove(&place);
-        self.log(&place, "DELETED", object);
+        self.remove(&place, object);
         Ok(json!({"apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Success"}))
+    }
+
+    /// An object goes, and what it owns with it, as the garbage collector has it.
+    fn remove(&mut self, place: &Place, object: Value) {
+        let uid = object["metadata"]["uid"].clone();
+        self.stored.remove(place);
+        self.log(place, "DELETED", object);
+        let is_owned = |object: &Value| {
+            let owners = object["metadata"]["ownerReferences"].as_array();
+            owners.into_iter().flatten().any(|owner| owner["uid"] == uid)
+        };
+        let owned = self.stored.iter().filter(|(_, object)| is_owned(object));
+        for (place, object) in owned
+            .map(|(place, object)| (place.clone(), object.clone()))
+            .collect::<Vec<_>>()
+        {
+            self.remove(&place, object);
+        }
+    }
+
+    /// Changes the fields that a patch names: of an object, or of its `status` alone. Lists are replaced; a strategic
+    /// patch changes conditions one by one.
+    pub(super) fn patch(
+        &mut self,
+        (sort, namespace, name): (Sort, &str, &str),
+        patch: &Value,
+        (status, strategic): (bool, bool),
+    ) -> Result<Value, Refusal> {
+        let mut object = self.get(sort, namespace, name)?;
+        merge(&mut object, patch, strategic);
+        self.replace(sort, object, status)
     }
 
     fn store(&mut self, place: Place, what: &'static str, object: Value) -> Value {
@@ -262,11 +294,38 @@ impl Objects {
         without_empty(&mut object["metadata"]);
         self.writes.push_back(Write {
             revision: self.head,
-            kind: place.0,
+            sort: place.0,
             what,
             object: object.clone(),
         });
         object
+    }
+}
+
+/// JSON merge patch (RFC 7386); `strategic`: lists are merged by their items' `type`.
+fn merge(into: &mut Value, patch: &Value, strategic: bool) {
+    if patch.is_object() && !into.is_object() {
+        *into = json!({});
+    }
+    match (into, patch) {
+        (Value::Object(into), Value::Object(patch)) => {
+            for (name, value) in patch {
+                if value.is_null() {
+                    into.remove(name);
+                } else {
+                    merge(into.entry(name).or_insert(Value::Null), value, strategic);
+                }
+            }
+        }
+        (Value::Array(into), Value::Array(patch)) if strategic => {
+            for item in patch {
+                match into.iter_mut().find(|old| old["type"] == item["type"]) {
+                    Some(old) => merge(old, item, strategic),
+                    None => into.push(item.clone()),
+                }
+            }
+        }
+        (into, patch) => into.clone_from(patch),
     }
 }
 
@@ -278,8 +337,9 @@ fn without_empty(metadata: &mut Value) {
 }
 
 /// Fills in the defaults of the kind's schema.
-fn default(kind: Kind, object: &mut Value) {
-    let Some(definition) = schema::definition(kind) else {
+fn default(sort: Sort, object: &mut Value) {
+    let kind = Kind::of(sort.kind, Some(sort.api_version)).filter(|kind| Sort::from(*kind) == sort);
+    let Some(definition) = kind.and_then(schema::definition) else {
         return;
     };
     let place = "/spec/versions/0/schema/openAPIV3Schema";

@@ -12,13 +12,18 @@
 //! version before it, and both say so in the log; of a policy that can be read, its status says so instead. Rules about several resources (pools do not overlap) are checked
 //! before a write, not with it: of two operators in the same instant both may be right.
 //!
+//! WorkloadEndpoints are the cluster's Pods ([`pods`]), read and never written. What Kubernetes knows of nodes is
+//! [`Cluster`]'s.
+//!
 //! An update keeps what others keep in the same object (finalizers, owners, `status`); it replaces labels, annotations
 //! and the specification. Short faults of the server (429 with its `Retry-After`, 503, 504) are waited out by the
 //! client of `kube` below; what is left is [`Error::Unavailable`].
 
+mod cluster;
 mod errors;
 mod object;
 mod paths;
+mod pods;
 mod watching;
 
 use std::fmt;
@@ -31,9 +36,10 @@ use futures_util::{StreamExt as _, stream};
 use kube::Client;
 use kube::api::{DeleteParams, GetParams, ListParams, PostParams, Preconditions};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use manx_api::{Key, Kind, Resource, Revision, validate_update};
+use manx_api::{Key, Kind, Problem, Resource, Revision, validate_update};
 use serde_json::Value;
 
+pub use self::cluster::{Cluster, Host};
 use crate::{Error, Events, Listing, Store, rules};
 
 /// How long a request may take, retries included. The slowest that an API server lets a list be is a minute.
@@ -221,6 +227,7 @@ impl Store for KubeStore {
 
     async fn create(&self, resource: Resource) -> Result<Resource, Error> {
         let key = resource.key();
+        given(&key)?;
         rules::creatable(&key, &resource)?;
         self.compare(&key, &resource).await?;
         let body = object::bytes(&key, &resource)?;
@@ -230,6 +237,7 @@ impl Store for KubeStore {
 
     async fn update(&self, resource: Resource) -> Result<Resource, Error> {
         let key = resource.key();
+        given(&key)?;
         let expected = rules::replaceable(&key, &resource)?;
         let stored = self.object(&key).await?;
         let actual = object::revision(&stored);
@@ -285,6 +293,7 @@ impl Store for KubeStore {
     }
 
     async fn delete(&self, key: &Key, revision: Option<&Revision>) -> Result<Resource, Error> {
+        given(key)?;
         for _ in 0..TRIES {
             let stored = self.object(key).await?;
             let actual = object::revision(&stored);
@@ -322,6 +331,19 @@ impl Store for KubeStore {
             .map(|kind| watching::watch(self.clone(), *kind, from.clone()).boxed());
         stream::select_all(streams).boxed()
     }
+
+    fn cluster(&self) -> Option<Cluster> {
+        Some(Cluster::of(self.clone()))
+    }
+}
+
+/// Refuses to write what Kubernetes has as something else.
+fn given(key: &Key) -> Result<(), Error> {
+    if key.kind != Kind::WorkloadEndpoint {
+        return Ok(());
+    }
+    let message = "is not written on Kubernetes: it is a Pod; create, change or delete that";
+    rules::refuse(key, vec![Problem::new("kind", key.kind.name(), message)])
 }
 
 fn writer() -> PostParams {

@@ -1,8 +1,11 @@
 //! Objects of the API server and resources of ours, each made from the other.
 
+use std::collections::BTreeMap;
+
 use manx_api::{Key, Kind, Problem, Resource, Revision, validate};
 use serde_json::{Map, Value};
 
+use super::pods::Pod;
 use crate::{Error, Listing};
 
 /// What we keep of an object's metadata.
@@ -18,7 +21,19 @@ const KEPT: [&str; 7] = [
 
 /// The revision of an object or a list.
 pub(super) fn revision(object: &Value) -> Revision {
-    let version = object["metadata"]["resourceVersion"].as_str();
+    version(&object["metadata"])
+}
+
+/// The labels in an object's metadata.
+pub(super) fn labels(metadata: &Value) -> BTreeMap<String, String> {
+    let labels = metadata["labels"].as_object().into_iter().flatten();
+    let labels = labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+    labels.collect()
+}
+
+/// The same of its metadata.
+pub(super) fn version(metadata: &Value) -> Revision {
+    let version = metadata["resourceVersion"].as_str();
     version.map_or_else(Revision::start, |version| Revision(version.to_owned()))
 }
 
@@ -38,7 +53,7 @@ pub(super) fn listing(mut items: Vec<Resource>, revision: Revision) -> Listing {
 }
 
 /// Whether Manx says in resources of a kind what it makes of them.
-fn has_status(kind: Kind) -> bool {
+const fn has_status(kind: Kind) -> bool {
     matches!(
         kind,
         Kind::NetworkPolicy
@@ -51,10 +66,21 @@ fn has_status(kind: Kind) -> bool {
     )
 }
 
+/// What Manx reads of a kind's objects beside their metadata.
+const fn fields(kind: Kind) -> &'static [&'static str] {
+    if matches!(kind, Kind::EndpointSlice) {
+        return &["addressType", "endpoints", "ports"];
+    }
+    if has_status(kind) || matches!(kind, Kind::Service) {
+        return &["spec", "status"];
+    }
+    &["spec"]
+}
+
 /// The resource that an object is: of its metadata what Manx knows, of the rest its specification.
 ///
 /// # Errors
-/// [`Error::Invalid`] when it is none, or breaks rules.
+/// [`Error::Invalid`] when it is none, or breaks rules; [`Error::NotFound`] of a pod that has no interface of its own.
 pub(super) fn read(kind: Kind, mut object: Value) -> Result<Resource, Error> {
     let name = |field: &str| object["metadata"][field].as_str().map(str::to_owned);
     let key = Key {
@@ -62,17 +88,15 @@ pub(super) fn read(kind: Kind, mut object: Value) -> Result<Resource, Error> {
         namespace: name("namespace"),
         name: name("name").unwrap_or_default(),
     };
+    if kind == Kind::WorkloadEndpoint {
+        return Pod::of(object).endpoint().ok_or(Error::NotFound(key));
+    }
     let mut kept = Map::new();
     if let Some(Value::Object(mut metadata)) = object.get_mut("metadata").map(Value::take) {
         metadata.retain(|field, _| KEPT.contains(&field.as_str()));
         kept.insert("metadata".to_owned(), Value::Object(metadata));
     }
-    let fields: &[&str] = if has_status(kind) {
-        &["spec", "status"]
-    } else {
-        &["spec"]
-    };
-    for field in fields {
+    for field in fields(kind) {
         if let Some(value) = object.get_mut(field).map(Value::take) {
             kept.insert((*field).to_owned(), value);
         }
@@ -93,6 +117,9 @@ pub(super) fn read(kind: Kind, mut object: Value) -> Result<Resource, Error> {
 
 /// As [`read`]; what is no resource is told of in the log, and left out.
 pub(super) fn taken(kind: Kind, object: Value) -> Option<Resource> {
+    if kind == Kind::WorkloadEndpoint {
+        return Pod::of(object).endpoint();
+    }
     read(kind, object)
         .inspect_err(|error| tracing::warn!(%error, "left out of what Manx goes by; mend or delete it"))
         .ok()
@@ -123,7 +150,9 @@ pub(super) fn merged(key: &Key, mut stored: Value, resource: &Resource) -> Resul
     for field in ["labels", "annotations"] {
         stored["metadata"][field] = ours["metadata"][field].take();
     }
-    stored["spec"] = ours["spec"].take();
+    for field in fields(key.kind).iter().filter(|field| **field != "status") {
+        stored[*field] = ours[*field].take();
+    }
     bytes(key, &stored)
 }
 

@@ -3,10 +3,21 @@
 use kube::core::Request;
 use manx_api::Kind;
 
-/// The resources of a kind: of one namespace, or all.
+/// The resources of a kind: of one namespace, or all. WorkloadEndpoints are the cluster's Pods.
 pub(super) fn of(kind: Kind, namespace: Option<&str>) -> Request {
-    let root = if kind.group().is_empty() { "/api" } else { "/apis" };
-    let (version, plural) = (kind.api_version(), kind.plural());
+    if kind == Kind::WorkloadEndpoint {
+        return at(("v1", "pods"), namespace);
+    }
+    at((kind.api_version(), kind.plural()), namespace)
+}
+
+/// Kubernetes' own nodes.
+pub(super) fn nodes() -> Request {
+    at(("v1", "nodes"), None)
+}
+
+fn at((version, plural): (&str, &str), namespace: Option<&str>) -> Request {
+    let root = if version.contains('/') { "/apis" } else { "/api" };
     Request::new(match namespace {
         Some(namespace) => format!("{root}/{version}/namespaces/{namespace}/{plural}"),
         None => format!("{root}/{version}/{plural}"),
@@ -25,7 +36,7 @@ mod tests {
             (
                 Kind::WorkloadEndpoint,
                 Some("shop"),
-                "/apis/manx.network/v1/namespaces/shop/workloadendpoints",
+                "/api/v1/namespaces/shop/pods",
             ),
             (
                 Kind::KubernetesNetworkPolicy,

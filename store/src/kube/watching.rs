@@ -5,24 +5,27 @@
 //! for [`SILENCE`], in which a bookmark is due, is taken for dead. Only a revision that the server has forgotten (410)
 //! ends a watch: whoever watches lists again, each after a pause of its own length.
 
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt as _};
 use kube::api::{WatchEvent, WatchParams};
-use manx_api::{Kind, Resource, Revision};
+use manx_api::{Key, Kind, Resource, Revision};
 use serde_json::Value;
 
+use super::pods::Pod;
 use super::{KubeStore, errors, object, paths};
 use crate::{Error, Event, Listing};
 
 /// Seconds that one connection serves a watch.
-const LIFETIME: u32 = 290;
+pub(super) const LIFETIME: u32 = 290;
 /// How long a healthy server may say nothing: bookmarks come about every minute.
 const SILENCE: Duration = Duration::from_secs(150);
 /// How long the server may take to begin an answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a streamed list may pause.
 const LIST_PAUSE: Duration = Duration::from_secs(20);
 /// The bookmark that ends a streamed list.
@@ -42,6 +45,7 @@ pub(super) fn watch(
         from,
         lines: None,
         pauses: pauses(),
+        told: HashMap::new(),
     };
     stream::unfold(Some(watching), |watching| async move {
         let mut watching = watching?;
@@ -59,6 +63,8 @@ struct Watching {
     from: Revision,
     lines: Option<Lines>,
     pauses: ExponentialBackoff,
+    /// Of pods, a digest of what was told last: most of what becomes of a pod says nothing new to us.
+    told: HashMap<Key, u64>,
 }
 
 /// What to do about a line.
@@ -120,11 +126,17 @@ impl Watching {
         match line {
             Ok(WatchEvent::Added(found) | WatchEvent::Modified(found)) => {
                 self.from = object::revision(&found);
+                if self.kind == Kind::WorkloadEndpoint {
+                    return self.pod(found, false);
+                }
                 object::taken(self.kind, found)
                     .map_or(Step::GoOn, |it| Step::Yield(Box::new(Event::Applied(it))))
             }
             Ok(WatchEvent::Deleted(found)) => {
                 self.from = object::revision(&found);
+                if self.kind == Kind::WorkloadEndpoint {
+                    return self.pod(found, true);
+                }
                 // Whether it was a resource before it broke rules nobody knows any more: a list does.
                 object::taken(self.kind, found)
                     .map_or(Step::Expired, |it| Step::Yield(Box::new(Event::Deleted(it))))
@@ -136,6 +148,24 @@ impl Watching {
             }
             Ok(WatchEvent::Error(status)) => self.failed(kube::Error::Api(status)),
             Err(error) => self.failed(error),
+        }
+    }
+
+    /// What is news of a pod.
+    fn pod(&mut self, found: Value, deleted: bool) -> Step {
+        match Pod::of(found) {
+            Pod::Endpoint(endpoint) if !deleted => {
+                let digest = digest(&endpoint);
+                if self.told.insert(endpoint.key(), digest) == Some(digest) {
+                    return Step::GoOn;
+                }
+                Step::Yield(Box::new(Event::Applied(endpoint)))
+            }
+            Pod::Endpoint(endpoint) | Pod::Ended(endpoint) => {
+                self.told.remove(&endpoint.key());
+                Step::Yield(Box::new(Event::Deleted(endpoint)))
+            }
+            Pod::None => Step::GoOn,
         }
     }
 
@@ -154,9 +184,20 @@ impl Watching {
     }
 }
 
+/// Of a resource everything but its revision.
+fn digest(resource: &Resource) -> u64 {
+    let mut resource = resource.clone();
+    resource.metadata_mut().resource_version = None;
+    let mut hasher = DefaultHasher::new();
+    serde_json::to_string(&resource)
+        .unwrap_or_default()
+        .hash(&mut hasher);
+    hasher.finish()
+}
+
 /// Pauses between tries, for ever: from a fifth of a second to half a minute, of a length that differs between all who
 /// try.
-fn pauses() -> ExponentialBackoff {
+pub(super) fn pauses() -> ExponentialBackoff {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))
         .with_max_delay(Duration::from_secs(30))

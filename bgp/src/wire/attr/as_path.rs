@@ -115,7 +115,11 @@ impl AsPath {
         match (self.segments.last_mut(), segment) {
             (_, segment) if segment.numbers().is_empty() => {}
             (Some(Segment::Sequence(last)), Segment::Sequence(numbers)) => last.extend(numbers),
-            (_, segment) => self.segments.push(segment),
+            (_, segment) => {
+                // Most paths are one sequence.
+                self.segments.reserve_exact(1);
+                self.segments.push(segment);
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use nom::Parser;
 use nom::bytes::complete::take;
 use nom::combinator::all_consuming;
-use nom::multi::{length_data, many0};
+use nom::multi::{count, length_data};
 use nom::number::complete::{be_u8, be_u16, be_u32};
 
 use super::as_path::{self, Width};
@@ -120,7 +120,8 @@ impl Raw<'_> {
     }
 
     fn numbers(&self) -> Result<Vec<u32>, Problem> {
-        self.value(all_consuming(many0(be_u32)).parse(self.value))
+        let several = count(be_u32, self.value.len() / size_of::<u32>());
+        self.value(all_consuming(several).parse(self.value))
     }
 
     /// AS and identifier.

@@ -9,6 +9,9 @@ use super::{Attributes, Origin, UnknownAttribute, code, facts, flag, unique};
 use crate::wire::open::two_octets;
 use crate::wire::{AS_TRANS, Context};
 
+/// Flags, type code and a length of one octet.
+const SHORT_HEADER: usize = 3;
+
 /// Appends attributes; the unknown ones that come before each known one slip in.
 #[derive(Debug)]
 pub(crate) struct Writer<'a> {
@@ -32,27 +35,48 @@ impl<'a> Writer<'a> {
 
     /// Appends a known attribute, if this session is one for it.
     pub(crate) fn put(&mut self, code: u8, value: &[u8]) {
+        self.put_with(code, |out| out.put_slice(value));
+    }
+
+    /// Appends a known attribute whose value `put` appends, if this session is one for it.
+    pub(crate) fn put_with(&mut self, code: u8, put: impl FnOnce(&mut BytesMut)) {
         self.put_unknown(code.into());
-        if let Some(facts) = facts::of(code).filter(|facts| facts.belongs(self.context)) {
-            let partial = if self.partial >> code & 1 == 1 {
-                flag::PARTIAL
-            } else {
-                0
-            };
-            self.put_raw(facts.flags() | partial, code, value);
+        let Some(facts) = facts::of(code).filter(|facts| facts.belongs(self.context)) else {
+            return;
+        };
+        let partial = if self.partial >> code & 1 == 1 {
+            flag::PARTIAL
+        } else {
+            0
+        };
+        let start = self.out.len();
+        self.out
+            .put_slice(&[(facts.flags() | partial) & !flag::EXTENDED, code, 0]);
+        put(self.out);
+        let end = self.out.len();
+        let length = end - start - SHORT_HEADER;
+        if let Ok(length) = u8::try_from(length) {
+            self.out[start + 2] = length;
+        } else {
+            // A second octet for the length; one beyond 65,535 makes the message too long, which the packer sees.
+            self.out.put_u8(0);
+            self.out
+                .copy_within(start + SHORT_HEADER..end, start + SHORT_HEADER + 1);
+            self.out[start] |= flag::EXTENDED;
+            let length = u16::try_from(length).unwrap_or(u16::MAX);
+            self.out[start + 2..start + 4].copy_from_slice(&length.to_be_bytes());
         }
     }
 
     /// Appends a list, unless it is empty: a list attribute without items is an error (RFC 7606 §7.8).
     fn put_list<T, O: AsRef<[u8]>>(&mut self, code: u8, items: &[T], octets: impl Fn(&T) -> O) {
-        if items.is_empty() {
-            return;
+        if !items.is_empty() {
+            self.put_with(code, |out| {
+                for item in items {
+                    out.put_slice(octets(item).as_ref());
+                }
+            });
         }
-        let mut value = Vec::new();
-        for item in items {
-            value.extend_from_slice(octets(item).as_ref());
-        }
-        self.put(code, &value);
     }
 
     /// Appends the unknown attributes of type codes below `end`, saying that we did not know them.
@@ -91,9 +115,8 @@ pub(crate) fn put_all(
         context,
     };
     let width = Width::of(context);
-    let path = |width| octets(|value| attributes.as_path.put(width, value));
     writer.put(code::ORIGIN, &[origin(attributes.origin)]);
-    writer.put(code::AS_PATH, &path(width));
+    writer.put_with(code::AS_PATH, |out| attributes.as_path.put(width, out));
     if let Some(next_hop) = next_hop {
         writer.put(code::NEXT_HOP, &next_hop.octets());
     }
@@ -107,7 +130,9 @@ pub(crate) fn put_all(
         writer.put(code::ATOMIC_AGGREGATE, &[]);
     }
     if let Some((asn, identifier)) = attributes.aggregator {
-        writer.put(code::AGGREGATOR, &aggregator(asn, identifier, width));
+        writer.put_with(code::AGGREGATOR, |out| {
+            put_aggregator(asn, identifier, width, out)
+        });
     }
     writer.put_list(code::COMMUNITIES, &attributes.communities, |community| {
         community.to_be_bytes()
@@ -122,11 +147,13 @@ pub(crate) fn put_all(
         |octets| *octets,
     );
     if attributes.as_path.needs_four_octets() {
-        writer.put(code::AS4_PATH, &path(Width::Four));
+        writer.put_with(code::AS4_PATH, |out| attributes.as_path.put(Width::Four, out));
     }
     let wide = |(asn, _): &(u32, Ipv4Addr)| two_octets(*asn) == AS_TRANS;
     if let Some((asn, identifier)) = attributes.aggregator.filter(wide) {
-        writer.put(code::AS4_AGGREGATOR, &aggregator(asn, identifier, Width::Four));
+        writer.put_with(code::AS4_AGGREGATOR, |out| {
+            put_aggregator(asn, identifier, Width::Four, out)
+        });
     }
     let large_communities = unique(&attributes.large_communities);
     writer.put_list(code::LARGE_COMMUNITY, &large_communities, |parts| {
@@ -146,18 +173,10 @@ fn origin(origin: Origin) -> u8 {
     }
 }
 
-fn octets(put: impl FnOnce(&mut BytesMut)) -> BytesMut {
-    let mut value = BytesMut::new();
-    put(&mut value);
-    value
-}
-
-fn aggregator(asn: u32, identifier: Ipv4Addr, width: Width) -> BytesMut {
-    octets(|value| {
-        match width {
-            Width::Two => value.put_u16(two_octets(asn)),
-            Width::Four => value.put_u32(asn),
-        }
-        value.put_slice(&identifier.octets());
-    })
+fn put_aggregator(asn: u32, identifier: Ipv4Addr, width: Width, out: &mut BytesMut) {
+    match width {
+        Width::Two => out.put_u16(two_octets(asn)),
+        Width::Four => out.put_u32(asn),
+    }
+    out.put_slice(&identifier.octets());
 }

@@ -98,14 +98,14 @@ fn note_shortcomings(collected: &mut Collected, announced: &[Nlri], context: &Co
     if announced.is_empty() && collected.reach.is_none() {
         return;
     }
-    let mut mandatory = vec![code::ORIGIN, code::AS_PATH];
+    let mut mandatory = &[code::ORIGIN, code::AS_PATH][..];
     if !announced.is_empty() {
-        mandatory.push(code::NEXT_HOP);
+        mandatory = &[code::ORIGIN, code::AS_PATH, code::NEXT_HOP];
         let unusable = collected.bad_next_hop.take();
         let unusable = unusable.map(|problem| (problem, Action::Withdraw));
         collected.problems.extend(unusable);
     }
-    for code in mandatory {
+    for &code in mandatory {
         if !collected.has(code) {
             let missing = Problem::MissingWellKnown { code };
             collected.problems.push((missing, Action::Withdraw));

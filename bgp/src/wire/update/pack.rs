@@ -20,6 +20,8 @@ const FIXED: usize = HEADER + 4;
 /// A multiprotocol attribute's header with the long length, AFI and SAFI.
 const MULTIPROTOCOL: usize = 4 + 3;
 
+/// Octets that attributes usually take.
+const USUAL: usize = 128;
 /// The longest prefix, with an identifier.
 pub(crate) const LONGEST: usize = 4 + 1 + 16;
 
@@ -101,7 +103,7 @@ impl<'a> Shared<'a> {
             }
         };
         let mut shared = Self {
-            attributes: BytesMut::new(),
+            attributes: BytesMut::with_capacity(USUAL),
             place,
             room: 0,
             context,
@@ -249,44 +251,50 @@ fn put_messages(
 }
 
 fn put_message(place: &Place, attributes: &[u8], nlri: &[Nlri], context: &Context, out: &mut BytesMut) {
-    let mut prefixes = BytesMut::with_capacity(nlri.len() * LONGEST);
-    for nlri in nlri {
-        nlri.put(
-            context.add_path_send.contains(&nlri.prefix.family()),
-            &mut prefixes,
-        );
-    }
-    let multiprotocol = |code, family: &Family, next_hop: &[u8]| {
-        let mut value = BytesMut::new();
-        value.put_u16(family.afi());
-        value.put_u8(family.safi());
-        value.put_slice(next_hop);
-        value.put_slice(&prefixes);
-        let mut attribute = BytesMut::new();
-        Writer::new(&mut attribute, context).put(code, &value);
-        attribute
+    let put_prefixes = |out: &mut BytesMut| {
+        for nlri in nlri {
+            nlri.put(context.add_path_send.contains(&nlri.prefix.family()), out);
+        }
     };
-    let (withdrawn, front, announced) = match place {
-        Place::Withdrawn => (&prefixes[..], BytesMut::new(), &[][..]),
-        Place::Unreach(family) => (
-            &[][..],
-            multiprotocol(code::MP_UNREACH_NLRI, family, &[]),
-            &[][..],
-        ),
-        Place::Nlri => (&[][..], BytesMut::new(), &prefixes[..]),
-        Place::Reach(family, next_hop) => (
-            &[][..],
-            multiprotocol(code::MP_REACH_NLRI, family, next_hop),
-            &[][..],
-        ),
+    let put_multiprotocol = |code, family: &Family, next_hop: &[u8], out: &mut BytesMut| {
+        Writer::new(out, context).put_with(code, |out| {
+            out.put_u16(family.afi());
+            out.put_u8(family.safi());
+            out.put_slice(next_hop);
+            put_prefixes(out);
+        });
     };
-    header::put(out, Kind::Update, |out| {
-        let length = |octets: usize| u16::try_from(octets).unwrap_or(u16::MAX);
-        out.put_u16(length(withdrawn.len()));
-        out.put_slice(withdrawn);
-        out.put_u16(length(front.len() + attributes.len()));
-        out.put_slice(&front);
-        out.put_slice(attributes);
-        out.put_slice(announced);
+    header::put(out, Kind::Update, |out| match place {
+        Place::Withdrawn => {
+            put_sized(out, put_prefixes);
+            out.put_u16(0);
+        }
+        Place::Unreach(family) => {
+            out.put_u16(0);
+            put_sized(out, |out| {
+                put_multiprotocol(code::MP_UNREACH_NLRI, family, &[], out);
+            });
+        }
+        Place::Nlri => {
+            out.put_u16(0);
+            put_sized(out, |out| out.put_slice(attributes));
+            put_prefixes(out);
+        }
+        Place::Reach(family, next_hop) => {
+            out.put_u16(0);
+            put_sized(out, |out| {
+                put_multiprotocol(code::MP_REACH_NLRI, family, next_hop, out);
+                out.put_slice(attributes);
+            });
+        }
     });
+}
+
+/// Appends what `put` appends, after its length in two octets.
+fn put_sized(out: &mut BytesMut, put: impl FnOnce(&mut BytesMut)) {
+    let start = out.len();
+    out.put_u16(0);
+    put(out);
+    let length = u16::try_from(out.len() - start - 2).unwrap_or(u16::MAX);
+    out[start..start + 2].copy_from_slice(&length.to_be_bytes());
 }

@@ -1,0 +1,137 @@
+//! What a Kubernetes cluster knows of its nodes beside our resources: the Node that the kubelet keeps.
+//!
+//! A kubelet writes its Node every few minutes, so each agent watches its own alone, and says in its resource of
+//! `manx.network` what others have to know of it. That resource belongs to the Node: Kubernetes deletes both together.
+
+use std::collections::BTreeMap;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
+use kube::api::{ListParams, Patch, PatchParams, WatchEvent, WatchParams};
+use manx_api::{Key, Kind, Revision};
+use serde_json::{Value, json};
+
+use super::{KubeStore, MANAGER, errors, object, paths, watching};
+use crate::Error;
+
+/// A Kubernetes cluster. Clones share its connections.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    store: KubeStore,
+}
+
+/// What Kubernetes says of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Host {
+    /// Which of the nodes that ever had its name it is.
+    pub uid: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// It is cordoned.
+    pub unschedulable: bool,
+}
+
+impl Host {
+    fn of(node: &Value) -> Self {
+        Self {
+            uid: node["metadata"]["uid"].as_str().unwrap_or_default().to_owned(),
+            labels: object::labels(&node["metadata"]),
+            unschedulable: node["spec"]["unschedulable"] == true,
+        }
+    }
+}
+
+impl Cluster {
+    pub(super) fn of(store: KubeStore) -> Self {
+        Self { store }
+    }
+
+    /// What Kubernetes says of a node, at first and whenever it changes; none while it has no such node. Does not end.
+    #[must_use]
+    pub fn host(&self, node: &str) -> BoxStream<'static, Option<Host>> {
+        let (store, node) = (self.store.clone(), node.to_owned());
+        let lives = stream::unfold(watching::pauses(), move |mut pauses| {
+            let (store, node) = (store.clone(), node.clone());
+            async move {
+                let life = match watch(&store, &node).await {
+                    Ok(life) => {
+                        pauses = watching::pauses();
+                        life
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot watch this node's own Node; trying again");
+                        tokio::time::sleep(pauses.next().unwrap_or_default()).await;
+                        stream::empty().boxed()
+                    }
+                };
+                Some((life, pauses))
+            }
+        });
+        let mut before = None;
+        let changes = lives.flatten().filter(move |host| {
+            let changed = before.as_ref() != Some(host);
+            before = Some(host.clone());
+            std::future::ready(changed)
+        });
+        changes.boxed()
+    }
+
+    /// Has a node's resource end when Kubernetes' node does.
+    ///
+    /// # Errors
+    /// Those of [`crate::Store::update`].
+    pub async fn tie(&self, node: &str, host: &Host) -> Result<(), Error> {
+        let owner = json!({"apiVersion": "v1", "kind": "Node", "name": node, "uid": host.uid});
+        let patch = Patch::Merge(json!({"metadata": {"ownerReferences": [owner]}}));
+        let request = paths::of(Kind::Node, None).patch(node, &writer(), &patch);
+        let key = Key::cluster(Kind::Node, node);
+        self.store
+            .ask("tie to Kubernetes' node", &key, request)
+            .await
+            .map(drop)
+    }
+}
+
+fn writer() -> PatchParams {
+    PatchParams {
+        field_manager: Some(MANAGER.to_owned()),
+        ..PatchParams::default()
+    }
+}
+
+/// The node as it is, and as it becomes until the connection ends or breaks.
+async fn watch(store: &KubeStore, node: &str) -> Result<BoxStream<'static, Option<Host>>, Error> {
+    // Kubernetes' node and ours are called the same.
+    let key = Key::cluster(Kind::Node, node);
+    let name = format!("metadata.name={node}");
+    let listed = ListParams::default().fields(&name);
+    let listed = store.ask("read", &key, paths::nodes().list(&listed)).await?;
+    let now = listed["items"].get(0).map(Host::of);
+    let place = errors::Place {
+        what: "watch",
+        key: &key,
+        server: &store.inner.server,
+    };
+    let Revision(from) = object::revision(&listed);
+    let parameters = WatchParams::default().fields(&name).timeout(watching::LIFETIME);
+    let request = paths::nodes().watch(&parameters, &from);
+    let request = request.map_err(|error| Error::unavailable("cannot watch a node", error))?;
+    let answer = tokio::time::timeout(
+        watching::PATIENCE,
+        store.inner.client.request_events::<Value>(request),
+    )
+    .await;
+    let lines = answer
+        .map_err(|late| place.late(late))?
+        .map_err(|error| place.error(error))?;
+    let later = lines
+        .take_while(|line| std::future::ready(!matches!(line, Err(_) | Ok(WatchEvent::Error(_)))))
+        .filter_map(|line| {
+            std::future::ready(match line {
+                Ok(WatchEvent::Added(node) | WatchEvent::Modified(node)) => Some(Some(Host::of(&node))),
+                Ok(WatchEvent::Deleted(_)) => Some(None),
+                Ok(WatchEvent::Bookmark(_) | WatchEvent::Error(_)) | Err(_) => None,
+            })
+        });
+    Ok(stream::once(std::future::ready(now)).chain(later).boxed())
+}

@@ -1,0 +1,336 @@
+//! A cluster whose datastore is a Kubernetes API server: two nodes, pods as a kubelet has them, policies and services.
+//!
+//! The API server is the tests' own, and answers at the loopback of each node, so that a node reaches it and nothing else.
+
+use std::net::{IpAddr, TcpListener};
+use std::process::Output;
+use std::time::Duration;
+
+use manx_api::Kind;
+use manx_api::rpc::Method;
+use manx_store::fake::{self, FakeApiServer, Sort};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use crate::agent_harness::{Cluster, Node};
+use crate::harness::{TestNetns, eventually, exchange};
+
+/// A session takes a few seconds on a machine that does much else, and so does a watch that comes back.
+const LATER: Duration = Duration::from_secs(60);
+
+/// Where each node finds the API server.
+const SERVER: &str = "127.0.0.1:6443";
+
+/// The API server, and the nodes that reach it.
+struct Kubernetes {
+    nodes: [Node; 2],
+    server: FakeApiServer,
+    /// Serves as long as it is there.
+    serving: Option<Runtime>,
+    /// Where the server's state lives.
+    _state: Runtime,
+    _cluster: Cluster,
+}
+
+/// A pod as its kubelet knows it.
+struct Pod {
+    namespace: &'static str,
+    name: &'static str,
+    node: usize,
+    netns: TestNetns,
+    addresses: Vec<IpAddr>,
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+impl Kubernetes {
+    /// Two nodes on one wire, with pools, whose agents are ready.
+    fn start() -> Self {
+        let (cluster, state) = (Cluster::empty(), runtime());
+        let server = state.block_on(FakeApiServer::start()).unwrap();
+        let names = ["left", "right"];
+        let pair = TestNetns::pair(names);
+        let mut pair = names.into_iter().zip(pair).map(|(name, netns)| {
+            let node = cluster.node(name, netns);
+            let kubeconfig = node.folder().join("kubeconfig");
+            std::fs::write(&kubeconfig, fake::configuration(SERVER.parse().unwrap(), "")).unwrap();
+            node.configure("datastore", json!({"kubernetes": {"kubeconfig": kubeconfig}}));
+            node
+        });
+        let nodes = [pair.next().unwrap(), pair.next().unwrap()];
+        drop(pair);
+        for (name, cidr) in [("v4", "10.64.0.0/16"), ("v6", "fd64::/64")] {
+            server.put(Kind::IpPool, custom("IPPool", name, &json!({"cidr": cidr})));
+        }
+        let mut kubernetes = Self {
+            nodes,
+            server,
+            serving: None,
+            _state: state,
+            _cluster: cluster,
+        };
+        for name in names {
+            kubernetes.set_node(name, "a", false);
+        }
+        kubernetes.serve();
+        kubernetes.nodes.iter_mut().for_each(Node::start);
+        let learned = || kubernetes.nodes.iter().all(Node::has_learned);
+        assert!(eventually(LATER, learned), "{}", kubernetes.logs());
+        kubernetes
+    }
+
+    /// Has the API server answer.
+    fn serve(&mut self) {
+        let runtime = runtime();
+        for node in &self.nodes {
+            let listener = node.netns.run(|| TcpListener::bind(SERVER)).unwrap().unwrap();
+            runtime.spawn(self.server.serve(listener).unwrap());
+        }
+        self.serving = Some(runtime);
+    }
+
+    /// Ends the API server; what it has stored stays.
+    fn stop(&mut self) {
+        self.serving
+            .take()
+            .unwrap()
+            .shutdown_timeout(Duration::from_secs(5));
+    }
+
+    fn logs(&self) -> String {
+        self.nodes.each_ref().map(Node::log).join("\n---\n")
+    }
+
+    /// What the kubelet and its operators say of a node.
+    fn set_node(&self, name: &str, rack: &str, cordoned: bool) {
+        let node = json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"rack": rack}},
+            "spec": {"unschedulable": cordoned},
+        });
+        self.server.apply(Sort::NODE, node);
+    }
+
+    fn set_namespace(&self, name: &str, labels: &Value) {
+        let metadata = json!({"name": name, "labels": labels});
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata});
+        self.server.apply(Kind::Namespace, namespace);
+    }
+
+    /// A policy of Kubernetes' for the pods with `app: web` of the namespace `shop`.
+    fn set_policy(&self, from: &Value) {
+        let policy = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": "web", "namespace": "shop"},
+            "spec": {"podSelector": {"matchLabels": {"app": "web"}}, "ingress": [{"from": from}]},
+        });
+        self.server.apply(Kind::KubernetesNetworkPolicy, policy);
+    }
+
+    /// A pod that the scheduler has put on a node; nothing runs yet.
+    fn schedule(&self, (namespace, name): (&'static str, &'static str), labels: &Value, node: usize) -> Pod {
+        let pod = Pod {
+            namespace,
+            name,
+            node,
+            netns: TestNetns::new(name),
+            addresses: Vec::new(),
+        };
+        self.tell(&pod, labels);
+        pod
+    }
+
+    /// What the API server has of a pod.
+    fn tell(&self, pod: &Pod, labels: &Value) {
+        let addresses: Vec<Value> = pod.addresses.iter().map(|it| json!({"ip": it})).collect();
+        let node = ["left", "right"][pod.node];
+        let phase = if addresses.is_empty() {
+            "Pending"
+        } else {
+            "Running"
+        };
+        let object = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": pod.name, "namespace": pod.namespace, "labels": labels},
+            "spec": {
+                "nodeName": node, "serviceAccountName": "default",
+                "containers": [{"name": "main", "image": "example.org/main"}],
+            },
+            "status": {"phase": phase, "podIP": pod.addresses.first(), "podIPs": addresses},
+        });
+        self.server.apply(Sort::POD, object);
+    }
+
+    /// Calls the plugin as the pod's kubelet does.
+    fn cni(&self, pod: &Pod, verb: &str) -> Output {
+        let object = self.server.object(Sort::POD, pod.namespace, pod.name);
+        let uid = object.map_or_else(String::new, |pod| {
+            let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
+            format!(";K8S_POD_UID={uid}")
+        });
+        let Pod { namespace, name, .. } = pod;
+        let args = format!("K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name}{uid}");
+        self.nodes[pod.node].cni_with(&args, verb, name, pod.netns.path(), &json!({}))
+    }
+
+    /// A pod that runs.
+    fn run(&self, name: (&'static str, &'static str), labels: &Value, node: usize) -> Pod {
+        let mut pod = self.schedule(name, labels, node);
+        pod.addresses = self.nodes[node].added(&self.cni(&pod, "ADD"));
+        self.tell(&pod, labels);
+        pod
+    }
+
+    /// Waits until packets between two pods pass in both families, or in none.
+    fn comes_to(&self, from: &Pod, to: &Pod, pass: bool) {
+        let passes = |address: &IpAddr| exchange(&from.netns, &to.netns, *address).is_some();
+        let as_wanted = || to.addresses.iter().all(|address| passes(address) == pass);
+        assert!(
+            eventually(LATER, as_wanted),
+            "{} to {}, which should be {pass}\n{}",
+            from.name,
+            to.name,
+            self.logs()
+        );
+    }
+}
+
+fn custom(kind: &str, name: &str, spec: &Value) -> Value {
+    json!({"apiVersion": "manx.network/v1", "kind": kind, "metadata": {"name": name}, "spec": spec})
+}
+
+#[test]
+fn pods_of_a_cluster_meet_its_policies_as_labels_change() {
+    let kubernetes = Kubernetes::start();
+    kubernetes.set_namespace("shop", &json!({}));
+    kubernetes.set_namespace("guests", &json!({}));
+    let web = kubernetes.run(("shop", "web"), &json!({"app": "web"}), 0);
+    let client = kubernetes.run(("shop", "client"), &json!({"app": "client"}), 1);
+    let guest = kubernetes.run(("guests", "guest"), &json!({"app": "client"}), 1);
+    for from in [&client, &guest] {
+        kubernetes.comes_to(from, &web, true);
+    }
+
+    kubernetes.set_policy(&json!([
+        {"podSelector": {"matchLabels": {"app": "client"}}},
+        {"namespaceSelector": {"matchLabels": {"team": "friends"}}},
+    ]));
+    kubernetes.comes_to(&guest, &web, false);
+    kubernetes.comes_to(&client, &web, true);
+    kubernetes.set_namespace("guests", &json!({"team": "friends"}));
+    kubernetes.comes_to(&guest, &web, true);
+    // The sender's labels, on another node, and the receiver's own.
+    kubernetes.tell(&client, &json!({"app": "other"}));
+    kubernetes.comes_to(&client, &web, false);
+    kubernetes.tell(&web, &json!({"app": "free"}));
+    kubernetes.comes_to(&client, &web, true);
+    assert!(kubernetes.cni(&web, "DEL").status.success());
+    assert_eq!(kubernetes.nodes[0].held(), 0);
+}
+
+#[test]
+fn a_pods_first_packet_waits_until_the_cluster_has_told_of_it() {
+    let kubernetes = Kubernetes::start();
+    kubernetes.set_namespace("shop", &json!({}));
+    kubernetes.set_policy(&json!([{"podSelector": {"matchLabels": {"app": "nobody"}}}]));
+    let client = kubernetes.run(("shop", "client"), &json!({}), 1);
+    let mut web = kubernetes.schedule(("shop", "web"), &json!({"app": "web"}), 0);
+    kubernetes.server.delete(Sort::POD, "shop", "web");
+    let refused = kubernetes.cni(&web, "ADD");
+    let said = String::from_utf8_lossy(&refused.stdout);
+    assert!(!refused.status.success(), "{said}");
+    assert!(said.contains("has not told this node of pod shop/web"), "{said}");
+    assert!(said.contains("\"code\":11"), "{said}");
+    assert_eq!(kubernetes.nodes[0].held(), 0);
+
+    kubernetes.tell(&web, &json!({"app": "web"}));
+    web.addresses = kubernetes.nodes[0].added(&kubernetes.cni(&web, "ADD"));
+    for address in &web.addresses {
+        assert_eq!(exchange(&client.netns, &web.netns, *address), None);
+    }
+}
+
+#[test]
+fn the_network_goes_on_while_the_api_server_is_away() {
+    let mut kubernetes = Kubernetes::start();
+    kubernetes.set_namespace("shop", &json!({}));
+    let web = kubernetes.run(("shop", "web"), &json!({"app": "web"}), 0);
+    let client = kubernetes.run(("shop", "client"), &json!({"app": "client"}), 1);
+    let going = kubernetes.run(("shop", "going"), &json!({}), 0);
+    let mut late = kubernetes.schedule(("shop", "late"), &json!({"app": "other"}), 1);
+    kubernetes.set_policy(&json!([{"podSelector": {"matchLabels": {"app": "client"}}}]));
+    kubernetes.comes_to(&going, &web, false);
+    kubernetes.comes_to(&client, &web, true);
+    assert!(kubernetes.cni(&going, "DEL").status.success());
+
+    kubernetes.stop();
+    kubernetes.comes_to(&client, &web, true);
+    late.addresses = kubernetes.nodes[1].added(&kubernetes.cni(&late, "ADD"));
+    kubernetes.comes_to(&client, &late, true);
+    kubernetes.comes_to(&late, &web, false);
+    assert!(kubernetes.cni(&client, "DEL").status.success());
+    assert_eq!(kubernetes.nodes[1].held(), 2, "{}", kubernetes.logs());
+
+    kubernetes.serve();
+    kubernetes.tell(&late, &json!({"app": "client"}));
+    kubernetes.comes_to(&late, &web, true);
+}
+
+#[test]
+fn services_of_a_cluster_are_announced_from_where_they_are_until_the_node_is_cordoned() {
+    let kubernetes = Kubernetes::start();
+    kubernetes.set_namespace("shop", &json!({}));
+    let web = kubernetes.run(("shop", "web"), &json!({"app": "web"}), 0);
+    let ranges = json!({"serviceLoadBalancerIPs": [{"cidr": "198.51.100.0/24"}]});
+    kubernetes.server.put(
+        Kind::BgpConfiguration,
+        custom("BGPConfiguration", "default", &ranges),
+    );
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {
+            "type": "LoadBalancer", "clusterIP": "10.96.0.10", "externalTrafficPolicy": "Local",
+            "ports": [{"port": 80, "protocol": "TCP"}],
+        },
+        "status": {"loadBalancer": {"ingress": [{"ip": "198.51.100.80"}]}},
+    });
+    kubernetes.server.apply(Kind::Service, service);
+    let slice = |ready: bool| {
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {
+                "name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"},
+            },
+            "endpoints": [{
+                "addresses": [web.addresses[0]], "conditions": {"ready": ready}, "nodeName": "left",
+            }],
+            "ports": [{"port": 80, "protocol": "TCP"}],
+        })
+    };
+    kubernetes.server.put(Kind::EndpointSlice, slice(true));
+    let routes = || kubernetes.nodes[1].ask(Method::BgpRoutes).unwrap().to_string();
+    let announced = || routes().contains("198.51.100.80/32");
+    assert!(
+        eventually(LATER, announced),
+        "{}\n{}",
+        routes(),
+        kubernetes.logs()
+    );
+
+    kubernetes.set_node("left", "b", true);
+    assert!(eventually(LATER, || !announced()), "{}", kubernetes.logs());
+    let node = kubernetes.server.object(Kind::Node, "", "left").unwrap();
+    assert_eq!(node["metadata"]["labels"]["rack"], "b");
+    kubernetes.set_node("left", "b", false);
+    assert!(
+        eventually(LATER, announced),
+        "{}\n{}",
+        routes(),
+        kubernetes.logs()
+    );
+}
