@@ -9,9 +9,9 @@ use manx_api::rule::{NamedPort, ProtocolError};
 use manx_lab::{Name, Software};
 
 use crate::edit::PatchType;
+use crate::ends::{Destination, End, Pod};
 use crate::ipam::args::IpamCommand;
 use crate::output::Format;
-use crate::policy::{Destination, End, Pod};
 use crate::what_if::Without;
 
 /// Operates Manx: resources, sessions, routes, addresses, and labs on one machine.
@@ -531,14 +531,14 @@ pub(crate) struct ExplainArgs {
     /// Who sends it.
     #[arg(
         long,
-        value_name = "NAMESPACE/POD|ADDRESS",
+        value_name = "NAMESPACE/POD[@INTERFACE]|host:NODE|ADDRESS",
         required_unless_present = "what_if"
     )]
     pub(crate) from: Option<End>,
     /// Where to.
     #[arg(
         long,
-        value_name = "NAMESPACE/POD:PORT/PROTOCOL|ADDRESS:PORT/PROTOCOL",
+        value_name = "NAMESPACE/POD[@INTERFACE]|svc:NAMESPACE/NAME|host:NODE|ADDRESS:PORT/PROTOCOL",
         required_unless_present = "what_if"
     )]
     pub(crate) to: Option<Destination>,

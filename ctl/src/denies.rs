@@ -11,9 +11,10 @@ use manx_api::rule::Direction;
 use serde_json::json;
 
 use crate::cli::DeniesArgs;
+use crate::ends::Pod;
 use crate::error::{CtlError, Result};
 use crate::output::{self, Format, Row};
-use crate::policy::{Pod, called};
+use crate::policy::called;
 use crate::target::{Agent, Target, ask_with};
 
 /// How long an agent that does not answer is left alone.

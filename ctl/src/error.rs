@@ -43,6 +43,36 @@ pub(crate) enum CtlError {
         /// What was asked for.
         pod: String,
     },
+    /// The pod has no such interface.
+    #[error("pod {pod} has no interface '{interface}': write {pod}@ and one of {}", .known.join(", "))]
+    NoInterface {
+        /// The pod.
+        pod: String,
+        /// What was asked for.
+        interface: String,
+        /// What it has.
+        known: Vec<String>,
+    },
+    /// Nobody knows a node's address.
+    #[error("node '{node}' has told of no address yet: is its agent running? write the address itself")]
+    NoAddress {
+        /// The node.
+        node: String,
+    },
+    /// A service is no sender.
+    #[error("service {service} sends nothing: name a pod behind it, as NAMESPACE/POD")]
+    NoSender {
+        /// What was asked for.
+        service: String,
+    },
+    /// The service has no such port.
+    #[error("service {service} has no such port: it has {}", .known.join(", "))]
+    NoServicePort {
+        /// The service.
+        service: String,
+        /// What it has.
+        known: Vec<String>,
+    },
     /// There is no such service.
     #[error("there is no service {namespace}/{name}: 'manxctl get services -A' lists them")]
     NoService {

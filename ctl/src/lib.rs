@@ -1,7 +1,7 @@
 //! The operator's command line manxctl.
 //!
 //! [`cli`] is the grammar, [`target`] finds the cluster that a command is about, [`resources`], [`edit`], [`convert`],
-//! [`observe`], [`policy`], [`service`], [`ipam`], [`what_if`], [`topology`] and [`lab`] are the verbs, [`output`] and [`rows`] print what they find.
+//! [`observe`], [`policy`] (with [`ends`] and [`through`]), [`service`], [`ipam`], [`what_if`], [`topology`] and [`lab`] are the verbs, [`output`] and [`rows`] print what they find.
 
 use std::process::ExitCode;
 
@@ -13,6 +13,7 @@ mod cli;
 mod convert;
 mod denies;
 mod edit;
+mod ends;
 mod error;
 mod ipam;
 mod lab;
@@ -26,6 +27,7 @@ mod rows;
 mod service;
 mod service_rows;
 mod target;
+mod through;
 mod topology;
 mod what_if;
 

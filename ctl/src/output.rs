@@ -109,6 +109,15 @@ pub(crate) fn table(columns: &[&str], lines: impl Iterator<Item = (Vec<String>, 
     text
 }
 
+/// A line; red on a terminal, unless all is well.
+pub(crate) fn marked(line: &str, well: bool) -> String {
+    if well {
+        return line.to_owned();
+    }
+    let style = AnsiColor::Red.on_default();
+    format!("{style}{line}{style:#}")
+}
+
 /// Writes to standard output; a reader that has seen enough is no error.
 pub(crate) fn emit(text: &str) -> Result<()> {
     let mut out = anstream::stdout().lock();

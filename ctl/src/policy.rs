@@ -1,115 +1,24 @@
 //! `manxctl policy …`: why packets pass or do not.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
-use std::str::FromStr;
 
-use manx_api::Kind;
 use manx_api::explanation::{
-    Deciding, Party, PolicyExplainCall, PolicyExplanation, PolicyName, PolicyStep, PolicyWalk, StagedCount,
-    Verdict,
+    Deciding, PolicyExplainCall, PolicyExplanation, PolicyName, PolicyStep, PolicyWalk, StagedCount, Verdict,
 };
 use manx_api::rpc::Method;
 use manx_api::rule::{Direction, Protocol};
-use manx_api::workload::WorkloadEndpoint;
-use manx_store::Store as _;
+use manx_store::AnyStore;
 use serde_json::json;
 
-use crate::cli::PolicyCommand;
+use crate::cli::{PolicyCommand, ServiceName};
 use crate::denies;
+use crate::ends::{self, Destination, End, Known, Pod};
 use crate::error::{CtlError, Result};
 use crate::observe::list;
 use crate::output::{self, Format};
 use crate::target::Target;
+use crate::through::{self, ThroughService};
 use crate::what_if;
-
-/// The interface that a pod is known by.
-const INTERFACE: &str = "eth0";
-
-/// One end, as the user writes it: `NS/POD`, `POD` of the default namespace, or an address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    Pod(Pod),
-    Address(IpAddr),
-}
-
-/// A pod, as the user writes it: `NS/POD`, or `POD` of the default namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Pod {
-    pub(crate) namespace: String,
-    pub(crate) name: String,
-}
-
-impl FromStr for Pod {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
-        let is_word = |word: &str| !word.is_empty() && !word.contains(['/', ':', ' ']);
-        if !is_word(namespace) || !is_word(name) {
-            return Err("it is no pod: write NAMESPACE/POD".to_owned());
-        }
-        Ok(Self {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        })
-    }
-}
-
-impl FromStr for End {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        if let Ok(address) = text.parse() {
-            return Ok(Self::Address(address));
-        }
-        let refused = |_| "it is no pod and no address: write NAMESPACE/POD, 10.0.0.1 or fd00::1".to_owned();
-        text.parse().map(Self::Pod).map_err(refused)
-    }
-}
-
-/// Where a packet goes, as the user writes it: `NS/POD:PORT/PROTOCOL`, `10.0.0.1:80/TCP`, `[fd00::1]:80/TCP`, or with a
-/// protocol that has no ports, `NS/POD:ICMP`. TCP goes without saying.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Destination {
-    end: End,
-    protocol: Protocol,
-    port: Option<u16>,
-}
-
-impl FromStr for Destination {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let example = "write where to, like shop/web:80/TCP, [fd00::1]:53/UDP or shop/web:ICMP";
-        let (end, what) = match text.strip_prefix('[') {
-            Some(rest) => rest.split_once("]:").ok_or(example)?,
-            None => text.rsplit_once(':').ok_or(example)?,
-        };
-        let end = end.parse()?;
-        let (port, protocol) = match what.split_once('/') {
-            Some(both) => both,
-            None if what.parse::<u16>().is_ok() => (what, "TCP"),
-            None => ("", what),
-        };
-        let protocol: Protocol = protocol
-            .parse()
-            .map_err(|_| format!("'{protocol}' is no protocol: {example}"))?;
-        let port = match port {
-            "" => None,
-            port => Some(
-                port.parse()
-                    .map_err(|_| format!("'{port}' is no port: {example}"))?,
-            ),
-        };
-        if port.is_some() != protocol.has_ports() {
-            return Err(format!(
-                "'{what}' is no port of a protocol that has ports: {example}"
-            ));
-        }
-        Ok(Self { end, protocol, port })
-    }
-}
 
 /// `policy …`.
 pub(crate) async fn run(target: &Target, command: &PolicyCommand) -> Result<()> {
@@ -123,39 +32,102 @@ pub(crate) async fn run(target: &Target, command: &PolicyCommand) -> Result<()> 
     }
 }
 
+/// What is asked about: who sends, who gets, and what.
 async fn explain(target: &Target, (from, to): (&End, &Destination), format: Format) -> Result<()> {
-    let call = PolicyExplainCall {
-        from: party(target, from).await?,
-        to: party(target, &to.end).await?,
-        protocol: to.protocol,
-        port: to.port,
-    };
-    let found: PolicyExplanation = target.ask_any(Method::PolicyExplain, &json!(call))?;
-    match format {
-        Format::Json => output::emit(&output::json(&found)?),
-        Format::Yaml => output::emit(&output::yaml(&found)?),
-        Format::Name => output::emit(&format!("{}\n", word(found.verdict))),
-        Format::Table | Format::Wide => output::emit(&text(&found)),
+    let store = target.store().await?;
+    let source = ends::find(&store, from).await?;
+    match service(&store, &to.end).await? {
+        Some(service) => through_service(target, &store, &source, (service, to), format).await,
+        None => {
+            let destination = ends::find(&store, &to.end).await?;
+            let found = ask(target, &store, (&source, &destination), (to.protocol, to.port)).await?;
+            match format {
+                Format::Json => output::emit(&output::json(&found)?),
+                Format::Yaml => output::emit(&output::yaml(&found)?),
+                Format::Name => output::emit(&format!("{}\n", word(found.verdict))),
+                Format::Table | Format::Wide => output::emit(&text(&found)),
+            }
+        }
     }
 }
 
-/// What agents call an end.
-async fn party(target: &Target, end: &End) -> Result<Party> {
-    let (namespace, name) = match end {
-        End::Address(address) => return Ok(Party::Address(*address)),
-        End::Pod(Pod { namespace, name }) => (namespace, name),
-    };
-    let store = target.store().await?;
-    let listing = store.list(Kind::WorkloadEndpoint, Some(namespace)).await?;
-    let endpoints = listing.items.into_iter().map(WorkloadEndpoint::try_from);
-    let of_pod = endpoints.flatten().filter(|endpoint| endpoint.spec.pod == *name);
-    let found = of_pod.min_by_key(|endpoint| endpoint.spec.endpoint != INTERFACE);
-    let Some(endpoint) = found else {
-        return Err(CtlError::NoPod {
-            pod: format!("{namespace}/{name}"),
+/// The service that an end is: by its name, by its address in the cluster, or by a name that no pod has.
+async fn service(store: &AnyStore, end: &End) -> Result<Option<ServiceName>> {
+    match end {
+        End::Service(service) => Ok(Some(service.clone())),
+        End::Address(address) => through::at(store, *address).await,
+        End::Host(_) | End::Pod(_, Some(_)) => Ok(None),
+        End::Pod(Pod { namespace, name }, None) => {
+            let service = ServiceName {
+                namespace: namespace.clone(),
+                name: name.clone(),
+            };
+            let is_pod = !matches!(ends::find(store, end).await, Err(CtlError::NoPod { .. }));
+            Ok(if is_pod || !through::exists(store, &service).await? {
+                None
+            } else {
+                Some(service)
+            })
+        }
+    }
+}
+
+/// What an agent says of packets of a kind between two ends. What a node sends to its own pods is nobody's to deny, and of
+/// what they send to it its own agent knows.
+async fn ask(
+    target: &Target,
+    store: &AnyStore,
+    (from, to): (&Known, &Known),
+    (protocol, port): (Protocol, Option<u16>),
+) -> Result<PolicyExplanation> {
+    let source = ends::place(store, from.clone(), to).await?;
+    let destination = ends::place(store, to.clone(), &source).await?;
+    if let Some((source, destination)) = source.to_own_pod(&destination) {
+        return Ok(PolicyExplanation {
+            source,
+            destination,
+            protocol,
+            port,
+            verdict: Verdict::Allow,
+            deciding: None,
+            walks: Vec::new(),
         });
+    }
+    let call = PolicyExplainCall {
+        from: source.party(&destination),
+        to: destination.party(&source),
+        protocol,
+        port,
     };
-    Ok(Party::Endpoint(format!("{namespace}/{}", endpoint.metadata.name)))
+    let node = destination.own_node(&source);
+    target.ask_any_of(node.as_slice(), Method::PolicyExplain, &json!(call))
+}
+
+/// What becomes of packets to a service, at each of its endpoints.
+async fn through_service(
+    target: &Target,
+    store: &AnyStore,
+    source: &Known,
+    (service, to): (ServiceName, &Destination),
+    format: Format,
+) -> Result<()> {
+    let (port, mut behind) = through::behind(store, &service, (to.protocol, to.port)).await?;
+    let asked = match to.end {
+        End::Address(address) => Known::at(address, None),
+        End::Pod(..) | End::Host(_) | End::Service(_) => source.clone(),
+    };
+    behind.retain(|(endpoint, _)| endpoint.has_family_of(&asked) && endpoint.has_family_of(source));
+    let mut endpoints = Vec::new();
+    for (endpoint, own) in behind {
+        endpoints.push(ask(target, store, (source, &endpoint), (to.protocol, Some(own))).await?);
+    }
+    let found = ThroughService::of(service, (to.protocol, port), endpoints);
+    match format {
+        Format::Json => output::emit(&output::json(&found)?),
+        Format::Yaml => output::emit(&output::yaml(&found)?),
+        Format::Name => output::emit(&format!("{}\n", found.word())),
+        Format::Table | Format::Wide => output::emit(&found.text(text)),
+    }
 }
 
 fn text(found: &PolicyExplanation) -> String {
@@ -182,7 +154,11 @@ fn text(found: &PolicyExplanation) -> String {
             )
         }
     };
-    let _ = writeln!(text, "\n{}: {why}", word(found.verdict));
+    let verdict = output::marked(
+        &format!("{}: {why}", word(found.verdict)),
+        found.verdict == Verdict::Allow,
+    );
+    let _ = writeln!(text, "\n{verdict}");
     text
 }
 
@@ -191,7 +167,8 @@ fn walked(walk: &PolicyWalk, deciding: Option<&Deciding>) -> String {
         Direction::Egress => "what leaves",
         Direction::Ingress => "what reaches",
     };
-    let mut text = format!("{way} {}: {}\n", walk.endpoint, word(walk.verdict));
+    let heading = format!("{way} {}: {}", walk.endpoint, word(walk.verdict));
+    let mut text = output::marked(&heading, walk.verdict == Verdict::Allow) + "\n";
     if walk.tiers.is_empty() {
         text.push_str("  no policy applies\n");
     }
@@ -252,43 +229,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ends_are_pods_or_addresses() {
-        let pod = |namespace: &str, name: &str| {
-            End::Pod(Pod {
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
-            })
-        };
-        let udp = Protocol::UDP;
-        for (text, end, protocol, port) in [
-            ("shop/web:80/TCP", pod("shop", "web"), Protocol::TCP, Some(80)),
-            ("web:80", pod("default", "web"), Protocol::TCP, Some(80)),
-            (
-                "10.0.0.1:53/udp",
-                End::Address("10.0.0.1".parse().unwrap()),
-                udp,
-                Some(53),
-            ),
-            (
-                "[fd00::1]:53/UDP",
-                End::Address("fd00::1".parse().unwrap()),
-                udp,
-                Some(53),
-            ),
-            ("shop/web:ICMP", pod("shop", "web"), Protocol::ICMP, None),
-        ] {
-            assert_eq!(text.parse(), Ok(Destination { end, protocol, port }), "{text}");
-        }
-        for text in [
-            "shop/web",
-            "shop/web:ICMP/80",
-            "shop/web:80/ICMP",
-            "web:TCP",
-            "a/b/c:80",
-            "web:70000",
-            ":80",
-        ] {
-            assert!(text.parse::<Destination>().is_err(), "{text}");
-        }
+    fn what_is_denied_is_red_and_the_rest_reads_without_colour() {
+        let policy = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "namespace": "shop", "name": "deny-all",
+            "rule": null,
+        });
+        let mut deciding = policy.clone();
+        (deciding["tier"], deciding["direction"]) = (json!("default"), json!("Ingress"));
+        let mut step = policy;
+        step["action"] = json!(null);
+        let found = json!({
+            "source": "10.0.0.1", "destination": "10.0.0.2", "protocol": "TCP", "port": 80, "verdict": "deny",
+            "deciding": deciding,
+            "walks": [
+                {"endpoint": "shop/db", "direction": "Egress", "verdict": "allow", "tiers": []},
+                {"endpoint": "shop/web", "direction": "Ingress", "verdict": "deny", "tiers": [
+                    {"tier": "default", "policies": [step], "end": "Deny"},
+                ]},
+            ],
+        });
+        let text = text(&serde_json::from_value(found).unwrap());
+        assert_eq!(text.matches("\u{1b}[31m").count(), 2, "{text}");
+        insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string(), @r"
+        10.0.0.1 -> 10.0.0.2:80 TCP
+
+        what leaves shop/db: allow
+          no policy applies
+
+        what reaches shop/web: deny
+          tier default
+            NetworkPolicy.networking.k8s.io shop/deny-all: no rule is for it
+            end of the tier: Deny
+
+        deny: no rule is for it, NetworkPolicy.networking.k8s.io shop/deny-all applies, and tier default ends so
+        ");
     }
 }

@@ -48,7 +48,17 @@ impl Target {
 
     /// What any one agent says: the first that answers, where all know the same.
     pub(crate) fn ask_any<T: DeserializeOwned>(&self, method: Method, params: &Value) -> Result<T> {
-        self.first_answer(|agent| ask_with(&agent.socket, method, params.clone()))
+        self.ask_any_of(&[], method, params)
+    }
+
+    /// The same of these nodes' agents; of all, if none is named.
+    pub(crate) fn ask_any_of<T: DeserializeOwned>(
+        &self,
+        nodes: &[String],
+        method: Method,
+        params: &Value,
+    ) -> Result<T> {
+        self.first_answer(nodes, |agent| ask_with(&agent.socket, method, params.clone()))
     }
 
     /// The same, of agents that may think for so long. Whoever waits for more than a second is told so on standard error.
@@ -58,15 +68,15 @@ impl Target {
         method: Method,
         params: &Value,
     ) -> Result<T> {
-        self.first_answer(|agent| {
+        self.first_answer(&[], |agent| {
             let ask = || manx_lab::ask_within(&agent.socket, method, params.clone(), patience);
             Ok(told_meanwhile(&agent.label(), ask)?)
         })
     }
 
-    fn first_answer<T>(&self, ask: impl Fn(&Agent) -> Result<T>) -> Result<T> {
+    fn first_answer<T>(&self, nodes: &[String], ask: impl Fn(&Agent) -> Result<T>) -> Result<T> {
         let mut refused = None;
-        for agent in self.agents(&[])? {
+        for agent in self.agents(nodes)? {
             match ask(&agent) {
                 Ok(found) => return Ok(found),
                 Err(error) => refused = Some(error),

@@ -10,8 +10,8 @@ use manx_api::explanation::{Deciding, Verdict};
 use manx_api::rpc::Method;
 use manx_api::rule::Family;
 use manx_api::what_if::{WhatIf, WhatIfCall, WhatIfChange, WhatIfGroup, WhatIfPackets, WhatIfVerdict};
-use manx_api::{Key, Kind, Problem, Resource, validate_delete_tier, validate_update};
-use manx_store::{Error, Store};
+use manx_api::{Key, Kind, Resource};
+use manx_store::{AnyStore, rehearse};
 use serde_json::json;
 
 use crate::cli::WhatIfArgs;
@@ -86,7 +86,7 @@ pub(crate) async fn run(target: &Target, args: &WhatIfArgs, format: Format) -> R
         .iter()
         .map(|without| without.key(namespace))
         .collect();
-    rehearse(&target.store().await?, &put, &without).await?;
+    refuse(&target.store().await?, &put, &without).await?;
     let call = json!(WhatIfCall { put, without });
     let found: WhatIf = target.ask_any_within(PATIENCE, Method::PolicyWhatIf, &call)?;
     for ignored in &found.ignored {
@@ -100,15 +100,9 @@ pub(crate) async fn run(target: &Target, args: &WhatIfArgs, format: Format) -> R
     }
 }
 
-/// Finds what `apply` and `delete` would refuse, and says so in their words.
-async fn rehearse(store: &impl Store, put: &[Resource], without: &[Key]) -> Result<()> {
-    let mut errors = Vec::new();
-    for new in put {
-        errors.extend(written(store, new).await.err());
-    }
-    for key in without {
-        errors.extend(deleted(store, key, put, without).await.err());
-    }
+/// Says what `apply` and `delete` would refuse, in their words.
+async fn refuse(store: &AnyStore, put: &[Resource], without: &[Key]) -> Result<()> {
+    let errors = rehearse(store, put, without).await;
     let (failed, all) = (errors.len(), put.len() + without.len());
     for error in errors {
         if all == 1 {
@@ -117,46 +111,6 @@ async fn rehearse(store: &impl Store, put: &[Resource], without: &[Key]) -> Resu
         anstream::eprintln!("manxctl: {error}");
     }
     partly(failed, all)
-}
-
-async fn written(store: &impl Store, new: &Resource) -> std::result::Result<(), Error> {
-    let old = match store.get(&new.key()).await {
-        Err(Error::NotFound(_)) => return Ok(()),
-        old => old?,
-    };
-    refuse(new.key(), validate_update(&old, new))?;
-    let named = new.metadata().resource_version.clone();
-    match named.zip(old.metadata().resource_version.clone()) {
-        Some((expected, actual)) if expected != actual => Err(Error::Conflict {
-            key: new.key(),
-            expected,
-            actual,
-        }),
-        Some(_) | None => Ok(()),
-    }
-}
-
-async fn deleted(
-    store: &impl Store,
-    key: &Key,
-    put: &[Resource],
-    without: &[Key],
-) -> std::result::Result<(), Error> {
-    let Resource::Tier(tier) = store.get(key).await? else {
-        return Ok(());
-    };
-    let mut policies = store.list(Kind::GlobalNetworkPolicy, None).await?.items;
-    policies.extend(store.list(Kind::NetworkPolicy, None).await?.items);
-    policies.retain(|policy| !without.contains(&policy.key()));
-    policies.extend(put.iter().cloned());
-    refuse(key.clone(), validate_delete_tier(&tier, &policies))
-}
-
-fn refuse(key: Key, problems: Vec<Problem>) -> std::result::Result<(), Error> {
-    if problems.is_empty() {
-        return Ok(());
-    }
-    Err(Error::Invalid { key, problems })
 }
 
 /// The answer for people: a line for each change, what is denied then before what is let through.

@@ -23,10 +23,12 @@ mod error;
 #[cfg(feature = "fake")]
 pub mod fake;
 pub mod kube;
+mod rehearsal;
 mod rules;
 pub mod sqlite;
 
 pub use self::kube::{Cluster, Host, KubeOptions, KubeStore};
+pub use self::rehearsal::rehearse;
 pub use any::AnyStore;
 pub use error::Error;
 pub use sqlite::SqliteStore;

@@ -32,6 +32,7 @@ mod ipset;
 mod kubernetes;
 mod lab_announcing;
 mod lab_denies;
+mod lab_explain;
 mod lab_harness;
 mod lab_ipam;
 mod lab_outage;
