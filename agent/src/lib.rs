@@ -6,6 +6,7 @@
 
 pub mod announcing;
 pub mod ask;
+pub mod availability;
 pub mod bgp;
 pub mod blocking;
 pub mod cni;
@@ -15,6 +16,7 @@ pub mod convert;
 pub mod denies;
 pub mod disk;
 pub mod endpoint;
+pub mod events;
 pub mod http;
 pub mod identity;
 pub mod ipam;

@@ -10,7 +10,7 @@ use futures_util::stream::{self, BoxStream};
 use manx_api::Resource;
 use manx_api::node::Node;
 use manx_store::{Cluster, Error, Host, Store};
-use tokio::sync::watch::Receiver;
+use tokio::sync::watch::{Receiver, Sender};
 
 use crate::identity::Identity;
 use crate::view::View;
@@ -25,6 +25,8 @@ pub struct Inbox<S> {
     pub store: S,
     /// The cluster.
     pub view: Receiver<Arc<View>>,
+    /// Where others hear what Kubernetes says of this node.
+    pub host: Sender<Option<Host>>,
 }
 
 /// What Kubernetes says of this node.
@@ -71,6 +73,7 @@ pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
                     let node = &inbox.identity.name;
                     tracing::warn!(node, "Kubernetes has no such node: nodeName must be what `kubectl get nodes` says");
                 }
+                inbox.host.send_replace(host.clone());
                 record.host = host;
             }
         }
@@ -138,6 +141,7 @@ mod tests {
             uid: "u1".to_owned(),
             labels: [(label.to_owned(), "1".to_owned())].into(),
             unschedulable,
+            network_unavailable: None,
         };
         let first = wanted(&identity, None, Some(&host("old", true)));
         assert!(first.spec.unschedulable);

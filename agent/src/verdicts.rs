@@ -9,8 +9,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use manx_api::condition::{ACCEPTED, Condition, Truth};
 use manx_api::{Key, Revision};
-use manx_store::{Error, Store};
+use manx_store::{Error, Happening, Store, Subject};
 use tokio::sync::mpsc;
+
+use crate::events::Events;
 
 /// Pause before failed writes are tried again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -33,6 +35,8 @@ pub struct Inbox<S> {
     pub store: S,
     /// Verdicts.
     pub verdicts: mpsc::Receiver<Verdict>,
+    /// Where operators hear of them.
+    pub events: Events,
 }
 
 /// Runs until nobody comes to verdicts any more.
@@ -51,8 +55,13 @@ pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
         }
         for (key, verdict) in std::mem::take(&mut unsaid) {
             match say(&inbox.store, &verdict).await {
+                Ok(true) if !verdict.problems.is_empty() => inbox.events.tell(Happening {
+                    subject: Subject::Resource(key),
+                    reason: "PolicyNotAccepted",
+                    message: format!("it opens nothing until it is mended: {}", verdict.problems),
+                }),
                 // It is gone, or another by now: then there is another verdict on it.
-                Ok(()) | Err(Error::NotFound(_) | Error::Conflict { .. }) => {}
+                Ok(_) | Err(Error::NotFound(_) | Error::Conflict { .. }) => {}
                 Err(error) => {
                     tracing::debug!(%key, %error, "a policy's status is not written yet");
                     unsaid.insert(key, verdict);
@@ -62,16 +71,17 @@ pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
     }
 }
 
-async fn say<S: Store>(store: &S, verdict: &Verdict) -> Result<(), Error> {
+/// Says it where that is news; whether it was.
+async fn say<S: Store>(store: &S, verdict: &Verdict) -> Result<bool, Error> {
     let mut resource = store.get(&verdict.key).await?;
     if resource.metadata().resource_version != verdict.revision {
-        return Ok(());
+        return Ok(false);
     }
     let Some(status) = resource.status_mut() else {
-        return Ok(());
+        return Ok(false);
     };
     if verdict.problems.is_empty() && status.condition(ACCEPTED).is_none() {
-        return Ok(());
+        return Ok(false);
     }
     let (truth, reason) = if verdict.problems.is_empty() {
         (Truth::True, "Valid")
@@ -86,10 +96,11 @@ async fn say<S: Store>(store: &S, verdict: &Verdict) -> Result<(), Error> {
         last_transition_time: Timestamp::now().strftime("%FT%TZ").to_string(),
         observed_generation: None,
     };
-    if status.say(condition) {
+    let news = status.say(condition);
+    if news {
         store.update_status(resource).await?;
     }
-    Ok(())
+    Ok(news)
 }
 
 #[cfg(test)]

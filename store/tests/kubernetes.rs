@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use manx_api::condition::{Condition, Truth};
 use manx_api::node::{Node, NodeSpec};
 use manx_api::{Key, Kind, Metadata, Resource};
 use manx_store::fake::{FakeApiServer, Sort};
-use manx_store::{Cluster, Error, Event, Events, Host, KubeStore, Store as _};
+use manx_store::{
+    Cluster, Error, Event, Events, Happening, Host, KubeStore, NETWORK_UNAVAILABLE, Store as _, Subject,
+};
 use serde_json::{Value, json};
 
 /// Longer than any pause that a store makes here.
@@ -415,5 +418,62 @@ async fn what_kubernetes_says_of_a_node_is_followed_and_ours_ends_with_it() {
             .map(|node| node.metadata().name.as_str())
             .collect::<Vec<_>>(),
         ["n2"]
+    );
+}
+
+#[tokio::test]
+async fn a_condition_is_one_among_those_of_others_and_events_are_where_operators_look() {
+    let (store, server) = open().await;
+    let cluster = store.cluster().expect("it is of one");
+    let ready = json!({"type": "Ready", "status": "True", "reason": "KubeletReady"});
+    server.apply(
+        Sort::NODE,
+        json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "status": {"conditions": [ready]},
+        }),
+    );
+    let mut hosts = cluster.host("n1");
+    assert_eq!(said(&mut hosts).await.expect("a node").network_unavailable, None);
+    for status in [Truth::True, Truth::False] {
+        let condition = Condition {
+            kind: NETWORK_UNAVAILABLE.to_owned(),
+            status,
+            observed_generation: None,
+            last_transition_time: "2026-01-01T00:00:00Z".to_owned(),
+            reason: "Test".to_owned(),
+            message: String::new(),
+        };
+        cluster.say("n1", &condition).await.expect("a patch");
+        let host = said(&mut hosts).await.expect("a node");
+        assert_eq!(host.network_unavailable, Some(condition));
+    }
+    let node = server.object(Sort::NODE, "", "n1").expect("the node");
+    let conditions = node["status"]["conditions"].as_array().expect("a list");
+    assert_eq!((conditions.len(), &conditions[0]), (2, &ready));
+
+    for subject in [
+        Subject::Host("n1".to_owned()),
+        Subject::Resource(Key::namespaced(Kind::NetworkPolicy, "kube-system", "web")),
+    ] {
+        let happening = Happening {
+            subject,
+            reason: "Test",
+            message: "mend it".to_owned(),
+        };
+        cluster.record("n1", &happening).await.expect("an event");
+    }
+    let events = server.objects(Sort::EVENT);
+    let about = |event: &Value| {
+        let (at, what) = (&event["metadata"]["namespace"], &event["involvedObject"]);
+        format!(
+            "{} {} {}",
+            at.as_str().unwrap_or(""),
+            what["apiVersion"].as_str().unwrap_or(""),
+            what["name"].as_str().unwrap_or("")
+        )
+    };
+    assert_eq!(
+        events.iter().map(about).collect::<Vec<_>>(),
+        ["default v1 n1", "kube-system manx.network/v1 web"]
     );
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use manx_agent::ask::ask;
+use manx_agent::events::Events;
 use manx_agent::identity::Identity;
 use manx_agent::ipam::{Clock, Owned};
 use manx_agent::journal::JournalError;
@@ -351,6 +352,7 @@ impl Start {
             jobs: jobs_out.downgrade(),
             gate: gate.clone(),
             connections: kernel::serve_conntrack(&mut tasks),
+            events: Events::of(None, String::new()).0,
             metrics: self.metrics,
         };
         let mut inbox = cni::Inbox { jobs, parts };

@@ -52,6 +52,11 @@ fn runtime() -> Runtime {
 impl Kubernetes {
     /// Two nodes on one wire, with pools, whose agents are ready.
     fn start() -> Self {
+        Self::with_pool(&json!({"cidr": "10.64.0.0/16"}))
+    }
+
+    /// The same with this pool of IPv4 addresses.
+    fn with_pool(v4: &Value) -> Self {
         let (cluster, state) = (Cluster::empty(), runtime());
         let server = state.block_on(FakeApiServer::start()).unwrap();
         let names = ["left", "right"];
@@ -65,8 +70,8 @@ impl Kubernetes {
         });
         let nodes = [pair.next().unwrap(), pair.next().unwrap()];
         drop(pair);
-        for (name, cidr) in [("v4", "10.64.0.0/16"), ("v6", "fd64::/64")] {
-            server.put(Kind::IpPool, custom("IPPool", name, &json!({"cidr": cidr})));
+        for (name, spec) in [("v4", v4), ("v6", &json!({"cidr": "fd64::/64"}))] {
+            server.put(Kind::IpPool, custom("IPPool", name, spec));
         }
         let mut kubernetes = Self {
             nodes,
@@ -331,6 +336,76 @@ fn services_of_a_cluster_are_announced_from_where_they_are_until_the_node_is_cor
         eventually(LATER, announced),
         "{}\n{}",
         routes(),
+        kubernetes.logs()
+    );
+}
+
+#[test]
+fn kubernetes_is_told_that_a_node_has_its_network_and_what_operators_must_mend() {
+    let kubernetes = Kubernetes::with_pool(&json!({"cidr": "10.64.0.0/29", "blockSize": 30}));
+    let said = || {
+        let node = kubernetes.server.object(Sort::NODE, "", "left").unwrap();
+        let conditions = node["status"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let unavailable = conditions
+            .into_iter()
+            .find(|it| it["type"] == "NetworkUnavailable");
+        unavailable.map(|it| (it["status"].clone(), it["reason"].clone()))
+    };
+    let available = || said() == Some((json!("False"), json!("ManxReady")));
+    assert!(
+        eventually(LATER, available),
+        "{:?}\n{}",
+        said(),
+        kubernetes.logs()
+    );
+    // A Node that is made anew says nothing.
+    kubernetes.set_node("left", "a", false);
+    assert_eq!(said(), None);
+    assert!(
+        eventually(LATER, available),
+        "{:?}\n{}",
+        said(),
+        kubernetes.logs()
+    );
+
+    let events = |reason: &str| {
+        let events = kubernetes.server.objects(Sort::EVENT).into_iter();
+        let events = events.filter(|event| event["reason"] == reason);
+        events
+            .map(|event| event["involvedObject"]["name"].clone())
+            .collect::<Vec<_>>()
+    };
+    kubernetes.set_namespace("shop", &json!({}));
+    let broken = json!({
+        "apiVersion": "manx.network/v1", "kind": "NetworkPolicy", "metadata": {"name": "broken", "namespace": "shop"},
+        "spec": {"ingress": [{"action": "Allow", "destination": {"ports": [80]}}]},
+    });
+    kubernetes.server.put(Kind::NetworkPolicy, broken);
+    let told = || events("PolicyNotAccepted") == [json!("broken")];
+    assert!(
+        eventually(LATER, told),
+        "{:?}\n{}",
+        events("PolicyNotAccepted"),
+        kubernetes.logs()
+    );
+
+    let own_blocks_alone = custom("IPAMConfiguration", "default", &json!({"strictAffinity": true}));
+    kubernetes.server.put(Kind::IpamConfiguration, own_blocks_alone);
+    let names = ["p0", "p1", "p2", "p3", "p4"].map(|name| ("shop", name));
+    let pods = names.map(|name| kubernetes.schedule(name, &json!({}), 0));
+    let outcomes = pods
+        .each_ref()
+        .map(|pod| kubernetes.cni(pod, "ADD").status.success());
+    assert_eq!(outcomes, [true, true, true, true, false]);
+    assert!(!kubernetes.cni(&pods[4], "ADD").status.success());
+    let told = || events("NoFreeAddress") == [json!("left")];
+    assert!(
+        eventually(LATER, told),
+        "{:?}\n{}",
+        events("NoFreeAddress"),
         kubernetes.logs()
     );
 }

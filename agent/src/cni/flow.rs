@@ -18,6 +18,7 @@ use manx_cni::{Attachment, Call, Code, Error, Success, tombstone};
 use manx_ipam::{HoldError, PlaceError, Settled};
 use manx_linux::pod::HOST_MAC;
 use manx_linux::{Attached, Netns, PodLink};
+use manx_store::{Happening, Subject};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Job;
@@ -25,6 +26,7 @@ use super::review::Review;
 use super::traits::Traits;
 use crate::ask::{Gone, answer};
 use crate::endpoint::Found;
+use crate::events::Events;
 use crate::identity::Identity;
 use crate::ipam::{Assigned, IpamError, Wish, recovery};
 use crate::metrics::{CniLabels, Metrics, Operation, Outcome};
@@ -54,6 +56,8 @@ pub struct Parts {
     pub workloads: Option<mpsc::Sender<workload::Change>>,
     /// Further jobs, in the order of their attachments.
     pub jobs: mpsc::WeakSender<Job>,
+    /// Where operators hear of what they have to act on.
+    pub events: Events,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -106,7 +110,11 @@ impl Parts {
             },
             reply,
         };
-        let Assigned { allocations, fresh } = ask(&self.ipam, request).await?.map_err(refused)?;
+        let assigned = ask(&self.ipam, request).await?;
+        let Assigned { allocations, fresh } = assigned.map_err(|error| {
+            self.warn_of(&error);
+            refused(error)
+        })?;
         let wired = match foreign(&allocations, call).and_then(|()| granted(&allocations, call)) {
             Ok(()) => self.wire(call, &owner, traits, &allocations).await,
             Err(error) => Err(error),
@@ -118,6 +126,17 @@ impl Parts {
             }
         }
         wired.map_err(|error| vanished(call).unwrap_or(error))
+    }
+
+    /// Tells operators that pods find no address here.
+    fn warn_of(&self, error: &IpamError) {
+        if error.is_shortage() {
+            self.events.tell(Happening {
+                subject: Subject::Host(self.identity.name.clone()),
+                reason: "NoFreeAddress",
+                message: error.to_string(),
+            });
+        }
     }
 
     /// What policies are to know the pod by: what the cluster says of it, or the runtime where there is none.

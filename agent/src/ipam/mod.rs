@@ -195,7 +195,7 @@ pub enum IpamError {
 
 impl IpamError {
     /// Whether no block can be had, of which others may have addresses to spare.
-    fn is_shortage(&self) -> bool {
+    pub(crate) fn is_shortage(&self) -> bool {
         matches!(
             self,
             Self::Exhausted { .. } | Self::Limit { .. } | Self::NoClaims { .. }

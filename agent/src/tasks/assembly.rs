@@ -11,7 +11,7 @@ use manx_cni::Attachment;
 use manx_ipam::{Allocator, Live};
 use manx_linux::Netns;
 use manx_linux::sync::Syncer;
-use manx_store::Store;
+use manx_store::{Host, Store};
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Handle;
@@ -22,6 +22,7 @@ use super::{RunError, SERVER, Start, Tasks};
 use crate::announcing::Announced;
 use crate::config::Config;
 use crate::disk::FileSystem;
+use crate::events::Events;
 use crate::identity::Identity;
 use crate::ipam::{Clock, Owned};
 use crate::journal::Journal;
@@ -32,8 +33,8 @@ use crate::status::Sources;
 use crate::tombstones::Tombstones;
 use crate::view::View;
 use crate::{
-    announcing, bgp, cni, conntrack, convert, denies, endpoint, http, ipam, node, policy, reclaim, releases,
-    restore, route, startup, supervise, verdicts, watch, workload,
+    announcing, availability, bgp, cni, conntrack, convert, denies, endpoint, events, http, ipam, node,
+    policy, reclaim, releases, restore, route, startup, supervise, verdicts, watch, workload,
 };
 
 /// Messages that wait in a channel, at most.
@@ -50,6 +51,7 @@ struct Common<S> {
     blocks: channel::Receiver<Arc<Owned>>,
     metrics: Metrics,
     readiness: Readiness,
+    events: Events,
 }
 
 /// Where messages are sent to, by tasks and by callers.
@@ -153,6 +155,7 @@ pub(super) async fn spawn<S: Store>(
     let (metrics, registry) = Metrics::new();
     let (view_out, view) = channel::channel(Arc::new(View::default()));
     let (owned, blocks) = channel::channel(Arc::new(Owned::default()));
+    let (events, to_record) = Events::of(start.store.cluster(), start.identity.name.clone());
     let common = Common {
         identity: Arc::new(start.identity),
         store: start.store,
@@ -160,6 +163,7 @@ pub(super) async fn spawn<S: Store>(
         blocks,
         metrics,
         readiness: Readiness::default(),
+        events,
     };
     let (senders, receivers) = channels(&common, start.config.state_dir.clone());
     let speaker = (start.bgp_runtime, start.machine.forwarding);
@@ -167,7 +171,8 @@ pub(super) async fn spawn<S: Store>(
 
     let told = (view_out, senders.news.clone());
     let said = (receivers.workloads, receivers.verdicts);
-    spawn_store_tasks(tasks, &common, told, said);
+    let host = spawn_store_tasks(tasks, &common, told, said);
+    spawn_cluster_tasks(tasks, &common, &senders.doors, (to_record, host));
     let announced = spawn_announcing(tasks, &common, receivers.news.services, receivers.services);
     spawn_ipam(tasks, &common, (prepared.journalled, owned), receivers.ipam);
     let secrets = start.config.secrets_dir.clone();
@@ -259,7 +264,7 @@ fn channels<S: Store>(common: &Common<S>, state_dir: PathBuf) -> (Senders, Recei
     )
 }
 
-/// Store watch, node and workload: what stands between the agent and the datastore.
+/// Store watch, node and workload: what stands between the agent and the datastore. Returns what Kubernetes says of the node.
 fn spawn_store_tasks<S: Store>(
     tasks: &mut Tasks,
     common: &Common<S>,
@@ -268,7 +273,7 @@ fn spawn_store_tasks<S: Store>(
         mpsc::Receiver<workload::Change>,
         mpsc::Receiver<verdicts::Verdict>,
     ),
-) {
+) -> channel::Receiver<Option<Host>> {
     let (identity, store, metrics) = (&common.identity, &common.store, &common.metrics);
     let listed = Some(common.readiness.wait_for("datastore"));
     let inbox = watch::Inbox {
@@ -284,33 +289,61 @@ fn spawn_store_tasks<S: Store>(
         "store watch",
         forever(supervise::restarted("store watch", inbox, watch::run)),
     );
+    let (host, said) = channel::channel(None);
     let inbox = node::Inbox {
         identity: identity.clone(),
         store: store.clone(),
         view: common.view.clone(),
+        host,
     };
     tasks.spawn("node", forever(supervise::restarted("node", inbox, node::run)));
     let inbox = verdicts::Inbox {
         store: store.clone(),
         verdicts,
+        events: common.events.clone(),
     };
     tasks.spawn(
         "verdicts",
         forever(supervise::restarted("verdicts", inbox, verdicts::run)),
     );
-    if store.cluster().is_some() {
-        return;
+    if store.cluster().is_none() {
+        let (identity, store, metrics) = (identity.clone(), store.clone(), metrics.clone());
+        let inbox = workload::Inbox {
+            identity,
+            store,
+            changes,
+            metrics,
+        };
+        tasks.spawn(
+            "workload",
+            forever(supervise::restarted("workload", inbox, workload::run)),
+        );
     }
-    let (identity, store, metrics) = (identity.clone(), store.clone(), metrics.clone());
-    let inbox = workload::Inbox {
-        identity,
-        store,
-        changes,
-        metrics,
+    said
+}
+
+/// Those who tell a Kubernetes cluster of this node, where there is one.
+fn spawn_cluster_tasks<S: Store>(
+    tasks: &mut Tasks,
+    common: &Common<S>,
+    doors: &Doors,
+    (to_record, host): (Option<events::Inbox>, channel::Receiver<Option<Host>>),
+) {
+    let (Some(cluster), Some(to_record)) = (common.store.cluster(), to_record) else {
+        return;
     };
     tasks.spawn(
-        "workload",
-        forever(supervise::restarted("workload", inbox, workload::run)),
+        "events",
+        forever(supervise::restarted("events", to_record, events::run)),
+    );
+    let inbox = availability::Inbox {
+        cluster,
+        host,
+        doors: doors.clone(),
+    };
+    tasks.spawn(
+        "availability",
+        forever(supervise::restarted("availability", inbox, availability::run)),
     );
 }
 
@@ -493,6 +526,7 @@ fn spawn_pod_tasks<S>(
         routes: senders.doors.routes.clone(),
         gate: senders.gate.clone(),
         connections,
+        events: common.events.clone(),
         workloads: senders.workloads.clone(),
         jobs: senders.doors.cni.downgrade(),
         metrics: common.metrics.clone(),

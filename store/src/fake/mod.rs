@@ -196,6 +196,12 @@ impl FakeApiServer {
         self.shared.head.send_replace(head);
     }
 
+    /// All objects of a sort.
+    #[must_use]
+    pub fn objects(&self, sort: impl Into<Sort>) -> Vec<Value> {
+        locked(&self.shared.objects).all(sort.into(), "")
+    }
+
     /// The object as it is stored, if it is there.
     #[must_use]
     pub fn object(&self, sort: impl Into<Sort>, namespace: &str, name: &str) -> Option<Value> {

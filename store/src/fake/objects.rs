@@ -153,6 +153,10 @@ impl Objects {
     }
 
     pub(super) fn create(&mut self, sort: Sort, mut object: Value) -> Result<Value, Refusal> {
+        if let Some(beginning) = object["metadata"]["generateName"].as_str() {
+            let name = format!("{beginning}{}", uuid::Uuid::new_v4().simple());
+            object["metadata"]["name"] = json!(name);
+        }
         let metadata = &object["metadata"];
         let text = |field: &str| metadata[field].as_str().unwrap_or_default().to_owned();
         let place = (sort, text("namespace"), text("name"));

@@ -21,6 +21,9 @@ impl Sort {
     /// Kubernetes' own nodes.
     pub const NODE: Self = Self::core("Node", "nodes", false);
 
+    /// What happened.
+    pub const EVENT: Self = Self::core("Event", "events", true);
+
     const fn core(kind: &'static str, plural: &'static str, namespaced: bool) -> Self {
         Self {
             api_version: "v1",
@@ -33,7 +36,7 @@ impl Sort {
     /// All that are served.
     pub(super) fn all() -> impl Iterator<Item = Self> {
         let ours = Kind::all().iter().map(|kind| Self::from(*kind));
-        ours.chain([Self::POD, Self::NODE])
+        ours.chain([Self::POD, Self::NODE, Self::EVENT])
     }
 }
 

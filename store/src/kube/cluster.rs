@@ -7,12 +7,20 @@ use std::collections::BTreeMap;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
-use kube::api::{ListParams, Patch, PatchParams, WatchEvent, WatchParams};
+use jiff::Timestamp;
+use kube::api::{ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use manx_api::condition::Condition;
 use manx_api::{Key, Kind, Revision};
 use serde_json::{Value, json};
 
 use super::{KubeStore, MANAGER, errors, object, paths, watching};
 use crate::Error;
+
+/// The condition of Kubernetes' nodes that keeps pods away from those without network.
+pub const NETWORK_UNAVAILABLE: &str = "NetworkUnavailable";
+
+/// Where events about what is of no namespace are.
+const CLUSTERS_EVENTS: &str = "default";
 
 /// A Kubernetes cluster. Clones share its connections.
 #[derive(Clone, Debug)]
@@ -29,6 +37,48 @@ pub struct Host {
     pub labels: BTreeMap<String, String>,
     /// It is cordoned.
     pub unschedulable: bool,
+    /// Whether pods lack their network there, as somebody has said it.
+    pub network_unavailable: Option<Condition>,
+}
+
+/// What a [`Happening`] is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// A resource.
+    Resource(Key),
+    /// Kubernetes' node of this name.
+    Host(String),
+}
+
+/// Something that an operator has to act on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Happening {
+    /// What it is about.
+    pub subject: Subject,
+    /// What it is, in a word: `NoFreeAddress`.
+    pub reason: &'static str,
+    /// What it is, and what to do, in a sentence.
+    pub message: String,
+}
+
+impl Subject {
+    /// Namespace of the event, and what that refers to.
+    fn reference(&self) -> (&str, Value) {
+        match self {
+            Self::Resource(key) => (
+                key.namespace.as_deref().unwrap_or(CLUSTERS_EVENTS),
+                json!({
+                    "apiVersion": key.kind.api_version(), "kind": key.kind.written(),
+                    "namespace": key.namespace, "name": key.name,
+                }),
+            ),
+            // A node's events are found by its name in the place of its uid: so do kubelets.
+            Self::Host(node) => (
+                CLUSTERS_EVENTS,
+                json!({"apiVersion": "v1", "kind": "Node", "name": node, "uid": node}),
+            ),
+        }
+    }
 }
 
 impl Host {
@@ -37,6 +87,12 @@ impl Host {
             uid: node["metadata"]["uid"].as_str().unwrap_or_default().to_owned(),
             labels: object::labels(&node["metadata"]),
             unschedulable: node["spec"]["unschedulable"] == true,
+            network_unavailable: node["status"]["conditions"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .find(|condition| condition["type"] == NETWORK_UNAVAILABLE)
+                .and_then(|condition| serde_json::from_value(condition.clone()).ok()),
         }
     }
 }
@@ -87,6 +143,53 @@ impl Cluster {
         let key = Key::cluster(Kind::Node, node);
         self.store
             .ask("tie to Kubernetes' node", &key, request)
+            .await
+            .map(drop)
+    }
+}
+
+impl Cluster {
+    /// Says something of Kubernetes' node of this name, in place of what was said under that type.
+    ///
+    /// # Errors
+    /// Those of [`crate::Store::update`].
+    pub async fn say(&self, node: &str, condition: &Condition) -> Result<(), Error> {
+        let patch = Patch::Strategic(json!({"status": {"conditions": [condition]}}));
+        let request = paths::nodes().patch_subresource("status", node, &writer(), &patch);
+        let key = Key::cluster(Kind::Node, node);
+        self.store
+            .ask("write the status of Kubernetes'", &key, request)
+            .await
+            .map(drop)
+    }
+
+    /// Records a warning that `reporter`, a node, has.
+    ///
+    /// # Errors
+    /// Those of [`crate::Store::create`].
+    pub async fn record(&self, reporter: &str, happening: &Happening) -> Result<(), Error> {
+        let (namespace, subject) = happening.subject.reference();
+        let now = Timestamp::now().strftime("%FT%TZ").to_string();
+        let event = json!({
+            "apiVersion": "v1", "kind": "Event",
+            "metadata": {"generateName": "manx-", "namespace": namespace},
+            "involvedObject": subject, "type": "Warning",
+            "reason": happening.reason, "message": happening.message,
+            "source": {"component": "manxd", "host": reporter},
+            "reportingComponent": "manx.network/manxd", "reportingInstance": reporter,
+            "firstTimestamp": now, "lastTimestamp": now, "count": 1,
+        });
+        let parameters = PostParams {
+            field_manager: Some(MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        let key = match &happening.subject {
+            Subject::Resource(key) => key.clone(),
+            Subject::Host(node) => Key::cluster(Kind::Node, node),
+        };
+        let request = paths::events(namespace).create(&parameters, event.to_string().into_bytes());
+        self.store
+            .ask("record an event about", &key, request)
             .await
             .map(drop)
     }

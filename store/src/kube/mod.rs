@@ -39,7 +39,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use manx_api::{Key, Kind, Problem, Resource, Revision, validate_update};
 use serde_json::Value;
 
-pub use self::cluster::{Cluster, Host};
+pub use self::cluster::{Cluster, Happening, Host, NETWORK_UNAVAILABLE, Subject};
 use crate::{Error, Events, Listing, Store, rules};
 
 /// How long a request may take, retries included. The slowest that an API server lets a list be is a minute.

@@ -16,6 +16,11 @@ pub(super) fn nodes() -> Request {
     at(("v1", "nodes"), None)
 }
 
+/// What happened in a namespace.
+pub(super) fn events(namespace: &str) -> Request {
+    at(("v1", "events"), Some(namespace))
+}
+
 fn at((version, plural): (&str, &str), namespace: Option<&str>) -> Request {
     let root = if version.contains('/') { "/apis" } else { "/api" };
     Request::new(match namespace {
