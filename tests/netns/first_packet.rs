@@ -13,7 +13,7 @@ use crate::rules::tables;
 /// What goes through the datastore, or waits for a start.
 const LATER: Duration = Duration::from_secs(30);
 
-/// Pods that are started, every second one under the policy. `MANX_FIRST_PACKETS=10000` starts that many.
+/// Pods that are started, every second one under the policy. `MANX_FIRST_PACKETS=20000` starts that many.
 const PODS: usize = 120;
 
 /// How many are started at once.
