@@ -146,6 +146,19 @@ pub(crate) fn put_all(
         &attributes.extended_communities,
         |octets| *octets,
     );
+    put_four_octets(attributes, &mut writer);
+    let large_communities = unique(&attributes.large_communities);
+    writer.put_list(code::LARGE_COMMUNITY, &large_communities, |parts| {
+        parts.map(u32::to_be_bytes).concat()
+    });
+    if let Some(asn) = attributes.only_to_customer {
+        writer.put(code::ONLY_TO_CUSTOMER, &asn.to_be_bytes());
+    }
+    writer.put_unknown(u16::MAX);
+}
+
+/// For peers that know AS numbers of two octets alone, what those cannot say (RFC 6793 §4.2.2).
+fn put_four_octets(attributes: &Attributes, writer: &mut Writer<'_>) {
     if attributes.as_path.needs_four_octets() {
         writer.put_with(code::AS4_PATH, |out| attributes.as_path.put(Width::Four, out));
     }
@@ -155,14 +168,6 @@ pub(crate) fn put_all(
             put_aggregator(asn, identifier, Width::Four, out)
         });
     }
-    let large_communities = unique(&attributes.large_communities);
-    writer.put_list(code::LARGE_COMMUNITY, &large_communities, |parts| {
-        parts.map(u32::to_be_bytes).concat()
-    });
-    if let Some(asn) = attributes.only_to_customer {
-        writer.put(code::ONLY_TO_CUSTOMER, &asn.to_be_bytes());
-    }
-    writer.put_unknown(u16::MAX);
 }
 
 fn origin(origin: Origin) -> u8 {
