@@ -313,11 +313,7 @@ impl Start {
     }
 
     /// The agent's tasks, put together as the agent does it (`tasks/assembly.rs`).
-    fn spawn(
-        self,
-        recovered: Recovered,
-        (tombstones, buried): (Tombstones, Vec<Attachment>),
-    ) -> (Agent, JoinSet<()>) {
+    fn spawn(self, recovered: Recovered, buried: (Tombstones, Vec<Attachment>)) -> (Agent, JoinSet<()>) {
         let mut tasks = JoinSet::new();
         let readiness = Readiness::default();
         let (jobs_out, jobs) = mpsc::channel(QUEUE);
@@ -364,19 +360,13 @@ impl Start {
         tasks.spawn(async move { cni::run(&mut inbox).await });
         let doors = restore::Doors {
             ipam: ipam_out,
-            cni: jobs_out.clone(),
+            cni: jobs_out,
             routes: routes_out,
             workloads: Some(workloads_out),
             gate,
             restored: readiness.wait_for("pods of an earlier life"),
         };
-        tasks.spawn(async move {
-            for attachment in buried {
-                jobs_out.send(cni::Job::Bury(attachment)).await.unwrap();
-            }
-            restore::run(doors).await;
-            tombstones.run(jobs_out).await.unwrap();
-        });
+        tasks.spawn(take_up(doors, buried));
         (agent, tasks)
     }
 
@@ -451,6 +441,16 @@ impl Start {
             claimed: readiness.wait_for(cni::BLOCKS),
         }
     }
+}
+
+/// Sees to the pods of an earlier life: those whose end it did not live to see, and the others.
+async fn take_up(doors: restore::Doors, (tombstones, buried): (Tombstones, Vec<Attachment>)) {
+    let jobs = doors.cni.clone();
+    for attachment in buried {
+        jobs.send(cni::Job::Bury(attachment)).await.unwrap();
+    }
+    restore::run(doors).await;
+    tombstones.run(jobs).await.unwrap();
 }
 
 /// An address of each family that an answer to ADD has.
