@@ -49,19 +49,17 @@ pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
             () = tokio::time::sleep(PAUSE), if !unsaid.is_empty() => None,
         };
         match verdict {
-            Some(Some(verdict)) => drop(unsaid.insert(verdict.key.clone(), verdict)),
+            Some(Some(verdict)) => {
+                inbox.events.tell_of(&verdict);
+                unsaid.insert(verdict.key.clone(), verdict);
+            }
             Some(None) => return,
             None => {}
         }
         for (key, verdict) in std::mem::take(&mut unsaid) {
             match say(&inbox.store, &verdict).await {
-                Ok(true) if !verdict.problems.is_empty() => inbox.events.tell(Happening {
-                    subject: Subject::Resource(key),
-                    reason: "PolicyNotAccepted",
-                    message: format!("it opens nothing until it is mended: {}", verdict.problems),
-                }),
-                // It is gone, or another by now: then there is another verdict on it.
-                Ok(_) | Err(Error::NotFound(_) | Error::Conflict { .. }) => {}
+                // It is gone, or another by now: then there is another verdict on it. Or it is of a kind without a status.
+                Ok(()) | Err(Error::NotFound(_) | Error::Conflict { .. }) => {}
                 Err(error) => {
                     tracing::debug!(%key, %error, "a policy's status is not written yet");
                     unsaid.insert(key, verdict);
@@ -71,17 +69,30 @@ pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
     }
 }
 
-/// Says it where that is news; whether it was.
-async fn say<S: Store>(store: &S, verdict: &Verdict) -> Result<bool, Error> {
+impl Events {
+    /// Tells of what is wrong with a policy. Kubernetes' NetworkPolicies have no status that could say so.
+    fn tell_of(&self, verdict: &Verdict) {
+        if !verdict.problems.is_empty() {
+            self.tell(Happening {
+                subject: Subject::Resource(verdict.key.clone()),
+                reason: "PolicyNotAccepted",
+                message: format!("it opens nothing until it is mended: {}", verdict.problems),
+            });
+        }
+    }
+}
+
+/// Says it where that is news.
+async fn say<S: Store>(store: &S, verdict: &Verdict) -> Result<(), Error> {
     let mut resource = store.get(&verdict.key).await?;
     if resource.metadata().resource_version != verdict.revision {
-        return Ok(false);
+        return Ok(());
     }
     let Some(status) = resource.status_mut() else {
-        return Ok(false);
+        return Ok(());
     };
     if verdict.problems.is_empty() && status.condition(ACCEPTED).is_none() {
-        return Ok(false);
+        return Ok(());
     }
     let (truth, reason) = if verdict.problems.is_empty() {
         (Truth::True, "Valid")
@@ -96,11 +107,10 @@ async fn say<S: Store>(store: &S, verdict: &Verdict) -> Result<bool, Error> {
         last_transition_time: Timestamp::now().strftime("%FT%TZ").to_string(),
         observed_generation: None,
     };
-    let news = status.say(condition);
-    if news {
+    if status.say(condition) {
         store.update_status(resource).await?;
     }
-    Ok(news)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -460,7 +460,10 @@ async fn a_condition_is_one_among_those_of_others_and_events_are_where_operators
             reason: "Test",
             message: "mend it".to_owned(),
         };
-        cluster.record("n1", &happening).await.expect("an event");
+        // One node records it for all that have it.
+        for node in ["n1", "n2"] {
+            cluster.record(node, &happening).await.expect("an event");
+        }
     }
     let events = server.objects(Sort::EVENT);
     let about = |event: &Value| {

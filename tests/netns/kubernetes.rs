@@ -391,7 +391,16 @@ fn operators_are_told_of_what_they_must_mend() {
         "spec": {"ingress": [{"action": "Allow", "destination": {"ports": [80]}}]},
     });
     kubernetes.server.put(Kind::NetworkPolicy, broken);
-    let told = || events("PolicyNotAccepted") == [json!("broken")];
+    // Kubernetes' own has no status that could say so.
+    let unfit = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "unfit", "namespace": "shop"},
+        "spec": {"podSelector": {}, "ingress": [{"ports": [{"endPort": 80}]}]},
+    });
+    kubernetes.server.put(Kind::KubernetesNetworkPolicy, unfit);
+    let told = || {
+        let told = events("PolicyNotAccepted");
+        told.len() == 2 && ["broken", "unfit"].iter().all(|name| told.contains(&json!(name)))
+    };
     assert!(
         eventually(LATER, told),
         "{:?}\n{}",

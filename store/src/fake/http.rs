@@ -9,6 +9,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
 use futures_util::stream;
+use manx_api::Kind;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -56,8 +57,13 @@ impl Target {
             _ => return None,
         };
         let named = |sort: &Sort| sort.plural == *plural && sort.api_version == version;
+        let sort = Sort::all().find(named)?;
+        // What Kubernetes' NetworkPolicies once had of a status is gone since 1.28.
+        if status && sort == Sort::from(Kind::KubernetesNetworkPolicy) {
+            return None;
+        }
         Some(Self {
-            sort: Sort::all().find(named)?,
+            sort,
             namespace: namespace.to_owned(),
             name: name.map(str::to_owned),
             status,

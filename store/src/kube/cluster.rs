@@ -4,6 +4,7 @@
 //! `manx.network` what others have to know of it. That resource belongs to the Node: Kubernetes deletes both together.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
@@ -21,6 +22,9 @@ pub const NETWORK_UNAVAILABLE: &str = "NetworkUnavailable";
 
 /// Where events about what is of no namespace are.
 const CLUSTERS_EVENTS: &str = "default";
+
+/// Seconds in which the same is recorded once.
+const REPEATED: i64 = 600;
 
 /// A Kubernetes cluster. Clones share its connections.
 #[derive(Clone, Debug)]
@@ -163,16 +167,19 @@ impl Cluster {
             .map(drop)
     }
 
-    /// Records a warning that `reporter`, a node, has.
+    /// Records a warning that `reporter`, a node, has. Of nodes that have the same in the same ten minutes, the first one
+    /// records it for all.
     ///
     /// # Errors
     /// Those of [`crate::Store::create`].
     pub async fn record(&self, reporter: &str, happening: &Happening) -> Result<(), Error> {
         let (namespace, subject) = happening.subject.reference();
-        let now = Timestamp::now().strftime("%FT%TZ").to_string();
+        let now = Timestamp::now();
+        let name = happening.name(now.as_second() / REPEATED);
+        let now = now.strftime("%FT%TZ").to_string();
         let event = json!({
             "apiVersion": "v1", "kind": "Event",
-            "metadata": {"generateName": "manx-", "namespace": namespace},
+            "metadata": {"name": name, "namespace": namespace},
             "involvedObject": subject, "type": "Warning",
             "reason": happening.reason, "message": happening.message,
             "source": {"component": "manxd", "host": reporter},
@@ -188,10 +195,19 @@ impl Cluster {
             Subject::Host(node) => Key::cluster(Kind::Node, node),
         };
         let request = paths::events(namespace).create(&parameters, event.to_string().into_bytes());
-        self.store
-            .ask("record an event about", &key, request)
-            .await
-            .map(drop)
+        match self.store.ask("record an event about", &key, request).await {
+            Ok(_) | Err(Error::AlreadyExists(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Happening {
+    /// The name of its event in a span of time, the same at all nodes.
+    fn name(&self, span: i64) -> String {
+        let mut hasher = DefaultHasher::new();
+        (self, span).hash(&mut hasher);
+        format!("manx-{:016x}", hasher.finish())
     }
 }
 
