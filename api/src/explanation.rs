@@ -46,9 +46,13 @@ pub struct PolicyExplanation {
     pub port: Option<u16>,
     /// What becomes of it.
     pub verdict: Verdict,
-    /// Who decided; none: no policy speaks of the packet.
+    /// Who decided; none: no policy speaks of the packet, or its node drops it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deciding: Option<Deciding>,
+    /// What a node does with what its own pod sends to it (`policy.endpointToHost`); none: the packet is for somebody
+    /// else, or other rules of the node's decide.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_node: Option<Verdict>,
     /// What the packet met, as egress of who sends and as ingress of who gets, as far as these are pods.
     pub walks: Vec<PolicyWalk>,
 }

@@ -90,6 +90,7 @@ async fn ask(
             port,
             verdict: Verdict::Allow,
             deciding: None,
+            to_node: None,
             walks: Vec::new(),
         });
     }
@@ -141,6 +142,9 @@ fn text(found: &PolicyExplanation) -> String {
         let _ = write!(text, "\n{}", walked(walk, found.deciding.as_ref()));
     }
     let why = match &found.deciding {
+        None if found.to_node == Some(Verdict::Deny) => {
+            "the node takes nothing from its pods (policy.endpointToHost in its manxd.yaml)".to_owned()
+        }
         None => "no policy speaks of it".to_owned(),
         Some(Deciding {
             policy,
@@ -262,6 +266,20 @@ mod tests {
             end of the tier: Deny
 
         deny: no rule is for it, NetworkPolicy.networking.k8s.io shop/deny-all applies, and tier default ends so
+        ");
+        let found = json!({
+            "source": "10.0.0.1", "destination": "192.0.2.1", "protocol": "TCP", "port": 22, "verdict": "deny",
+            "toNode": "deny",
+            "walks": [{"endpoint": "shop/db", "direction": "Egress", "verdict": "allow", "tiers": []}],
+        });
+        let text = super::text(&serde_json::from_value(found).unwrap());
+        insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string(), @r"
+        10.0.0.1 -> 192.0.2.1:22 TCP
+
+        what leaves shop/db: allow
+          no policy applies
+
+        deny: the node takes nothing from its pods (policy.endpointToHost in its manxd.yaml)
         ");
     }
 }

@@ -16,6 +16,7 @@ use crate::compile::{own_end, own_is_local, rules_of};
 use crate::engine::Engine;
 use crate::graph::{CLOSED, Graph};
 use crate::hosts::{Point, is_failsafe};
+use crate::input::HostAction;
 use crate::ruleset::End;
 use crate::things::{Id, Thing};
 
@@ -52,6 +53,8 @@ pub struct Explanation {
     pub egress: Option<Walk>,
     /// What the receiver's policies say; none: the receiver is no endpoint, or nobody asks.
     pub ingress: Option<Walk>,
+    /// What becomes of it at its own node, if it is for that ([`Explanation::at_node`]).
+    pub to_host: Option<HostAction>,
 }
 
 /// An end's policies of one direction, as a packet meets them.
@@ -155,16 +158,35 @@ impl Explanation {
     /// Whether the packet arrives.
     #[must_use]
     pub fn allowed(&self) -> bool {
-        [&self.egress, &self.ingress]
-            .into_iter()
-            .flatten()
-            .all(|walk| walk.allowed)
+        self.may_pass() && self.to_host != Some(HostAction::Drop)
+    }
+
+    /// Whether policies let it through.
+    fn may_pass(&self) -> bool {
+        let walks = [&self.egress, &self.ingress];
+        walks.into_iter().flatten().all(|walk| walk.allowed)
+    }
+
+    /// The same packet where its destination is this node itself: of what the node's pods send to it, its settings have
+    /// the last word.
+    #[must_use]
+    pub fn at_node(self, engine: &Engine) -> Self {
+        let walk = self.egress.as_ref();
+        let own_pod = walk.is_some_and(|walk| engine.graph.is_pod(&walk.endpoint));
+        let settings = engine.graph.settings.filter(|_| own_pod);
+        Self {
+            to_host: settings.map(|settings| settings.to_host),
+            ..self
+        }
     }
 
     /// The tier that decided: of the walk that ended in a denial, or else of the last that was decided at all. None:
-    /// no policy speaks of the packet.
+    /// no policy speaks of the packet, or the node drops it whatever they say.
     #[must_use]
     pub fn deciding(&self) -> Option<(&Walk, &TierWalk)> {
+        if self.may_pass() && !self.allowed() {
+            return None;
+        }
         let decides = |walk: &Walk, allowed: bool| {
             let last = walk.tiers.last();
             last.is_some_and(|tier| tier.outcome.verdict() == Some(allowed))
@@ -280,6 +302,7 @@ pub(crate) fn between(graph: &Graph, source: &At<'_>, destination: &At<'_>, traf
         destination: destination.address,
         egress: walk(source, Direction::Egress).filter(|_| leaves),
         ingress: walk(destination, Direction::Ingress).filter(|_| leaves && !to_host),
+        to_host: None,
     }
 }
 

@@ -74,7 +74,7 @@ type PolicyChain = (Family, Direction, Arc<Origin>);
 /// What is known of the cluster, and what follows for this node.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Graph {
-    settings: Option<Settings>,
+    pub(crate) settings: Option<Settings>,
     pub(crate) failsafes: Failsafes,
     tiers: BTreeMap<String, Tier>,
     pub(crate) policies: BTreeMap<Arc<Origin>, Policy>,
@@ -664,6 +664,11 @@ impl Graph {
     /// Whether policies are enforced.
     pub(crate) const fn enforces(&self) -> bool {
         self.settings.is_some()
+    }
+
+    /// Whether an endpoint is a pod of this node.
+    pub(crate) fn is_pod(&self, name: &str) -> bool {
+        self.pods.contains_key(name)
     }
 
     /// Whether a pod of this node has a list of policies.

@@ -9,7 +9,9 @@ use manx_api::policy::{
     PortRange, Protocol, Rule, Side, Subject, Tier,
 };
 use manx_linux::Backend;
-use manx_policy::{HostAction, HostInterface, Local, ServiceEndpoint, Settings, Update};
+use manx_policy::{
+    HostAction, HostInterface, Local, Party, ServiceEndpoint, Settings, Traffic, Update, explain,
+};
 
 use crate::harness::{TestNetns, eventually, exchange, exchange_as};
 use crate::rules::{Owner, iptables, run, sets, tables};
@@ -422,6 +424,14 @@ fn sets_follow_the_peers_labels() {
     }
 }
 
+/// A packet as [`exchange`] sends it, to a port that no rule speaks of.
+const UDP: Traffic = Traffic {
+    protocol: Protocol::UDP,
+    source_port: None,
+    port: Some(1),
+    icmp: None,
+};
+
 #[test]
 fn pods_send_from_their_own_addresses_and_meet_the_node_as_it_wishes() {
     for backend in Backend::ALL {
@@ -438,18 +448,22 @@ fn pods_send_from_their_own_addresses_and_meet_the_node_as_it_wishes() {
             let answered = exchange_as(pod_a, Some(ip(address)), pod_b, ip("10.64.2.2"));
             assert_eq!(answered, own.then(|| ip(address)), "{backend:?}: {address}");
         }
-        let to_node = |expected: bool, why: &str| {
-            for address in ["10.64.1.1", "fd64:1::1"] {
-                let answered = exchange(pod_a, &site.node, ip(address)).is_some();
-                assert_eq!(answered, expected, "{backend:?} to {address}: {why}");
+        let to_node = |owner: &Owner, expected: bool, why: &str| {
+            for (from, to) in MINE[0].into_iter().zip(["10.64.1.1", "fd64:1::1"]) {
+                let answered = exchange(pod_a, &site.node, ip(to)).is_some();
+                assert_eq!(answered, expected, "{backend:?} to {to}: {why}");
+                let engine = owner.rules.engine();
+                let explained =
+                    explain(engine, &Party::Address(ip(from)), &Party::Address(ip(to)), UDP).unwrap();
+                assert_eq!(explained.at_node(engine).allowed(), expected, "{to}: {why}");
             }
         };
         let from_node = || MINE[0].map(|address| exchange(&site.node, pod_a, ip(address)).is_some());
-        to_node(true, "let through");
+        to_node(&owner, true, "let through");
         owner
             .apply([policy("all", "all()", [Some(Vec::new()), Some(Vec::new())])])
             .unwrap();
-        to_node(false, "the pod's own policy denies it");
+        to_node(&owner, false, "the pod's own policy denies it");
         assert_eq!(
             from_node(),
             [true; 2],
@@ -465,7 +479,7 @@ fn pods_send_from_their_own_addresses_and_meet_the_node_as_it_wishes() {
                 })),
             ])
             .unwrap();
-        to_node(false, "the node takes nothing of pods");
+        to_node(&owner, false, "the node takes nothing of pods");
         assert_eq!(from_node(), [true; 2], "{backend:?}");
     }
 }

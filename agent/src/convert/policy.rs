@@ -98,6 +98,11 @@ pub fn explanation(found: Explanation, asked: Traffic) -> PolicyExplanation {
         port: asked.port,
         verdict: Verdict::of(found.allowed()),
         deciding,
+        to_node: found.to_host.and_then(|action| match action {
+            HostAction::Accept => Some(Verdict::Allow),
+            HostAction::Drop => Some(Verdict::Deny),
+            HostAction::Return => None,
+        }),
         walks: [found.egress, found.ingress]
             .into_iter()
             .flatten()

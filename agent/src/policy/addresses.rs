@@ -54,6 +54,15 @@ impl Addresses {
         Ok(Some(found))
     }
 
+    /// Whether the node has an address now, sought or not.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub(super) fn has(&self, address: IpAddr) -> Result<bool> {
+        let all = blocking::in_place(|| LinkSocket::open_in(&self.netns)?.all_addresses())?;
+        Ok(all.iter().any(|(_, own)| own.ip() == address))
+    }
+
     fn look(&self) -> Result<BTreeMap<IpAddr, String>> {
         let mut socket = LinkSocket::open_in(&self.netns)?;
         let links = socket.list()?.into_iter();

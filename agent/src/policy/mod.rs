@@ -378,7 +378,13 @@ impl Task {
     fn explain(&self, call: PolicyExplainCall) -> Result<PolicyExplanation, Unexplained> {
         let traffic = convert::traffic(&call);
         let (from, to) = (convert::party(call.from), convert::party(call.to));
-        let found = explain(self.rules.engine(), &from, &to, traffic)?;
+        let engine = self.rules.engine();
+        let found = explain(engine, &from, &to, traffic)?;
+        let own = self.addresses.has(found.destination).unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot say whether a packet is for this node");
+            false
+        });
+        let found = if own { found.at_node(engine) } else { found };
         Ok(convert::explanation(found, traffic))
     }
 
