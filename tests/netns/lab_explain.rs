@@ -54,6 +54,9 @@ fn assert_shape(found: &Value, walks: &[&str]) {
         ];
         assert_eq!(keys(&found["deciding"]), deciding, "{found:#}");
     }
+    if !found["toNode"].is_null() {
+        expected.push("toNode");
+    }
     expected.sort_unstable();
     assert_eq!(keys(found), expected, "{found:#}");
     let all = found["walks"].as_array().unwrap();
@@ -163,14 +166,15 @@ fn a_host_endpoint_of_a_node_is_explained_from_its_own_pods_and_from_others() {
         shop.state()
     );
     assert!(reaches("till"), "its own pod is not asked there");
-    for (from, verdict, walks) in [
-        ("web", "deny", &["Egress", "Ingress"][..]),
-        ("till", "allow", &["Egress"]),
+    for (from, verdict, walks, at_node) in [
+        ("web", "deny", &["Egress", "Ingress"][..], json!(null)),
+        ("till", "allow", &["Egress"], json!("allow")),
     ] {
         for to in ["host:node2".to_owned(), address.to_string()] {
             let found = explained(&shop, &format!("shop/{from}"), &format!("{to}:9999/UDP"));
             assert_shape(&found, walks);
             assert_eq!(found["verdict"], verdict, "{from} to {to}: {found:#}");
+            assert_eq!(found["toNode"], at_node, "{from} to {to}: {found:#}");
         }
     }
 }
