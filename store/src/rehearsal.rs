@@ -1,8 +1,8 @@
 //! What a store would refuse, said without writing anything.
 
-use manx_api::{Key, Kind, Resource, validate_update};
+use manx_api::{Key, Resource, validate_update};
 
-use crate::rules::{compared_at_deletion, compared_at_write, creatable, deletable, refuse, writable};
+use crate::rules::{all_of, compared_at_deletion, compared_at_write, creatable, deletable, refuse, writable};
 use crate::{Error, Store};
 
 /// Why some of these resources could not be written (made, or put in the place of what is there), and others not be
@@ -38,21 +38,13 @@ async fn written(store: &impl Store, new: &Resource) -> Result<(), Error> {
             refuse(&key, validate_update(&old, new))?;
         }
     }
-    writable(&key, new, &listed(store, compared_at_write(key.kind)).await?)
+    writable(&key, new, &all_of(store, compared_at_write(key.kind)).await?)
 }
 
 async fn deleted(store: &impl Store, key: &Key, (put, without): (&[Resource], &[Key])) -> Result<(), Error> {
     let resource = store.get(key).await?;
-    let mut others = listed(store, compared_at_deletion(key.kind)).await?;
+    let mut others = all_of(store, compared_at_deletion(key.kind)).await?;
     others.retain(|other| !without.contains(&other.key()));
     others.extend(put.iter().cloned());
     deletable(key, &resource, &others)
-}
-
-async fn listed(store: &impl Store, kinds: &[Kind]) -> Result<Vec<Resource>, Error> {
-    let mut all = Vec::new();
-    for kind in kinds {
-        all.extend(store.list(*kind, None).await?.items);
-    }
-    Ok(all)
 }

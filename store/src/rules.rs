@@ -6,7 +6,7 @@ use manx_api::{
     validate_delete_tier,
 };
 
-use crate::Error;
+use crate::{Error, Store};
 
 const REVISION: &str = "metadata.resourceVersion";
 
@@ -80,6 +80,15 @@ pub(crate) fn deletable(key: &Key, resource: &Resource, others: &[Resource]) -> 
     };
     let (pools, blocks) = (those(others), those::<IpBlock>(others));
     refuse(key, validate_delete(pool, &pools, &blocks))
+}
+
+/// All resources of these kinds.
+pub(crate) async fn all_of(store: &impl Store, kinds: &[Kind]) -> Result<Vec<Resource>, Error> {
+    let mut all = Vec::new();
+    for kind in kinds {
+        all.extend(store.list(*kind, None).await?.items);
+    }
+    Ok(all)
 }
 
 /// Those that are of a type.

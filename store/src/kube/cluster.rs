@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use jiff::Timestamp;
-use kube::api::{ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{ListParams, Patch, PatchParams, WatchEvent, WatchParams};
 use manx_api::condition::Condition;
 use manx_api::{Key, Kind, Revision};
 use serde_json::{Value, json};
@@ -143,7 +143,7 @@ impl Cluster {
     pub async fn tie(&self, node: &str, host: &Host) -> Result<(), Error> {
         let owner = json!({"apiVersion": "v1", "kind": "Node", "name": node, "uid": host.uid});
         let patch = Patch::Merge(json!({"metadata": {"ownerReferences": [owner]}}));
-        let request = paths::of(Kind::Node, None).patch(node, &writer(), &patch);
+        let request = paths::of(Kind::Node, None).patch(node, &patcher(), &patch);
         let key = Key::cluster(Kind::Node, node);
         self.store
             .ask("tie to Kubernetes' node", &key, request)
@@ -159,7 +159,7 @@ impl Cluster {
     /// Those of [`crate::Store::update`].
     pub async fn say(&self, node: &str, condition: &Condition) -> Result<(), Error> {
         let patch = Patch::Strategic(json!({"status": {"conditions": [condition]}}));
-        let request = paths::nodes().patch_subresource("status", node, &writer(), &patch);
+        let request = paths::nodes().patch_subresource("status", node, &patcher(), &patch);
         let key = Key::cluster(Kind::Node, node);
         self.store
             .ask("write the status of Kubernetes'", &key, request)
@@ -186,15 +186,11 @@ impl Cluster {
             "reportingComponent": "manx.network/manxd", "reportingInstance": reporter,
             "firstTimestamp": now, "lastTimestamp": now, "count": 1,
         });
-        let parameters = PostParams {
-            field_manager: Some(MANAGER.to_owned()),
-            ..PostParams::default()
-        };
         let key = match &happening.subject {
             Subject::Resource(key) => key.clone(),
             Subject::Host(node) => Key::cluster(Kind::Node, node),
         };
-        let request = paths::events(namespace).create(&parameters, event.to_string().into_bytes());
+        let request = paths::events(namespace).create(&super::writer(), event.to_string().into_bytes());
         match self.store.ask("record an event about", &key, request).await {
             Ok(_) | Err(Error::AlreadyExists(_)) => Ok(()),
             Err(error) => Err(error),
@@ -211,7 +207,7 @@ impl Happening {
     }
 }
 
-fn writer() -> PatchParams {
+fn patcher() -> PatchParams {
     PatchParams {
         field_manager: Some(MANAGER.to_owned()),
         ..PatchParams::default()

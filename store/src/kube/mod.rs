@@ -193,17 +193,8 @@ impl KubeStore {
 
     /// Refuses a resource that does not go with others.
     async fn compare(&self, key: &Key, resource: &Resource) -> Result<(), Error> {
-        let others = self.all(rules::compared_at_write(key.kind)).await?;
+        let others = rules::all_of(self, rules::compared_at_write(key.kind)).await?;
         rules::writable(key, resource, &others)
-    }
-
-    /// All resources of these kinds.
-    async fn all(&self, kinds: &[Kind]) -> Result<Vec<Resource>, Error> {
-        let mut all = Vec::new();
-        for kind in kinds {
-            all.extend(self.list(*kind, None).await?.items);
-        }
-        Ok(all)
     }
 }
 
@@ -305,7 +296,7 @@ impl Store for KubeStore {
                 });
             }
             let resource = object::read(key.kind, stored)?;
-            let others = self.all(rules::compared_at_deletion(key.kind)).await?;
+            let others = rules::all_of(self, rules::compared_at_deletion(key.kind)).await?;
             rules::deletable(key, &resource, &others)?;
             let parameters = DeleteParams {
                 preconditions: Some(Preconditions {
@@ -346,6 +337,7 @@ fn given(key: &Key) -> Result<(), Error> {
     rules::refuse(key, vec![Problem::new("kind", key.kind.name(), message)])
 }
 
+/// As whom we write.
 fn writer() -> PostParams {
     PostParams {
         field_manager: Some(MANAGER.to_owned()),
