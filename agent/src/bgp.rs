@@ -17,8 +17,8 @@ use manx_api::operation::Operated;
 use manx_api::status::{BgpExplanation, BgpRoute, PeerStatus, TableDump};
 use manx_bgp::{PeerConfig, PeerKey, Prefix};
 use manx_bgpd::operate::{Impossible, Operation, operate};
-use manx_bgpd::{Event, Events, Handle, LinkKey, LinkPeer, Options, show};
-use manx_routes::{Source, Update};
+use manx_bgpd::{Event, Events, Handle, LinkKey, LinkPeer, Lost, Options, show};
+use manx_routes::{Hop, Source, Update};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -157,6 +157,8 @@ struct Task {
     established: BTreeSet<PeerKey>,
     /// Peers whose path BFD sees up.
     watched_up: BTreeSet<PeerKey>,
+    /// Routers that went with their peers' sessions, until what follows from that is known.
+    lost: BTreeMap<PeerKey, Vec<Hop>>,
     /// What an earlier speaker of this process selected and its successor has not confirmed.
     unconfirmed: BTreeSet<IpNetwork>,
     secrets: Secrets,
@@ -185,6 +187,7 @@ pub async fn run(inbox: Inbox) {
         converged: Some(converged),
         established: BTreeSet::new(),
         watched_up: BTreeSet::new(),
+        lost: BTreeMap::new(),
         unconfirmed: BTreeSet::new(),
         secrets: Secrets::new(secrets_dir),
     };
@@ -200,6 +203,9 @@ pub async fn run(inbox: Inbox) {
         task.unconfirmed.extend(life.selected.into_keys());
         task.established.clear();
         task.watched_up.clear();
+        let lost = std::mem::take(&mut task.lost);
+        task.send(Command::Found(lost.into_values().flatten().collect()))
+            .await;
         life.handle.shutdown().await;
         if let End::Shutdown(done) = end {
             answer(done, ());
@@ -464,7 +470,17 @@ impl Task {
                     guard.done();
                 }
             }
-            Event::Session { peer, up, reason } => self.session(peer, up, reason.as_deref()),
+            Event::Lost(Lost { peer, routers }) => {
+                let routers: Vec<Hop> = routers.iter().map(convert::router).collect();
+                self.lost.entry(peer).or_default().extend(&routers);
+                self.send(Command::Lost(routers)).await;
+            }
+            Event::Session { peer, up, reason } => {
+                self.session(peer, up, reason.as_deref());
+                if let Some(routers) = self.lost.remove(&peer) {
+                    self.send(Command::Found(routers)).await;
+                }
+            }
             Event::Bfd { peer, up } => {
                 if up {
                     self.watched_up.insert(peer);

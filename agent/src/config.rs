@@ -43,6 +43,9 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// The pods' MTU in bytes. Default: the smallest of the node's own interfaces.
     pub mtu: Option<u32>,
+    /// Whether the kernel tells of every route that moves with its group of next hops
+    /// (`net.ipv4.nexthop_compat_mode`). Default: as the system has it.
+    pub nexthop_compat_mode: Option<bool>,
     /// How rules are written.
     pub iptables: Iptables,
     /// How policies are enforced.
@@ -229,6 +232,7 @@ impl Default for Config {
             router_id: None,
             labels: BTreeMap::new(),
             mtu: None,
+            nexthop_compat_mode: None,
             iptables: Iptables::default(),
             policy: PolicySettings::default(),
             log_level: LogLevel::default(),
@@ -399,7 +403,7 @@ mod tests {
         let config = parse(
             "nodeName: n1\ndatastore: {sqlite: {path: /x/s.db}}\nsocket: /x/s\nstateDir: /x\nsecretsDir: /y\nhttp: null\n\
              ipv4Address: 192.0.2.1/24\nipv6Address: 2001:db8::1/64\nasNumber: 65001\nrouterId: 192.0.2.9\n\
-             labels: {rack: a}\nmtu: 1400\n\
+             labels: {rack: a}\nmtu: 1400\nnexthopCompatMode: false\n\
              iptables: {backend: legacy, refreshSeconds: 5}\n\
              policy: {enforcement: always, markMask: 0xf00, endpointToHost: return, logGroup: 7, logDenied: 10,\n  \
              failsafeInboundHostPorts: [{protocol: TCP, port: 2222}], failsafeOutboundHostPorts: []}\n\
@@ -423,6 +427,7 @@ mod tests {
             router_id: Some(Ipv4Addr::new(192, 0, 2, 9)),
             labels: BTreeMap::from([("rack".into(), "a".into())]),
             mtu: Some(1400),
+            nexthop_compat_mode: Some(false),
             policy: PolicySettings {
                 enforcement: PolicyEnforcement::Always,
                 mark_mask: 0xf00,

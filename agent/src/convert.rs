@@ -103,17 +103,22 @@ pub fn learned(prefix: Prefix, choice: &Choice) -> Update {
     if choice.next_hops.is_empty() {
         return Update::Remove { prefix, source };
     }
-    let hops = choice.next_hops.iter().map(|&Gateway { address, scope }| Hop {
-        gateway: address,
-        // A global address is enough for the kernel to find the interface.
-        device: (scope != 0).then_some(scope),
-    });
     Update::Set(Route {
         prefix,
-        target: Target::Via(hops.collect()),
+        target: Target::Via(choice.next_hops.iter().map(router).collect()),
+        backup: choice.backup.as_ref().map(router),
         source,
         metric: choice.priority,
     })
+}
+
+/// The router that a next hop is. A global address is enough for the kernel to find the interface.
+#[must_use]
+pub fn router(&Gateway { address, scope }: &Gateway) -> Hop {
+    Hop {
+        gateway: address,
+        device: (scope != 0).then_some(scope),
+    }
 }
 
 /// The covering route of a block of ours.
@@ -122,6 +127,7 @@ pub fn block_route(cidr: IpNetwork) -> Route {
     Route {
         prefix: cidr,
         target: Target::Unreachable,
+        backup: None,
         source: Source::Block,
         metric: METRIC,
     }
@@ -133,6 +139,7 @@ pub fn pod_route(address: IpAddr, ifindex: u32) -> Route {
     Route {
         prefix: address.into(),
         target: Target::Device(ifindex),
+        backup: None,
         source: Source::Pod,
         metric: METRIC,
     }
@@ -160,6 +167,7 @@ pub fn kernel_route(
         Target::Via(hops) => hops.iter().map(hop).collect::<Vec<_>>().join(" "),
         Target::Device(device) => format!("dev {}", name(*device)),
         Target::Unreachable => "unreachable".to_owned(),
+        Target::Group(id) => format!("nhid {id}"),
     };
     if route.metric != METRIC {
         target.push_str(&format!(" metric {}", route.metric));
@@ -346,12 +354,14 @@ mod tests {
             }];
             let route = Route {
                 prefix: "10.0.0.0/26".parse().unwrap(),
-                target: Target::Via(hops),
+                target: Target::Via(hops.clone()),
+                backup: hops.first().copied(),
                 source: Source::Bgp,
                 metric: 512,
             };
             let choice = Choice {
                 next_hops: vec![Gateway { address, scope }],
+                backup: Some(Gateway { address, scope }),
                 priority: 512,
             };
             assert_eq!(learned(prefix("10.0.0.0/26"), &choice), Update::Set(route));
@@ -362,6 +372,7 @@ mod tests {
         };
         let nowhere = Choice {
             next_hops: Vec::new(),
+            backup: None,
             priority: METRIC,
         };
         assert_eq!(learned(prefix("10.0.0.0/26"), &nowhere), gone);
@@ -388,6 +399,7 @@ mod tests {
             let route = Route {
                 prefix: "10.0.0.0/26".parse().unwrap(),
                 target,
+                backup: None,
                 source: Source::Block,
                 metric,
             };

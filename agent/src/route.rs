@@ -14,7 +14,7 @@ use ipnetwork::IpNetwork;
 use manx_api::status::KernelRoute;
 use manx_linux::LinkSocket;
 use manx_linux::sync::Syncer;
-use manx_routes::{Route, Source, State, Update};
+use manx_routes::{Hop, Route, Source, State, Update};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -32,6 +32,10 @@ const COUNT: Duration = Duration::from_secs(5);
 pub enum Command {
     /// The bgp task's routes changed.
     Learned(Vec<Update>),
+    /// Sessions are about to end, and with them go these routers: what is learned instead follows.
+    Lost(Vec<Hop>),
+    /// It has.
+    Found(Vec<Hop>),
     /// The source has said all it wants.
     Settle(Source),
     /// A pod's routes; answered when they are in the kernel, or with its refusal.
@@ -145,6 +149,8 @@ impl Task {
     fn take(&mut self, command: Command) {
         match command {
             Command::Learned(updates) => updates.into_iter().for_each(|update| self.routes.apply(update)),
+            Command::Lost(routers) => self.routes.lose(&routers),
+            Command::Found(routers) => self.routes.find(&routers),
             Command::Settle(source) => {
                 tracing::info!(
                     ?source,

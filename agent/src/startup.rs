@@ -81,7 +81,7 @@ fn interface(link: &Link, addresses: Vec<IpNetwork>, routes: &[Actual]) -> Inter
     let leads_here = |route: &Actual| match &route.target {
         Some(Target::Via(hops)) => hops.iter().any(|hop| hop.device == Some(link.index)),
         Some(Target::Device(device)) => *device == link.index,
-        Some(Target::Unreachable) | None => false,
+        Some(Target::Unreachable | Target::Group(_)) | None => false,
     };
     Interface {
         index: link.index,

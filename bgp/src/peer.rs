@@ -19,6 +19,7 @@ use crate::session::negotiate::Restarted;
 use crate::session::peering::Peering;
 use crate::session::retention::Times;
 use crate::session::{Link, Loss, Session};
+use crate::speaker::foresight::Routers;
 use crate::speaker::monitor::Statistics;
 use crate::status::{Fault, LimitSnapshot, PeerSnapshot, State};
 use crate::wire::{Action, RouteRefresh, Update};
@@ -64,6 +65,8 @@ pub(crate) struct Live {
     neighbor: Arc<Neighbor>,
     /// What decides what the peer is told, among it our addresses on the session.
     pub(crate) egress: Arc<Egress>,
+    /// Through whom it leads.
+    pub(crate) routers: Routers,
     /// Families whose End-of-RIB has not come.
     awaited: Vec<Family>,
     /// It has sent a ROUTE-REFRESH that meant nothing.
@@ -135,6 +138,7 @@ impl Peer {
         self.live = Some(Live {
             neighbor: Arc::new(neighbor(local, &self.config, link, &session)),
             egress: Egress::of(local, &self.config, link, &session, self.drain_phase()).into(),
+            routers: Routers::default(),
             awaited: session.families().to_vec(),
             confused: false,
             link,
@@ -236,6 +240,11 @@ impl Peer {
     /// Takes an UPDATE's routes in.
     pub(crate) fn update(&mut self, update: Update, local: &Config, rib: &mut Rib) {
         let end_of_rib = update.end_of_rib;
+        if let Some(live) = &mut self.live {
+            for reach in &update.reach {
+                live.routers.note(reach.next_hop);
+            }
+        }
         if let Some(gate) = gate(&self.config, self.live.as_ref(), self.drain.is_some(), local) {
             self.inbound.update(update, gate, rib);
         }

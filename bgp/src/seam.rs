@@ -154,6 +154,8 @@ pub enum Input {
 pub struct Choice {
     /// Through any of these, the best first; through none: nowhere.
     pub next_hops: Vec<Gateway>,
+    /// Through that one once all of these are lost: the next hop of the path that is best then.
+    pub backup: Option<Gateway>,
     /// The route's metric in the kernel: [`NORMAL_PRIORITY`](crate::filter::NORMAL_PRIORITY), unless a filter set
     /// another.
     pub priority: u32,

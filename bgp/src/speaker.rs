@@ -6,6 +6,7 @@
 
 mod announce;
 mod dynamic;
+pub(crate) mod foresight;
 pub mod monitor;
 mod operator;
 mod session;

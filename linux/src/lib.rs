@@ -23,6 +23,7 @@ pub mod iptables;
 pub mod link;
 mod message;
 pub mod netns;
+mod nexthop;
 pub mod nflog;
 pub mod nl;
 pub mod pod;

@@ -230,6 +230,10 @@ fn route(prefix: IpNetwork, target: &Target) -> RouteMessageBuilder<IpAddr> {
         },
         Target::Device(index) => route.scope(RouteScope::Link).output_interface(*index),
         Target::Unreachable => route.kind(RouteType::Unreachable),
+        Target::Group(id) => {
+            route.get_mut().attributes.push(RouteAttribute::NhId(*id));
+            route
+        }
     }
 }
 
@@ -250,6 +254,17 @@ fn gateway(prefix: IpNetwork, hop: &Hop) -> RouteAttribute {
     } else {
         RouteAttribute::Via(hop.gateway.into())
     }
+}
+
+/// The interface of a route straight out of it, to whom is on the link.
+pub(crate) fn device_of_link(route: &RouteMessage) -> Option<u32> {
+    let attributes = || route.attributes.iter();
+    let direct = route.header.kind == RouteType::Unicast && attributes().find_map(read_gateway).is_none();
+    let device = attributes().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    });
+    device.filter(|_| direct)
 }
 
 /// The route that a message is about; none if it is not one of the main table's.
@@ -308,9 +323,9 @@ fn read_target(message: &RouteMessage) -> Option<Target> {
                     });
                 }
             }
-            RouteAttribute::NhId(_) | RouteAttribute::Encap(_) | RouteAttribute::PrefSource(_) => {
-                return None;
-            }
+            // Where the object leads may be told as well: net.ipv4.nexthop_compat_mode says.
+            RouteAttribute::NhId(id) => return Some(Target::Group(*id)),
+            RouteAttribute::Encap(_) | RouteAttribute::PrefSource(_) => return None,
             _ => {}
         }
     }

@@ -13,11 +13,11 @@
 //! }
 //! ```
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use manx_routes::{Change, Reconciler, Route, Source, State, Update};
+use manx_routes::{Hop, Reconciler, Route, Source, State, Update};
 use tokio::time::Instant;
 
 use crate::error::{Error, Result};
@@ -42,12 +42,10 @@ pub struct Syncer {
     socket: RouteSocket,
     watcher: Watcher,
     reconciler: Reconciler,
-    /// Interfaces that were up when we last heard of them.
+    /// Interfaces that were up, and had a carrier, when we last heard of them.
     up: BTreeSet<u32>,
     /// What the kernel holds has to be read again.
     stale: bool,
-    /// The plan of the last reading, as far as it is not made.
-    planned: VecDeque<Change>,
     /// When to read again because something was refused, and after how long the next time.
     retry: Option<Instant>,
     pause: Duration,
@@ -72,22 +70,21 @@ impl Syncer {
         // Watching comes first: what happens during the reading is not lost.
         let watcher = Watcher::open_in(netns, Some(socket.port()))?;
         let links = LinkSocket::open_in(netns)?.list()?;
-        let up = links
-            .into_iter()
-            .filter(|link| link.up)
-            .map(|link| link.index)
-            .collect();
-        let mut reconciler = Reconciler::new();
-        let found = socket.dump()?;
+        let up = links.into_iter().filter(works).map(|link| link.index).collect();
+        let mut reconciler = if socket.has_nexthops()? {
+            Reconciler::with_groups()
+        } else {
+            Reconciler::new()
+        };
+        let found = socket.found()?;
         reconciler.adopt(&found);
-        let planned = reconciler.resync(&found).into();
+        reconciler.resync(&found);
         Ok(Self {
             socket,
             watcher,
             reconciler,
             up,
             stale: false,
-            planned,
             retry: None,
             pause: RETRY_FIRST,
         })
@@ -102,6 +99,17 @@ impl Syncer {
     /// next flush.
     pub fn settle(&mut self, source: Source) {
         self.reconciler.settle(source);
+    }
+
+    /// These routers are lost: the next flush leads all that goes through them around them, as far as the sources have
+    /// said how, by one change for all routes alike (see [`Reconciler::lose`]).
+    pub fn lose(&mut self, routers: &[Hop]) {
+        self.reconciler.lose(routers);
+    }
+
+    /// The sources know by now of these routers (see [`Reconciler::find`]).
+    pub fn find(&mut self, routers: &[Hop]) {
+        self.reconciler.find(routers);
     }
 
     /// Waits until the kernel's table was changed by somebody else, or something refused is due again. Flush
@@ -159,19 +167,18 @@ impl Syncer {
 
     fn try_flush(&mut self) -> Result<bool> {
         if self.stale {
-            let found = self.socket.dump()?;
-            self.planned = self.reconciler.resync(&found).into();
+            let found = self.socket.found()?;
+            self.reconciler.resync(&found);
             self.stale = false;
         }
-        let mut changes: Vec<Change> = self.planned.drain(..self.planned.len().min(FLUSH)).collect();
-        changes.extend(self.reconciler.changes(FLUSH - changes.len()));
+        let changes = self.reconciler.changes(FLUSH);
         if changes.is_empty() {
             self.schedule();
             return Ok(false);
         }
         for (change, outcome) in changes.iter().zip(self.socket.commit(&changes)?) {
             if let Err(error) = &outcome {
-                tracing::debug!(prefix = %change.prefix(), %error, "route refused");
+                tracing::debug!(?change, %error, "refused");
             }
             self.reconciler
                 .committed(change, outcome.map_err(|error| error.to_string()));
@@ -191,8 +198,8 @@ impl Syncer {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::Route(observed) => self.reconciler.observed(observed),
-            Event::Link(link) => self.link_changed(&link, link.up),
+            Event::Route(observed) => self.stale |= self.reconciler.observed(observed),
+            Event::Link(link) => self.link_changed(&link, works(&link)),
             Event::LinkGone(link) => self.link_changed(&link, false),
             // A gateway may be in reach now.
             Event::Address(..) => self.stale |= self.reconciler.has_failed(),
@@ -201,7 +208,8 @@ impl Syncer {
         }
     }
 
-    /// The kernel drops IPv4 routes through an interface that goes down or away, and does not say so.
+    /// The kernel drops nexthop objects, and routes through them, with the interface's carrier, and does not say so; IPv4
+    /// routes straight out of it when it goes down or away.
     fn link_changed(&mut self, link: &Link, up: bool) {
         self.reconciler.device_changed(link.index);
         let turned = if up {
@@ -213,4 +221,9 @@ impl Syncer {
         let router_side = !link.name.starts_with(HOST_IFNAME_PREFIX);
         self.stale |= turned && router_side && (!up || self.reconciler.has_failed());
     }
+}
+
+/// Whether packets leave through an interface.
+const fn works(link: &Link) -> bool {
+    link.up && link.carrier
 }

@@ -27,18 +27,20 @@ use crate::error::{Error, Result};
 use crate::link::{Link, read_address, read_link};
 use crate::message::read_route;
 use crate::netns::Netns;
+use crate::nexthop::TableMessage;
 use crate::nl;
 
 /// Bytes of the kernel's queue towards us: some ten thousand announcements.
 const RECEIVE_QUEUE: usize = 16 * 1024 * 1024;
 
-/// The multicast groups of links, and of addresses and routes of both families (`RTNLGRP_*`).
-const GROUPS: [u32; 5] = [
+/// The multicast groups of links, of addresses and routes of both families, and of nexthop objects (`RTNLGRP_*`).
+const GROUPS: [u32; 6] = [
     libc::RTNLGRP_LINK,
     libc::RTNLGRP_IPV4_IFADDR,
     libc::RTNLGRP_IPV4_ROUTE,
     libc::RTNLGRP_IPV6_IFADDR,
     libc::RTNLGRP_IPV6_ROUTE,
+    libc::RTNLGRP_NEXTHOP,
 ];
 
 /// Those of links and addresses alone.
@@ -61,7 +63,7 @@ pub enum Event {
     Address(u32, IpNetwork),
     /// An interface lost an address.
     AddressGone(u32, IpNetwork),
-    /// Announcements were lost.
+    /// Announcements were lost, or somebody else changed a nexthop object of ours, and all of its routes by it.
     Resync,
 }
 
@@ -162,7 +164,10 @@ impl Watcher {
         }
         for message in nl::messages(&self.buffer) {
             let (header, payload) = message?;
-            self.events.extend(event(&nl::decode(&header, payload)?));
+            self.events.extend(match nl::decode(&header, payload)? {
+                TableMessage::Route(message) => event(&message),
+                TableMessage::Nexthop(message) => message.is_ours().then_some(Event::Resync),
+            });
         }
         Ok(())
     }

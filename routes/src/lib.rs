@@ -5,6 +5,10 @@
 //! [`Reconciler`] does both for one owner of a kernel table, change by change: it remembers what the kernel
 //! took, refused or lost, so that a single update costs one lookup and not a comparison of two tables.
 //!
+//! Learned routes lead through *groups* of nexthops, where the kernel has such: a thousand routes through one group move
+//! by one replacement of it. [`Reconciler::lose`] does so as soon as a router is known to be lost, before anybody has
+//! said what each prefix does now.
+//!
 //! Invariants:
 //! - A change never touches a route whose protocol is not ours ([`Source::protocol`]): routes are added
 //!   exclusively, deleted by protocol, and replaced only where the kernel's route is known to be ours.
@@ -14,6 +18,8 @@
 //!
 //! Nothing here knows netlink, BGP or Kubernetes.
 
+mod groups;
+mod nexthop;
 mod plan;
 mod reconciler;
 mod route;
@@ -21,6 +27,7 @@ mod table;
 #[cfg(test)]
 mod testing;
 
+pub use nexthop::{Found, Nexthop, Object};
 pub use plan::{Change, plan};
 pub use reconciler::{Observed, Reconciler, State};
 pub use route::{Actual, Hop, METRIC, PROTOCOL_BGP, PROTOCOL_OWN, Route, Source, Target};

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use ipnetwork::IpNetwork;
 
+use crate::nexthop::Nexthop;
 use crate::route::{Actual, Route};
 use crate::table::Full;
 
-/// One change of the kernel's main table.
+/// One change of the kernel's main table, or of the nexthop objects that its routes lead through.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Adds a route where no route of that prefix and metric is; the kernel refuses if there is one.
@@ -23,15 +24,20 @@ pub enum Change {
         /// Which metric it has.
         metric: u32,
     },
+    /// Makes a nexthop object, or puts it in the place of the one with its number: every route through it follows.
+    Put(Nexthop),
+    /// Deletes the nexthop object with this number, which no route leads through any more.
+    Drop(u32),
 }
 
 impl Change {
-    /// The prefix that the change is about.
+    /// The prefix that the change is about; none where it is a nexthop object.
     #[must_use]
-    pub const fn prefix(&self) -> IpNetwork {
+    pub const fn prefix(&self) -> Option<IpNetwork> {
         match self {
-            Self::Add(route) | Self::Replace(route) => route.prefix,
-            Self::Delete { prefix, .. } => *prefix,
+            Self::Add(route) | Self::Replace(route) => Some(route.prefix),
+            Self::Delete { prefix, .. } => Some(*prefix),
+            Self::Put(_) | Self::Drop(_) => None,
         }
     }
 }
@@ -117,6 +123,7 @@ mod tests {
             Route {
                 prefix,
                 target,
+                backup: None,
                 source: Source::Bgp,
                 metric: METRIC,
             },
@@ -203,7 +210,7 @@ mod tests {
             let mut kernel = Kernel::holding(found);
             let foreign = kernel.foreign();
             for change in plan(&full, &kernel.dump()) {
-                let blocked = foreign.iter().any(|f| f.prefix == change.prefix() && wanted_metric(&full, f.prefix) == Some(f.metric));
+                let blocked = foreign.iter().any(|f| Some(f.prefix) == change.prefix() && wanted_metric(&full, f.prefix) == Some(f.metric));
                 prop_assert_eq!(kernel.make(&change).is_err(), blocked && matches!(change, Change::Add(_)));
             }
             prop_assert_eq!(kernel.foreign(), foreign.clone());

@@ -77,6 +77,8 @@ pub enum Target {
     Device(u32),
     /// Nowhere: the sender gets an ICMP error.
     Unreachable,
+    /// Through the kernel's nexthop object of this number: how a route is written and found, never what is wanted.
+    Group(u32),
 }
 
 impl Target {
@@ -85,19 +87,28 @@ impl Target {
     #[must_use]
     pub fn is_met_by(&self, found: &Self) -> bool {
         match (self, found) {
-            (Self::Via(want), Self::Via(have)) => {
-                want.len() == have.len()
-                    && want.iter().all(|w| {
-                        have.iter().any(|h| {
-                            w.gateway == h.gateway && w.device.is_none_or(|device| h.device == Some(device))
-                        })
-                    })
-            }
+            (Self::Via(want), Self::Via(have)) => are_met_by(want, have),
             (Self::Device(want), Self::Device(have)) => want == have,
             (Self::Unreachable, Self::Unreachable) => true,
-            (Self::Via(_) | Self::Device(_) | Self::Unreachable, _) => false,
+            (Self::Group(want), Self::Group(have)) => want == have,
+            (Self::Via(_) | Self::Device(_) | Self::Unreachable | Self::Group(_), _) => false,
         }
     }
+}
+
+impl Hop {
+    /// Whether the kernel's `found` is what `self` asks for.
+    pub(crate) fn is_met_by(&self, found: &Self) -> bool {
+        self.gateway == found.gateway && self.device.is_none_or(|device| found.device == Some(device))
+    }
+}
+
+/// Whether the kernel's `found` are the hops that `wanted` asks for, in any order.
+pub(crate) fn are_met_by(wanted: &[Hop], found: &[Hop]) -> bool {
+    wanted.len() == found.len()
+        && wanted
+            .iter()
+            .all(|hop| found.iter().any(|found| hop.is_met_by(found)))
 }
 
 /// `via 192.0.2.1 dev 2 via 192.0.2.2`, `dev 7`, `unreachable`; devices by index.
@@ -116,6 +127,7 @@ impl fmt::Display for Target {
             }
             Self::Device(index) => write!(f, "dev {index}"),
             Self::Unreachable => f.write_str("unreachable"),
+            Self::Group(id) => write!(f, "nhid {id}"),
         }
     }
 }
@@ -127,6 +139,9 @@ pub struct Route {
     pub prefix: IpNetwork,
     /// How.
     pub target: Target,
+    /// Where else, as soon as all routers of the target are lost ([`crate::Reconciler::lose`]) and until the source says
+    /// what is to be then.
+    pub backup: Option<Hop>,
     /// Who wants it.
     pub source: Source,
     /// The kernel's preference among routes of one prefix, the lowest first: [`METRIC`] as a rule.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnetwork::IpNetwork;
 
-use crate::route::{Actual, Route, Source, Target, canonical};
+use crate::route::{Actual, Hop, Route, Source, Target, canonical};
 
 /// A source's word on one prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +46,7 @@ struct Slot([Option<Entry>; Source::ALL.len()]);
 #[derive(Debug)]
 struct Entry {
     target: Target,
+    backup: Option<Hop>,
     metric: u32,
     /// Adopted from the kernel, and not confirmed by its source since.
     stale: bool,
@@ -58,6 +59,7 @@ impl Slot {
             Some(Route {
                 prefix,
                 target: entry.target.clone(),
+                backup: entry.backup,
                 source,
                 metric: entry.metric,
             })
@@ -78,6 +80,7 @@ impl Table {
             Update::Set(Route {
                 prefix,
                 mut target,
+                backup,
                 source,
                 metric,
             }) => {
@@ -89,6 +92,7 @@ impl Table {
                 }
                 let entry = leads_somewhere.then_some(Entry {
                     target,
+                    backup,
                     metric,
                     stale: false,
                 });
@@ -114,6 +118,7 @@ impl Table {
             if !spoken && !self.settled[source as usize] {
                 let entry = Entry {
                     target: target.clone(),
+                    backup: None,
                     metric: actual.metric,
                     stale: true,
                 };
@@ -209,6 +214,7 @@ mod tests {
         Update::Set(Route {
             prefix: net(prefix),
             target,
+            backup: None,
             source,
             metric: METRIC,
         })

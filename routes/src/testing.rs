@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ipnetwork::IpNetwork;
 use proptest::prelude::*;
 
+use crate::nexthop::{Found, Nexthop, Object};
 use crate::{Actual, Change, Hop, METRIC, Observed, Route, Source, Target, Update};
 
 /// A prefix from text.
@@ -20,9 +21,10 @@ pub(crate) fn hop(gateway: &str) -> Hop {
     }
 }
 
-/// The kernel's main table: routes of one prefix and metric exclude each other, as by `NLM_F_EXCL`.
+/// The kernel's main table: routes of one prefix and metric exclude each other, as by `NLM_F_EXCL`; and its nexthop
+/// objects, which take along whatever leads through them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Kernel(BTreeMap<(IpNetwork, u32), Actual>);
+pub(crate) struct Kernel(BTreeMap<(IpNetwork, u32), Actual>, BTreeMap<u32, Object>);
 
 impl Kernel {
     /// Holds these; of several with one key, the last.
@@ -32,6 +34,7 @@ impl Kernel {
                 .into_iter()
                 .map(|route| ((route.prefix, route.metric), route))
                 .collect(),
+            BTreeMap::new(),
         )
     }
 
@@ -42,6 +45,11 @@ impl Kernel {
                 let key = (route.prefix, route.metric);
                 if matches!(change, Change::Add(_)) && self.0.contains_key(&key) {
                     return Err("file exists".into());
+                }
+                if let Target::Group(id) = route.target
+                    && !self.1.contains_key(&id)
+                {
+                    return Err("nexthop id does not exist".into());
                 }
                 self.0.insert(key, as_actual(route));
                 Ok(())
@@ -60,6 +68,20 @@ impl Kernel {
                 }
                 Ok(())
             }
+            Change::Put(Nexthop { id, object }) => {
+                if let Object::Group(ids) = object {
+                    assert!(!ids.is_empty() && ids.iter().all(|id| self.1.contains_key(id)));
+                }
+                self.1.insert(*id, object.clone());
+                Ok(())
+            }
+            Change::Drop(id) => {
+                let through = |it: &&Actual| it.target == Some(Target::Group(*id));
+                assert_eq!(self.0.values().find(through), None, "a route goes with its group");
+                let member = |it: &&Object| matches!(it, Object::Group(ids) if ids.contains(id));
+                assert_eq!(self.1.values().find(member), None, "a group loses a member");
+                self.1.remove(id).map(drop).ok_or_else(|| "no such id".into())
+            }
         }
     }
 
@@ -74,23 +96,46 @@ impl Kernel {
         }
     }
 
-    /// Everything, as a dump gives it.
+    /// A router's link goes down: its object goes, and its place in groups that have others.
+    pub(crate) fn unplug(&mut self, hop: &Hop) {
+        let is_it = |object: &Object| *object == Object::Hop(*hop);
+        let gone: Vec<u32> = self
+            .1
+            .extract_if(.., |_, it| is_it(it))
+            .map(|(id, _)| id)
+            .collect();
+        for object in self.1.values_mut() {
+            if let Object::Group(ids) = object {
+                ids.retain(|id| !gone.contains(id));
+            }
+        }
+    }
+
+    /// Everything, as it is read.
+    pub(crate) fn read(&self) -> Found {
+        let nexthop = |(id, object): (&u32, &Object)| Nexthop {
+            id: *id,
+            object: object.clone(),
+        };
+        Found {
+            routes: self.0.values().cloned().collect(),
+            nexthops: self.1.iter().map(nexthop).collect(),
+        }
+    }
+
+    /// Every route, and the routers that it leads to.
     pub(crate) fn dump(&self) -> Vec<Actual> {
-        self.0.values().cloned().collect()
+        self.read().expanded()
     }
 
     /// What is not ours.
     pub(crate) fn foreign(&self) -> Vec<Actual> {
-        self.0
-            .values()
-            .filter(|route| !route.is_ours())
-            .cloned()
-            .collect()
+        self.dump().into_iter().filter(|route| !route.is_ours()).collect()
     }
 
     /// What is ours.
     pub(crate) fn ours(&self) -> Vec<Actual> {
-        self.0.values().filter(|route| route.is_ours()).cloned().collect()
+        self.dump().into_iter().filter(Actual::is_ours).collect()
     }
 }
 
@@ -128,6 +173,10 @@ fn target() -> impl Strategy<Value = Target> {
     ]
 }
 
+fn backup() -> impl Strategy<Value = Option<Hop>> {
+    prop::option::of(prop::sample::select(vec![hop("192.0.2.2"), hop("192.0.2.9")]))
+}
+
 fn metric() -> impl Strategy<Value = u32> {
     prop::sample::select(&[METRIC, 512][..])
 }
@@ -135,8 +184,9 @@ fn metric() -> impl Strategy<Value = u32> {
 /// A source's word.
 pub(crate) fn update() -> impl Strategy<Value = Update> {
     prop_oneof![
-        3 => (prefix(), target(), source(), metric())
-            .prop_map(|(prefix, target, source, metric)| Update::Set(Route { prefix, target, source, metric })),
+        3 => (prefix(), target(), backup(), source(), metric()).prop_map(
+            |(prefix, target, backup, source, metric)| Update::Set(Route { prefix, target, backup, source, metric })
+        ),
         1 => (prefix(), source()).prop_map(|(prefix, source)| Update::Remove { prefix, source }),
     ]
 }

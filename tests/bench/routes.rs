@@ -141,6 +141,7 @@ fn changes() -> (Vec<Change>, Vec<Change>) {
     let route = |number| Route {
         prefix: IpNetwork::new(prefix(number).into(), 26).expect("26 bits"),
         target: target.clone(),
+        backup: None,
         source: Source::Bgp,
         metric: METRIC,
     };
@@ -148,7 +149,7 @@ fn changes() -> (Vec<Change>, Vec<Change>) {
     let deletes: Vec<Change> = adds
         .iter()
         .map(|add| Change::Delete {
-            prefix: add.prefix(),
+            prefix: add.prefix().expect("it is a route's"),
             protocol: PROTOCOL_BGP,
             metric: METRIC,
         })

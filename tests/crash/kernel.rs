@@ -16,7 +16,7 @@ use manx_agent::ipam::Owned;
 use manx_agent::{conntrack, convert, endpoint, policy, route};
 use manx_ipam::Live;
 use manx_linux::{Attached, Mac, PodLink};
-use manx_routes::{Actual, Change, Reconciler, Source, State, Target, Update};
+use manx_routes::{Actual, Change, Found, Reconciler, Source, State, Target, Update};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -197,6 +197,7 @@ impl Tables {
                 let gone = self.routes.remove(prefix);
                 gone.map(drop).ok_or_else(|| "no such route".to_owned())
             }
+            Change::Put(_) | Change::Drop(_) => Err("there are no nexthop objects".to_owned()),
         }
     }
 }
@@ -333,7 +334,7 @@ pub(crate) async fn serve_routes(
     let found = kernel.found();
     let mut reconciler = Reconciler::new();
     reconciler.adopt(&found);
-    let planned = reconciler.resync(&found);
+    reconciler.resync(&found);
     let links = kernel.indexes();
     let mut task = Routes {
         life,
@@ -342,7 +343,7 @@ pub(crate) async fn serve_routes(
         links,
         blocks: BTreeSet::new(),
     };
-    task.make(planned).await;
+    task.flush().await;
     loop {
         let failed = task.reconciler.has_failed();
         let command = tokio::select! {
@@ -353,8 +354,8 @@ pub(crate) async fn serve_routes(
                 None => return,
             },
             () = tokio::time::sleep(RETRY), if failed => {
-                let planned = task.reconciler.resync(&task.kernel.found());
-                task.make(planned).await;
+                task.reconciler.resync(&task.kernel.found());
+                task.flush().await;
                 None
             }
         };
@@ -365,8 +366,11 @@ pub(crate) async fn serve_routes(
 }
 
 impl Kernel {
-    fn found(&self) -> Vec<Actual> {
-        self.lock().routes.values().cloned().collect()
+    fn found(&self) -> Found {
+        Found {
+            routes: self.lock().routes.values().cloned().collect(),
+            nexthops: Vec::new(),
+        }
     }
 
     fn indexes(&self) -> BTreeSet<u32> {
@@ -420,9 +424,13 @@ impl Routes {
                 self.flush().await;
                 answer(reply, ());
             }
-            Some(route::Command::Learned(_) | route::Command::Show(_) | route::Command::Count(_)) => {
-                panic!("nobody asks the model of a kernel for this")
-            }
+            Some(
+                route::Command::Learned(_)
+                | route::Command::Lost(_)
+                | route::Command::Found(_)
+                | route::Command::Show(_)
+                | route::Command::Count(_),
+            ) => panic!("nobody asks the model of a kernel for this"),
         }
     }
 
@@ -446,7 +454,9 @@ impl Routes {
 
     async fn make(&mut self, changes: Vec<Change>) {
         for change in changes {
-            let what = format!("route {}", change.prefix());
+            let what = change
+                .prefix()
+                .map_or_else(String::new, |prefix| format!("route {prefix}"));
             let effect = || self.kernel.lock().change(&change);
             let refusal = || Err("the kernel fails".to_owned());
             let outcome = self.life.operation(&what, SLOW / 8, effect, refusal).await;

@@ -20,6 +20,7 @@ mod conntrack;
 mod containerd;
 mod containers;
 mod cri;
+mod failover;
 mod filters;
 mod first_packet;
 mod harness;

@@ -46,6 +46,7 @@ impl Node {
         let add = |address: &IpAddr| {
             Change::Add(Route {
                 prefix: (*address).into(),
+                backup: None,
                 target: target.clone(),
                 source: Source::Pod,
                 metric: METRIC,

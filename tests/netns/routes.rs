@@ -40,6 +40,7 @@ fn learned(prefix: IpNetwork, target: Target) -> Route {
     Route {
         prefix,
         target,
+        backup: None,
         source: Source::Bgp,
         metric: METRIC,
     }
@@ -285,6 +286,7 @@ fn wants(prefix: &str, target: Target, source: Source) -> Update {
     Update::Set(Route {
         prefix: net(prefix),
         target,
+        backup: None,
         source,
         metric: METRIC,
     })

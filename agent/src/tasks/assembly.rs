@@ -11,6 +11,7 @@ use manx_cni::Attachment;
 use manx_ipam::{Allocator, Live};
 use manx_linux::Netns;
 use manx_linux::sync::Syncer;
+use manx_linux::sysctl;
 use manx_store::{Host, Store};
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, UnixListener};
@@ -110,7 +111,15 @@ pub(super) struct Prepared {
 /// # Errors
 /// The first thing that cannot be had.
 pub(super) async fn prepare<S>(start: &Start<S>) -> Result<Prepared, RunError> {
-    let Config { state_dir, http, .. } = &start.config;
+    let Config {
+        state_dir,
+        http,
+        nexthop_compat_mode,
+        ..
+    } = &start.config;
+    if let Some(tells) = nexthop_compat_mode {
+        sysctl::set_nexthop_compat_mode(*tells)?;
+    }
     let (live, clock) = (start.machine.pods.clone(), Clock::start());
     let (journal, allocator) =
         startup::recover(Arc::new(FileSystem), &state_dir.join(JOURNAL), &live, clock)?;

@@ -72,6 +72,10 @@ pub struct Settings {
     /// Best paths into the kernel's main table. Default false.
     #[serde(default)]
     pub fib: bool,
+    /// Whether the kernel tells of every route that moves with its group of next hops (`net.ipv4.nexthop_compat_mode`); with
+    /// `fib: true` only. Default: as the system has it.
+    #[serde(default)]
+    pub nexthop_compat_mode: Option<bool>,
     /// What peers are told when we shut down (RFC 9003), 255 octets at most. Default: nothing.
     #[serde(default, deserialize_with = "communication")]
     pub shutdown_communication: String,
@@ -277,6 +281,9 @@ pub enum ConfigError {
     /// Two neighbours have one address.
     #[error("the neighbor {0} is listed twice: keep one of the two")]
     Twice(String),
+    /// Without routes of ours in the kernel, its groups are none of our business.
+    #[error("nexthopCompatMode is about routes in the kernel: say 'fib: true' as well, or leave it out")]
+    CompatWithoutFib,
     /// Two collectors have one address.
     #[error("the collector {0} is listed twice: keep one of the two")]
     CollectorTwice(String),
@@ -367,6 +374,9 @@ impl Settings {
             }
         }
         settings.check_filters()?;
+        if settings.nexthop_compat_mode.is_some() && !settings.fib {
+            return Err(ConfigError::CompatWithoutFib);
+        }
         if let Some(again) = monitoring::listed_twice(&settings.bmp) {
             return Err(ConfigError::CollectorTwice(again.address.clone()));
         }
@@ -459,6 +469,10 @@ impl Settings {
             ("routerId", self.router_id == new.router_id),
             ("listen", self.listen == new.listen),
             ("fib", self.fib == new.fib),
+            (
+                "nexthopCompatMode",
+                self.nexthop_compat_mode == new.nexthop_compat_mode,
+            ),
             ("socket", self.socket == new.socket),
         ];
         same.into_iter().find(|(_, same)| !same).map(|(field, _)| field)
@@ -803,9 +817,17 @@ mod tests {
     }
 
     #[test]
+    fn the_kernels_compatibility_is_refused_without_routes_in_the_kernel() {
+        let error = Settings::parse(&format!("{MINIMAL}nexthopCompatMode: false\n")).unwrap_err();
+        assert!(matches!(error, ConfigError::CompatWithoutFib), "{error}");
+        assert!(error.to_string().contains("fib: true"), "{error}");
+    }
+
+    #[test]
     fn every_field_reaches_the_speaker() {
         let text = format!(
             "{MINIMAL}fib: true
+nexthopCompatMode: false
 shutdownCommunication: back at noon
 routes: [10.0.0.0/24, \"fd00::/64\"]
 neighbors:
@@ -841,6 +863,7 @@ neighbors:
         );
         let settings = Settings::parse(&text).unwrap();
         assert!(settings.fib);
+        assert_eq!(settings.nexthop_compat_mode, Some(false));
         assert_eq!(settings.options(false).config.farewell, "back at noon");
         assert_eq!(settings.routes.len(), 2);
         let expected = PeerConfig {

@@ -29,7 +29,7 @@ use crate::config::Collector;
 use crate::connection::{self, Link};
 use crate::discovery::Discovery;
 use crate::guard::Guard;
-use crate::handle::{Event, Events, Handle};
+use crate::handle::{Event, Events, Handle, Lost};
 use crate::inbox::{Inbox, JOBS, Room};
 use crate::interfaces::Interfaces;
 use crate::links::{LinkKey, LinkPeer, LinkSnapshot, Links, News};
@@ -41,6 +41,9 @@ const BATCH: usize = 64;
 
 /// Batches of events that wait for the consumer; what comes later is merged.
 const EVENTS: usize = 1;
+
+/// Losses that wait for the consumer; one more is told prefix by prefix only.
+const LOSSES: usize = 64;
 
 /// How long a failing listener rests: it fails for want of file descriptors, which come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -87,6 +90,7 @@ pub(crate) fn spawn(
 ) -> io::Result<(Handle, Events)> {
     let (inbox, jobs) = Inbox::new();
     let (events, consumer) = mpsc::channel(EVENTS);
+    let (losses, lost) = mpsc::channel(LOSSES);
     let stop = CancellationToken::new();
     let guard = Guard::new(&listeners)?;
     let acceptors = Acceptors::default();
@@ -110,6 +114,7 @@ pub(crate) fn spawn(
         drained: Vec::new(),
         interfaces: Interfaces::default(),
         pending: Pending::default(),
+        losses,
     };
     let stopped = stop.clone();
     tokio::spawn(async move {
@@ -126,7 +131,7 @@ pub(crate) fn spawn(
         listening,
         _alive: Arc::new(stop.drop_guard()),
     };
-    Ok((handle, Events(consumer)))
+    Ok((handle, Events::new(consumer, lost)))
 }
 
 /// Whoever takes connections in. Clones share them.
@@ -210,6 +215,8 @@ struct Driver {
     drained: Vec<oneshot::Sender<()>>,
     interfaces: Interfaces,
     pending: Pending,
+    /// Past what is pending, and before anything is worked out.
+    losses: mpsc::Sender<Lost>,
 }
 
 impl Driver {
@@ -255,6 +262,9 @@ impl Driver {
     }
 
     fn handle(&mut self, input: Input) {
+        if let Some((peer, routers)) = self.speaker.foresee(&input) {
+            report_gone(self.losses.try_send(Lost { peer, routers }));
+        }
         self.speaker.handle(Instant::now(), input);
     }
 

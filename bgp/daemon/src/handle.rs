@@ -9,7 +9,8 @@ use manx_bgp::bfd::SessionSnapshot;
 use manx_bgp::explain::Explanation;
 use manx_bgp::wire::Action;
 use manx_bgp::{
-    Choice, Input, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix, RangeConfig, RangeSnapshot,
+    Choice, Gateway, Input, PathSnapshot, PeerConfig, PeerKey, PeerSnapshot, Prefix, RangeConfig,
+    RangeSnapshot,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::DropGuard;
@@ -150,6 +151,9 @@ pub enum Event {
     /// The best paths of these prefixes changed, each to the given choice. In order of prefix; of several changes
     /// to one prefix only the last.
     Selected(Vec<(Prefix, Choice)>),
+    /// A session is about to end, and its routes with it: overtakes all other events. What is selected instead follows,
+    /// and then the peer's `Session`.
+    Lost(Lost),
     /// The initial routes are in: what was not `Selected` by now is stale. Once.
     Converged,
     /// A peer's session came up or went down; of several changes at one peer only the last.
@@ -174,14 +178,34 @@ pub enum Event {
     Faults(BTreeMap<Action, u64>),
 }
 
+/// Routers that are lost with a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Whose session.
+    pub peer: PeerKey,
+    /// Those that no other peer leads to.
+    pub routers: Vec<Gateway>,
+}
+
 /// The way out of a running speaker.
 #[derive(Debug)]
-pub struct Events(pub(crate) mpsc::Receiver<Event>);
+pub struct Events {
+    events: mpsc::Receiver<Event>,
+    losses: mpsc::Receiver<Lost>,
+}
 
 impl Events {
+    pub(crate) const fn new(events: mpsc::Receiver<Event>, losses: mpsc::Receiver<Lost>) -> Self {
+        Self { events, losses }
+    }
+
     /// The next event; `None` when the speaker has stopped. Cancel safe. Whoever calls late misses nothing
     /// that still holds: meanwhile the changes are merged per prefix and per peer.
     pub async fn next(&mut self) -> Option<Event> {
-        self.0.recv().await
+        tokio::select! {
+            biased;
+            Some(lost) = self.losses.recv() => Some(Event::Lost(lost)),
+            event = self.events.recv() => event,
+        }
     }
 }

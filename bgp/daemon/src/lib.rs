@@ -78,7 +78,7 @@ mod ttl_filter;
 use std::io;
 use std::net::SocketAddr;
 
-pub use handle::{Event, Events, Handle};
+pub use handle::{Event, Events, Handle, Lost};
 pub use links::{LinkKey, LinkPeer, LinkSnapshot};
 pub use manx_bgp as bgp;
 

@@ -76,6 +76,9 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
         signal(SignalKind::interrupt())?,
         signal(SignalKind::hangup())?,
     ];
+    if let Some(tells) = settings.nexthop_compat_mode {
+        manx_linux::sysctl::set_nexthop_compat_mode(tells)?;
+    }
     let fib = Fib::start(settings.fib)?;
     let restarted = arguments.restarted || fib.outlived();
     let (handle, events) = manx_bgpd::start(settings.options(restarted))?;
@@ -173,8 +176,8 @@ fn log(event: &Event) {
             tracing::warn!(%peer, reason, "session down");
         }
         Event::Converged => tracing::info!("converged"),
-        // BFD and the connections have said so themselves.
-        Event::Bfd { .. } | Event::Faults(_) => {}
+        // BFD and the connections have said so themselves, and how the session ends follows.
+        Event::Bfd { .. } | Event::Faults(_) | Event::Lost(_) => {}
         Event::Selected(paths) => tracing::debug!(prefixes = paths.len(), "best paths changed"),
     }
 }

@@ -179,6 +179,7 @@ impl Path {
 #[derive(Debug, PartialEq, Eq)]
 struct Chosen {
     next_hops: SmallVec<[Gateway; 1]>,
+    backup: Option<Gateway>,
     priority: u32,
 }
 
@@ -453,6 +454,7 @@ impl Rib {
             let after = entry.chosen(max_paths);
             let choice = |after: Chosen| Choice {
                 next_hops: after.next_hops.into_vec(),
+                backup: after.backup,
                 priority: after.priority,
             };
             (before != after).then(|| (entry.prefix, choice(after)))
@@ -653,7 +655,29 @@ impl Entry {
         let priority = selected
             .first()
             .map_or(NORMAL_PRIORITY, |path| path.route.priority);
-        Chosen { next_hops, priority }
+        let backup = self.backup(&next_hops, max_paths);
+        Chosen {
+            next_hops,
+            backup,
+            priority,
+        }
+    }
+
+    /// Where the best path leads of those that remain without these next hops; nowhere for our own prefixes.
+    fn backup(&self, next_hops: &[Gateway], max_paths: usize) -> Option<Gateway> {
+        if self.paths.len() < 2 || next_hops.is_empty() {
+            return None;
+        }
+        let waits = |path: &&Path| path.refusal.is_none() && !path.selected(max_paths);
+        let waiting = self.paths.iter().filter(waits);
+        let elsewhere = waiting.filter_map(|path| {
+            let gateway = path.gateway().filter(|it| !next_hops.contains(it))?;
+            Some((gateway, path.candidate()))
+        });
+        let (gateways, candidates): (SmallVec<[Gateway; 4]>, SmallVec<[Candidate<'_>; 4]>) =
+            elsewhere.unzip();
+        let best = *decision::decide(&candidates).ranked.first()?;
+        gateways.get(best).copied()
     }
 
     /// Every path, the best first, with the reason why it is not the best.
