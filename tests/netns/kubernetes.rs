@@ -62,7 +62,8 @@ impl Kubernetes {
         let names = ["left", "right"];
         let pair = TestNetns::pair(names);
         let mut pair = names.into_iter().zip(pair).map(|(name, netns)| {
-            let node = cluster.node(name, netns);
+            let mut node = cluster.node(name, netns);
+            node.contain();
             let kubeconfig = node.folder().join("kubeconfig");
             std::fs::write(&kubeconfig, fake::configuration(SERVER.parse().unwrap(), "")).unwrap();
             node.configure("datastore", json!({"kubernetes": {"kubeconfig": kubeconfig}}));

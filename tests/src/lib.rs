@@ -4,6 +4,7 @@
 
 pub mod binaries;
 pub mod foreign;
+pub mod manifests;
 pub mod node;
 pub mod sample;
 pub mod shell;
