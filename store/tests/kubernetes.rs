@@ -188,6 +188,87 @@ async fn refusals_say_what_to_do() {
     assert!(matches!(error, Error::Unavailable { .. }), "{error}");
 }
 
+/// A role of the whole cluster, or of a namespace, and its binding to the account `cni` of `kube-system`.
+fn granted(namespace: Option<&str>, rule: &Value) -> [Value; 2] {
+    let (role, binding) = match namespace {
+        Some(_) => ("Role", "RoleBinding"),
+        None => ("ClusterRole", "ClusterRoleBinding"),
+    };
+    let metadata = json!({"name": "cni", "namespace": namespace});
+    let subject = json!({"kind": "ServiceAccount", "namespace": "kube-system", "name": "cni"});
+    [
+        json!({"kind": role, "metadata": metadata, "rules": [rule]}),
+        json!({"kind": binding, "metadata": metadata, "roleRef": {"kind": role, "name": "cni"}, "subjects": [subject]}),
+    ]
+}
+
+#[tokio::test]
+async fn an_account_does_what_its_roles_say_and_is_told_what_it_may_not() {
+    let server = FakeApiServer::start().await.expect("a port on the loopback");
+    let read = json!({"apiGroups": ["manx.network"], "resources": ["ippools"], "verbs": ["list", "watch", "create"]});
+    let known =
+        json!({"apiGroups": [""], "resources": ["services"], "resourceNames": ["dns"], "verbs": ["get"]});
+    let objects = [granted(None, &read), granted(Some("kube-system"), &known)].concat();
+    server.authorize(&objects);
+    // What a stream does not bring is listed.
+    server.stream_no_lists();
+    let denied = |error: Error| {
+        let Error::Denied { message, .. } = &error else {
+            panic!("{error}");
+        };
+        message.clone()
+    };
+    let nobody = server.store().await.expect("a client");
+    assert_eq!(
+        denied(nobody.list(Kind::IpPool, None).await.expect_err("no token")),
+        "Unauthorized"
+    );
+
+    let store = server.store_of("kube-system", "cni").await.expect("a client");
+    store.list(Kind::IpPool, None).await.expect("granted");
+    store.create(pool("a", "10.1.0.0/16")).await.expect("granted");
+    let message = denied(
+        store
+            .delete(&pool("a", "10.1.0.0/16").key(), None)
+            .await
+            .expect_err("not granted"),
+    );
+    let begin =
+        "ippools.manx.network \"a\" is forbidden: User \"system:serviceaccount:kube-system:cni\" cannot ";
+    let message_of = |verb: &str| {
+        format!("{begin}{verb} resource \"ippools\" in API group \"manx.network\" at the cluster scope")
+    };
+    assert!(
+        [message_of("get"), message_of("delete")].contains(&message),
+        "{message}"
+    );
+    let service = |namespace, name| Key::namespaced(Kind::Service, namespace, name);
+    assert!(
+        matches!(
+            store.get(&service("kube-system", "dns")).await,
+            Err(Error::NotFound(_))
+        ),
+        "allowed"
+    );
+    for (namespace, name) in [("kube-system", "api"), ("default", "dns")] {
+        let message = denied(
+            store
+                .get(&service(namespace, name))
+                .await
+                .expect_err("another one"),
+        );
+        assert!(
+            message.starts_with(&format!("services \"{name}\" is forbidden: ")),
+            "{message}"
+        );
+        assert!(
+            message.ends_with(&format!("in API group \"\" in the namespace \"{namespace}\"")),
+            "{message}"
+        );
+    }
+    assert!(server.unused_rights().is_empty(), "{:?}", server.unused_rights());
+}
+
 #[tokio::test]
 async fn what_breaks_rules_is_left_out_and_the_rest_is_there() {
     let (store, server) = open().await;

@@ -17,6 +17,7 @@ mod cni_runtime;
 mod cni_spec;
 mod coexistence;
 mod conntrack;
+mod container;
 mod containerd;
 mod containers;
 mod cri;

@@ -5,6 +5,7 @@
 pub mod apiserver;
 pub mod binaries;
 pub mod foreign;
+pub mod manifests;
 pub mod node;
 pub mod sample;
 pub mod shell;

@@ -3,12 +3,15 @@
 //! It keeps what the store and the agent rely on of the real one: one history of revisions for all kinds,
 //! compare-and-swap, watches that go on behind a revision, bookmarks, streamed lists, pages of one moment, defaults of
 //! the schema, the `status` subresource, finalizers, preconditions of deletions, 410 for what is forgotten. It passes
-//! the same suite as a real one. What it lacks: authentication, rules of schemas, versions.
+//! the same suite as a real one. With [`FakeApiServer::authorize`] it answers service accounts alone, as far as their roles go.
+//! What it lacks: rules of schemas, versions.
 
+mod access;
 mod http;
 mod objects;
 mod sort;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use self::access::Access;
 use self::objects::{Objects, Refusal};
 pub use self::sort::Sort;
 use crate::{Error, KubeOptions, KubeStore};
@@ -28,6 +32,7 @@ use crate::{Error, KubeOptions, KubeStore};
 pub struct FakeApiServer {
     shared: Arc<Shared>,
     task: JoinHandle<()>,
+    address: SocketAddr,
     folder: tempfile::TempDir,
 }
 
@@ -35,6 +40,8 @@ pub struct FakeApiServer {
 struct Shared {
     objects: Mutex<Objects>,
     faults: Mutex<Faults>,
+    /// Who may do what; everybody everything when it is none.
+    access: Mutex<Option<Access>>,
     /// The last revision, for watches to wait on.
     head: watch::Sender<u64>,
     /// Counts what ends all watches.
@@ -87,10 +94,16 @@ impl FakeApiServer {
             cuts: watch::Sender::new(0),
             objects: Mutex::new(objects),
             faults: Mutex::default(),
+            access: Mutex::default(),
         });
         let task = tokio::spawn(serve(Arc::clone(&shared), listener));
         let folder = tempfile::tempdir()?;
-        let server = Self { shared, task, folder };
+        let server = Self {
+            shared,
+            task,
+            address,
+            folder,
+        };
         std::fs::write(server.kubeconfig(), configuration(address, ""))?;
         Ok(server)
     }
@@ -127,6 +140,36 @@ impl FakeApiServer {
     pub async fn store(&self) -> Result<KubeStore, Error> {
         let options = KubeOptions {
             kubeconfig: Some(self.kubeconfig()),
+            context: None,
+        };
+        KubeStore::connect(&options).await
+    }
+
+    /// From now on, answers those alone whose [`token`] says that they are a service account, and with what the roles and
+    /// bindings among these objects let it do.
+    pub fn authorize(&self, objects: &[Value]) {
+        *locked(&self.shared.access) = Some(Access::of(objects));
+    }
+
+    /// What these grant and nobody has asked for yet: `verb resource.group`.
+    #[must_use]
+    pub fn unused_rights(&self) -> BTreeSet<String> {
+        locked(&self.shared.access)
+            .as_ref()
+            .map(Access::unused)
+            .unwrap_or_default()
+    }
+
+    /// A store on this server, as this service account.
+    ///
+    /// # Errors
+    /// Those of [`KubeStore::connect`].
+    pub async fn store_of(&self, namespace: &str, account: &str) -> Result<KubeStore, Error> {
+        let kubeconfig = self.folder.path().join(account);
+        let text = configuration(self.address, &token(namespace, account));
+        std::fs::write(&kubeconfig, text).map_err(|error| Error::unavailable("no kubeconfig", error))?;
+        let options = KubeOptions {
+            kubeconfig: Some(kubeconfig),
             context: None,
         };
         KubeStore::connect(&options).await
@@ -221,6 +264,12 @@ impl FakeApiServer {
             .get(sort.into(), namespace, name)
             .ok()
     }
+}
+
+/// What a service account shows to be known by.
+#[must_use]
+pub fn token(namespace: &str, name: &str) -> String {
+    format!("system:serviceaccount:{namespace}:{name}")
 }
 
 /// A kubeconfig for a server at this address; `token`: who we are to it, if that matters.
