@@ -202,6 +202,15 @@ fn granted(namespace: Option<&str>, rule: &Value) -> [Value; 2] {
     ]
 }
 
+/// What the server said to a request that it denied.
+#[track_caller]
+fn denied(error: Error) -> String {
+    let Error::Denied { message, .. } = error else {
+        panic!("{error}");
+    };
+    message
+}
+
 #[tokio::test]
 async fn an_account_does_what_its_roles_say_and_is_told_what_it_may_not() {
     let server = FakeApiServer::start().await.expect("a port on the loopback");
@@ -211,13 +220,7 @@ async fn an_account_does_what_its_roles_say_and_is_told_what_it_may_not() {
     let objects = [granted(None, &read), granted(Some("kube-system"), &known)].concat();
     server.authorize(&objects);
     // What a stream does not bring is listed.
-    server.stream_no_lists();
-    let denied = |error: Error| {
-        let Error::Denied { message, .. } = &error else {
-            panic!("{error}");
-        };
-        message.clone()
-    };
+    server.stream_lists(Streaming::Unknown);
     let nobody = server.store().await.expect("a client");
     assert_eq!(
         denied(nobody.list(Kind::IpPool, None).await.expect_err("no token")),
