@@ -6,7 +6,7 @@ use futures_util::StreamExt as _;
 use manx_api::condition::{Condition, Truth};
 use manx_api::node::{Node, NodeSpec};
 use manx_api::{Key, Kind, Metadata, Resource};
-use manx_store::fake::{FakeApiServer, Sort};
+use manx_store::fake::{FakeApiServer, Sort, Streaming};
 use manx_store::{
     Cluster, Error, Event, Events, Happening, Host, KubeStore, NETWORK_UNAVAILABLE, Store as _, Subject,
 };
@@ -59,27 +59,29 @@ fn there(name: impl Into<String>) -> (String, bool) {
 
 #[tokio::test]
 async fn a_list_that_is_not_streamed_is_read_by_pages() {
-    let (store, server) = open().await;
-    for i in 0..1_100 {
-        server.put(
-            Kind::Node,
-            json!({"apiVersion": "manx.network/v1", "kind": "Node", "metadata": {"name": format!("n{i:04}")}}),
+    for streaming in [Streaming::Unknown, Streaming::Fails] {
+        let (store, server) = open().await;
+        for i in 0..1_100 {
+            server.put(
+                Kind::Node,
+                json!({"apiVersion": "manx.network/v1", "kind": "Node", "metadata": {"name": format!("n{i:04}")}}),
+            );
+        }
+        let streamed = store.list(Kind::Node, None).await.expect("a streamed list");
+        server.stream_lists(streaming);
+        let before = server.requests();
+        let paged = store.list(Kind::Node, None).await.expect("a list by pages");
+        assert_eq!(
+            server.requests() - before,
+            4,
+            "{streaming:?}: one that is refused, and three pages"
         );
+        assert_eq!(streamed.items.len(), 1_100);
+        assert_eq!(paged, streamed);
+        let before = server.requests();
+        store.list(Kind::Node, None).await.expect("a list");
+        assert_eq!(server.requests() - before, 3, "{streaming:?}: that is remembered");
     }
-    let streamed = store.list(Kind::Node, None).await.expect("a streamed list");
-    server.stream_no_lists();
-    let before = server.requests();
-    let paged = store.list(Kind::Node, None).await.expect("a list by pages");
-    assert_eq!(
-        server.requests() - before,
-        4,
-        "one that is refused, and three pages"
-    );
-    assert_eq!(streamed.items.len(), 1_100);
-    assert_eq!(paged, streamed);
-    let before = server.requests();
-    store.list(Kind::Node, None).await.expect("a list");
-    assert_eq!(server.requests() - before, 3, "the refusal is remembered");
 }
 
 #[tokio::test]
@@ -200,6 +202,15 @@ fn granted(namespace: Option<&str>, rule: &Value) -> [Value; 2] {
     ]
 }
 
+/// What the server said to a request that it denied.
+#[track_caller]
+fn denied(error: Error) -> String {
+    let Error::Denied { message, .. } = error else {
+        panic!("{error}");
+    };
+    message
+}
+
 #[tokio::test]
 async fn an_account_does_what_its_roles_say_and_is_told_what_it_may_not() {
     let server = FakeApiServer::start().await.expect("a port on the loopback");
@@ -209,13 +220,7 @@ async fn an_account_does_what_its_roles_say_and_is_told_what_it_may_not() {
     let objects = [granted(None, &read), granted(Some("kube-system"), &known)].concat();
     server.authorize(&objects);
     // What a stream does not bring is listed.
-    server.stream_no_lists();
-    let denied = |error: Error| {
-        let Error::Denied { message, .. } = &error else {
-            panic!("{error}");
-        };
-        message.clone()
-    };
+    server.stream_lists(Streaming::Unknown);
     let nobody = server.store().await.expect("a client");
     assert_eq!(
         denied(nobody.list(Kind::IpPool, None).await.expect_err("no token")),

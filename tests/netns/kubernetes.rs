@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use manx_api::Kind;
 use manx_api::rpc::Method;
-use manx_store::fake::{self, FakeApiServer, Sort};
+use manx_store::fake::{self, FakeApiServer, Sort, Streaming};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -414,8 +414,9 @@ fn broken(kind: Kind) -> Value {
 
 #[test]
 fn an_agent_asks_for_all_that_it_may() {
-    let kubernetes =
-        Kubernetes::with_server(&json!({"cidr": "10.64.0.0/16"}), FakeApiServer::stream_no_lists);
+    let kubernetes = Kubernetes::with_server(&json!({"cidr": "10.64.0.0/16"}), |server| {
+        server.stream_lists(Streaming::Unknown);
+    });
     kubernetes.set_namespace("shop", &json!({}));
     for kind in [
         Kind::NetworkPolicy,

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::access::Asked;
 use super::objects::Refusal;
-use super::{Shared, Sort, locked};
+use super::{Shared, Sort, Streaming, locked};
 
 /// How often a watch is told how far it is while nothing happens; the real server does so each minute.
 const BOOKMARKS: Duration = Duration::from_millis(200);
@@ -248,13 +248,20 @@ fn watch(shared: &Arc<Shared>, target: &Target, parameters: &Parameters) -> Resu
     let parameter = |name: &str| parameters.get(name).map_or("", String::as_str);
     let streamed = parameter("sendInitialEvents") == "true";
     let matched = parameter("resourceVersionMatch");
+    let streaming = locked(&shared.faults).streaming;
     let served = if streamed {
-        matched == "NotOlderThan" && !locked(&shared.faults).no_streams
+        matched == "NotOlderThan" && streaming != Streaming::Unknown
     } else {
         matched.is_empty()
     };
     if !served {
         return Err(Refusal::new(422, "Invalid", "sendInitialEvents: Forbidden"));
+    }
+    if streamed && streaming == Streaming::Fails {
+        let why = "a watch stream was requested by the client but the required storage feature \
+                   RequestWatchProgress is disabled";
+        let error = line("ERROR", &Refusal::new(500, "InternalError", why).body());
+        return Ok(respond(200, Body::from(error)));
     }
     let objects = locked(&shared.objects);
     let from = parameter("resourceVersion");

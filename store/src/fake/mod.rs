@@ -55,12 +55,24 @@ struct Faults {
     latency: Duration,
     /// So many of the next requests are refused with this code.
     refusals: (usize, u16),
-    /// Lists are not streamed, as before Kubernetes 1.32.
-    no_streams: bool,
+    /// What becomes of a streamed list.
+    streaming: Streaming,
     /// A kind that is not installed.
     absent: Option<Sort>,
     /// Requests so far, watches included.
     requests: usize,
+}
+
+/// What a server makes of a list that is to be streamed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Streaming {
+    /// It streams it.
+    #[default]
+    Served,
+    /// It knows no such thing, as before Kubernetes 1.32.
+    Unknown,
+    /// It begins, and says that its etcd cannot do it: one before 3.4.31 or 3.5.13.
+    Fails,
 }
 
 /// The value behind the lock, also when a test has panicked with it.
@@ -173,9 +185,9 @@ impl FakeApiServer {
         locked(&self.shared.faults).latency = latency;
     }
 
-    /// Serves no streamed lists, as before Kubernetes 1.32.
-    pub fn stream_no_lists(&self) {
-        locked(&self.shared.faults).no_streams = true;
+    /// Deals so with lists that are to be streamed.
+    pub fn stream_lists(&self, streaming: Streaming) {
+        locked(&self.shared.faults).streaming = streaming;
     }
 
     /// Whether a kind is served; one may be absent at a time.
