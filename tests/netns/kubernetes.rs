@@ -11,6 +11,7 @@ use std::time::Duration;
 use manx_api::Kind;
 use manx_api::rpc::Method;
 use manx_store::fake::{self, FakeApiServer, Sort, Streaming};
+use manx_tests::manifests::rendered;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -68,14 +69,14 @@ impl Kubernetes {
         let (cluster, state) = (Cluster::empty(), runtime());
         let server = state.block_on(FakeApiServer::start()).unwrap();
         prepare(&server);
-        server.authorize(&DEPLOYED);
+        server.authorize(&[DEPLOYED.clone(), rendered("overlays/admission")].concat());
         let names = ["left", "right"];
         let pair = TestNetns::pair(names);
         let mut pair = names.into_iter().zip(pair).map(|(name, netns)| {
             let mut node = cluster.node(name, netns);
             node.contain();
             let kubeconfig = node.folder().join("kubeconfig");
-            let token = fake::token("manx-system", "manxd");
+            let token = fake::token("manx-system", "manxd", name);
             std::fs::write(&kubeconfig, fake::configuration(SERVER.parse().unwrap(), &token)).unwrap();
             node.configure("datastore", json!({"kubernetes": {"kubeconfig": kubeconfig}}));
             node
