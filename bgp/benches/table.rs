@@ -206,9 +206,9 @@ fn announcement(sender: u8, group: u32) -> Update {
     Update {
         attributes: Attributes {
             as_path: AsPath {
-                segments: vec![Segment::Sequence(path)],
+                segments: [Segment::Sequence(path)].into(),
             },
-            communities: vec![64_700 << 16 | 1, 64_700 << 16 | group & 0xff],
+            communities: [64_700 << 16 | 1, 64_700 << 16 | group & 0xff].into(),
             ..Attributes::default()
         },
         reach: vec![Reach {
