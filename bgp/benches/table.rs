@@ -42,8 +42,8 @@ const LINES: [Line; 2] = [
         senders: 1,
         prefixes: 500_000,
         counted: 20_000,
-        instructions: 4_700,
-        octets: 220,
+        instructions: 4_300,
+        octets: 165,
     },
     Line {
         name: "D",
@@ -51,7 +51,7 @@ const LINES: [Line; 2] = [
         prefixes: 50_000,
         counted: 2_000,
         instructions: 3_100,
-        octets: 115,
+        octets: 110,
     },
 ];
 
