@@ -30,6 +30,7 @@ test=(
     strace:/usr/bin/strace
     conntrack:/usr/sbin/conntrack
     valgrind:/usr/bin/valgrind
+    kubernetes-client:/usr/bin/kubectl
 )
 
 case "${1:-}" in

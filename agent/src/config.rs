@@ -27,6 +27,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Where secrets are that resources refer to: `NAME/KEY`. Default `/etc/manx/secrets`.
     pub secrets_dir: PathBuf,
+    /// Where the kernel's network settings can be written. Default `/proc/sys/net`, which containers may only read.
+    pub sysctl_dir: PathBuf,
     /// Where `/healthz`, `/readyz` and `/metrics` answer; `null` for nowhere. Default `127.0.0.1:9099`.
     pub http: Option<SocketAddr>,
     /// The node's IPv4 address with its on-link prefix. Default: that of the interface with the default route.
@@ -225,6 +227,7 @@ impl Default for Config {
             socket: PathBuf::from("/run/manx/manxd.sock"),
             state_dir: PathBuf::from("/var/lib/manx"),
             secrets_dir: PathBuf::from("/etc/manx/secrets"),
+            sysctl_dir: PathBuf::from(manx_linux::sysctl::DIRECTORY),
             http: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9099))),
             ipv4_address: None,
             ipv6_address: None,
@@ -325,6 +328,10 @@ impl Config {
             let problem = "is out of range: 576 to 65535, and 1280 at least with IPv6";
             return Some(("mtu", mtu.to_string(), problem));
         }
+        if !self.sysctl_dir.is_absolute() {
+            let problem = "is no absolute path: write where /proc/sys/net is mounted, or leave it out";
+            return Some(("sysctlDir", self.sysctl_dir.display().to_string(), problem));
+        }
         let refresh = self.iptables.refresh_seconds;
         if !(1..=3600).contains(&refresh) {
             let problem = "is out of range: 1 to 3600";
@@ -401,7 +408,7 @@ mod tests {
     #[test]
     fn every_field_is_read() {
         let config = parse(
-            "nodeName: n1\ndatastore: {sqlite: {path: /x/s.db}}\nsocket: /x/s\nstateDir: /x\nsecretsDir: /y\nhttp: null\n\
+            "nodeName: n1\ndatastore: {sqlite: {path: /x/s.db}}\nsocket: /x/s\nstateDir: /x\nsecretsDir: /y\nsysctlDir: /z\nhttp: null\n\
              ipv4Address: 192.0.2.1/24\nipv6Address: 2001:db8::1/64\nasNumber: 65001\nrouterId: 192.0.2.9\n\
              labels: {rack: a}\nmtu: 1400\nnexthopCompatMode: false\n\
              iptables: {backend: legacy, refreshSeconds: 5}\n\
@@ -420,6 +427,7 @@ mod tests {
             socket: "/x/s".into(),
             state_dir: "/x".into(),
             secrets_dir: "/y".into(),
+            sysctl_dir: "/z".into(),
             http: None,
             ipv4_address: Some("192.0.2.1/24".parse().unwrap()),
             ipv6_address: Some("2001:db8::1/64".parse().unwrap()),
@@ -474,6 +482,7 @@ mod tests {
         for (text, part) in [
             ("mtu: 10", "mtu: 10"),
             ("routerId: 0.0.0.0", "routerId"),
+            ("sysctlDir: net", "sysctlDir: net is no absolute path"),
             ("iptables: {refreshSeconds: 0}", "iptables.refreshSeconds: 0"),
             ("policy: {markMask: 0x10}", "policy.markMask: 0x10"),
             ("policy: {logDenied: 0}", "policy.logDenied: 0"),

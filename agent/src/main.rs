@@ -110,6 +110,7 @@ async fn run(config: Config, bgp_runtime: Handle) -> Result<(), Box<dyn Error>> 
     let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
     let machine = startup::survey()?;
     let identity = Identity::new(&config, host_name.trim(), &machine.interfaces)?;
+    manx_linux::sysctl::use_directory(config.sysctl_dir.clone());
     manx_linux::sysctl::enable_forwarding()?;
     let store = open(&config.datastore).await?;
     tracing::info!(

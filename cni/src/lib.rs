@@ -18,6 +18,7 @@ mod attachment;
 mod client;
 mod config;
 mod error;
+pub mod install;
 mod invocation;
 mod mac;
 mod plugin;

@@ -234,7 +234,7 @@ fn host_settings(link: &PodLink) -> Vec<(String, &'static str)> {
             ("ipv6", "accept_dad", "0"),
             ("ipv6", "forwarding", "1"),
         ]);
-    } else if Path::new("/proc/sys/net/ipv6").exists() {
+    } else if sysctl::has_ipv6() {
         settings.push(("ipv6", "disable_ipv6", "1"));
     }
     of_interface(&link.host_ifname, settings)
@@ -247,7 +247,7 @@ fn pod_settings(link: &PodLink) -> Vec<(String, &'static str)> {
         settings.push(("ipv6", "disable_ipv6", "0"));
     }
     // Without IPv6 of ours, too: the kernel makes up a link-local address, and would ask about it.
-    if Path::new("/proc/sys/net/ipv6").exists() {
+    if sysctl::has_ipv6() {
         settings.extend([("ipv6", "accept_dad", "0"), ("ipv6", "accept_ra", "0")]);
     }
     of_interface(&link.ifname, settings)

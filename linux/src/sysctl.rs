@@ -2,9 +2,32 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
+
+/// Where the settings are, unless [`use_directory`] said otherwise.
+pub const DIRECTORY: &str = "/proc/sys/net";
+
+/// Where they are in this process.
+static CHOSEN: OnceLock<PathBuf> = OnceLock::new();
+
+/// Has the whole process find the settings in another place where the same directory is mounted: in a container,
+/// [`DIRECTORY`] itself may only be read. Before any setting is read or written; the first call counts.
+pub fn use_directory(directory: PathBuf) {
+    CHOSEN.get_or_init(|| directory);
+}
+
+/// The path of a setting.
+fn path(name: &str) -> PathBuf {
+    CHOSEN.get_or_init(|| DIRECTORY.into()).join(name)
+}
+
+/// Whether the kernel has IPv6.
+pub(crate) fn has_ipv6() -> bool {
+    Path::new(DIRECTORY).join("ipv6").exists()
+}
 
 /// Sets a setting unless it has the value already: some writes make the kernel walk its tables.
 ///
@@ -13,7 +36,7 @@ use crate::error::{Error, Result};
 /// # Errors
 /// [`Error::Os`] if there is no such setting or it may not be written.
 pub fn set(name: &str, value: &str) -> Result<()> {
-    let path = Path::new("/proc/sys/net").join(name);
+    let path = path(name);
     let file = fs::OpenOptions::new()
         .read(true)
         .write(true)
@@ -34,7 +57,7 @@ pub fn set(name: &str, value: &str) -> Result<()> {
 /// # Errors
 /// [`Error::Os`] if there is no such setting.
 pub fn get(name: &str) -> Result<String> {
-    let path = Path::new("/proc/sys/net").join(name);
+    let path = path(name);
     let value = fs::read_to_string(&path).map_err(Error::file("read", &path))?;
     Ok(value.trim_ascii().to_owned())
 }
@@ -45,7 +68,7 @@ pub fn get(name: &str) -> Result<String> {
 /// [`Error::Os`] if a setting may not be written. A kernel without IPv6 forwards IPv4 alone.
 pub fn enable_forwarding() -> Result<()> {
     set("ipv4/ip_forward", "1")?;
-    if Path::new("/proc/sys/net/ipv6").exists() {
+    if has_ipv6() {
         set("ipv6/conf/all/forwarding", "1")?;
     }
     Ok(())

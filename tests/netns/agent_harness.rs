@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::cni_runtime::extend;
 use crate::harness::{TestNetns, eventually};
-use crate::units;
+use crate::{container, units};
 
 /// How long an agent may take to become ready, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -175,6 +175,7 @@ impl Cluster {
         Node {
             netns,
             directory,
+            contained: false,
             agent: None,
         }
     }
@@ -220,12 +221,18 @@ impl Cluster {
 pub(crate) struct Node {
     pub(crate) netns: TestNetns,
     directory: PathBuf,
+    /// It runs as a pod, and not as a service of the machine.
+    contained: bool,
     agent: Option<Child>,
 }
 
 impl Node {
     fn command(&self) -> Command {
-        let mut command = units::command(&self.netns, "manxd");
+        let mut command = if self.contained {
+            container::command(&self.netns, &self.directory)
+        } else {
+            units::command(&self.netns, "manxd")
+        };
         command.arg("--config").arg(self.directory.join("manxd.yaml"));
         command
     }
@@ -236,6 +243,12 @@ impl Node {
         let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         config[setting] = value;
         std::fs::write(path, config.to_string()).unwrap();
+    }
+
+    /// Has the agent run as the DaemonSet of `deploy/` has it.
+    pub(crate) fn contain(&mut self) {
+        self.contained = true;
+        self.configure("sysctlDir", json!(container::sysctl_dir(&self.directory)));
     }
 
     /// The agent's process.

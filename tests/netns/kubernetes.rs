@@ -1,18 +1,23 @@
 //! A cluster whose datastore is a Kubernetes API server: two nodes, pods as a kubelet has them, policies and services.
 //!
-//! The API server is the tests' own, and answers at the loopback of each node, so that a node reaches it and nothing else.
+//! The API server is the tests' own, and answers at the loopback of each node, so that a node reaches it and nothing else. The
+//! agents are there as `deploy/` has them: in its container, and to the API server the account that it gives them.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, TcpListener};
 use std::process::Output;
 use std::time::Duration;
 
 use manx_api::Kind;
 use manx_api::rpc::Method;
-use manx_store::fake::{self, FakeApiServer, Sort};
+use manx_store::fake::{self, FakeApiServer, Sort, Streaming};
+use manx_tests::binaries::program;
+use manx_tests::manifests::rendered;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::agent_harness::{Cluster, Node};
+use crate::container::DEPLOYED;
 use crate::harness::{TestNetns, eventually, exchange};
 
 /// A session takes a few seconds on a machine that does much else, and so does a watch that comes back.
@@ -57,14 +62,23 @@ impl Kubernetes {
 
     /// The same with this pool of IPv4 addresses.
     fn with_pool(v4: &Value) -> Self {
+        Self::with_server(v4, |_| {})
+    }
+
+    /// The same with a server that is prepared so.
+    fn with_server(v4: &Value, prepare: fn(&FakeApiServer)) -> Self {
         let (cluster, state) = (Cluster::empty(), runtime());
         let server = state.block_on(FakeApiServer::start()).unwrap();
+        prepare(&server);
+        server.authorize(&[DEPLOYED.clone(), rendered("overlays/admission")].concat());
         let names = ["left", "right"];
         let pair = TestNetns::pair(names);
         let mut pair = names.into_iter().zip(pair).map(|(name, netns)| {
-            let node = cluster.node(name, netns);
+            let mut node = cluster.node(name, netns);
+            node.contain();
             let kubeconfig = node.folder().join("kubeconfig");
-            std::fs::write(&kubeconfig, fake::configuration(SERVER.parse().unwrap(), "")).unwrap();
+            let token = fake::token("manx-system", "manxd", name);
+            std::fs::write(&kubeconfig, fake::configuration(SERVER.parse().unwrap(), &token)).unwrap();
             node.configure("datastore", json!({"kubernetes": {"kubeconfig": kubeconfig}}));
             node
         });
@@ -341,6 +355,38 @@ fn services_of_a_cluster_are_announced_from_where_they_are_until_the_node_is_cor
 }
 
 #[test]
+fn an_agents_account_is_enough_for_an_operator_in_its_pod() {
+    let kubernetes = Kubernetes::start();
+    kubernetes.set_namespace("shop", &json!({}));
+    let _web = kubernetes.run(("shop", "web"), &json!({"app": "web"}), 0);
+    let _till = kubernetes.run(("shop", "till"), &json!({"app": "till"}), 0);
+    kubernetes.set_policy(&json!([{"podSelector": {"matchLabels": {"app": "client"}}}]));
+    let ask = |node: &Node, words: &str| {
+        let mut manxctl = node.netns.command(program("manxctl"));
+        manxctl.arg("--kubeconfig").arg(node.folder().join("kubeconfig"));
+        manxctl.arg("--socket").arg(node.folder().join("manxd.sock"));
+        let output = manxctl.args(words.split(' ')).output().unwrap();
+        let said = [output.stdout, output.stderr].map(|it| String::from_utf8(it).unwrap());
+        assert!(said[1].is_empty(), "{words}: {}", said[1]);
+        said[0].clone()
+    };
+    let why = "policy explain --from shop/till --to shop/web:8080/TCP";
+    for node in &kubernetes.nodes {
+        let denied = || ask(node, why).contains("NetworkPolicy");
+        assert!(eventually(LATER, denied), "{}", ask(node, why));
+    }
+    for words in [
+        "bgp peers",
+        "route show",
+        "ipam show --show-blocks",
+        "topology",
+        "policy staged",
+    ] {
+        assert!(!ask(&kubernetes.nodes[1], words).is_empty(), "{words}");
+    }
+}
+
+#[test]
 fn kubernetes_is_told_that_a_node_has_its_network() {
     let kubernetes = Kubernetes::start();
     let said = || {
@@ -379,6 +425,55 @@ fn events(kubernetes: &Kubernetes, reason: &str) -> Vec<Value> {
     events
         .map(|event| event["involvedObject"]["name"].clone())
         .collect()
+}
+
+/// A policy of this kind that cannot be carried out.
+fn broken(kind: Kind) -> Value {
+    let spec = match kind.written() {
+        "ClusterNetworkPolicy" => json!({"tier": "Admin", "priority": 2000, "subject": {"namespaces": {}}}),
+        "NetworkPolicy" if kind == Kind::KubernetesNetworkPolicy => {
+            json!({"podSelector": {}, "ingress": [{"ports": [{"endPort": 80}]}]})
+        }
+        "StagedKubernetesNetworkPolicy" => {
+            json!({"podSelector": {}, "ingress": [{"ports": [{"endPort": 80}]}]})
+        }
+        _ => json!({"ingress": [{"action": "Allow", "destination": {"ports": [80]}}]}),
+    };
+    let namespace = kind.is_namespaced().then_some("shop");
+    json!({
+        "apiVersion": kind.api_version(), "kind": kind.written(), "spec": spec,
+        "metadata": {"name": "broken", "namespace": namespace},
+    })
+}
+
+#[test]
+fn an_agent_asks_for_all_that_it_may() {
+    let kubernetes = Kubernetes::with_server(&json!({"cidr": "10.64.0.0/16"}), |server| {
+        server.stream_lists(Streaming::Unknown);
+    });
+    kubernetes.set_namespace("shop", &json!({}));
+    for kind in [
+        Kind::NetworkPolicy,
+        Kind::GlobalNetworkPolicy,
+        Kind::StagedNetworkPolicy,
+        Kind::StagedGlobalNetworkPolicy,
+        Kind::StagedKubernetesNetworkPolicy,
+        Kind::KubernetesNetworkPolicy,
+        Kind::ClusterNetworkPolicy,
+    ] {
+        kubernetes.server.put(kind, broken(kind));
+    }
+    kubernetes.set_node("left", "b", false);
+    let _pod = kubernetes.run(("shop", "web"), &json!({}), 0);
+    // Only a part of a block that was lent and given back, by nodes that are both gone, is deleted.
+    let rare = BTreeSet::from(["delete ipblocks.manx.network".to_owned()]);
+    let unused = || kubernetes.server.unused_rights();
+    assert!(
+        eventually(LATER, || unused() == rare),
+        "{:#?}\n{}",
+        unused(),
+        kubernetes.logs()
+    );
 }
 
 #[test]
@@ -424,4 +519,84 @@ fn operators_are_told_of_what_they_must_mend() {
         events("NoFreeAddress"),
         kubernetes.logs()
     );
+}
+
+/// A cluster of a hundred nodes, but for the two that are there: thirty pods on each, and two policies in each of thirty
+/// namespaces.
+fn hundred_nodes(server: &FakeApiServer) {
+    // The two peer with each other alone: nobody waits for those that are not there.
+    let no_mesh = json!({"nodeToNodeMeshEnabled": false});
+    server.put(
+        Kind::BgpConfiguration,
+        custom("BGPConfiguration", "default", &no_mesh),
+    );
+    let pair = json!({"nodeSelector": "has(rack)", "peerSelector": "has(rack)"});
+    server.put(Kind::BgpPeer, custom("BGPPeer", "pair", &pair));
+    for number in 0..30 {
+        let namespace = format!("team{number}");
+        let metadata = json!({"name": namespace, "labels": {"team": number.to_string()}});
+        server.apply(
+            Kind::Namespace,
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}),
+        );
+        for app in 0..2 {
+            let spec = json!({
+                "podSelector": {"matchLabels": {"app": format!("app{app}")}},
+                "ingress": [{"from": [{"namespaceSelector": {"matchLabels": {"team": "1"}}}], "ports": [{"port": 80}]}],
+            });
+            let metadata = json!({"name": format!("policy{app}"), "namespace": namespace});
+            let policy = json!({
+                "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec,
+            });
+            server.put(Kind::KubernetesNetworkPolicy, policy);
+        }
+    }
+    for number in 2..100_u8 {
+        let (node, block) = (format!("n{number}"), format!("10-64-{number}-0-26"));
+        let address = json!({"bgp": {"ipv4Address": format!("192.0.2.{number}/24")}});
+        server.put(Kind::Node, custom("Node", &node, &address));
+        let owned =
+            json!({"cidr": format!("10.64.{number}.0/26"), "pool": "v4", "node": node, "generation": 1});
+        server.put(Kind::IpBlock, custom("IPBlock", &block, &owned));
+        for pod in 0..30 {
+            let metadata = json!({
+                "name": format!("{node}-{pod}"), "namespace": format!("team{pod}"),
+                "labels": {"app": format!("app{}", number % 20), "pod-template-hash": "7d4b9c6f55"},
+            });
+            let ip = format!("10.64.{number}.{pod}");
+            server.apply(
+                Sort::POD,
+                json!({
+                    "apiVersion": "v1", "kind": "Pod", "metadata": metadata,
+                    "spec": {"nodeName": node, "containers": [{"name": "main", "image": "example.org/main"}]},
+                    "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]},
+                }),
+            );
+        }
+    }
+}
+
+/// What a process holds of its own, in KiB: memory that is not of its program's file.
+fn held_memory(process: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    line.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn an_agent_of_a_hundred_nodes_and_three_thousand_pods_is_small_and_quiet() {
+    let kubernetes = Kubernetes::with_server(&json!({"cidr": "10.64.0.0/16"}), hundred_nodes);
+    // A pod under policies, so that all of them matter here.
+    let _pod = kubernetes.run(("team1", "here"), &json!({"app": "app1"}), 0);
+    // Until the block's checkpoint is written.
+    std::thread::sleep(Duration::from_secs(5));
+    let window = Duration::from_secs(20);
+    let before = kubernetes.server.requests();
+    std::thread::sleep(window);
+    let asked = kubernetes.server.requests() - before;
+    let held = kubernetes.nodes.each_ref().map(|node| held_memory(node.pid()));
+    eprintln!("{held:?} KiB; {asked} requests of two agents in {window:?}");
+    assert!(held.iter().all(|held| *held <= 60 << 10), "{held:?} KiB");
+    // A tenth of a request a second for each.
+    assert!(asked <= 4, "{asked}\n{}", kubernetes.logs());
 }

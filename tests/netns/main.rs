@@ -17,6 +17,7 @@ mod cni_runtime;
 mod cni_spec;
 mod coexistence;
 mod conntrack;
+mod container;
 mod containerd;
 mod containers;
 mod cri;
@@ -59,6 +60,7 @@ mod podman;
 mod pods;
 mod policies;
 mod policy_packets;
+mod rack;
 #[path = "../policy/reference.rs"]
 mod reference;
 mod routes;

@@ -4,6 +4,7 @@
 
 mod agent;
 mod binary;
+mod install;
 mod results;
 mod runtime;
 mod spec;
