@@ -453,7 +453,7 @@ async fn a_condition_is_one_among_those_of_others_and_events_are_where_operators
 
     for subject in [
         Subject::Host("n1".to_owned()),
-        Subject::Resource(Key::namespaced(Kind::NetworkPolicy, "kube-system", "web")),
+        Subject::Resource(Key::namespaced(Kind::NetworkPolicy, "kube-system", "web"), None),
     ] {
         let happening = Happening {
             subject,
