@@ -9,6 +9,7 @@ use std::time::Duration;
 use manx_api::Kind;
 use manx_api::rpc::Method;
 use manx_store::fake::{self, FakeApiServer, Sort};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -16,15 +17,15 @@ use crate::agent_harness::{Cluster, Node};
 use crate::harness::{TestNetns, eventually, exchange};
 
 /// A session takes a few seconds on a machine that does much else, and so does a watch that comes back.
-const LATER: Duration = Duration::from_secs(60);
+pub(crate) const LATER: Duration = Duration::from_secs(60);
 
 /// Where each node finds the API server.
 const SERVER: &str = "127.0.0.1:6443";
 
 /// The API server, and the nodes that reach it.
-struct Kubernetes {
-    nodes: [Node; 2],
-    server: FakeApiServer,
+pub(crate) struct Kubernetes {
+    pub(crate) nodes: [Node; 2],
+    pub(crate) server: FakeApiServer,
     /// Serves as long as it is there.
     serving: Option<Runtime>,
     /// Where the server's state lives.
@@ -51,7 +52,7 @@ fn runtime() -> Runtime {
 
 impl Kubernetes {
     /// Two nodes on one wire, with pools, whose agents are ready.
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::with_pool(&json!({"cidr": "10.64.0.0/16"}))
     }
 
@@ -109,7 +110,7 @@ impl Kubernetes {
             .shutdown_timeout(Duration::from_secs(5));
     }
 
-    fn logs(&self) -> String {
+    pub(crate) fn logs(&self) -> String {
         self.nodes.each_ref().map(Node::log).join("\n---\n")
     }
 
@@ -122,7 +123,7 @@ impl Kubernetes {
         self.server.apply(Sort::NODE, node);
     }
 
-    fn set_namespace(&self, name: &str, labels: &Value) {
+    pub(crate) fn set_namespace(&self, name: &str, labels: &Value) {
         let metadata = json!({"name": name, "labels": labels});
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata});
         self.server.apply(Kind::Namespace, namespace);
@@ -206,7 +207,7 @@ impl Kubernetes {
     }
 }
 
-fn custom(kind: &str, name: &str, spec: &Value) -> Value {
+pub(crate) fn custom(kind: &str, name: &str, spec: &Value) -> Value {
     json!({"apiVersion": "manx.network/v1", "kind": kind, "metadata": {"name": name}, "spec": spec})
 }
 
@@ -425,4 +426,34 @@ fn operators_are_told_of_what_they_must_mend() {
         events("NoFreeAddress"),
         kubernetes.logs()
     );
+}
+
+#[test]
+fn blocks_of_a_deleted_node_are_freed_when_no_pod_of_it_is_left() {
+    let mut kubernetes = Kubernetes::start();
+    kubernetes.set_namespace("shop", &json!({}));
+    let pod = kubernetes.run(("shop", "web"), &json!({}), 1);
+    let owners = |kubernetes: &Kubernetes| -> Vec<Value> {
+        let blocks = kubernetes.server.objects(Kind::IpBlock);
+        let owners = blocks.iter().map(|block| block["spec"]["node"].clone());
+        owners.filter(|owner| owner == "right").collect()
+    };
+    assert!(!owners(&kubernetes).is_empty());
+    kubernetes.nodes[1].end(Signal::SIGKILL);
+    kubernetes.server.delete(Sort::NODE, "", "right");
+    assert_eq!(
+        kubernetes.server.object(Kind::Node, "", "right"),
+        None,
+        "it goes with Kubernetes'"
+    );
+    let held_back = || {
+        kubernetes.nodes[0]
+            .log()
+            .contains("Kubernetes still has this node, or pods on it")
+    };
+    assert!(eventually(LATER, held_back), "{}", kubernetes.nodes[0].log());
+    assert!(!owners(&kubernetes).is_empty());
+    kubernetes.server.delete(Sort::POD, pod.namespace, pod.name);
+    let freed = || owners(&kubernetes).is_empty();
+    assert!(eventually(LATER, freed), "{}", kubernetes.nodes[0].log());
 }

@@ -46,6 +46,7 @@ mod lab_up;
 mod lab_what_if;
 mod leases;
 mod links;
+mod load_balancers;
 mod namespaces;
 mod nat;
 mod nflog;

@@ -1,0 +1,135 @@
+//! Services of type LoadBalancer from a pool to a router: a controller gives the address, agents announce it.
+
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::process::Child;
+
+use manx_api::Kind;
+use manx_api::rpc::Method;
+use manx_store::fake::Sort;
+use manx_tests::binaries::program;
+use serde_json::json;
+
+use crate::filters::Daemon;
+use crate::harness::{TestNetns, eventually};
+use crate::kubernetes::{Kubernetes, LATER, custom};
+
+/// A `manxd controller` beside the agent of a node, without any capability; killed when dropped.
+struct Controller(Child);
+
+impl Controller {
+    fn start(kubernetes: &Kubernetes, node: usize) -> Self {
+        let node = &kubernetes.nodes[node];
+        node.configure("controller", json!({"leaseSeconds": 3}));
+        let mut controller = node.netns.command("setpriv");
+        controller
+            .args(["--no-new-privs", "--bounding-set=-all"])
+            .arg(program("manxd"))
+            .args(["controller", "--config"])
+            .arg(node.folder().join("manxd.yaml"))
+            .stderr(File::create(node.folder().join("controller.log")).unwrap());
+        Self(controller.spawn().unwrap())
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.kill().and_then(|()| self.0.wait().map(drop)) {
+            eprintln!("{error}");
+        }
+    }
+}
+
+/// A pool and a service from it; the service has an endpoint on `left`, which announces the address by itself.
+fn set_service(kubernetes: &Kubernetes) {
+    kubernetes.set_namespace("shop", &json!({}));
+    let ranges = json!({"serviceLoadBalancerIPs": [{"cidr": "203.0.113.0/24"}]});
+    let configuration = custom("BGPConfiguration", "default", &ranges);
+    kubernetes.server.put(Kind::BgpConfiguration, configuration);
+    let pool = json!({"cidr": "203.0.113.80/28", "allowedUses": ["LoadBalancer"]});
+    kubernetes
+        .server
+        .put(Kind::IpPool, custom("IPPool", "public", &pool));
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {
+            "type": "LoadBalancer", "clusterIP": "10.96.0.10", "ipFamilies": ["IPv4"],
+            "externalTrafficPolicy": "Local", "ports": [{"port": 80, "protocol": "TCP"}],
+        },
+    });
+    kubernetes.server.put(Kind::Service, service);
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
+        "endpoints": [{"addresses": ["10.64.0.9"], "conditions": {"ready": true}, "nodeName": "left"}],
+        "ports": [{"port": 80, "protocol": "TCP"}],
+    });
+    kubernetes.server.put(Kind::EndpointSlice, slice);
+}
+
+#[test]
+fn a_load_balancers_service_gets_an_address_and_a_router_learns_it() {
+    let kubernetes = Kubernetes::start();
+    let router = TestNetns::new("router");
+    let left = &kubernetes.nodes[0];
+    left.netns
+        .connect(&router, "uplink", [&["10.9.0.1/24"], &["10.9.0.2/24"]]);
+    let _speaker = Daemon::start(
+        &router,
+        Ipv4Addr::new(10, 9, 0, 2),
+        "fib: true\nneighbors: [{address: 10.9.0.1, asn: 64512}]\n",
+    );
+    let peer = json!({"node": "left", "peerIP": "10.9.0.2", "asNumber": 64512});
+    kubernetes
+        .server
+        .put(Kind::BgpPeer, custom("BGPPeer", "tor", &peer));
+    set_service(&kubernetes);
+    let controllers = [0, 1].map(|node| Controller::start(&kubernetes, node));
+
+    let routed = |prefix: &str| {
+        router
+            .ip(&format!("route show {prefix}"))
+            .contains("via 10.9.0.1")
+    };
+    let learned = || routed("203.0.113.80");
+    assert!(
+        eventually(LATER, learned),
+        "{}\n{}",
+        router.ip("route"),
+        kubernetes.logs()
+    );
+    assert!(routed("203.0.113.0/24"), "the range is announced as ever");
+    let service = || kubernetes.server.object(Kind::Service, "shop", "web").unwrap();
+    assert_eq!(
+        service()["status"]["loadBalancer"]["ingress"],
+        json!([{"ip": "203.0.113.80"}])
+    );
+    assert_eq!(
+        kubernetes.server.objects(Sort::LEASE).len(),
+        1,
+        "both controllers compete for one"
+    );
+    // No node takes a block of that pool, or the service's route into its kernel.
+    let blocks = kubernetes.server.objects(Kind::IpBlock);
+    assert!(
+        blocks.iter().all(|block| block["spec"]["pool"] != "public"),
+        "{blocks:?}"
+    );
+    let right = &kubernetes.nodes[1];
+    assert!(
+        right
+            .ask(Method::BgpRoutes)
+            .unwrap()
+            .to_string()
+            .contains("203.0.113.80/32")
+    );
+    assert!(!right.netns.ip("route").contains("203.0.113"));
+
+    drop(controllers);
+    let mut other = service();
+    other["spec"]["type"] = json!("ClusterIP");
+    kubernetes.server.apply(Kind::Service, other);
+    let _successor = Controller::start(&kubernetes, 1);
+    let freed = || !routed("203.0.113.80") && service()["status"]["loadBalancer"]["ingress"].is_null();
+    assert!(eventually(LATER, freed), "{}\n{}", service(), kubernetes.logs());
+}
