@@ -11,13 +11,14 @@ CTL    := target/debug/manxctl
 HOST    = $(shell rustc -vV | sed -n 's/^host: //p')
 SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help build release deps lab lab-down test lint bench
+.PHONY: help build release deps lab lab-down test test-kube lint bench
 
 help:
 	@echo 'make lab        a cluster of $(NODES) nodes on this machine, and the proof that it works; needs root'
 	@echo '                (NODES=5 PODS=1 UP="--topology tor --tor bird --dual-stack" make lab)'
 	@echo 'make lab-down   take it down; nothing of it stays'
 	@echo 'make test       every test, those with the real kernel and foreign routers included'
+	@echo 'make test-kube  those with a real kube-apiserver alone: KUBEBUILDER_ASSETS names the folder of its programs'
 	@echo 'make lint       formatting and lints'
 	@echo 'make release    target/release: every program optimized, the CNI plugin small and static'
 	@echo 'make bench      measurements'
@@ -47,6 +48,10 @@ test:
 	@deploy/deps.sh test
 	@$(MAKE) --no-print-directory build
 	deploy/as-root.sh $(CARGO) test --workspace
+
+# Part of `make test` as well wherever the programs are.
+test-kube:
+	$(CARGO) test -p manx-tests --test apiserver -- --include-ignored
 
 lint:
 	$(CARGO) fmt --all --check

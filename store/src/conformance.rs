@@ -1,8 +1,9 @@
 //! The contract of a [`Store`] as tests: every backend passes the same ones.
 //!
 //! Each clause is an async function over a store; [`conformance_tests!`](crate::conformance_tests) makes a
-//! `#[tokio::test]` of each. A clause names its resources by a prefix of its own, looks at no others and
-//! deletes what it made, so clauses may share a store that others use too.
+//! `#[tokio::test]` of each, and with [`each_clause!`](crate::each_clause) another harness makes of them what it needs.
+//! A clause names its resources by a prefix of its own, looks at no others and deletes what it made, so clauses may
+//! share a store that others use too.
 
 #![expect(missing_docs, reason = "a clause's name is its documentation")]
 #![expect(clippy::unwrap_used, reason = "test code, though other crates' tests call it")]
@@ -17,12 +18,11 @@ use manx_api::{Key, Kind, Metadata, Resource, Revision};
 
 use crate::{Error, Event, Events, Store};
 
-/// Makes a test of every clause. The argument is an async expression of `(store, guard)`; the guard (a
-/// temporary folder, a server) lives as long as the test.
+/// Calls a macro with an expression of its own and the names of all clauses.
 #[macro_export]
-macro_rules! conformance_tests {
-    ($open:expr) => {
-        $crate::conformance_tests!(@clauses $open;
+macro_rules! each_clause {
+    ([$($then:tt)+], $given:expr) => {
+        $($then)+! { $given;
             a_created_resource_gets_uid_revision_and_time
             what_is_created_twice_or_wrongly_is_refused
             an_update_replaces_only_the_revision_it_names
@@ -37,9 +37,18 @@ macro_rules! conformance_tests {
             a_watch_sees_only_the_kinds_it_asked_for
             listing_then_watching_misses_nothing
             many_watches_see_the_same
-        );
+        }
     };
-    (@clauses $open:expr; $($clause:ident)*) => {
+}
+
+/// Makes a test of every clause. The argument is an async expression of `(store, guard)`; the guard (a
+/// temporary folder, a server) lives as long as the test.
+#[macro_export]
+macro_rules! conformance_tests {
+    ($open:expr) => {
+        $crate::each_clause!([$crate::conformance_tests], $open);
+    };
+    ($open:expr; $($clause:ident)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $clause() {

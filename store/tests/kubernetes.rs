@@ -6,7 +6,7 @@ use futures_util::StreamExt as _;
 use manx_api::condition::{Condition, Truth};
 use manx_api::node::{Node, NodeSpec};
 use manx_api::{Key, Kind, Metadata, Resource};
-use manx_store::fake::{FakeApiServer, Sort};
+use manx_store::fake::{FakeApiServer, Sort, Streaming};
 use manx_store::{
     Cluster, Error, Event, Events, Happening, Host, KubeStore, NETWORK_UNAVAILABLE, Store as _, Subject,
 };
@@ -59,27 +59,29 @@ fn there(name: impl Into<String>) -> (String, bool) {
 
 #[tokio::test]
 async fn a_list_that_is_not_streamed_is_read_by_pages() {
-    let (store, server) = open().await;
-    for i in 0..1_100 {
-        server.put(
-            Kind::Node,
-            json!({"apiVersion": "manx.network/v1", "kind": "Node", "metadata": {"name": format!("n{i:04}")}}),
+    for streaming in [Streaming::Unknown, Streaming::Fails] {
+        let (store, server) = open().await;
+        for i in 0..1_100 {
+            server.put(
+                Kind::Node,
+                json!({"apiVersion": "manx.network/v1", "kind": "Node", "metadata": {"name": format!("n{i:04}")}}),
+            );
+        }
+        let streamed = store.list(Kind::Node, None).await.expect("a streamed list");
+        server.stream_lists(streaming);
+        let before = server.requests();
+        let paged = store.list(Kind::Node, None).await.expect("a list by pages");
+        assert_eq!(
+            server.requests() - before,
+            4,
+            "{streaming:?}: one that is refused, and three pages"
         );
+        assert_eq!(streamed.items.len(), 1_100);
+        assert_eq!(paged, streamed);
+        let before = server.requests();
+        store.list(Kind::Node, None).await.expect("a list");
+        assert_eq!(server.requests() - before, 3, "{streaming:?}: that is remembered");
     }
-    let streamed = store.list(Kind::Node, None).await.expect("a streamed list");
-    server.stream_no_lists();
-    let before = server.requests();
-    let paged = store.list(Kind::Node, None).await.expect("a list by pages");
-    assert_eq!(
-        server.requests() - before,
-        4,
-        "one that is refused, and three pages"
-    );
-    assert_eq!(streamed.items.len(), 1_100);
-    assert_eq!(paged, streamed);
-    let before = server.requests();
-    store.list(Kind::Node, None).await.expect("a list");
-    assert_eq!(server.requests() - before, 3, "the refusal is remembered");
 }
 
 #[tokio::test]
@@ -184,6 +186,91 @@ async fn refusals_say_what_to_do() {
         .await
         .expect_err("nobody there");
     assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+}
+
+/// A role of the whole cluster, or of a namespace, and its binding to the account `cni` of `kube-system`.
+fn granted(namespace: Option<&str>, rule: &Value) -> [Value; 2] {
+    let (role, binding) = match namespace {
+        Some(_) => ("Role", "RoleBinding"),
+        None => ("ClusterRole", "ClusterRoleBinding"),
+    };
+    let metadata = json!({"name": "cni", "namespace": namespace});
+    let subject = json!({"kind": "ServiceAccount", "namespace": "kube-system", "name": "cni"});
+    [
+        json!({"kind": role, "metadata": metadata, "rules": [rule]}),
+        json!({"kind": binding, "metadata": metadata, "roleRef": {"kind": role, "name": "cni"}, "subjects": [subject]}),
+    ]
+}
+
+/// What the server said to a request that it denied.
+#[track_caller]
+fn denied(error: Error) -> String {
+    let Error::Denied { message, .. } = error else {
+        panic!("{error}");
+    };
+    message
+}
+
+#[tokio::test]
+async fn an_account_does_what_its_roles_say_and_is_told_what_it_may_not() {
+    let server = FakeApiServer::start().await.expect("a port on the loopback");
+    let read = json!({"apiGroups": ["manx.network"], "resources": ["ippools"], "verbs": ["list", "watch", "create"]});
+    let known =
+        json!({"apiGroups": [""], "resources": ["services"], "resourceNames": ["dns"], "verbs": ["get"]});
+    let objects = [granted(None, &read), granted(Some("kube-system"), &known)].concat();
+    server.authorize(&objects);
+    // What a stream does not bring is listed.
+    server.stream_lists(Streaming::Unknown);
+    let nobody = server.store().await.expect("a client");
+    assert_eq!(
+        denied(nobody.list(Kind::IpPool, None).await.expect_err("no token")),
+        "Unauthorized"
+    );
+
+    let store = server.store_of("kube-system", "cni").await.expect("a client");
+    store.list(Kind::IpPool, None).await.expect("granted");
+    store.create(pool("a", "10.1.0.0/16")).await.expect("granted");
+    let message = denied(
+        store
+            .delete(&pool("a", "10.1.0.0/16").key(), None)
+            .await
+            .expect_err("not granted"),
+    );
+    let begin =
+        "ippools.manx.network \"a\" is forbidden: User \"system:serviceaccount:kube-system:cni\" cannot ";
+    let message_of = |verb: &str| {
+        format!("{begin}{verb} resource \"ippools\" in API group \"manx.network\" at the cluster scope")
+    };
+    assert!(
+        [message_of("get"), message_of("delete")].contains(&message),
+        "{message}"
+    );
+    let service = |namespace, name| Key::namespaced(Kind::Service, namespace, name);
+    assert!(
+        matches!(
+            store.get(&service("kube-system", "dns")).await,
+            Err(Error::NotFound(_))
+        ),
+        "allowed"
+    );
+    for (namespace, name) in [("kube-system", "api"), ("default", "dns")] {
+        let message = denied(
+            store
+                .get(&service(namespace, name))
+                .await
+                .expect_err("another one"),
+        );
+        assert!(
+            message.starts_with(&format!("services \"{name}\" is forbidden: ")),
+            "{message}"
+        );
+        assert!(
+            message.ends_with(&format!("in API group \"\" in the namespace \"{namespace}\"")),
+            "{message}"
+        );
+    }
+    let unused = server.unused_rights("kube-system", "cni");
+    assert!(unused.is_empty(), "{unused:?}");
 }
 
 #[tokio::test]

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use manx_agent::config::Config;
 use manx_cni::install::check_list;
+use manx_tests::tree::root;
 use serde_json::{Value, json};
 
 use crate::pods::{containers, spoil, templates};
-use crate::{is, items, title};
+use crate::{ALL, is, items, title};
 
 /// A mount of a container, with the volume behind it.
 struct Mount<'a> {
@@ -165,6 +166,29 @@ fn installer(mounts: &[Mount<'_>], folders: [&str; 2], list: Option<&str>) -> Ve
 }
 
 #[test]
+fn the_image_has_what_pods_run() {
+    let read = |name: &str| std::fs::read_to_string(root().join(name)).unwrap();
+    let image = read("deploy/Dockerfile");
+    for (owner, pod) in templates(&ALL) {
+        for container in containers(pod) {
+            let program = container["command"][0].as_str().unwrap();
+            let copied = image.replace("/src/target/release/", "/usr/local/bin/");
+            assert!(
+                copied.split_whitespace().any(|word| word == program),
+                "{} runs {program}",
+                title(owner)
+            );
+        }
+    }
+    let toolchain = read("rust-toolchain.toml");
+    let version = toolchain.split('"').nth(1).unwrap();
+    assert!(
+        image.contains(&format!("/rust:{version}-")),
+        "the tree is built with Rust {version}"
+    );
+}
+
+#[test]
 fn what_the_agent_would_stumble_over_is_found() {
     spoil(
         "spec/containers/0/command/2",
@@ -229,7 +253,7 @@ fn an_installer_that_would_install_nothing_is_found() {
 
 #[test]
 fn settings_that_our_programs_refuse_are_found() {
-    let mut objects = crate::ALL.clone();
+    let mut objects = ALL.clone();
     let map = objects.iter_mut().find(|it| it["kind"] == "ConfigMap").unwrap();
     map["data"]["manxd.yaml"] = json!("stateDirectory: /x");
     map["data"]["10-manx.conflist"] =

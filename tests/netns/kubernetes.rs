@@ -1,26 +1,29 @@
 //! A cluster whose datastore is a Kubernetes API server: two nodes, pods as a kubelet has them, policies and services.
 //!
-//! The API server is the tests' own, and answers at the loopback of each node, so that a node reaches it and nothing else.
+//! The API server is the tests' own, and answers at the loopback of each node, so that a node reaches it and nothing else. The
+//! agents are there as `deploy/` has them: in its container, and to the API server the account that it gives them.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, TcpListener};
 use std::process::Output;
 use std::time::Duration;
 
 use manx_api::Kind;
 use manx_api::rpc::Method;
-use manx_store::fake::{self, FakeApiServer, Sort};
+use manx_store::fake::{self, FakeApiServer, Sort, Streaming};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::agent_harness::{Cluster, Node};
+use crate::container::DEPLOYED;
 use crate::harness::{TestNetns, eventually, exchange};
 
 /// A session takes a few seconds on a machine that does much else, and so does a watch that comes back.
 pub(crate) const LATER: Duration = Duration::from_secs(60);
 
 /// Where each node finds the API server.
-const SERVER: &str = "127.0.0.1:6443";
+pub(crate) const SERVER: &str = "127.0.0.1:6443";
 
 /// The API server, and the nodes that reach it.
 pub(crate) struct Kubernetes {
@@ -58,15 +61,23 @@ impl Kubernetes {
 
     /// The same with this pool of IPv4 addresses.
     fn with_pool(v4: &Value) -> Self {
+        Self::with_server(v4, |_| {})
+    }
+
+    /// The same with a server that is prepared so.
+    fn with_server(v4: &Value, prepare: fn(&FakeApiServer)) -> Self {
         let (cluster, state) = (Cluster::empty(), runtime());
         let server = state.block_on(FakeApiServer::start()).unwrap();
+        prepare(&server);
+        server.authorize(&DEPLOYED);
         let names = ["left", "right"];
         let pair = TestNetns::pair(names);
         let mut pair = names.into_iter().zip(pair).map(|(name, netns)| {
             let mut node = cluster.node(name, netns);
             node.contain();
             let kubeconfig = node.folder().join("kubeconfig");
-            std::fs::write(&kubeconfig, fake::configuration(SERVER.parse().unwrap(), "")).unwrap();
+            let token = fake::token("manx-system", "manxd");
+            std::fs::write(&kubeconfig, fake::configuration(SERVER.parse().unwrap(), &token)).unwrap();
             node.configure("datastore", json!({"kubernetes": {"kubeconfig": kubeconfig}}));
             node
         });
@@ -381,6 +392,55 @@ fn events(kubernetes: &Kubernetes, reason: &str) -> Vec<Value> {
     events
         .map(|event| event["involvedObject"]["name"].clone())
         .collect()
+}
+
+/// A policy of this kind that cannot be carried out.
+fn broken(kind: Kind) -> Value {
+    let spec = match kind.written() {
+        "ClusterNetworkPolicy" => json!({"tier": "Admin", "priority": 2000, "subject": {"namespaces": {}}}),
+        "NetworkPolicy" if kind == Kind::KubernetesNetworkPolicy => {
+            json!({"podSelector": {}, "ingress": [{"ports": [{"endPort": 80}]}]})
+        }
+        "StagedKubernetesNetworkPolicy" => {
+            json!({"podSelector": {}, "ingress": [{"ports": [{"endPort": 80}]}]})
+        }
+        _ => json!({"ingress": [{"action": "Allow", "destination": {"ports": [80]}}]}),
+    };
+    let namespace = kind.is_namespaced().then_some("shop");
+    json!({
+        "apiVersion": kind.api_version(), "kind": kind.written(), "spec": spec,
+        "metadata": {"name": "broken", "namespace": namespace},
+    })
+}
+
+#[test]
+fn an_agent_asks_for_all_that_it_may() {
+    let kubernetes = Kubernetes::with_server(&json!({"cidr": "10.64.0.0/16"}), |server| {
+        server.stream_lists(Streaming::Unknown);
+    });
+    kubernetes.set_namespace("shop", &json!({}));
+    for kind in [
+        Kind::NetworkPolicy,
+        Kind::GlobalNetworkPolicy,
+        Kind::StagedNetworkPolicy,
+        Kind::StagedGlobalNetworkPolicy,
+        Kind::StagedKubernetesNetworkPolicy,
+        Kind::KubernetesNetworkPolicy,
+        Kind::ClusterNetworkPolicy,
+    ] {
+        kubernetes.server.put(kind, broken(kind));
+    }
+    kubernetes.set_node("left", "b", false);
+    let _pod = kubernetes.run(("shop", "web"), &json!({}), 0);
+    // Only a part of a block that was lent and given back, by nodes that are both gone, is deleted.
+    let rare = BTreeSet::from(["delete ipblocks.manx.network".to_owned()]);
+    let unused = || kubernetes.server.unused_rights("manx-system", "manxd");
+    assert!(
+        eventually(LATER, || unused() == rare),
+        "{:#?}\n{}",
+        unused(),
+        kubernetes.logs()
+    );
 }
 
 #[test]

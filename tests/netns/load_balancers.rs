@@ -6,27 +6,37 @@ use std::process::Child;
 
 use manx_api::Kind;
 use manx_api::rpc::Method;
-use manx_store::fake::Sort;
+use manx_store::fake::{self, Sort};
 use manx_tests::binaries::program;
 use serde_json::json;
 
 use crate::filters::Daemon;
 use crate::harness::{TestNetns, eventually};
-use crate::kubernetes::{Kubernetes, LATER, custom};
+use crate::kubernetes::{Kubernetes, LATER, SERVER, custom};
 
-/// A `manxd controller` beside the agent of a node, without any capability; killed when dropped.
+/// A `manxd controller` beside the agent of a node, with the rights that `deploy/` gives it and no capability; killed when
+/// dropped.
 struct Controller(Child);
 
 impl Controller {
     fn start(kubernetes: &Kubernetes, node: usize) -> Self {
         let node = &kubernetes.nodes[node];
-        node.configure("controller", json!({"leaseSeconds": 3}));
+        let token = fake::token("manx-system", "manx-controller");
+        let kubeconfig = fake::configuration(SERVER.parse().unwrap(), &token);
+        let kubeconfig = kubeconfig.replace("user: fake}", "user: fake, namespace: manx-system}");
+        let [access, settings] =
+            ["controller.kubeconfig", "controller.yaml"].map(|name| node.folder().join(name));
+        std::fs::write(&access, kubeconfig).unwrap();
+        let text = json!({
+            "datastore": {"kubernetes": {"kubeconfig": access}}, "controller": {"leaseSeconds": 3},
+        });
+        std::fs::write(&settings, text.to_string()).unwrap();
         let mut controller = node.netns.command("setpriv");
         controller
             .args(["--no-new-privs", "--bounding-set=-all"])
             .arg(program("manxd"))
             .args(["controller", "--config"])
-            .arg(node.folder().join("manxd.yaml"))
+            .arg(settings)
             .stderr(File::create(node.folder().join("controller.log")).unwrap());
         Self(controller.spawn().unwrap())
     }
@@ -84,6 +94,7 @@ fn a_load_balancers_service_gets_an_address_and_a_router_learns_it() {
         .server
         .put(Kind::BgpPeer, custom("BGPPeer", "tor", &peer));
     set_service(&kubernetes);
+    kubernetes.set_namespace("manx-system", &json!({}));
     let controllers = [0, 1].map(|node| Controller::start(&kubernetes, node));
 
     let routed = |prefix: &str| {

@@ -60,6 +60,7 @@ mod podman;
 mod pods;
 mod policies;
 mod policy_packets;
+mod rack;
 #[path = "../policy/reference.rs"]
 mod reference;
 mod routes;

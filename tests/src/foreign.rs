@@ -40,6 +40,15 @@ impl Process {
         self.0.id()
     }
 
+    /// Whether it has ended by itself.
+    ///
+    /// # Panics
+    /// Where nobody can say.
+    pub fn has_ended(&mut self) -> bool {
+        let status = self.0.try_wait().expect("a child can be waited for");
+        status.is_some()
+    }
+
     /// Ends it as kill -9 does.
     ///
     /// # Panics

@@ -2,6 +2,7 @@
 //!
 //! The suites are in their folders; here is what several of them share.
 
+pub mod apiserver;
 pub mod binaries;
 pub mod foreign;
 pub mod manifests;

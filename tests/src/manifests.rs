@@ -34,3 +34,18 @@ pub fn of_file(path: &Path) -> Vec<Value> {
 fn documents(text: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
+
+/// The blocks of this language in a file of `docs/`; of none, when it is empty.
+///
+/// # Panics
+/// Where the file cannot be read.
+#[must_use]
+pub fn blocks(file: &str, language: &str) -> Vec<String> {
+    let path = root().join("docs").join(file);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let fences: Vec<&str> = text.split("```").collect();
+    let inside = fences.iter().skip(1).step_by(2);
+    let parts = inside.filter_map(|fence| fence.split_once('\n'));
+    let wanted = parts.filter(|(begin, _)| *begin == language);
+    wanted.map(|(_, block)| block.to_owned()).collect()
+}

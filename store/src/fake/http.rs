@@ -13,8 +13,9 @@ use manx_api::Kind;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::access::Asked;
 use super::objects::Refusal;
-use super::{Shared, Sort, locked};
+use super::{Shared, Sort, Streaming, locked};
 
 /// How often a watch is told how far it is while nothing happens; the real server does so each minute.
 const BOOKMARKS: Duration = Duration::from_millis(200);
@@ -71,6 +72,46 @@ impl Target {
     }
 }
 
+impl Target {
+    /// What a request for this asks for. A field selector for one name is a name, too.
+    fn asked<'a>(&'a self, method: &Method, parameters: &'a Parameters) -> Asked<'a> {
+        let group = self
+            .sort
+            .api_version
+            .split_once('/')
+            .map_or("", |(group, _)| group);
+        let selected = parameters
+            .get("fieldSelector")
+            .and_then(|it| it.strip_prefix("metadata.name="));
+        let verb = match (method.as_str(), &self.name) {
+            ("GET", _) if is_watch(parameters) => "watch",
+            ("GET", Some(_)) => "get",
+            ("GET", None) => "list",
+            ("POST", _) => "create",
+            ("PUT", _) => "update",
+            ("PATCH", _) => "patch",
+            ("DELETE", Some(_)) => "delete",
+            _ => "deletecollection",
+        };
+        Asked {
+            verb,
+            group,
+            resource: self.sort.plural,
+            subresource: self.status.then_some("status"),
+            namespace: &self.namespace,
+            name: self.name.as_deref().or(selected),
+        }
+    }
+}
+
+fn is_watch(parameters: &Parameters) -> bool {
+    parameters.get("watch").is_some_and(|watch| watch == "true")
+}
+
+fn nothing_there() -> Refusal {
+    Refusal::new(404, "NotFound", "404 page not found")
+}
+
 async fn serve(
     State(shared): State<Arc<Shared>>,
     method: Method,
@@ -90,9 +131,23 @@ async fn serve(
     if let Some(code) = refused {
         return refusal(&Refusal::new(code, "", "refused as the test wishes"));
     }
-    let Some(target) = Target::of(uri.path()).filter(|target| Some(target.sort) != absent) else {
-        return refusal(&Refusal::new(404, "NotFound", "404 page not found"));
+    let Some(target) = Target::of(uri.path()) else {
+        return refusal(&nothing_there());
     };
+    if let Some(access) = locked(&shared.access).as_mut() {
+        let token = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        let token = token
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .unwrap_or_default();
+        if let Err(refused) = access.check(token, &target.asked(&method, &parameters)) {
+            return refusal(&refused);
+        }
+    }
+    if Some(target.sort) == absent {
+        return refusal(&nothing_there());
+    }
     let body = axum::body::to_bytes(body, MAX_BODY).await.unwrap_or_default();
     let strategic = headers
         .get(header::CONTENT_TYPE)
@@ -114,7 +169,7 @@ fn answer(
         name,
         status,
     } = target;
-    if method == Method::GET && parameters.get("watch").is_some_and(|watch| watch == "true") {
+    if method == Method::GET && is_watch(parameters) {
         return watch(shared, target, parameters);
     }
     let sent: Value = serde_json::from_slice(body).unwrap_or_default();
@@ -195,13 +250,20 @@ fn watch(shared: &Arc<Shared>, target: &Target, parameters: &Parameters) -> Resu
     let parameter = |name: &str| parameters.get(name).map_or("", String::as_str);
     let streamed = parameter("sendInitialEvents") == "true";
     let matched = parameter("resourceVersionMatch");
+    let streaming = locked(&shared.faults).streaming;
     let served = if streamed {
-        matched == "NotOlderThan" && !locked(&shared.faults).no_streams
+        matched == "NotOlderThan" && streaming != Streaming::Unknown
     } else {
         matched.is_empty()
     };
     if !served {
         return Err(Refusal::new(422, "Invalid", "sendInitialEvents: Forbidden"));
+    }
+    if streamed && streaming == Streaming::Fails {
+        let why = "a watch stream was requested by the client but the required storage feature \
+                   RequestWatchProgress is disabled";
+        let error = line("ERROR", &Refusal::new(500, "InternalError", why).body());
+        return Ok(respond(200, Body::from(error)));
     }
     let objects = locked(&shared.objects);
     let from = parameter("resourceVersion");

@@ -3,12 +3,15 @@
 //! It keeps what the store and the agent rely on of the real one: one history of revisions for all kinds,
 //! compare-and-swap, watches that go on behind a revision, bookmarks, streamed lists, pages of one moment, defaults of
 //! the schema, the `status` subresource, finalizers, preconditions of deletions, 410 for what is forgotten. It passes
-//! the same suite as a real one. What it lacks: authentication, rules of schemas, versions.
+//! the same suite as a real one. With [`FakeApiServer::authorize`] it answers service accounts alone, as far as their roles go.
+//! What it lacks: rules of schemas, versions.
 
+mod access;
 mod http;
 mod objects;
 mod sort;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use self::access::Access;
 use self::objects::{Objects, Refusal};
 pub use self::sort::Sort;
 use crate::{Error, KubeOptions, KubeStore};
@@ -28,6 +32,7 @@ use crate::{Error, KubeOptions, KubeStore};
 pub struct FakeApiServer {
     shared: Arc<Shared>,
     task: JoinHandle<()>,
+    address: SocketAddr,
     folder: tempfile::TempDir,
 }
 
@@ -35,6 +40,8 @@ pub struct FakeApiServer {
 struct Shared {
     objects: Mutex<Objects>,
     faults: Mutex<Faults>,
+    /// Who may do what; everybody everything when it is none.
+    access: Mutex<Option<Access>>,
     /// The last revision, for watches to wait on.
     head: watch::Sender<u64>,
     /// Counts what ends all watches.
@@ -48,12 +55,24 @@ struct Faults {
     latency: Duration,
     /// So many of the next requests are refused with this code.
     refusals: (usize, u16),
-    /// Lists are not streamed, as before Kubernetes 1.32.
-    no_streams: bool,
+    /// What becomes of a streamed list.
+    streaming: Streaming,
     /// A kind that is not installed.
     absent: Option<Sort>,
     /// Requests so far, watches included.
     requests: usize,
+}
+
+/// What a server makes of a list that is to be streamed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Streaming {
+    /// It streams it.
+    #[default]
+    Served,
+    /// It knows no such thing, as before Kubernetes 1.32.
+    Unknown,
+    /// It begins, and says that its etcd cannot do it: one before 3.4.31 or 3.5.13.
+    Fails,
 }
 
 /// The value behind the lock, also when a test has panicked with it.
@@ -75,10 +94,16 @@ impl FakeApiServer {
             cuts: watch::Sender::new(0),
             objects: Mutex::new(objects),
             faults: Mutex::default(),
+            access: Mutex::default(),
         });
         let task = tokio::spawn(serve(Arc::clone(&shared), listener));
         let folder = tempfile::tempdir()?;
-        let server = Self { shared, task, folder };
+        let server = Self {
+            shared,
+            task,
+            address,
+            folder,
+        };
         std::fs::write(server.kubeconfig(), configuration(address, ""))?;
         Ok(server)
     }
@@ -120,6 +145,38 @@ impl FakeApiServer {
         KubeStore::connect(&options).await
     }
 
+    /// From now on, answers those alone whose [`token`] says that they are a service account, and with what the roles and
+    /// bindings among these objects let it do.
+    pub fn authorize(&self, objects: &[Value]) {
+        *locked(&self.shared.access) = Some(Access::of(objects));
+    }
+
+    /// What these grant this service account and it has not asked for yet: `verb resource.group`.
+    #[must_use]
+    pub fn unused_rights(&self, namespace: &str, account: &str) -> BTreeSet<String> {
+        let token = token(namespace, account);
+        let access = locked(&self.shared.access);
+        access
+            .as_ref()
+            .map(|access| access.unused(&token))
+            .unwrap_or_default()
+    }
+
+    /// A store on this server, as this service account.
+    ///
+    /// # Errors
+    /// Those of [`KubeStore::connect`].
+    pub async fn store_of(&self, namespace: &str, account: &str) -> Result<KubeStore, Error> {
+        let kubeconfig = self.folder.path().join(account);
+        let text = configuration(self.address, &token(namespace, account));
+        std::fs::write(&kubeconfig, text).map_err(|error| Error::unavailable("no kubeconfig", error))?;
+        let options = KubeOptions {
+            kubeconfig: Some(kubeconfig),
+            context: None,
+        };
+        KubeStore::connect(&options).await
+    }
+
     /// Refuses the next `count` requests with `code`; 429 and 503 say `Retry-After: 1`.
     pub fn refuse_next(&self, count: usize, code: u16) {
         locked(&self.shared.faults).refusals = (count, code);
@@ -130,9 +187,9 @@ impl FakeApiServer {
         locked(&self.shared.faults).latency = latency;
     }
 
-    /// Serves no streamed lists, as before Kubernetes 1.32.
-    pub fn stream_no_lists(&self) {
-        locked(&self.shared.faults).no_streams = true;
+    /// Deals so with lists that are to be streamed.
+    pub fn stream_lists(&self, streaming: Streaming) {
+        locked(&self.shared.faults).streaming = streaming;
     }
 
     /// Whether a kind is served; one may be absent at a time.
@@ -209,6 +266,12 @@ impl FakeApiServer {
             .get(sort.into(), namespace, name)
             .ok()
     }
+}
+
+/// What a service account shows to be known by.
+#[must_use]
+pub fn token(namespace: &str, name: &str) -> String {
+    format!("system:serviceaccount:{namespace}:{name}")
 }
 
 /// A kubeconfig for a server at this address; `token`: who we are to it, if that matters.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kube::api::{GetParams, ListParams};
+use kube::api::ListParams;
 use manx_api::{Key, Kind};
 
 use super::{Cluster, PAGE, object, paths};
@@ -34,18 +34,23 @@ impl Cluster {
     /// looks that up in its own store, not in a cache that may be behind.
     ///
     /// # Errors
-    /// Those of [`crate::Store::get`].
+    /// Those of [`crate::Store::list`].
     pub async fn is_done_with(&self, node: &str) -> Result<bool, Error> {
         let key = Key::cluster(Kind::Node, node);
-        let request = paths::nodes().get(node, &GetParams::default());
-        match self.store.ask("read Kubernetes'", &key, request).await {
-            Ok(_) => return Ok(false),
-            Err(Error::NotFound(_)) => {}
-            Err(error) => return Err(error),
+        let places = [
+            (paths::nodes(), format!("metadata.name={node}")),
+            (
+                paths::of(Kind::WorkloadEndpoint, None),
+                format!("spec.nodeName={node}"),
+            ),
+        ];
+        for (place, selector) in places {
+            let request = place.list_metadata(&ListParams::default().fields(&selector));
+            let found = self.store.ask("look up Kubernetes'", &key, request).await?;
+            if found["items"].as_array().is_none_or(|items| !items.is_empty()) {
+                return Ok(false);
+            }
         }
-        let on_it = ListParams::default().fields(&format!("spec.nodeName={node}"));
-        let request = paths::of(Kind::WorkloadEndpoint, None).list_metadata(&on_it);
-        let pods = self.store.ask("list pods of Kubernetes'", &key, request).await?;
-        Ok(pods["items"].as_array().is_none_or(Vec::is_empty))
+        Ok(true)
     }
 }

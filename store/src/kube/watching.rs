@@ -231,7 +231,7 @@ async fn open(
 }
 
 /// A list that is streamed: the server need not hold it all. None where the server does not serve such (before
-/// Kubernetes 1.32).
+/// Kubernetes 1.32), or begins and finds that its etcd cannot.
 pub(super) async fn list(
     store: &KubeStore,
     kind: Kind,
@@ -260,9 +260,14 @@ pub(super) async fn list(
                     return Ok(Some(object::listing(items, revision)));
                 }
             }
-            Ok(Some(Ok(
-                other @ (WatchEvent::Modified(_) | WatchEvent::Deleted(_) | WatchEvent::Error(_)),
-            ))) => return Err(broke(&format!("{other:?} in a list"))),
+            Ok(Some(Ok(WatchEvent::Error(status)))) => {
+                let server = &store.inner.server;
+                tracing::debug!(%kind, %server, ?status, "no list is streamed: it is read by pages");
+                return Ok(None);
+            }
+            Ok(Some(Ok(other @ (WatchEvent::Modified(_) | WatchEvent::Deleted(_))))) => {
+                return Err(broke(&format!("{other:?} in a list")));
+            }
             Ok(Some(Err(error))) => return Err(broke(&error.to_string())),
             Ok(None) => return Err(broke("the connection ended")),
             // It watches, and knows of no end of a list.

@@ -1,0 +1,171 @@
+//! Who may do what at the fake server: RBAC, as the objects of a deployment grant it.
+//!
+//! Whoever a token says he is, he is: a service account's token is its name.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::objects::Refusal;
+
+/// What a request asks for, in RBAC's words.
+#[derive(Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) verb: &'static str,
+    pub(super) group: &'a str,
+    /// The plural, without what is below it.
+    pub(super) resource: &'a str,
+    /// What is below it: `status`.
+    pub(super) subresource: Option<&'static str>,
+    /// Empty for the whole cluster.
+    pub(super) namespace: &'a str,
+    pub(super) name: Option<&'a str>,
+}
+
+impl Asked<'_> {
+    /// The resource as rules name it.
+    fn full(&self) -> String {
+        let below = self.subresource.map(|below| format!("/{below}"));
+        format!("{}{}", self.resource, below.unwrap_or_default())
+    }
+}
+
+/// One verb on one resource, for one account.
+#[derive(Debug)]
+struct Grant {
+    user: String,
+    /// Where it holds; everywhere when it is none.
+    namespace: Option<String>,
+    group: String,
+    resource: String,
+    verb: String,
+    /// Of which names; of all when there are none.
+    names: Vec<String>,
+    used: bool,
+}
+
+/// All that is granted.
+#[derive(Debug)]
+pub(super) struct Access {
+    grants: Vec<Grant>,
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn texts(list: &Value) -> Vec<String> {
+    list.as_array().into_iter().flatten().map(text).collect()
+}
+
+/// The service account of this name, as a user.
+fn account(subject: &Value) -> String {
+    let [namespace, name] = ["namespace", "name"].map(|field| text(&subject[field]));
+    format!("system:serviceaccount:{namespace}:{name}")
+}
+
+impl Access {
+    /// What roles and their bindings among these objects grant to service accounts.
+    pub(super) fn of(objects: &[Value]) -> Self {
+        let mut grants = Vec::new();
+        let bindings = objects
+            .iter()
+            .filter(|it| text(&it["kind"]).ends_with("RoleBinding"));
+        for binding in bindings {
+            let namespace = binding["metadata"]["namespace"].as_str();
+            let reference = &binding["roleRef"];
+            let is_meant = |it: &&Value| {
+                let mut home =
+                    reference["kind"] == "ClusterRole" || it["metadata"]["namespace"].as_str() == namespace;
+                home &= it["kind"] == reference["kind"];
+                home && it["metadata"]["name"] == reference["name"]
+            };
+            let rules = objects
+                .iter()
+                .filter(is_meant)
+                .flat_map(|role| role["rules"].as_array());
+            for rule in rules.flatten() {
+                for user in binding["subjects"].as_array().into_iter().flatten().map(account) {
+                    grants.extend(of_rule(rule, &user, namespace));
+                }
+            }
+        }
+        Self { grants }
+    }
+
+    /// Refuses what nobody has granted to the bearer of a token, in the real server's words.
+    pub(super) fn check(&mut self, token: &str, asked: &Asked<'_>) -> Result<(), Refusal> {
+        if token.is_empty() {
+            return Err(Refusal::new(401, "Unauthorized", "Unauthorized"));
+        }
+        let full = asked.full();
+        let grants = |it: &&mut Grant| {
+            let any_or = |granted: &str, asked: &str| granted == "*" || granted == asked;
+            it.user == token
+                && it
+                    .namespace
+                    .as_deref()
+                    .is_none_or(|namespace| namespace == asked.namespace)
+                && any_or(&it.group, asked.group)
+                && any_or(&it.resource, &full)
+                && any_or(&it.verb, asked.verb)
+                && (it.names.is_empty()
+                    || asked
+                        .name
+                        .is_some_and(|name| it.names.iter().any(|it| it == name)))
+        };
+        if let Some(grant) = self.grants.iter_mut().find(grants) {
+            grant.used = true;
+            return Ok(());
+        }
+        let Asked {
+            verb,
+            group,
+            resource,
+            namespace,
+            ..
+        } = asked;
+        let dot = if group.is_empty() { "" } else { "." };
+        let name = asked.name.map(|name| format!(" \"{name}\"")).unwrap_or_default();
+        let place = match *namespace {
+            "" => "at the cluster scope".to_owned(),
+            namespace => format!("in the namespace \"{namespace}\""),
+        };
+        let message = format!(
+            "{resource}{dot}{group}{name} is forbidden: User \"{token}\" cannot {verb} resource \"{full}\" in API group \
+             \"{group}\" {place}"
+        );
+        Err(Refusal::new(403, "Forbidden", message))
+    }
+
+    /// What has been granted to the bearer of a token and not been asked for: `verb resource.group`.
+    pub(super) fn unused(&self, token: &str) -> BTreeSet<String> {
+        let unused = self
+            .grants
+            .iter()
+            .filter(|grant| !grant.used && grant.user == token);
+        let title = |it: &Grant| {
+            let dot = if it.group.is_empty() { "" } else { "." };
+            format!("{} {}{dot}{}", it.verb, it.resource, it.group)
+        };
+        unused.map(title).collect()
+    }
+}
+
+fn of_rule(rule: &Value, user: &str, namespace: Option<&str>) -> Vec<Grant> {
+    let mut grants = Vec::new();
+    for group in texts(&rule["apiGroups"]) {
+        for resource in texts(&rule["resources"]) {
+            grants.extend(texts(&rule["verbs"]).into_iter().map(|verb| Grant {
+                user: user.to_owned(),
+                namespace: namespace.map(str::to_owned),
+                group: group.clone(),
+                resource: resource.clone(),
+                verb,
+                names: texts(&rule["resourceNames"]),
+                used: false,
+            }));
+        }
+    }
+    grants
+}

@@ -1,0 +1,54 @@
+//! The store and what we ship, held to a real kube-apiserver: `make test-kube`.
+//!
+//! Runs with the programs that the variable `KUBEBUILDER_ASSETS` names, and is passed over, visibly, without it; with
+//! `--include-ignored` a missing program is an error. All trials share one server; each looks at what is its own.
+
+mod definitions;
+mod manifests;
+mod site;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Trial};
+use manx_store::conformance;
+use manx_tests::apiserver::assets;
+
+use crate::site::Site;
+
+/// A trial of every clause of the store's contract.
+macro_rules! trials {
+    ($site:expr; $($clause:ident)*) => {
+        vec![$({
+            let site = Arc::clone(&$site);
+            Trial::test(concat!("store::", stringify!($clause)), move || {
+                site.run(async |site| {
+                    conformance::$clause(&site.store().await?).await;
+                    Ok(())
+                })
+            })
+        }),*]
+    };
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let site = Arc::new(Site::default());
+    let mut trials = manx_store::each_clause!([trials], site);
+    for (name, trial) in definitions::TRIALS.into_iter().chain(manifests::TRIALS) {
+        let site = Arc::clone(&site);
+        trials.push(Trial::test(name, move || trial(&site)));
+    }
+    if let Err(missing) = assets() {
+        if arguments.include_ignored {
+            eprintln!("{missing}");
+            return ExitCode::FAILURE;
+        }
+        eprintln!("no test with a real kube-apiserver is run: {missing}");
+        trials = trials
+            .into_iter()
+            .map(|trial| trial.with_ignored_flag(true))
+            .collect();
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
