@@ -77,14 +77,13 @@ fn set_service(kubernetes: &Kubernetes) {
     kubernetes.server.put(Kind::EndpointSlice, slice);
 }
 
-#[test]
-fn a_load_balancers_service_gets_an_address_and_a_router_learns_it() {
-    let kubernetes = Kubernetes::start();
+/// A router that the node `left` peers with.
+fn connect_router(kubernetes: &Kubernetes) -> (TestNetns, Daemon) {
     let router = TestNetns::new("router");
-    let left = &kubernetes.nodes[0];
-    left.netns
-        .connect(&router, "uplink", [&["10.9.0.1/24"], &["10.9.0.2/24"]]);
-    let _speaker = Daemon::start(
+    // The node's routes lead to its own address, wherever the session is.
+    let addresses: [&[&str]; 2] = [&["10.9.0.1/24"], &["10.9.0.2/24", "192.0.2.3/24"]];
+    kubernetes.nodes[0].netns.connect(&router, "uplink", addresses);
+    let speaker = Daemon::start(
         &router,
         Ipv4Addr::new(10, 9, 0, 2),
         "fib: true\nneighbors: [{address: 10.9.0.1, asn: 64512}]\n",
@@ -93,6 +92,13 @@ fn a_load_balancers_service_gets_an_address_and_a_router_learns_it() {
     kubernetes
         .server
         .put(Kind::BgpPeer, custom("BGPPeer", "tor", &peer));
+    (router, speaker)
+}
+
+#[test]
+fn a_load_balancers_service_gets_an_address_and_a_router_learns_it() {
+    let kubernetes = Kubernetes::start();
+    let (router, _speaker) = connect_router(&kubernetes);
     set_service(&kubernetes);
     kubernetes.set_namespace("manx-system", &json!({}));
     let controllers = [0, 1].map(|node| Controller::start(&kubernetes, node));
@@ -100,7 +106,7 @@ fn a_load_balancers_service_gets_an_address_and_a_router_learns_it() {
     let routed = |prefix: &str| {
         router
             .ip(&format!("route show {prefix}"))
-            .contains("via 10.9.0.1")
+            .contains("via 192.0.2.1")
     };
     let learned = || routed("203.0.113.80");
     assert!(
@@ -139,6 +145,8 @@ fn a_load_balancers_service_gets_an_address_and_a_router_learns_it() {
     drop(controllers);
     let mut other = service();
     other["spec"]["type"] = json!("ClusterIP");
+    // Whatever it was meanwhile.
+    other["metadata"]["resourceVersion"] = json!(null);
     kubernetes.server.apply(Kind::Service, other);
     let _successor = Controller::start(&kubernetes, 1);
     let freed = || !routed("203.0.113.80") && service()["status"]["loadBalancer"]["ingress"].is_null();
