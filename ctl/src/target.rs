@@ -18,6 +18,8 @@ use crate::error::{CtlError, Result};
 const STORE: &str = "/var/lib/manx/store.db";
 /// Where a node's agent listens.
 const SOCKET: &str = "/run/manx/manxd.sock";
+/// What Kubernetes sets in the environment of its pods: there, the cluster is the datastore.
+const IN_CLUSTER: &str = "KUBERNETES_SERVICE_HOST";
 /// How long nothing is said while agents think.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// What a lab is called when nobody says.
@@ -121,6 +123,10 @@ impl Target {
         let path = match (&self.args.store, self.named_lab()?) {
             (Some(path), _) => path.clone(),
             (None, Some(lab)) => lab.plan().layout.store(),
+            (None, None) if std::env::var_os(IN_CLUSTER).is_some() => {
+                let options = KubeOptions::default();
+                return Ok(AnyStore::Kubernetes(KubeStore::connect(&options).await?));
+            }
             (None, None) => PathBuf::from(STORE),
         };
         if self.args.store.is_none() && !path.exists() {

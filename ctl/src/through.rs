@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
+use manx_api::Kind;
 use manx_api::explanation::{PolicyExplanation, Verdict};
 use manx_api::rule::Protocol;
 use manx_api::service::{EndpointSlice, Service, ServicePort, SliceEndpoint};
-use manx_api::{Key, Kind};
 use manx_store::Store;
 use serde::Serialize;
 
@@ -107,10 +107,9 @@ pub(crate) async fn exists(
     store: &impl Store,
     ServiceName { namespace, name }: &ServiceName,
 ) -> Result<bool> {
-    match store.get(&Key::namespaced(Kind::Service, namespace, name)).await {
-        Err(manx_store::Error::NotFound(_)) => Ok(false),
-        other => Ok(other.map(|_| true)?),
-    }
+    // Listed, as an agent's account may: `manxctl` in its pod asks as that.
+    let services = store.list(Kind::Service, Some(namespace)).await?.items;
+    Ok(services.iter().any(|service| service.metadata().name == *name))
 }
 
 /// A service's port, and who gets packets to it: the endpoints that take new connections, or if none does those that are about

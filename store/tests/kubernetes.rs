@@ -227,7 +227,7 @@ async fn an_account_does_what_its_roles_say_and_is_told_what_it_may_not() {
         "Unauthorized"
     );
 
-    let store = server.store_of("kube-system", "cni").await.expect("a client");
+    let store = server.store_of("kube-system", "cni", "").await.expect("a client");
     store.list(Kind::IpPool, None).await.expect("granted");
     store.create(pool("a", "10.1.0.0/16")).await.expect("granted");
     let message = denied(

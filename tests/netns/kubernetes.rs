@@ -11,6 +11,8 @@ use std::time::Duration;
 use manx_api::Kind;
 use manx_api::rpc::Method;
 use manx_store::fake::{self, FakeApiServer, Sort, Streaming};
+use manx_tests::binaries::program;
+use manx_tests::manifests::rendered;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -69,14 +71,14 @@ impl Kubernetes {
         let (cluster, state) = (Cluster::empty(), runtime());
         let server = state.block_on(FakeApiServer::start()).unwrap();
         prepare(&server);
-        server.authorize(&DEPLOYED);
+        server.authorize(&[DEPLOYED.clone(), rendered("overlays/admission")].concat());
         let names = ["left", "right"];
         let pair = TestNetns::pair(names);
         let mut pair = names.into_iter().zip(pair).map(|(name, netns)| {
             let mut node = cluster.node(name, netns);
             node.contain();
             let kubeconfig = node.folder().join("kubeconfig");
-            let token = fake::token("manx-system", "manxd");
+            let token = fake::token("manx-system", "manxd", name);
             std::fs::write(&kubeconfig, fake::configuration(SERVER.parse().unwrap(), &token)).unwrap();
             node.configure("datastore", json!({"kubernetes": {"kubeconfig": kubeconfig}}));
             node
@@ -351,6 +353,38 @@ fn services_of_a_cluster_are_announced_from_where_they_are_until_the_node_is_cor
         routes(),
         kubernetes.logs()
     );
+}
+
+#[test]
+fn an_agents_account_is_enough_for_an_operator_in_its_pod() {
+    let kubernetes = Kubernetes::start();
+    kubernetes.set_namespace("shop", &json!({}));
+    let _web = kubernetes.run(("shop", "web"), &json!({"app": "web"}), 0);
+    let _till = kubernetes.run(("shop", "till"), &json!({"app": "till"}), 0);
+    kubernetes.set_policy(&json!([{"podSelector": {"matchLabels": {"app": "client"}}}]));
+    let ask = |node: &Node, words: &str| {
+        let mut manxctl = node.netns.command(program("manxctl"));
+        manxctl.arg("--kubeconfig").arg(node.folder().join("kubeconfig"));
+        manxctl.arg("--socket").arg(node.folder().join("manxd.sock"));
+        let output = manxctl.args(words.split(' ')).output().unwrap();
+        let said = [output.stdout, output.stderr].map(|it| String::from_utf8(it).unwrap());
+        assert!(said[1].is_empty(), "{words}: {}", said[1]);
+        said[0].clone()
+    };
+    let why = "policy explain --from shop/till --to shop/web:8080/TCP";
+    for node in &kubernetes.nodes {
+        let denied = || ask(node, why).contains("NetworkPolicy");
+        assert!(eventually(LATER, denied), "{}", ask(node, why));
+    }
+    for words in [
+        "bgp peers",
+        "route show",
+        "ipam show --show-blocks",
+        "topology",
+        "policy staged",
+    ] {
+        assert!(!ask(&kubernetes.nodes[1], words).is_empty(), "{words}");
+    }
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Who may do what at the fake server: RBAC, as the objects of a deployment grant it.
 //!
-//! Whoever a token says he is, he is: a service account's token is its name.
+//! Whoever a token says he is, he is: a service account's token is its name, and where it is a pod's, the pod's node.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::admission::{Admission, Write};
 use super::objects::Refusal;
 
 /// What a request asks for, in RBAC's words.
@@ -24,9 +25,32 @@ pub(super) struct Asked<'a> {
 
 impl Asked<'_> {
     /// The resource as rules name it.
-    fn full(&self) -> String {
+    pub(super) fn full(&self) -> String {
         let below = self.subresource.map(|below| format!("/{below}"));
         format!("{}{}", self.resource, below.unwrap_or_default())
+    }
+
+    /// The refusal of this, in the real server's words.
+    pub(super) fn forbidden(&self, why: &str) -> Refusal {
+        let dot = if self.group.is_empty() { "" } else { "." };
+        let name = self.name.map(|name| format!(" \"{name}\"")).unwrap_or_default();
+        let message = format!("{}{dot}{}{name} is forbidden: {why}", self.resource, self.group);
+        Refusal::new(403, "Forbidden", message)
+    }
+}
+
+/// Whoever asks, as his token says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller<'a> {
+    pub(super) user: &'a str,
+    /// The node that his pod is on; empty where he is no pod.
+    pub(super) node: &'a str,
+}
+
+impl<'a> Caller<'a> {
+    pub(super) fn of(token: &'a str) -> Self {
+        let (user, node) = token.split_once('@').unwrap_or((token, ""));
+        Self { user, node }
     }
 }
 
@@ -48,6 +72,7 @@ struct Grant {
 #[derive(Debug)]
 pub(super) struct Access {
     grants: Vec<Grant>,
+    admission: Admission,
 }
 
 fn text(value: &Value) -> String {
@@ -90,18 +115,22 @@ impl Access {
                 }
             }
         }
-        Self { grants }
+        Self {
+            grants,
+            admission: Admission::of(objects),
+        }
     }
 
-    /// Refuses what nobody has granted to the bearer of a token, in the real server's words.
-    pub(super) fn check(&mut self, token: &str, asked: &Asked<'_>) -> Result<(), Refusal> {
-        if token.is_empty() {
+    /// Refuses what nobody has granted to the caller, in the real server's words.
+    pub(super) fn check(&mut self, caller: Caller<'_>, asked: &Asked<'_>) -> Result<(), Refusal> {
+        let user = caller.user;
+        if user.is_empty() {
             return Err(Refusal::new(401, "Unauthorized", "Unauthorized"));
         }
         let full = asked.full();
         let grants = |it: &&mut Grant| {
             let any_or = |granted: &str, asked: &str| granted == "*" || granted == asked;
-            it.user == token
+            it.user == user
                 && it
                     .namespace
                     .as_deref()
@@ -118,24 +147,19 @@ impl Access {
             grant.used = true;
             return Ok(());
         }
-        let Asked {
-            verb,
-            group,
-            resource,
-            namespace,
-            ..
-        } = asked;
-        let dot = if group.is_empty() { "" } else { "." };
-        let name = asked.name.map(|name| format!(" \"{name}\"")).unwrap_or_default();
-        let place = match *namespace {
+        let place = match asked.namespace {
             "" => "at the cluster scope".to_owned(),
             namespace => format!("in the namespace \"{namespace}\""),
         };
-        let message = format!(
-            "{resource}{dot}{group}{name} is forbidden: User \"{token}\" cannot {verb} resource \"{full}\" in API group \
-             \"{group}\" {place}"
-        );
-        Err(Refusal::new(403, "Forbidden", message))
+        let (verb, group) = (asked.verb, asked.group);
+        Err(asked.forbidden(&format!(
+            "User \"{user}\" cannot {verb} resource \"{full}\" in API group \"{group}\" {place}"
+        )))
+    }
+
+    /// Refuses a write that a policy denies.
+    pub(super) fn admit(&self, caller: Caller<'_>, asked: &Asked<'_>, write: &Write) -> Result<(), Refusal> {
+        self.admission.check(caller, asked, write)
     }
 
     /// What has been granted to the bearer of a token and not been asked for: `verb resource.group`.

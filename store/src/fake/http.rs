@@ -13,7 +13,8 @@ use manx_api::Kind;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::access::Asked;
+use super::access::{Asked, Caller};
+use super::admission::Write;
 use super::objects::Refusal;
 use super::{Shared, Sort, Streaming, locked};
 
@@ -108,6 +109,14 @@ fn is_watch(parameters: &Parameters) -> bool {
     parameters.get("watch").is_some_and(|watch| watch == "true")
 }
 
+/// What somebody shows to be known by; empty where he shows nothing.
+fn token(headers: &HeaderMap) -> &str {
+    let shown = headers.get(header::AUTHORIZATION).and_then(|it| it.to_str().ok());
+    shown
+        .and_then(|it| it.strip_prefix("Bearer "))
+        .unwrap_or_default()
+}
+
 fn nothing_there() -> Refusal {
     Refusal::new(404, "NotFound", "404 page not found")
 }
@@ -134,16 +143,11 @@ async fn serve(
     let Some(target) = Target::of(uri.path()) else {
         return refusal(&nothing_there());
     };
-    if let Some(access) = locked(&shared.access).as_mut() {
-        let token = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok());
-        let token = token
-            .and_then(|value| value.strip_prefix("Bearer "))
-            .unwrap_or_default();
-        if let Err(refused) = access.check(token, &target.asked(&method, &parameters)) {
-            return refusal(&refused);
-        }
+    let caller = Caller::of(token(&headers));
+    if let Some(access) = locked(&shared.access).as_mut()
+        && let Err(refused) = access.check(caller, &target.asked(&method, &parameters))
+    {
+        return refusal(&refused);
     }
     if Some(target.sort) == absent {
         return refusal(&nothing_there());
@@ -153,12 +157,12 @@ async fn serve(
         .get(header::CONTENT_TYPE)
         .is_some_and(|sort| sort.as_bytes().starts_with(b"application/strategic"));
     let body = (body.as_ref(), strategic);
-    answer(&shared, &method, &target, &parameters, body).unwrap_or_else(|refused| refusal(&refused))
+    answer(&shared, (&method, caller), &target, &parameters, body).unwrap_or_else(|refused| refusal(&refused))
 }
 
 fn answer(
     shared: &Arc<Shared>,
-    method: &Method,
+    (method, caller): (&Method, Caller<'_>),
     target: &Target,
     parameters: &Parameters,
     (body, strategic): (&[u8], bool),
@@ -174,6 +178,15 @@ fn answer(
     }
     let sent: Value = serde_json::from_slice(body).unwrap_or_default();
     let mut objects = locked(&shared.objects);
+    if let Some(access) = locked(&shared.access).as_ref()
+        && method != Method::GET
+    {
+        let (old, new) = match name {
+            Some(name) => objects.written((*sort, namespace, name), (method, &sent), strategic)?,
+            None => (Value::Null, sent.clone()),
+        };
+        access.admit(caller, &target.asked(method, parameters), &Write { old, new })?;
+    }
     let found = match (method.as_str(), name) {
         ("GET", Some(name)) => objects.get(*sort, namespace, name)?,
         ("GET", None) => {

@@ -3,10 +3,11 @@
 //! It keeps what the store and the agent rely on of the real one: one history of revisions for all kinds,
 //! compare-and-swap, watches that go on behind a revision, bookmarks, streamed lists, pages of one moment, defaults of
 //! the schema, the `status` subresource, finalizers, preconditions of deletions, 410 for what is forgotten. It passes
-//! the same suite as a real one. With [`FakeApiServer::authorize`] it answers service accounts alone, as far as their roles go.
-//! What it lacks: rules of schemas, versions.
+//! the same suite as a real one. With [`FakeApiServer::authorize`] it answers service accounts alone, as far as roles and
+//! admission policies go. What it lacks: rules of schemas, versions.
 
 mod access;
+mod admission;
 mod http;
 mod objects;
 mod sort;
@@ -145,8 +146,11 @@ impl FakeApiServer {
         KubeStore::connect(&options).await
     }
 
-    /// From now on, answers those alone whose [`token`] says that they are a service account, and with what the roles and
-    /// bindings among these objects let it do.
+    /// From now on, answers those alone whose [`token`] says that they are a service account, with what the roles and
+    /// bindings among these objects let it do, and takes of their writes what the admission policies among them allow.
+    ///
+    /// # Panics
+    /// Where a policy's expression cannot be read.
     pub fn authorize(&self, objects: &[Value]) {
         *locked(&self.shared.access) = Some(Access::of(objects));
     }
@@ -162,13 +166,13 @@ impl FakeApiServer {
             .unwrap_or_default()
     }
 
-    /// A store on this server, as this service account.
+    /// A store on this server, as this service account in a pod on this node, or as none if that is empty.
     ///
     /// # Errors
     /// Those of [`KubeStore::connect`].
-    pub async fn store_of(&self, namespace: &str, account: &str) -> Result<KubeStore, Error> {
-        let kubeconfig = self.folder.path().join(account);
-        let text = configuration(self.address, &token(namespace, account));
+    pub async fn store_of(&self, namespace: &str, account: &str, node: &str) -> Result<KubeStore, Error> {
+        let kubeconfig = self.folder.path().join(format!("{account}@{node}"));
+        let text = configuration(self.address, &token(namespace, account, node));
         std::fs::write(&kubeconfig, text).map_err(|error| Error::unavailable("no kubeconfig", error))?;
         let options = KubeOptions {
             kubeconfig: Some(kubeconfig),
@@ -268,10 +272,11 @@ impl FakeApiServer {
     }
 }
 
-/// What a service account shows to be known by.
+/// What a service account shows to be known by, in a pod on this node; `node` is empty for who is no pod.
 #[must_use]
-pub fn token(namespace: &str, name: &str) -> String {
-    format!("system:serviceaccount:{namespace}:{name}")
+pub fn token(namespace: &str, name: &str, node: &str) -> String {
+    let at = if node.is_empty() { "" } else { "@" };
+    format!("system:serviceaccount:{namespace}:{name}{at}{node}")
 }
 
 /// A kubeconfig for a server at this address; `token`: who we are to it, if that matters.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use axum::http::Method;
 use jiff::Timestamp;
 use manx_api::{Kind, schema};
 use serde_json::{Map, Value, json};
@@ -282,6 +283,23 @@ impl Objects {
         let mut object = self.get(sort, namespace, name)?;
         merge(&mut object, patch, strategic);
         self.replace(sort, object, status)
+    }
+
+    /// An object before a request that names it, and after it; null where that deletes it.
+    pub(super) fn written(
+        &self,
+        (sort, namespace, name): (Sort, &str, &str),
+        (method, sent): (&Method, &Value),
+        strategic: bool,
+    ) -> Result<(Value, Value), Refusal> {
+        let old = self.get(sort, namespace, name)?;
+        let mut new = old.clone();
+        match method.as_str() {
+            "DELETE" => new = Value::Null,
+            "PATCH" => merge(&mut new, sent, strategic),
+            _ => new.clone_from(sent),
+        }
+        Ok((old, new))
     }
 
     fn store(&mut self, place: Place, what: &'static str, object: Value) -> Value {
