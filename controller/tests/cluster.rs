@@ -229,11 +229,21 @@ async fn a_node_is_forgotten_when_kubernetes_has_neither_it_nor_pods_of_it() {
             .map(|it| it["metadata"]["name"].as_str().unwrap_or_default().to_owned())
             .collect()
     };
+    let owned = || -> Vec<Value> {
+        let blocks = server.objects(Kind::IpBlock);
+        blocks
+            .iter()
+            .map(|it| it["spec"]["node"].clone())
+            .filter(|it| !it.is_null())
+            .collect()
+    };
     eventually("gone is gone", || nodes() == ["busy", "future", "there"]).await;
+    eventually("its block is free", || owned().len() == 2).await;
     sleep(Duration::from_secs(4)).await;
     assert_eq!(nodes(), ["busy", "future", "there"]);
     server.delete(Sort::POD, "default", "p");
     eventually("busy is gone", || nodes() == ["future", "there"]).await;
+    eventually("its block is free", || owned() == ["there"]).await;
     controller.stop().await;
 }
 

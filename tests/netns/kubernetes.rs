@@ -13,7 +13,6 @@ use manx_api::rpc::Method;
 use manx_store::fake::{self, FakeApiServer, Sort, Streaming};
 use manx_tests::binaries::program;
 use manx_tests::manifests::rendered;
-use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -39,9 +38,9 @@ pub(crate) struct Kubernetes {
 }
 
 /// A pod as its kubelet knows it.
-struct Pod {
-    namespace: &'static str,
-    name: &'static str,
+pub(crate) struct Pod {
+    pub(crate) namespace: &'static str,
+    pub(crate) name: &'static str,
     node: usize,
     netns: TestNetns,
     addresses: Vec<IpAddr>,
@@ -199,7 +198,7 @@ impl Kubernetes {
     }
 
     /// A pod that runs.
-    fn run(&self, name: (&'static str, &'static str), labels: &Value, node: usize) -> Pod {
+    pub(crate) fn run(&self, name: (&'static str, &'static str), labels: &Value, node: usize) -> Pod {
         let mut pod = self.schedule(name, labels, node);
         pod.addresses = self.nodes[node].added(&self.cni(&pod, "ADD"));
         self.tell(&pod, labels);
@@ -520,34 +519,4 @@ fn operators_are_told_of_what_they_must_mend() {
         events("NoFreeAddress"),
         kubernetes.logs()
     );
-}
-
-#[test]
-fn blocks_of_a_deleted_node_are_freed_when_no_pod_of_it_is_left() {
-    let mut kubernetes = Kubernetes::start();
-    kubernetes.set_namespace("shop", &json!({}));
-    let pod = kubernetes.run(("shop", "web"), &json!({}), 1);
-    let owners = |kubernetes: &Kubernetes| -> Vec<Value> {
-        let blocks = kubernetes.server.objects(Kind::IpBlock);
-        let owners = blocks.iter().map(|block| block["spec"]["node"].clone());
-        owners.filter(|owner| owner == "right").collect()
-    };
-    assert!(!owners(&kubernetes).is_empty());
-    kubernetes.nodes[1].end(Signal::SIGKILL);
-    kubernetes.server.delete(Sort::NODE, "", "right");
-    assert_eq!(
-        kubernetes.server.object(Kind::Node, "", "right"),
-        None,
-        "it goes with Kubernetes'"
-    );
-    let held_back = || {
-        kubernetes.nodes[0]
-            .log()
-            .contains("Kubernetes still has this node, or pods on it")
-    };
-    assert!(eventually(LATER, held_back), "{}", kubernetes.nodes[0].log());
-    assert!(!owners(&kubernetes).is_empty());
-    kubernetes.server.delete(Sort::POD, pod.namespace, pod.name);
-    let freed = || owners(&kubernetes).is_empty();
-    assert!(eventually(LATER, freed), "{}", kubernetes.nodes[0].log());
 }

@@ -158,7 +158,7 @@ impl FakeApiServer {
     /// What these grant this service account and it has not asked for yet: `verb resource.group`.
     #[must_use]
     pub fn unused_rights(&self, namespace: &str, account: &str) -> BTreeSet<String> {
-        let token = token(namespace, account);
+        let token = token(namespace, account, "");
         let access = locked(&self.shared.access);
         access
             .as_ref()

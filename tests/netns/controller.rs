@@ -1,4 +1,5 @@
-//! Services of type LoadBalancer from a pool to a router: a controller gives the address, agents announce it.
+//! What a controller does for nodes with agents: a service of type LoadBalancer gets an address, which a router learns, and
+//! blocks of a node that is gone are free.
 
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -8,7 +9,8 @@ use manx_api::Kind;
 use manx_api::rpc::Method;
 use manx_store::fake::{self, Sort};
 use manx_tests::binaries::program;
-use serde_json::json;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 
 use crate::filters::Daemon;
 use crate::harness::{TestNetns, eventually};
@@ -21,14 +23,14 @@ struct Controller(Child);
 impl Controller {
     fn start(kubernetes: &Kubernetes, node: usize) -> Self {
         let node = &kubernetes.nodes[node];
-        let token = fake::token("manx-system", "manx-controller");
+        let token = fake::token("manx-system", "manx-controller", "");
         let kubeconfig = fake::configuration(SERVER.parse().unwrap(), &token);
         let kubeconfig = kubeconfig.replace("user: fake}", "user: fake, namespace: manx-system}");
         let [access, settings] =
             ["controller.kubeconfig", "controller.yaml"].map(|name| node.folder().join(name));
         std::fs::write(&access, kubeconfig).unwrap();
         let text = json!({
-            "datastore": {"kubernetes": {"kubeconfig": access}}, "controller": {"leaseSeconds": 3},
+            "datastore": {"kubernetes": {"kubeconfig": access}}, "controller": {"leaseSeconds": 3, "deletedNodeSeconds": 2},
         });
         std::fs::write(&settings, text.to_string()).unwrap();
         let mut controller = node.netns.command("setpriv");
@@ -151,4 +153,36 @@ fn a_load_balancers_service_gets_an_address_and_a_router_learns_it() {
     let _successor = Controller::start(&kubernetes, 1);
     let freed = || !routed("203.0.113.80") && service()["status"]["loadBalancer"]["ingress"].is_null();
     assert!(eventually(LATER, freed), "{}\n{}", service(), kubernetes.logs());
+}
+
+#[test]
+fn blocks_of_a_deleted_node_are_freed_when_no_pod_of_it_is_left() {
+    let mut kubernetes = Kubernetes::start();
+    kubernetes.set_namespace("shop", &json!({}));
+    let pod = kubernetes.run(("shop", "web"), &json!({}), 1);
+    let owners = |kubernetes: &Kubernetes| -> Vec<Value> {
+        let blocks = kubernetes.server.objects(Kind::IpBlock);
+        let owners = blocks.iter().map(|block| block["spec"]["node"].clone());
+        owners.filter(|owner| owner == "right").collect()
+    };
+    assert!(!owners(&kubernetes).is_empty());
+    kubernetes.set_namespace("manx-system", &json!({}));
+    let _controller = Controller::start(&kubernetes, 0);
+    kubernetes.nodes[1].end(Signal::SIGKILL);
+    kubernetes.server.delete(Sort::NODE, "", "right");
+    assert_eq!(
+        kubernetes.server.object(Kind::Node, "", "right"),
+        None,
+        "it goes with Kubernetes'"
+    );
+    let held_back = || {
+        kubernetes.nodes[0]
+            .log()
+            .contains("Kubernetes still has this node, or pods on it")
+    };
+    assert!(eventually(LATER, held_back), "{}", kubernetes.nodes[0].log());
+    assert!(!owners(&kubernetes).is_empty());
+    kubernetes.server.delete(Sort::POD, pod.namespace, pod.name);
+    let freed = || owners(&kubernetes).is_empty();
+    assert!(eventually(LATER, freed), "{}", kubernetes.nodes[0].log());
 }
