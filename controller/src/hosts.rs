@@ -162,7 +162,8 @@ mod tests {
     fn each_node_has_one_with_its_labels_and_addresses_as_long_as_they_are_asked_for() {
         let mut endpoints = Vec::new();
         let mut nodes = vec![node("n1", "a"), node("n2", "a")];
-        apply(&mut endpoints, changes(&nodes, &endpoints, true));
+        let due = changes(&nodes, &endpoints, true);
+        apply(&mut endpoints, due);
         let names: Vec<&str> = endpoints.iter().map(|it| it.metadata.name.as_str()).collect();
         assert_eq!(names, ["n1-auto-hep", "n2-auto-hep"]);
         assert_eq!(changes(&nodes, &endpoints, true), []);
@@ -177,10 +178,12 @@ mod tests {
         assert!(!endpoints[0].spec.is_closed());
 
         nodes = vec![node("n2", "b")];
-        apply(&mut endpoints, changes(&nodes, &endpoints, true));
+        let due = changes(&nodes, &endpoints, true);
+        apply(&mut endpoints, due);
         assert_eq!(endpoints.len(), 1);
         assert_eq!(endpoints[0].metadata.labels["rack"], "b");
-        apply(&mut endpoints, changes(&nodes, &endpoints, false));
+        let due = changes(&nodes, &endpoints, false);
+        apply(&mut endpoints, due);
         assert_eq!(endpoints, []);
     }
 
