@@ -42,8 +42,8 @@ const LINES: [Line; 2] = [
         senders: 1,
         prefixes: 500_000,
         counted: 20_000,
-        instructions: 4_700,
-        octets: 220,
+        instructions: 4_300,
+        octets: 165,
     },
     Line {
         name: "D",
@@ -51,7 +51,7 @@ const LINES: [Line; 2] = [
         prefixes: 50_000,
         counted: 2_000,
         instructions: 3_100,
-        octets: 115,
+        octets: 110,
     },
 ];
 
@@ -206,9 +206,9 @@ fn announcement(sender: u8, group: u32) -> Update {
     Update {
         attributes: Attributes {
             as_path: AsPath {
-                segments: vec![Segment::Sequence(path)],
+                segments: [Segment::Sequence(path)].into(),
             },
-            communities: vec![64_700 << 16 | 1, 64_700 << 16 | group & 0xff],
+            communities: [64_700 << 16 | 1, 64_700 << 16 | group & 0xff].into(),
             ..Attributes::default()
         },
         reach: vec![Reach {

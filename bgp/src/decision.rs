@@ -282,7 +282,7 @@ mod tests {
 
     fn as_path(asns: &[u32]) -> AsPath {
         AsPath {
-            segments: vec![Segment::Sequence(asns.to_vec())],
+            segments: [Segment::Sequence(asns.to_vec())].into(),
         }
     }
 
@@ -358,7 +358,11 @@ mod tests {
         (any::<bool>(), optional(), path, origin, optional(), reflected).prop_map(
             move |(external, pref, path, origin, med, (originator, clusters, stale))| {
                 let attributes = Attributes {
-                    communities: if stale { vec![LLGR_STALE] } else { Vec::new() },
+                    communities: if stale {
+                        [LLGR_STALE].into()
+                    } else {
+                        Default::default()
+                    },
                     local_pref: pref.map(|it| it + 100),
                     as_path: as_path(&path),
                     origin,
@@ -433,7 +437,7 @@ mod tests {
                     2,
                     true,
                     Attributes {
-                        communities: vec![LLGR_STALE],
+                        communities: [LLGR_STALE].into(),
                         local_pref: Some(500),
                         ..plain()
                     },
@@ -549,7 +553,7 @@ mod tests {
                     false,
                     Attributes {
                         originator_id: Some(address(9)),
-                        cluster_list: vec![address(8)],
+                        cluster_list: [address(8)].into(),
                         ..plain()
                     },
                 ),

@@ -3,6 +3,8 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use thin_vec::ThinVec;
+
 use crate::config::{Config, NextHopMode};
 use crate::decision::DEFAULT_LOCAL_PREF;
 use crate::drain;
@@ -218,7 +220,7 @@ impl<'a> Target<'a> {
         Attributes {
             local_pref: None,
             originator_id: None,
-            cluster_list: Vec::new(),
+            cluster_list: ThinVec::new(),
             ..attributes
         }
     }
@@ -351,7 +353,7 @@ mod tests {
     #[test]
     fn stale_routes_leave_with_their_mark_to_who_knows_it() {
         let attributes = Attributes {
-            communities: vec![LLGR_STALE, 7],
+            communities: [LLGR_STALE, 7].into(),
             ..Attributes::default()
         };
         let to = external(2);
@@ -384,7 +386,7 @@ mod tests {
         ];
         for (community, internal, abroad) in table {
             let attributes = Attributes {
-                communities: vec![1, community],
+                communities: [1, community].into(),
                 ..Attributes::default()
             };
             let source = external(3);
@@ -501,7 +503,7 @@ mod tests {
     fn a_non_transitive_extended_community_stays_in_the_as() {
         let (stays, goes) = ([0x40, 4, 0, 9, 0, 0, 0, 9], [0, 2, 0, 9, 0, 0, 0, 9]);
         let route = learned(Attributes {
-            extended_communities: vec![stays, goes],
+            extended_communities: [stays, goes].into(),
             ..Attributes::default()
         });
         for (to, sent) in [(external(2), &[goes][..]), (peer(2), &[stays, goes])] {
@@ -521,7 +523,7 @@ mod tests {
     fn tells_each_side_what_is_for_it() {
         let attributes = Attributes {
             as_path: AsPath {
-                segments: vec![Segment::Sequence(vec![7])],
+                segments: [Segment::Sequence(vec![7])].into(),
             },
             med: Some(5),
             ..Attributes::default()
@@ -541,7 +543,7 @@ mod tests {
             },
         );
         let path = AsPath {
-            segments: vec![Segment::Sequence(vec![64_512, 7])],
+            segments: [Segment::Sequence(vec![64_512, 7])].into(),
         };
         assert_eq!(
             abroad,
@@ -567,7 +569,7 @@ mod tests {
         );
         let reflected = Attributes {
             originator_id: Some(address(8)),
-            cluster_list: vec![address(6)],
+            cluster_list: [address(6)].into(),
             ..attributes
         };
         let twice = sent(&peer(2), &client(3), &reflected);

@@ -208,7 +208,7 @@ mod tests {
 
     fn path(segments: &[Segment]) -> AsPath {
         AsPath {
-            segments: segments.to_vec(),
+            segments: segments.to_vec().into(),
         }
     }
 
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn who_is_about_to_leave_is_preferred_least() {
         let marked = Attributes {
-            communities: vec![GRACEFUL_SHUTDOWN],
+            communities: [GRACEFUL_SHUTDOWN].into(),
             ..Attributes::default()
         };
         let preferring = Handling {

@@ -1,6 +1,7 @@
 //! Address families and prefixes.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
@@ -64,8 +65,21 @@ impl fmt::Display for Family {
 }
 
 /// An address prefix with no host bits set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Prefix(IpNetwork);
+
+impl Hash for Prefix {
+    /// Its length and its address as one or two numbers: tables are looked up by it for each prefix of a message.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self.0 {
+            IpNetwork::V4(n) => state.write_u64(u64::from(n.prefix()) << 32 | u64::from(n.ip().to_bits())),
+            IpNetwork::V6(n) => {
+                state.write_u8(n.prefix());
+                state.write_u128(n.ip().to_bits());
+            }
+        }
+    }
+}
 
 impl Prefix {
     /// The prefix of `network`; host bits are cleared.

@@ -520,3 +520,83 @@ fn operators_are_told_of_what_they_must_mend() {
         kubernetes.logs()
     );
 }
+
+/// A cluster of a hundred nodes, but for the two that are there: thirty pods on each, and two policies in each of thirty
+/// namespaces.
+fn hundred_nodes(server: &FakeApiServer) {
+    // The two peer with each other alone: nobody waits for those that are not there.
+    let no_mesh = json!({"nodeToNodeMeshEnabled": false});
+    server.put(
+        Kind::BgpConfiguration,
+        custom("BGPConfiguration", "default", &no_mesh),
+    );
+    let pair = json!({"nodeSelector": "has(rack)", "peerSelector": "has(rack)"});
+    server.put(Kind::BgpPeer, custom("BGPPeer", "pair", &pair));
+    for number in 0..30 {
+        let namespace = format!("team{number}");
+        let metadata = json!({"name": namespace, "labels": {"team": number.to_string()}});
+        server.apply(
+            Kind::Namespace,
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}),
+        );
+        for app in 0..2 {
+            let spec = json!({
+                "podSelector": {"matchLabels": {"app": format!("app{app}")}},
+                "ingress": [{"from": [{"namespaceSelector": {"matchLabels": {"team": "1"}}}], "ports": [{"port": 80}]}],
+            });
+            let metadata = json!({"name": format!("policy{app}"), "namespace": namespace});
+            let policy = json!({
+                "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec,
+            });
+            server.put(Kind::KubernetesNetworkPolicy, policy);
+        }
+    }
+    for number in 2..100_u8 {
+        let (node, block) = (format!("n{number}"), format!("10-64-{number}-0-26"));
+        let address = json!({"bgp": {"ipv4Address": format!("192.0.2.{number}/24")}});
+        server.put(Kind::Node, custom("Node", &node, &address));
+        let owned =
+            json!({"cidr": format!("10.64.{number}.0/26"), "pool": "v4", "node": node, "generation": 1});
+        server.put(Kind::IpBlock, custom("IPBlock", &block, &owned));
+        for pod in 0..30 {
+            let metadata = json!({
+                "name": format!("{node}-{pod}"), "namespace": format!("team{pod}"),
+                "labels": {"app": format!("app{}", number % 20), "pod-template-hash": "7d4b9c6f55"},
+            });
+            let ip = format!("10.64.{number}.{pod}");
+            server.apply(
+                Sort::POD,
+                json!({
+                    "apiVersion": "v1", "kind": "Pod", "metadata": metadata,
+                    "spec": {"nodeName": node, "containers": [{"name": "main", "image": "example.org/main"}]},
+                    "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]},
+                }),
+            );
+        }
+    }
+}
+
+/// What a process holds of its own, in KiB: memory that is not of its program's file.
+fn held_memory(process: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    line.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn an_agent_of_a_hundred_nodes_and_three_thousand_pods_is_small_and_quiet() {
+    let kubernetes = Kubernetes::with_server(&json!({"cidr": "10.64.0.0/16"}), hundred_nodes);
+    // A pod under policies, so that all of them matter here.
+    let _pod = kubernetes.run(("team1", "here"), &json!({"app": "app1"}), 0);
+    // Until the block's checkpoint is written.
+    std::thread::sleep(Duration::from_secs(5));
+    let window = Duration::from_secs(20);
+    let before = kubernetes.server.requests();
+    std::thread::sleep(window);
+    let asked = kubernetes.server.requests() - before;
+    let held = kubernetes.nodes.each_ref().map(|node| held_memory(node.pid()));
+    eprintln!("{held:?} KiB; {asked} requests of two agents in {window:?}");
+    assert!(held.iter().all(|held| *held <= 60 << 10), "{held:?} KiB");
+    // A tenth of a request a second for each.
+    assert!(asked <= 4, "{asked}\n{}", kubernetes.logs());
+}

@@ -217,7 +217,7 @@ fn announce_with_med(network: &mut Network, from: Node, to: Node, asn: u32, med:
         }],
         attributes: Attributes {
             as_path: AsPath {
-                segments: vec![Segment::Sequence(vec![asn, 9])],
+                segments: [Segment::Sequence(vec![asn, 9])].into(),
             },
             med: Some(med),
             ..Attributes::default()

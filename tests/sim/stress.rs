@@ -333,11 +333,11 @@ impl Victim {
             .collect();
         Attributes {
             as_path: AsPath {
-                segments: vec![Segment::Sequence(asns)],
+                segments: [Segment::Sequence(asns)].into(),
             },
             med: self.rng.random_bool(0.5).then(|| self.rng.random_range(0..3)),
             local_pref: self.rng.random_bool(0.5).then(|| self.rng.random_range(99..102)),
-            communities: vec![0xffff_ff00 + self.rng.random_range(0..5)],
+            communities: [0xffff_ff00 + self.rng.random_range(0..5)].into(),
             originator_id: self
                 .rng
                 .random_bool(0.2)

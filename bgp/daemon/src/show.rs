@@ -263,13 +263,13 @@ mod tests {
     #[test]
     fn paths_and_communities_read_as_operators_write_them() {
         let path = AsPath {
-            segments: vec![Segment::Sequence(vec![65001, 65002]), Segment::Set(vec![1, 2])],
+            segments: vec![Segment::Sequence(vec![65001, 65002]), Segment::Set(vec![1, 2])].into(),
         };
         assert_eq!(as_path(&path), "65001 65002 {1 2}");
         let attributes = Attributes {
-            communities: vec![(65001 << 16) | 100],
-            extended_communities: vec![[0, 2, 0, 0, 0, 0, 0, 100]],
-            large_communities: vec![[65001, 1, 2]],
+            communities: [(65001 << 16) | 100].into(),
+            extended_communities: [[0, 2, 0, 0, 0, 0, 0, 100]].into(),
+            large_communities: [[65001, 1, 2]].into(),
             ..Attributes::default()
         };
         assert_eq!(

@@ -38,17 +38,18 @@ fn peer(address: &str, asn: u32, up: Instant) -> PeerSnapshot {
 fn path(prefix: &str, from: Option<&str>, id: Option<u32>, next_hop: Option<NextHop>) -> PathSnapshot {
     let attributes = Attributes {
         as_path: AsPath {
-            segments: vec![Segment::Sequence(vec![65_001, 4_200_000_000])],
+            segments: [Segment::Sequence(vec![65_001, 4_200_000_000])].into(),
         },
         med: Some(7),
         local_pref: Some(300),
-        communities: vec![(65_001 << 16) | 100],
-        large_communities: vec![[65_001, 1, 2]],
-        unknown: vec![UnknownAttribute {
+        communities: [(65_001 << 16) | 100].into(),
+        large_communities: [[65_001, 1, 2]].into(),
+        unknown: [UnknownAttribute {
             flags: 0xc0,
             code: 200,
             value: vec![1, 2, 3].into(),
-        }],
+        }]
+        .into(),
         ..Attributes::default()
     };
     PathSnapshot {

@@ -278,9 +278,9 @@ fn operations_change_what_they_say_and_nothing_else() {
     let changed = |operations: &[Operation]| {
         let mut attributes = Attributes {
             as_path: AsPath {
-                segments: vec![Segment::Sequence(vec![9])],
+                segments: [Segment::Sequence(vec![9])].into(),
             },
-            communities: vec![7],
+            communities: [7].into(),
             ..Attributes::default()
         };
         operations.iter().for_each(|it| it.apply(&mut attributes));
@@ -291,9 +291,9 @@ fn operations_change_what_they_say_and_nothing_else() {
     assert_eq!(
         added,
         Attributes {
-            communities: vec![7, 0x1_0002],
-            extended_communities: vec![[0, 2, 0xfc, 0, 0, 0, 0, 1]],
-            large_communities: vec![[1, 2, 3]],
+            communities: [7, 0x1_0002].into(),
+            extended_communities: [[0, 2, 0xfc, 0, 0, 0, 0, 1]].into(),
+            large_communities: [[1, 2, 3]].into(),
             ..plain.clone()
         }
     );
@@ -304,8 +304,8 @@ fn operations_change_what_they_say_and_nothing_else() {
     assert_eq!(
         set,
         Attributes {
-            communities: Vec::new(),
-            large_communities: vec![[1, 2, 3]],
+            communities: Default::default(),
+            large_communities: [[1, 2, 3]].into(),
             ..plain.clone()
         }
     );

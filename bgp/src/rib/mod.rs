@@ -8,6 +8,7 @@
 
 mod intern;
 mod monitor;
+mod paths;
 mod set;
 
 use std::collections::VecDeque;
@@ -21,9 +22,10 @@ use smallvec::SmallVec;
 
 pub(crate) use intern::Route;
 use monitor::Changes;
+use paths::Paths;
 pub(crate) use set::{PrefixMap, PrefixSet};
 
-use crate::decision::{self, Candidate, Grade, Source};
+use crate::decision::{self, Candidate, Source};
 use crate::filter::NORMAL_PRIORITY;
 use crate::import::Refusal;
 use crate::seam::Choice;
@@ -69,8 +71,6 @@ pub(crate) struct Path {
     /// How far the peer stands by it.
     pub(crate) standing: Standing,
     rank: Rank,
-    /// How it stands in the first steps of the decision, since it is in the table.
-    grade: Option<Grade>,
 }
 
 /// How far a peer stands by a path that it announced.
@@ -105,7 +105,6 @@ impl Path {
             refusal,
             standing: Standing::Firm,
             rank: LOST,
-            grade: None,
         }
     }
 
@@ -185,7 +184,7 @@ struct Chosen {
 #[derive(Debug)]
 struct Entry {
     prefix: Prefix,
-    paths: SmallVec<[Path; 1]>,
+    paths: Paths,
     /// How often it is announced to peers.
     holders: u32,
 }
@@ -264,8 +263,12 @@ impl Rib {
 
     /// The number of a prefix that has one.
     pub(crate) fn id(&self, prefix: Prefix) -> Option<PrefixId> {
+        self.find(prefix, self.hasher.hash_one(prefix))
+    }
+
+    fn find(&self, prefix: Prefix, hash: u64) -> Option<PrefixId> {
         let is_it = |id: &PrefixId| self.prefix(*id) == Some(prefix);
-        self.ids.find(self.hasher.hash_one(prefix), is_it).copied()
+        self.ids.find(hash, is_it).copied()
     }
 
     /// The prefix of a number that is in use.
@@ -288,23 +291,19 @@ impl Rib {
 
     /// Puts a path in: the prefix's number, and the earlier path of its key.
     pub(crate) fn insert(&mut self, prefix: Prefix, mut path: Path) -> (PrefixId, Option<Path>) {
-        let id = self.id(prefix).unwrap_or_else(|| self.number(prefix));
+        let id = self.number(prefix);
         self.touch(id);
-        path.grade = Some(path.candidate().grade());
         let (key, announced) = (path.key(), path.announced().map(Arc::as_ptr));
         let Some(entry) = self.entry_mut(id) else {
             return (id, None);
         };
-        let earlier = match entry.paths.iter_mut().find(|it| it.key() == path.key()) {
-            Some(slot) => {
-                path.label = slot.label;
-                Some(std::mem::replace(slot, path))
-            }
-            None => {
-                path.label = entry.free_label();
-                entry.paths.push(path);
-                None
-            }
+        let earlier = if let Some(place) = entry.paths.iter().position(|it| it.key() == key) {
+            path.label = entry.paths[place].label;
+            entry.paths.replace(place, path)
+        } else {
+            path.label = entry.free_label();
+            entry.paths.push(path);
+            None
         };
         if earlier.as_ref().and_then(Path::announced).map(Arc::as_ptr) != announced {
             self.note(prefix, key);
@@ -318,7 +317,7 @@ impl Rib {
         let place = entry.paths.iter().position(|path| path.key() == key)?;
         let prefix = entry.prefix;
         self.touch(id);
-        let path = self.entry_mut(id)?.paths.remove(place);
+        let path = self.entry_mut(id)?.paths.remove(place)?;
         if path.announced().is_some() {
             self.note(prefix, key);
         }
@@ -507,10 +506,15 @@ impl Rib {
         }
     }
 
+    /// The number of a prefix, which gets one if it has none.
     fn number(&mut self, prefix: Prefix) -> PrefixId {
+        let hash = self.hasher.hash_one(prefix);
+        if let Some(id) = self.find(prefix, hash) {
+            return id;
+        }
         let entry = Some(Entry {
             prefix,
-            paths: SmallVec::new(),
+            paths: Paths::None,
             holders: 0,
         });
         let id = match self.free.pop() {
@@ -525,11 +529,11 @@ impl Rib {
             }
         };
         let (entries, hasher) = (&self.entries, &self.hasher);
-        let hash = |id: &PrefixId| {
+        let rehash = |id: &PrefixId| {
             let entry = entries.get(id.0 as usize).and_then(Option::as_ref);
             entry.map_or(0, |entry| hasher.hash_one(entry.prefix))
         };
-        self.ids.insert_unique(hasher.hash_one(prefix), id, hash);
+        self.ids.insert_unique(hash, id, rehash);
         id
     }
 
@@ -587,7 +591,7 @@ impl Entry {
             return;
         }
         let ranking = self.ranking();
-        for path in &mut self.paths {
+        for path in self.paths.iter_mut() {
             path.rank = LOST;
         }
         for (rank, place) in (0..LOST).zip(ranking) {
@@ -620,11 +624,11 @@ impl Entry {
     /// The places of the best path and of those that are as good, in order.
     fn ranking(&self) -> SmallVec<[usize; 4]> {
         let eligible = || {
-            let paths = self.paths.iter().enumerate();
-            paths.filter(|(_, path)| path.refusal.is_none())
+            let paths = self.paths.iter().zip(self.paths.grades()).enumerate();
+            paths.filter(|(_, (path, _))| path.refusal.is_none())
         };
-        let best = eligible().map(|(_, path)| path.grade).min();
-        let leaders = eligible().filter(|(_, path)| Some(path.grade) == best);
+        let best = eligible().map(|(_, (_, grade))| grade).min();
+        let leaders = eligible().filter(|(_, (_, grade))| Some(*grade) == best);
         let mut places: SmallVec<[usize; 4]> = leaders.map(|(place, _)| place).collect();
         if places.len() > 1 {
             let leaders = places.iter().map(|&place| self.paths[place].candidate());

@@ -50,10 +50,6 @@ type Step<'a, T> = nom::IResult<&'a [u8], T, ()>;
 
 /// A BGP message (RFC 4271 §4; ROUTE-REFRESH RFC 2918).
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all messages are UPDATEs, and none is kept"
-)]
 pub enum Message {
     /// Opens a session.
     Open(Open),

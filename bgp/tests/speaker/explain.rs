@@ -101,7 +101,11 @@ fn what_it_says_of_peers_is_what_they_were_told() {
     let (from, to) = (rig.establish(external(2)), rig.establish(external(3)));
     for i in 0..8 {
         let mut attributes = path(&[65_002]);
-        attributes.communities = if i % 2 == 0 { vec![] } else { vec![0xffff_ff01] };
+        attributes.communities = if i % 2 == 0 {
+            Default::default()
+        } else {
+            [0xffff_ff01].into()
+        };
         rig.update(
             from,
             announcement(2, prefix(&format!("10.{i}.0.0/16")), attributes),

@@ -70,11 +70,12 @@ fn long_attributes_go_where_extended_messages_do() {
         assert_eq!(heard(&mut rig, conn), ["end", "+10.1.0.0/26"]);
     }
     let long = Attributes {
-        unknown: vec![UnknownAttribute {
+        unknown: [UnknownAttribute {
             flags: 0xc0,
             code: 200,
             value: vec![7; 5000].into(),
-        }],
+        }]
+        .into(),
         ..path(&[65_002])
     };
     rig.update(source, announcement(2, target, long));

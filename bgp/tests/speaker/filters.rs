@@ -65,9 +65,9 @@ fn what_came_is_judged_again_as_it_came_when_a_filter_changes() {
             paths[0].attributes.communities.clone(),
         )
     };
-    assert_eq!(seen(&rig), (Some(200), vec![0x1_0001]));
+    assert_eq!(seen(&rig), (Some(200), [0x1_0001].into()));
     set(&mut rig, importing(2, raise(300)));
-    assert_eq!(seen(&rig), (Some(300), vec![0x1_0001]));
+    assert_eq!(seen(&rig), (Some(300), [0x1_0001].into()));
     let only_marked = Match {
         communities: vec![community("1:1")],
         ..Match::default()
@@ -79,7 +79,7 @@ fn what_came_is_judged_again_as_it_came_when_a_filter_changes() {
             filtered(vec![rule(only_marked, Action::Reject)], Policy::Accept),
         ),
     );
-    assert_eq!(seen(&rig), (None, vec![]), "the mark was ours, not the peer's");
+    assert_eq!(seen(&rig), (None, [].into()), "the mark was ours, not the peer's");
     assert!(rig.closed.is_empty() && rig.sent(conn).iter().all(|it| !is_refresh(it)));
 }
 
@@ -161,7 +161,12 @@ fn heard(rig: &mut Rig, conn: manx_bgp::ConnId, target: Prefix) -> Option<Heard>
         }
     })?;
     let it = update.attributes;
-    Some((it.as_path.to_string(), it.med, it.local_pref, it.communities))
+    Some((
+        it.as_path.to_string(),
+        it.med,
+        it.local_pref,
+        it.communities.to_vec(),
+    ))
 }
 
 /// RFC 4271 §5.1.4: a MED from one AS is not passed on to another, one that we set is; §5.1.2: our AS comes first.
@@ -191,7 +196,7 @@ fn an_export_filter_changes_what_one_peer_hears() {
     });
     let mut attributes = path(&[65_002]);
     attributes.med = Some(9);
-    attributes.communities = vec![3];
+    attributes.communities = [3].into();
     rig.update(from, announcement(2, target, attributes));
     assert_eq!(
         heard(&mut rig, plain, target),

@@ -93,7 +93,7 @@ fn a_leaving_neighbours_routes_give_way_to_any_other() {
     rig.update(other, announcement(3, target(), path(&[65_003, 7, 8])));
     assert_eq!(rig.selected(target()), [2]);
     let marked = Attributes {
-        communities: vec![GRACEFUL_SHUTDOWN],
+        communities: [GRACEFUL_SHUTDOWN].into(),
         ..path(&[65_002])
     };
     rig.update(leaving, announcement(2, target(), marked.clone()));
@@ -103,7 +103,7 @@ fn a_leaving_neighbours_routes_give_way_to_any_other() {
     let told = heard(&mut rig, inside).unwrap();
     assert_eq!(
         (told.local_pref, told.communities),
-        (Some(0), vec![GRACEFUL_SHUTDOWN])
+        (Some(0), [GRACEFUL_SHUTDOWN].into())
     );
 }
 
@@ -149,7 +149,7 @@ fn paths_to_another_as_lose_private_numbers_and_the_peers_own() {
     rig.update(from, announcement(2, target(), path(&[65_002, 65_004, 7])));
     assert_eq!(heard(&mut rig, public).unwrap().as_path, path(&[ASN, 7]).as_path);
     let overridden = AsPath {
-        segments: vec![Segment::Sequence(vec![ASN, 65_002, ASN, 7])],
+        segments: [Segment::Sequence(vec![ASN, 65_002, ASN, 7])].into(),
     };
     assert_eq!(heard(&mut rig, site).unwrap().as_path, overridden);
 }
@@ -162,7 +162,7 @@ fn extended_communities_that_are_not_transitive_stay_within_the_as() {
     let (inside, outside) = (rig.establish(internal(3)), rig.establish(external(4)));
     let (transitive, local) = ([0, 2, 0, 1, 0, 0, 0, 1], [0x40, 4, 0, 1, 0, 0, 0, 1]);
     let attributes = Attributes {
-        extended_communities: vec![transitive, local],
+        extended_communities: [transitive, local].into(),
         ..path(&[65_002])
     };
     rig.update(from, announcement(2, target(), attributes));

@@ -67,7 +67,7 @@ fn again(rig: &mut Rig, id: u8, open: Open) -> ConnId {
 
 fn marked(id: u8, communities: &[u32]) -> Attributes {
     Attributes {
-        communities: communities.to_vec(),
+        communities: communities.to_vec().into(),
         ..path(&[external(id).asn])
     }
 }
@@ -88,7 +88,7 @@ fn heard(rig: &mut Rig, conn: ConnId, target: Prefix) -> Vec<Option<Vec<u32>>> {
             heard.push(None);
         }
         if update.reach.iter().flat_map(|reach| &reach.nlri).any(is_it) {
-            heard.push(Some(update.attributes.communities));
+            heard.push(Some(update.attributes.communities.to_vec()));
         }
     }
     heard

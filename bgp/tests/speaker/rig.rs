@@ -125,7 +125,7 @@ pub(crate) fn graceful_open(id: u8) -> Open {
 pub(crate) fn path(asns: &[u32]) -> Attributes {
     Attributes {
         as_path: AsPath {
-            segments: vec![Segment::Sequence(asns.to_vec())],
+            segments: [Segment::Sequence(asns.to_vec())].into(),
         },
         ..Attributes::default()
     }

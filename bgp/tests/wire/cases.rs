@@ -264,7 +264,7 @@ fn an_external_peer_has_no_say_in_internal_attributes() {
                 cluster_list,
                 ..
             } = update.attributes;
-            assert_eq!((local_pref, originator_id, cluster_list), (None, None, vec![]));
+            assert_eq!((local_pref, originator_id, cluster_list), (None, None, [].into()));
         }
     }
 }
@@ -274,11 +274,11 @@ fn an_external_peer_has_no_say_in_internal_attributes() {
 fn internal_attributes_never_leave_to_an_external_peer() {
     let attributes = Attributes {
         as_path: AsPath {
-            segments: vec![sequence(&[65_001])],
+            segments: [sequence(&[65_001])].into(),
         },
         local_pref: Some(100),
         originator_id: Some(Ipv4Addr::LOCALHOST),
-        cluster_list: vec![Ipv4Addr::LOCALHOST],
+        cluster_list: [Ipv4Addr::LOCALHOST].into(),
         ..Attributes::default()
     };
     let next_hop = NextHop::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -446,6 +446,7 @@ fn merged(as_path: &[u8], as4_path: &[u8]) -> Vec<Segment> {
         .attributes
         .as_path
         .segments
+        .into_vec()
 }
 
 /// RFC 6793 §4.2.3 (path): unless it is longer.
@@ -498,9 +499,12 @@ fn a_new_aggregator_hides_what_older_attributes_said() {
     let identifier = |octet| Ipv4Addr::new(octet, octet, octet, octet);
     assert_eq!(
         decoded(23_456),
-        (Some((65_538, identifier(2))), vec![sequence(&[65_537])])
+        (Some((65_538, identifier(2))), [sequence(&[65_537])].into())
     );
-    assert_eq!(decoded(7), (Some((7, identifier(1))), vec![sequence(&[23_456])]));
+    assert_eq!(
+        decoded(7),
+        (Some((7, identifier(1))), [sequence(&[23_456])].into())
+    );
 }
 
 /// RFC 6793 §6 (new): discarded.
@@ -509,7 +513,7 @@ fn four_octet_attributes_between_four_octet_speakers_are_dropped() {
     for (code, value) in [(17, &[2, 1, 0, 0, 0, 1][..]), (18, &[0, 0, 0, 1, 1, 1, 1, 1])] {
         let (update, problems) = with(&attribute(0xc0, code, value), &context(true));
         assert_eq!(problems, [(Problem::Misplaced { code }, Action::Discard)]);
-        assert_eq!(update.attributes.as_path.segments, [sequence(&[65_001])]);
+        assert_eq!(update.attributes.as_path.segments, [sequence(&[65_001])].into());
     }
 }
 
@@ -521,7 +525,7 @@ fn a_long_path_is_split_and_one_too_long_is_refused() {
     let next_hop = NextHop::V4(Ipv4Addr::new(192, 0, 2, 1));
     let path = |hops| Attributes {
         as_path: AsPath {
-            segments: vec![Segment::Sequence(vec![70_000; hops])],
+            segments: [Segment::Sequence(vec![70_000; hops])].into(),
         },
         ..Attributes::default()
     };
@@ -603,7 +607,7 @@ fn a_stream_is_cut_wherever_it_was_torn() {
 #[test]
 fn values_read_as_operators_write_them() {
     let path = AsPath {
-        segments: vec![sequence(&[65_001, 65_002]), set(&[1, 2])],
+        segments: vec![sequence(&[65_001, 65_002]), set(&[1, 2])].into(),
     };
     assert_eq!(path.to_string(), "65001 65002 {1 2}");
     assert_eq!(AsPath::default().to_string(), "");
@@ -625,12 +629,15 @@ fn values_read_as_operators_write_them() {
 #[test]
 fn a_path_knows_its_length_its_neighbor_and_its_loops() {
     let mut path = AsPath {
-        segments: vec![set(&[1, 2]), sequence(&[3])],
+        segments: vec![set(&[1, 2]), sequence(&[3])].into(),
     };
     assert_eq!((path.hops(), path.neighbor()), (2, None));
     path.prepend(9);
     path.prepend(8);
-    assert_eq!(path.segments, [sequence(&[8, 9]), set(&[1, 2]), sequence(&[3])]);
+    assert_eq!(
+        path.segments,
+        [sequence(&[8, 9]), set(&[1, 2]), sequence(&[3])].into()
+    );
     assert_eq!((path.hops(), path.neighbor()), (4, Some(8)));
     assert!(path.contains(2) && !path.contains(4));
 }

@@ -83,7 +83,7 @@ fn ipv4_prefixes_have_ipv6_next_hops_where_that_is_agreed() {
 fn an_ipv6_next_hop_leaves_with_ipv4_prefixes_only_where_that_is_agreed() {
     let attributes = Attributes {
         as_path: AsPath {
-            segments: vec![Segment::Sequence(vec![65_001])],
+            segments: [Segment::Sequence(vec![65_001])].into(),
         },
         ..Attributes::default()
     };
@@ -201,7 +201,7 @@ fn a_large_community_counts_once() {
     let communities = &decoded.attributes.large_communities;
     assert_eq!(communities[..], [[1, 2, 3], [0x0909_0909; 3]]);
     let twice = Attributes {
-        large_communities: vec![[1, 2, 3]; 2],
+        large_communities: [[1, 2, 3]; 2].into(),
         ..decoded.attributes
     };
     let next_hop = decoded.reach[0].next_hop;
@@ -240,7 +240,7 @@ fn a_path_of_sixteen_thousand_hops_takes_an_extended_message() {
     };
     let attributes = Attributes {
         as_path: AsPath {
-            segments: vec![Segment::Sequence(vec![65_001; 16_000])],
+            segments: [Segment::Sequence(vec![65_001; 16_000])].into(),
         },
         ..Attributes::default()
     };

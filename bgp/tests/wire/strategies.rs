@@ -89,7 +89,9 @@ fn as_path(hops: usize) -> impl Strategy<Value = AsPath> {
                 segments.push(Segment::Set(set));
             }
         }
-        AsPath { segments }
+        AsPath {
+            segments: segments.into(),
+        }
     })
 }
 
@@ -151,14 +153,14 @@ pub(crate) fn attributes(context: &Context) -> impl Strategy<Value = Attributes>
             local_pref: local_pref.filter(|_| internal),
             atomic_aggregate,
             aggregator: aggregator.map(|(asn, identifier)| (asn, identifier.into())),
-            communities,
-            extended_communities,
+            communities: communities.into(),
+            extended_communities: extended_communities.into(),
             large_communities: large_communities.into_iter().collect(),
             only_to_customer,
             partial: partial & may.map(|(code, _)| 1_u64 << code).sum::<u64>(),
             originator_id: originator_id.filter(|_| internal).map(Ipv4Addr::from),
             cluster_list: cluster_list.map(Ipv4Addr::from).collect(),
-            unknown,
+            unknown: unknown.into(),
         }
     })
 }

@@ -259,7 +259,7 @@ impl Twin {
         };
         let mut attributes = Attributes::default();
         if session.external {
-            attributes.as_path.segments = vec![wire::Segment::Sequence(vec![session.asn()])];
+            attributes.as_path.segments = [wire::Segment::Sequence(vec![session.asn()])].into();
         }
         let nlri = vec![Nlri { path_id, prefix }];
         let update = Update {

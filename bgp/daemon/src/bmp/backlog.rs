@@ -393,7 +393,7 @@ mod tests {
             reach: vec![Reach { next_hop, nlri }],
             attributes: Attributes {
                 as_path: AsPath {
-                    segments: vec![Segment::Sequence(vec![7])],
+                    segments: [Segment::Sequence(vec![7])].into(),
                 },
                 ..Attributes::default()
             },

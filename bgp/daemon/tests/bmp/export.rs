@@ -20,7 +20,7 @@ fn addresses(net: u8) -> [Ipv4Addr; 2] {
 fn announced(path: &[u32], next_hop: NextHop, nlri: Vec<Nlri>) -> Update {
     let attributes = Attributes {
         as_path: AsPath {
-            segments: vec![Segment::Sequence(path.to_vec())],
+            segments: [Segment::Sequence(path.to_vec())].into(),
         },
         local_pref: Some(100),
         ..Attributes::default()

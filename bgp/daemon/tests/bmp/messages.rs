@@ -182,7 +182,7 @@ fn each_update_is_a_message_of_its_own() {
     };
     let attributes = Attributes {
         as_path: AsPath {
-            segments: vec![Segment::Sequence(vec![4_200_000_001])],
+            segments: [Segment::Sequence(vec![4_200_000_001])].into(),
         },
         ..Attributes::default()
     };

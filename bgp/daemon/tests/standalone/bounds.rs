@@ -76,7 +76,7 @@ fn announcement(numbers: std::ops::Range<u32>, octets: usize) -> Message {
         }],
         attributes: Attributes {
             local_pref: Some(100),
-            unknown: vec![unknown],
+            unknown: [unknown].into(),
             ..Attributes::default()
         },
         ..Update::default()

@@ -10,6 +10,7 @@ use nom::Parser;
 use nom::combinator::all_consuming;
 use nom::multi::{length_count, many0};
 use nom::number::complete::{be_u8, be_u16, be_u32};
+use smallvec::SmallVec;
 
 use crate::wire::open::two_octets;
 use crate::wire::{Context, Step};
@@ -23,7 +24,7 @@ const CONFED_SET: u8 = 4;
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AsPath {
     /// Nearest first. No sequence follows a sequence: on the wire a long one takes several segments.
-    pub segments: Vec<Segment>,
+    pub segments: SmallVec<[Segment; 1]>,
 }
 
 /// A segment of an AS_PATH.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use nom::Parser;
 use nom::bytes::complete::take;
 use nom::combinator::all_consuming;
-use nom::multi::{count, length_data};
+use nom::multi::length_data;
 use nom::number::complete::{be_u8, be_u16, be_u32};
 
 use super::as_path::{self, Width};
@@ -85,7 +85,7 @@ struct Raw<'a> {
     whole: &'a [u8],
 }
 
-impl Raw<'_> {
+impl<'a> Raw<'a> {
     fn whole(&self) -> Bytes {
         Bytes::copy_from_slice(self.whole)
     }
@@ -119,9 +119,10 @@ impl Raw<'_> {
         self.value(all_consuming(be_u32).parse(self.value))
     }
 
-    fn numbers(&self) -> Result<Vec<u32>, Problem> {
-        let several = count(be_u32, self.value.len() / size_of::<u32>());
-        self.value(all_consuming(several).parse(self.value))
+    /// The numbers that the value is; its length is right.
+    fn numbers(&self) -> impl Iterator<Item = u32> + use<'a> {
+        let numbers = self.value.as_chunks().0.iter();
+        numbers.map(|octets| u32::from_be_bytes(*octets))
     }
 
     /// AS and identifier.
@@ -294,13 +295,14 @@ impl Collected {
             code::LOCAL_PREF => own.local_pref = Some(raw.number()?),
             code::ATOMIC_AGGREGATE => own.atomic_aggregate = true,
             code::AGGREGATOR => own.aggregator = Some(raw.aggregator(width)?),
-            code::COMMUNITIES => own.communities = raw.numbers()?,
+            code::COMMUNITIES => own.communities = raw.numbers().collect(),
             code::ORIGINATOR_ID => own.originator_id = Some(raw.number()?.into()),
-            code::CLUSTER_LIST => {
-                own.cluster_list = raw.numbers()?.into_iter().map(Ipv4Addr::from).collect();
+            code::CLUSTER_LIST => own.cluster_list = raw.numbers().map(Ipv4Addr::from).collect(),
+            code::EXTENDED_COMMUNITIES => own.extended_communities = value.as_chunks().0.into(),
+            code::LARGE_COMMUNITY => {
+                let numbers: Vec<u32> = raw.numbers().collect();
+                own.large_communities = unique(numbers.as_chunks().0);
             }
-            code::EXTENDED_COMMUNITIES => own.extended_communities = value.as_chunks().0.to_vec(),
-            code::LARGE_COMMUNITY => own.large_communities = unique(raw.numbers()?.as_chunks().0),
             code::AS4_PATH => {
                 self.as4_path = Some(as_path::decode_as4(value).ok_or_else(|| raw.wrong_value())?);
             }

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use bytes::Bytes;
+use thin_vec::ThinVec;
 
 pub use as_path::{AsPath, Segment};
 pub(super) use decode::{Collected, decode};
@@ -73,27 +74,27 @@ pub struct Attributes {
     /// AGGREGATOR: AS and identifier.
     pub aggregator: Option<(u32, Ipv4Addr)>,
     /// COMMUNITIES (RFC 1997).
-    pub communities: Vec<u32>,
+    pub communities: ThinVec<u32>,
     /// EXTENDED COMMUNITIES (RFC 4360).
-    pub extended_communities: Vec<[u8; 8]>,
+    pub extended_communities: ThinVec<[u8; 8]>,
     /// LARGE_COMMUNITY (RFC 8092): global administrator and two local parts.
-    pub large_communities: Vec<[u32; 3]>,
+    pub large_communities: ThinVec<[u32; 3]>,
     /// ORIGINATOR_ID (RFC 4456).
     pub originator_id: Option<Ipv4Addr>,
     /// CLUSTER_LIST (RFC 4456), nearest first.
-    pub cluster_list: Vec<Ipv4Addr>,
+    pub cluster_list: ThinVec<Ipv4Addr>,
     /// ONLY_TO_CUSTOMER (RFC 9234 §5): the AS that marked the route.
     pub only_to_customer: Option<u32>,
     /// Which of the known attributes came with Partial set, bit n for type code n: no AS on the way may clear
     /// it (RFC 4271 §5).
     pub partial: u64,
     /// Unknown transitive attributes, byte-exact, in order of type code; sent with Partial set.
-    pub unknown: Vec<UnknownAttribute>,
+    pub unknown: ThinVec<UnknownAttribute>,
 }
 
 /// The communities without those that came before: none may be sent twice, and who gets one twice keeps one
 /// (RFC 8092 §3).
-fn unique(communities: &[[u32; 3]]) -> Vec<[u32; 3]> {
+fn unique(communities: &[[u32; 3]]) -> ThinVec<[u32; 3]> {
     let mut seen = BTreeSet::new();
     let first = communities.iter().filter(|community| seen.insert(**community));
     first.copied().collect()
