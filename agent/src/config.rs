@@ -52,6 +52,8 @@ pub struct Config {
     pub iptables: Iptables,
     /// How policies are enforced.
     pub policy: PolicySettings,
+    /// How `manxd controller` works.
+    pub controller: ControllerSettings,
     /// How much to log. Default `info`.
     pub log_level: LogLevel,
 }
@@ -106,6 +108,28 @@ impl Default for PolicySettings {
             log_denied: None,
             failsafe_inbound_host_ports: None,
             failsafe_outbound_host_ports: None,
+        }
+    }
+}
+
+/// How `manxd controller` works.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ControllerSettings {
+    /// The lease's length in seconds, 3 to 300: so long at most nobody acts when the one who did is gone. Default 15.
+    pub lease_seconds: u16,
+    /// Whether each node is to have a host endpoint for all its interfaces. Default false.
+    pub auto_host_endpoints: bool,
+    /// For how many seconds Kubernetes must have had no Node for ours to be deleted, 2 to 86400. Default 300.
+    pub deleted_node_seconds: u32,
+}
+
+impl Default for ControllerSettings {
+    fn default() -> Self {
+        Self {
+            lease_seconds: 15,
+            auto_host_endpoints: false,
+            deleted_node_seconds: 300,
         }
     }
 }
@@ -238,6 +262,7 @@ impl Default for Config {
             nexthop_compat_mode: None,
             iptables: Iptables::default(),
             policy: PolicySettings::default(),
+            controller: ControllerSettings::default(),
             log_level: LogLevel::default(),
         }
     }
@@ -337,6 +362,16 @@ impl Config {
             let problem = "is out of range: 1 to 3600";
             return Some(("iptables.refreshSeconds", refresh.to_string(), problem));
         }
+        let lease = self.controller.lease_seconds;
+        if !(3..=300).contains(&lease) {
+            let problem = "is out of range: 3 to 300";
+            return Some(("controller.leaseSeconds", lease.to_string(), problem));
+        }
+        let deleted = self.controller.deleted_node_seconds;
+        if !(2..=86_400).contains(&deleted) {
+            let problem = "is out of range: 2 to 86400";
+            return Some(("controller.deletedNodeSeconds", deleted.to_string(), problem));
+        }
         let id = self.router_id.filter(Ipv4Addr::is_unspecified)?;
         let problem = "is no identifier; any other IPv4 address is";
         Some(("routerId", id.to_string(), problem))
@@ -414,7 +449,7 @@ mod tests {
              iptables: {backend: legacy, refreshSeconds: 5}\n\
              policy: {enforcement: always, markMask: 0xf00, endpointToHost: return, logGroup: 7, logDenied: 10,\n  \
              failsafeInboundHostPorts: [{protocol: TCP, port: 2222}], failsafeOutboundHostPorts: []}\n\
-             logLevel: debug\n",
+             controller: {leaseSeconds: 30, autoHostEndpoints: true, deletedNodeSeconds: 60}\nlogLevel: debug\n",
         );
         let expected = Config {
             node_name: Some("n1".into()),
@@ -451,6 +486,11 @@ mod tests {
             iptables: Iptables {
                 backend: IptablesBackend::Legacy,
                 refresh_seconds: 5,
+            },
+            controller: ControllerSettings {
+                lease_seconds: 30,
+                auto_host_endpoints: true,
+                deleted_node_seconds: 60,
             },
             log_level: LogLevel::Debug,
         };

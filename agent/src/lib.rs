@@ -36,6 +36,7 @@ pub mod route;
 pub mod secrets;
 pub mod server;
 pub mod services;
+pub mod sessions;
 mod slices;
 pub mod startup;
 pub mod status;

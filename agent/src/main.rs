@@ -1,17 +1,18 @@
-//! `manxd`: the node daemon.
+//! `manxd`: the node daemon, and the cluster's controller.
 
 use std::error::Error;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use manx_agent::config::{Config, Datastore, LogLevel};
 use manx_agent::identity::Identity;
 use manx_agent::startup;
 use manx_agent::tasks::{self, Start};
 use manx_bgpd::control::Claim;
-use manx_store::{AnyStore, KubeOptions, KubeStore, SqliteStore};
+use manx_store::{AnyStore, KubeOptions, KubeStore, SqliteStore, Store as _};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -24,8 +25,18 @@ const CONFIG: &str = "/etc/manx/manxd.yaml";
 #[command(version)]
 struct Arguments {
     /// The configuration. Without this, /etc/manx/manxd.yaml if it exists, else the defaults.
-    #[arg(long, env = "MANX_CONFIG")]
+    #[arg(long, env = "MANX_CONFIG", global = true)]
     config: Option<PathBuf>,
+    /// What to be; a node's daemon where nothing is named.
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum Command {
+    /// The cluster's controller: gives addresses to services of type LoadBalancer, and forgets nodes that are gone. Of
+    /// several that run, one acts.
+    Controller,
 }
 
 fn main() -> ExitCode {
@@ -57,6 +68,9 @@ fn start(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         .with_target(false)
         .init();
     let config = config?;
+    if let Some(Command::Controller) = arguments.command {
+        return runtime("manx-controller", Some(1))?.block_on(control(&config));
+    }
     // Sessions keep their timers whatever the rest of the agent is busy with.
     let bgp = runtime("manx-bgp", Some(1))?;
     let main = runtime("manx", None)?;
@@ -101,15 +115,52 @@ async fn open(datastore: &Datastore) -> Result<AnyStore, manx_store::Error> {
     }
 }
 
-async fn run(config: Config, bgp_runtime: Handle) -> Result<(), Box<dyn Error>> {
+/// Until we are told to end.
+fn stop() -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn host_name() -> std::io::Result<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
+    Ok(name.trim().to_owned())
+}
+
+/// Runs the controller to its end.
+async fn control(config: &Config) -> Result<(), Box<dyn Error>> {
+    let stop = stop()?;
+    let store = open(&config.datastore).await?;
+    let cluster = store.cluster().ok_or(
+        "the controller is for Kubernetes clusters: write datastore: {kubernetes: {}} into the configuration",
+    )?;
+    let settings = manx_controller::Settings {
+        name: config.node_name.clone().map_or_else(host_name, Ok)?,
+        lease_seconds: config.controller.lease_seconds.into(),
+        host_endpoints: config.controller.auto_host_endpoints,
+        node_grace: Duration::from_secs(config.controller.deleted_node_seconds.into()),
+    };
+    tracing::info!(
+        name = settings.name,
+        version = env!("CARGO_PKG_VERSION"),
+        "the controller starts"
+    );
+    manx_controller::run(&store, &cluster, &settings, stop).await;
+    Ok(())
+}
+
+async fn run(config: Config, bgp_runtime: Handle) -> Result<(), Box<dyn Error>> {
+    let stop = stop()?;
     let claim = Claim::new(&config.socket)?;
     std::fs::create_dir_all(&config.state_dir)
         .map_err(|error| format!("cannot make stateDir {}: {error}", config.state_dir.display()))?;
-    let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
     let machine = startup::survey()?;
-    let identity = Identity::new(&config, host_name.trim(), &machine.interfaces)?;
+    let identity = Identity::new(&config, &host_name()?, &machine.interfaces)?;
     manx_linux::sysctl::use_directory(config.sysctl_dir.clone());
     manx_linux::sysctl::enable_forwarding()?;
     let store = open(&config.datastore).await?;
@@ -120,12 +171,6 @@ async fn run(config: Config, bgp_runtime: Handle) -> Result<(), Box<dyn Error>> 
         version = env!("CARGO_PKG_VERSION"),
         "manxd starts"
     );
-    let stop = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
     let start = Start {
         config,
         claim,

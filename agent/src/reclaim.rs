@@ -74,7 +74,9 @@ pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
         let due = orphans
             .into_iter()
             .filter(|block| watched.is_due(Instant::now(), block.spec.cidr, patience));
-        free(&inbox.store, &view, due.collect()).await;
+        for cidr in free(&inbox.store, &view, due.collect()).await {
+            watched.begin_anew(cidr);
+        }
         tokio::select! {
             changed = inbox.view.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(TICK) => {}
@@ -153,6 +155,11 @@ impl Watched {
         }
     }
 
+    /// A block cannot be freed yet: it is seen to anew, and not at once.
+    fn begin_anew(&mut self, cidr: IpNetwork) {
+        self.0.remove(&cidr);
+    }
+
     /// Whether the block may be freed by somebody who waits this much longer than the first.
     fn is_due(&self, now: Instant, cidr: IpNetwork, patience: Duration) -> bool {
         let past = |since: Instant, time: Duration| {
@@ -165,21 +172,30 @@ impl Watched {
 }
 
 /// Frees blocks, and before them what the datastore says of their owners' pods: a block is the last thing to go,
-/// so that an agent that dies midway leaves the rest to the next.
-async fn free<S: Store>(store: &S, view: &View, blocks: Vec<&IpBlock>) {
+/// so that an agent that dies midway leaves the rest to the next. Returns the blocks whose owners' pods are still there.
+async fn free<S: Store>(store: &S, view: &View, blocks: Vec<&IpBlock>) -> Vec<IpNetwork> {
     let owners = blocks.iter().filter_map(|block| block.spec.node.as_deref());
     let gone: BTreeSet<&str> = owners.filter(|owner| !view.nodes.contains_key(*owner)).collect();
     let mut kept = BTreeSet::new();
     for owner in gone {
-        if let Err(error) = forget_pods(store, owner).await {
-            tracing::warn!(owner, %error, "the pods of a node that is gone cannot be forgotten yet");
-            kept.insert(owner);
+        match is_without_pods(store, owner).await {
+            Ok(true) => continue,
+            Ok(false) => tracing::debug!(owner, "Kubernetes still has this node, or pods on it"),
+            Err(error) => {
+                tracing::warn!(owner, %error, "the pods of a node that is gone cannot be forgotten yet");
+            }
         }
+        kept.insert(owner);
     }
+    let mut left = Vec::new();
     for block in blocks {
-        let Some(owner) = block.spec.node.as_deref().filter(|owner| !kept.contains(owner)) else {
+        let Some(owner) = block.spec.node.as_deref() else {
             continue;
         };
+        if kept.contains(owner) {
+            left.push(block.spec.cidr);
+            continue;
+        }
         match give_up(store, block, owner).await {
             Ok(()) => tracing::info!(block = %block.spec.cidr, owner, "freed: its owner is gone"),
             Err(Error::Conflict { .. } | Error::NotFound(_)) => {
@@ -190,6 +206,7 @@ async fn free<S: Store>(store: &S, view: &View, blocks: Vec<&IpBlock>) {
             }
         }
     }
+    left
 }
 
 async fn give_up<S: Store>(store: &S, block: &IpBlock, owner: &str) -> Result<(), Error> {
@@ -210,11 +227,15 @@ async fn give_up<S: Store>(store: &S, block: &IpBlock, owner: &str) -> Result<()
     }
 }
 
-async fn forget_pods<S: Store>(store: &S, node: &str) -> Result<(), Error> {
-    if store.cluster().is_some() {
-        // They are the cluster's Pods, which it sees to.
-        return Ok(());
+/// Whether a node has no pods any more: a cluster sees to its Pods, elsewhere they are forgotten with their node.
+async fn is_without_pods<S: Store>(store: &S, node: &str) -> Result<bool, Error> {
+    match store.cluster() {
+        Some(cluster) => cluster.is_done_with(node).await,
+        None => forget_pods(store, node).await.map(|()| true),
     }
+}
+
+async fn forget_pods<S: Store>(store: &S, node: &str) -> Result<(), Error> {
     for resource in store.list(Kind::WorkloadEndpoint, None).await?.items {
         let key: Key = resource.key();
         let Resource::WorkloadEndpoint(endpoint) = resource else {

@@ -25,7 +25,8 @@
 //!
 //! In a Kubernetes cluster there is no workload task: WorkloadEndpoints are the cluster's Pods, and an ADD waits until the
 //! policy task has heard of its own. The node task hears of Kubernetes' node, and tells the availability task (1x), which says there
-//! whether pods have their network. The events task (1x) records what the cni and verdicts tasks have for operators.
+//! whether pods have their network. The events task (1x) records what the cni and verdicts tasks have for operators,
+//! and the sessions task (1x), which asks the bgp task how peers' sessions are.
 //!
 //! The cni task also asks the conntrack task (1x), which has the kernel forget the connections of pods that went.
 //!
@@ -36,7 +37,7 @@
 //!
 //! | task | after a panic |
 //! |---|---|
-//! | store watch, announcing, node, availability, events, verdicts, reclaim, releases, workload, endpoint, conntrack, denies, cni, connections | runs again: its state is in the store, the kernel or its inbox |
+//! | store watch, announcing, node, availability, events, sessions, verdicts, reclaim, releases, workload, endpoint, conntrack, denies, cni, connections | runs again: its state is in the store, the kernel or its inbox |
 //! | ipam, bgp, route, policy, tombstones, HTTP | the agent ends non-zero and is started again: start-up adopts what is there |
 //!
 //! Neither touches the kernel, so packets flow on.

@@ -74,7 +74,7 @@ impl Events {
     fn tell_of(&self, verdict: &Verdict) {
         if !verdict.problems.is_empty() {
             self.tell(Happening {
-                subject: Subject::Resource(verdict.key.clone()),
+                subject: Subject::Resource(verdict.key.clone(), None),
                 reason: "PolicyNotAccepted",
                 message: format!("it opens nothing until it is mended: {}", verdict.problems),
             });

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use manx_api::bgp::{BgpConfigurationSpec, BgpPeer};
 use manx_api::filter::BgpFilter;
-use manx_api::ipam::{IpBlock, IpPool, IpReservation, IpamConfigurationSpec};
+use manx_api::ipam::{IpBlock, IpPool, IpReservation, IpamConfigurationSpec, PoolUse};
 use manx_api::namespace::Namespace;
 use manx_api::node::Node;
 use manx_api::{Key, Kind, Resource};
@@ -36,7 +36,7 @@ const CONFIGURATION: &str = "default";
 pub struct View {
     /// Whether the store has been listed; before that, absence means nothing.
     pub complete: bool,
-    /// The pools.
+    /// The pools of pods' addresses; those for load balancers are the controller's.
     pub pools: BTreeMap<String, IpPool>,
     /// Addresses that no pod gets unless it asks.
     pub reservations: BTreeMap<String, IpReservation>,
@@ -61,7 +61,10 @@ impl View {
     pub fn put(&mut self, resource: Resource) {
         let name = resource.metadata().name.clone();
         match resource {
-            Resource::IpPool(pool) => drop(self.pools.insert(name, pool)),
+            Resource::IpPool(pool) if pool.spec.allowed_use() == PoolUse::Workload => {
+                drop(self.pools.insert(name, pool));
+            }
+            Resource::IpPool(_) => drop(self.pools.remove(&name)),
             Resource::IpReservation(reservation) => drop(self.reservations.insert(name, reservation)),
             Resource::IpamConfiguration(c) if name == CONFIGURATION => self.ipam = c.spec,
             Resource::Namespace(namespace) => drop(self.namespaces.insert(name, namespace)),
@@ -105,6 +108,23 @@ mod tests {
             "metadata": {{"name": "{name}"}}, "spec": {{"asNumber": 65001}}}}"#
         );
         serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn pools_for_load_balancers_are_none_of_the_agents() {
+        let pool = |allowed: &str| {
+            let text = format!(
+                r#"{{"kind": "IPPool", "apiVersion": "manx.network/v1", "metadata": {{"name": "main"}},
+                "spec": {{"cidr": "10.0.0.0/16", "allowedUses": ["{allowed}"]}}}}"#
+            );
+            serde_json::from_str::<Resource>(&text).unwrap()
+        };
+        let mut view = View::default();
+        view.put(pool("Workload"));
+        assert!(view.pools.contains_key("main"));
+        // Made anew for services, which a watch that begins anew may show as one change.
+        view.put(pool("LoadBalancer"));
+        assert!(view.pools.is_empty());
     }
 
     #[test]

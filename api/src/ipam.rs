@@ -11,7 +11,7 @@ use crate::formats::{cidr, is_false};
 use crate::schema;
 use crate::{Metadata, Selector};
 
-/// Addresses that pods may get, cut into blocks that nodes own.
+/// Addresses that pods may get, cut into blocks that nodes own; or addresses for services of type LoadBalancer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -44,9 +44,13 @@ pub struct IpPoolSpec {
     /// Packets from the pool's addresses to what is in no pool leave the node with the node's address.
     #[serde(default, skip_serializing_if = "is_false")]
     pub nat_outgoing: bool,
-    /// Whether pods that name no pool get addresses from it.
+    /// Whether pods that name no pool get addresses from it; or services, from a pool that is theirs.
     #[serde(default, skip_serializing_if = "AssignmentMode::is_automatic")]
     pub assignment_mode: AssignmentMode,
+    /// Who gets addresses from it: `Workload` (the default) or `LoadBalancer`, not both. Never changed once created.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(length(max = 1)))]
+    pub allowed_uses: Vec<PoolUse>,
     /// No new address is taken from a disabled pool; what is held stays.
     #[serde(default)]
     pub disabled: bool,
@@ -66,9 +70,16 @@ impl IpPoolSpec {
             namespace_selector: Selector::all(),
             nat_outgoing: false,
             assignment_mode: AssignmentMode::Automatic,
+            allowed_uses: Vec::new(),
             disabled: false,
             disable_bgp_export: false,
         }
+    }
+
+    /// Whose its addresses are.
+    #[must_use]
+    pub fn allowed_use(&self) -> PoolUse {
+        self.allowed_uses.first().copied().unwrap_or_default()
     }
 
     /// Prefix length of a block: what the user chose or the family's default.
@@ -97,6 +108,27 @@ impl AssignmentMode {
     #[must_use]
     pub fn is_automatic(&self) -> bool {
         *self == Self::Automatic
+    }
+}
+
+/// What a pool's addresses are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum PoolUse {
+    /// Pods.
+    #[default]
+    Workload,
+    /// Services of type LoadBalancer. No node takes a block of such a pool, and what selects nodes or namespaces, NAT
+    /// and the size of blocks have no meaning for it.
+    LoadBalancer,
+}
+
+impl fmt::Display for PoolUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Workload => "Workload",
+            Self::LoadBalancer => "LoadBalancer",
+        })
     }
 }
 

@@ -4,6 +4,7 @@
 //! are text as in a manifest, for some are `None`, names or nothing at all; a method says which are addresses.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,12 @@ pub struct ServiceSpec {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub external_ips: Vec<IpAddr>,
+    /// Of which families its addresses are, the first one first; empty: as its addresses in the cluster are.
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
+    pub ip_families: Vec<IpFamily>,
+    /// Of how many families. Default: one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip_family_policy: Option<IpFamilyPolicy>,
     /// The address that a load balancer is to give it; empty: any.
     #[serde(rename = "loadBalancerIP", skip_serializing_if = "String::is_empty")]
     pub load_balancer_ip: String,
@@ -95,6 +102,43 @@ impl ServiceSpec {
         }
         addresses
     }
+}
+
+/// A family of addresses, as services name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum IpFamily {
+    /// IPv4.
+    IPv4,
+    /// IPv6.
+    IPv6,
+}
+
+impl IpFamily {
+    /// That of an address.
+    #[must_use]
+    pub const fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::IPv4 } else { Self::IPv6 }
+    }
+}
+
+impl fmt::Display for IpFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::IPv4 => "IPv4",
+            Self::IPv6 => "IPv6",
+        })
+    }
+}
+
+/// Of how many families a service's addresses are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IpFamilyPolicy {
+    /// One.
+    SingleStack,
+    /// Both where the cluster has both.
+    PreferDualStack,
+    /// Both.
+    RequireDualStack,
 }
 
 /// How a service is reached.

@@ -133,6 +133,8 @@ pub fn validate_update(old: &Resource, new: &Resource) -> Vec<Problem> {
         unchanged("spec.cidr", &old.cidr, &new.cidr, &mut problems);
         let (before, after) = (old.block_size(), new.block_size());
         unchanged("spec.blockSize", &before, &after, &mut problems);
+        let (before, after) = (old.allowed_use(), new.allowed_use());
+        unchanged("spec.allowedUses", &before, &after, &mut problems);
     }
     if let (Resource::IpBlock(old), Resource::IpBlock(new)) = (old, new) {
         ipam::block_update(old, new, &mut problems);

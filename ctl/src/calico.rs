@@ -58,7 +58,6 @@ const fn lost(why: &'static str) -> Fate {
 const FIELDS: &[(&str, &str, Fate)] = &[
     ("IPPool", "ipipMode", ENCAPSULATION),
     ("IPPool", "vxlanMode", ENCAPSULATION),
-    ("IPPool", "allowedUses", Idle),
     (
         "IPAMConfiguration",
         "kubeVirtVMAddressPersistence",
@@ -219,7 +218,7 @@ pub(crate) fn convert(resource: &Value) -> Result<Converted, Refused> {
     let mut spec = resource["spec"].as_object().cloned().unwrap_or_default();
     fields(kind, &mut spec, &mut notes)?;
     match kind {
-        "IPPool" => uses(&resource["spec"]["allowedUses"], &mut notes)?,
+        "IPPool" => uses(&mut spec)?,
         "BGPPeer" => peer(&mut spec, &mut notes),
         "BGPConfiguration" if name != "default" => {
             return Err(refused(
@@ -308,23 +307,29 @@ fn seconds(field: &str, value: &Value) -> Result<Value, Refused> {
     })
 }
 
-/// A pool for something else than pods has no counterpart.
-fn uses(uses: &Value, notes: &mut Vec<(String, String)>) -> Result<(), Refused> {
-    let uses: Vec<&str> = uses
+/// A pool is for pods, which is what it is for where nothing is said, or for load balancers; there are no tunnels.
+fn uses(spec: &mut Map<String, Value>) -> Result<(), Refused> {
+    let field = "allowedUses";
+    let stated = spec.remove(field).unwrap_or_default();
+    let uses: Vec<&str> = stated
         .as_array()
         .into_iter()
         .flatten()
         .filter_map(Value::as_str)
         .collect();
-    if !uses.is_empty() && !uses.contains(&"Workload") {
-        let message = format!("is {}: Manx's pools are for pods", uses.join(", "));
-        return Err(refused("spec.allowedUses", message));
+    let (pods, services) = (uses.contains(&"Workload"), uses.contains(&"LoadBalancer"));
+    if uses.is_empty() || (pods && !services) {
+        return Ok(());
     }
-    if uses.contains(&"LoadBalancer") {
-        let note = "'LoadBalancer' is left out: Manx gives no addresses to services".to_owned();
-        notes.push(("spec.allowedUses".to_owned(), note));
+    if services && !pods {
+        spec.insert(field.to_owned(), json!(["LoadBalancer"]));
+        return Ok(());
     }
-    Ok(())
+    let message = format!(
+        "is {}: Manx's pools are for pods or for load balancers",
+        uses.join(", ")
+    );
+    Err(refused("spec.allowedUses", message))
 }
 
 /// What Calico says of a session by other fields.
@@ -385,6 +390,8 @@ mod tests {
                    "allowedUses": ["Workload", "Tunnel"]}),
         );
         assert_eq!(pool, json!({"cidr": "10.1.0.0/16", "natOutgoing": true}));
+        let services = json!({"cidr": "10.2.0.0/24", "allowedUses": ["LoadBalancer"]});
+        assert_eq!(spec("IPPool", services.clone()), (services, Vec::new()));
         assert_eq!(notes.len(), 1, "{notes:?}");
         assert!(
             notes[0].starts_with("spec.ipipMode: 'Always' is left out: Manx adds nothing"),
@@ -468,11 +475,11 @@ mod tests {
         let told = refused(
             "IPPool",
             "lb",
-            json!({"cidr": "10.2.0.0/24", "allowedUses": ["LoadBalancer"]}),
+            json!({"cidr": "10.2.0.0/24", "allowedUses": ["Tunnel"]}),
         );
         assert_eq!(
             told,
-            "spec.allowedUses: is LoadBalancer: Manx's pools are for pods"
+            "spec.allowedUses: is Tunnel: Manx's pools are for pods or for load balancers"
         );
         for (kind, name) in [
             ("Profile", "kns.default"),

@@ -27,7 +27,9 @@ mod rehearsal;
 mod rules;
 pub mod sqlite;
 
-pub use self::kube::{Cluster, Happening, Host, KubeOptions, KubeStore, NETWORK_UNAVAILABLE, Subject};
+pub use self::kube::{
+    Cluster, Happening, Host, KubeOptions, KubeStore, Lease, LeaseName, NETWORK_UNAVAILABLE, Subject,
+};
 pub use self::rehearsal::rehearse;
 pub use any::AnyStore;
 pub use error::Error;

@@ -53,6 +53,9 @@ pub(crate) fn problems(objects: &[Value]) -> Vec<String> {
                 ["/usr/local/bin/manxd", "--config", config] => {
                     agent(pod, container, &mounts, file(objects, &mounts, Path::new(config)))
                 }
+                ["/usr/local/bin/manxd", "controller", "--config", config] => {
+                    controller(file(objects, &mounts, Path::new(config)))
+                }
                 ["/usr/local/bin/manx", "install", plugins, list, lists] => {
                     installer(&mounts, [plugins, lists], file(objects, &mounts, Path::new(list)))
                 }
@@ -125,6 +128,17 @@ fn agent(pod: &Value, container: &Value, mounts: &[Mount<'_>], config: Option<&s
         }
     }
     problems
+}
+
+fn controller(config: Option<&str>) -> Vec<String> {
+    let Some(config) = config else {
+        return vec!["no manxd.yaml".to_owned()];
+    };
+    match Config::parse(Path::new("manxd.yaml"), config, |_| None) {
+        Ok(config) if config.datastore.kubernetes.is_some() => Vec::new(),
+        Ok(_) => vec!["the controller's datastore is no cluster".to_owned()],
+        Err(error) => vec![error.to_string()],
+    }
 }
 
 fn installer(mounts: &[Mount<'_>], folders: [&str; 2], list: Option<&str>) -> Vec<String> {

@@ -21,15 +21,15 @@ use crate::container::DEPLOYED;
 use crate::harness::{TestNetns, eventually, exchange};
 
 /// A session takes a few seconds on a machine that does much else, and so does a watch that comes back.
-const LATER: Duration = Duration::from_secs(60);
+pub(crate) const LATER: Duration = Duration::from_secs(60);
 
 /// Where each node finds the API server.
-const SERVER: &str = "127.0.0.1:6443";
+pub(crate) const SERVER: &str = "127.0.0.1:6443";
 
 /// The API server, and the nodes that reach it.
-struct Kubernetes {
-    nodes: [Node; 2],
-    server: FakeApiServer,
+pub(crate) struct Kubernetes {
+    pub(crate) nodes: [Node; 2],
+    pub(crate) server: FakeApiServer,
     /// Serves as long as it is there.
     serving: Option<Runtime>,
     /// Where the server's state lives.
@@ -38,9 +38,9 @@ struct Kubernetes {
 }
 
 /// A pod as its kubelet knows it.
-struct Pod {
-    namespace: &'static str,
-    name: &'static str,
+pub(crate) struct Pod {
+    pub(crate) namespace: &'static str,
+    pub(crate) name: &'static str,
     node: usize,
     netns: TestNetns,
     addresses: Vec<IpAddr>,
@@ -56,7 +56,7 @@ fn runtime() -> Runtime {
 
 impl Kubernetes {
     /// Two nodes on one wire, with pools, whose agents are ready.
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::with_pool(&json!({"cidr": "10.64.0.0/16"}))
     }
 
@@ -122,7 +122,7 @@ impl Kubernetes {
             .shutdown_timeout(Duration::from_secs(5));
     }
 
-    fn logs(&self) -> String {
+    pub(crate) fn logs(&self) -> String {
         self.nodes.each_ref().map(Node::log).join("\n---\n")
     }
 
@@ -135,7 +135,7 @@ impl Kubernetes {
         self.server.apply(Sort::NODE, node);
     }
 
-    fn set_namespace(&self, name: &str, labels: &Value) {
+    pub(crate) fn set_namespace(&self, name: &str, labels: &Value) {
         let metadata = json!({"name": name, "labels": labels});
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata});
         self.server.apply(Kind::Namespace, namespace);
@@ -198,7 +198,7 @@ impl Kubernetes {
     }
 
     /// A pod that runs.
-    fn run(&self, name: (&'static str, &'static str), labels: &Value, node: usize) -> Pod {
+    pub(crate) fn run(&self, name: (&'static str, &'static str), labels: &Value, node: usize) -> Pod {
         let mut pod = self.schedule(name, labels, node);
         pod.addresses = self.nodes[node].added(&self.cni(&pod, "ADD"));
         self.tell(&pod, labels);
@@ -219,7 +219,7 @@ impl Kubernetes {
     }
 }
 
-fn custom(kind: &str, name: &str, spec: &Value) -> Value {
+pub(crate) fn custom(kind: &str, name: &str, spec: &Value) -> Value {
     json!({"apiVersion": "manx.network/v1", "kind": kind, "metadata": {"name": name}, "spec": spec})
 }
 
@@ -467,7 +467,7 @@ fn an_agent_asks_for_all_that_it_may() {
     let _pod = kubernetes.run(("shop", "web"), &json!({}), 0);
     // Only a part of a block that was lent and given back, by nodes that are both gone, is deleted.
     let rare = BTreeSet::from(["delete ipblocks.manx.network".to_owned()]);
-    let unused = || kubernetes.server.unused_rights();
+    let unused = || kubernetes.server.unused_rights("manx-system", "manxd");
     assert!(
         eventually(LATER, || unused() == rare),
         "{:#?}\n{}",

@@ -20,6 +20,7 @@ mod conntrack;
 mod container;
 mod containerd;
 mod containers;
+mod controller;
 mod cri;
 mod failover;
 mod filters;

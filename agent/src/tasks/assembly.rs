@@ -35,7 +35,7 @@ use crate::tombstones::Tombstones;
 use crate::view::View;
 use crate::{
     announcing, availability, bgp, cni, conntrack, convert, denies, endpoint, events, http, ipam, node,
-    policy, reclaim, releases, restore, route, startup, supervise, verdicts, watch, workload,
+    policy, reclaim, releases, restore, route, sessions, startup, supervise, verdicts, watch, workload,
 };
 
 /// Messages that wait in a channel, at most.
@@ -344,6 +344,15 @@ fn spawn_cluster_tasks<S: Store>(
     tasks.spawn(
         "events",
         forever(supervise::restarted("events", to_record, events::run)),
+    );
+    let inbox = sessions::Inbox {
+        node: common.identity.name.clone(),
+        bgp: doors.bgp.clone(),
+        events: common.events.clone(),
+    };
+    tasks.spawn(
+        "sessions",
+        forever(supervise::restarted("sessions", inbox, sessions::run)),
     );
     let inbox = availability::Inbox {
         cluster,

@@ -79,6 +79,11 @@ const POOL: &[Rule] = &[
         "!has(self.blockSize) || (self.cidr.contains(':') ? self.blockSize >= 116 : self.blockSize <= 32)",
         "blockSize is 20 to 32 for IPv4, 116 to 128 for IPv6",
     ),
+    (
+        "(has(self.allowedUses) && 'LoadBalancer' in self.allowedUses) == (has(oldSelf.allowedUses) && 'LoadBalancer' in \
+         oldSelf.allowedUses)",
+        "allowedUses may not change: delete the pool and create it anew",
+    ),
 ];
 
 const BLOCK: &[Rule] = &[

@@ -6,7 +6,8 @@ use ipnetwork::IpNetwork;
 
 use super::{Problem, no_host_bits, unchanged};
 use crate::ipam::{
-    IpBlock, IpPool, IpReservation, IpamConfiguration, SPLIT_INTO, block_cidr, block_name, covers, pool_of,
+    IpBlock, IpPool, IpPoolSpec, IpReservation, IpamConfiguration, PoolUse, SPLIT_INTO, block_cidr,
+    block_name, covers, pool_of,
 };
 use crate::names;
 
@@ -93,7 +94,8 @@ pub(super) fn ip_pool(pool: &IpPool, problems: &mut Vec<Problem>) {
     }
     let (size, range) = (spec.block_size(), block_sizes(spec.cidr));
     let smallest = spec.cidr.prefix().max(*range.start());
-    if !range.contains(&size) || size < spec.cidr.prefix() {
+    let is_cut = spec.allowed_use() == PoolUse::Workload;
+    if is_cut && (!range.contains(&size) || size < spec.cidr.prefix()) {
         let message = format!(
             "is no block size for {}: choose {smallest} to {}",
             spec.cidr,
@@ -101,11 +103,34 @@ pub(super) fn ip_pool(pool: &IpPool, problems: &mut Vec<Problem>) {
         );
         problems.push(Problem::new("spec.blockSize", size, message));
     }
+    uses(spec, problems);
     if let Some(number) = pool.metadata.annotations.get(SPLIT_INTO)
         && pool.split_into().is_none()
     {
         let field = format!("metadata.annotations[{SPLIT_INTO}]");
         problems.push(Problem::new(field, number, "is no power of two above 1"));
+    }
+}
+
+/// What a pool is for, and that nothing is said that has no meaning for that.
+fn uses(spec: &IpPoolSpec, problems: &mut Vec<Problem>) {
+    if let [_, second, ..] = spec.allowed_uses.as_slice() {
+        let message =
+            "stands beside another use: an address is a pod's or a service's, so make a pool for each";
+        problems.push(Problem::new("spec.allowedUses", second, message));
+    }
+    if spec.allowed_use() != PoolUse::LoadBalancer {
+        return;
+    }
+    for (field, selector) in [
+        ("spec.nodeSelector", &spec.node_selector),
+        ("spec.namespaceSelector", &spec.namespace_selector),
+    ] {
+        if !selector.is_all() {
+            let message = "selects nothing in a pool for load balancers: leave it out; services name pools by the \
+                           annotation manx.network/ipv4pools or ipv6pools";
+            problems.push(Problem::new(field, selector, message));
+        }
     }
 }
 

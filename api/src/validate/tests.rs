@@ -115,6 +115,42 @@ fn pools() {
 }
 
 #[test]
+fn pools_for_load_balancers() {
+    let spec = json!({"cidr": "203.0.113.0/28", "allowedUses": ["LoadBalancer"]});
+    let pool = base("IPPool", "main", spec);
+    accepted(
+        &pool,
+        "/spec/cidr",
+        &[json!("203.0.113.7/32"), json!("fd00::/64")],
+    );
+    refused(
+        &pool,
+        "/spec/nodeSelector",
+        &[json!("has(rack)")],
+        "spec.nodeSelector",
+    );
+    refused(
+        &pool,
+        "/spec/namespaceSelector",
+        &[json!("has(team)")],
+        "spec.namespaceSelector",
+    );
+    refused(
+        &pool,
+        "/spec/allowedUses",
+        &[json!(["LoadBalancer", "Workload"])],
+        "spec.allowedUses",
+    );
+    let mut pods = pool.clone();
+    pods["spec"]["allowedUses"] = json!([]);
+    pods["spec"]["blockSize"] = json!(30);
+    let [pool, pods] = [pool, pods].map(|json| serde_json::from_value::<Resource>(json).unwrap());
+    let problems = validate_update(&pods, &pool);
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert_eq!(problems[1].field, "spec.allowedUses");
+}
+
+#[test]
 fn pools_among_pools() {
     let others = [pool("a", "10.0.0.0/16"), pool("b", "fd00::/48")];
     for (cidr, overlapped) in [

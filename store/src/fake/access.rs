@@ -162,9 +162,12 @@ impl Access {
         self.admission.check(caller, asked, write)
     }
 
-    /// What has been granted and not been asked for: `verb resource.group`.
-    pub(super) fn unused(&self) -> BTreeSet<String> {
-        let unused = self.grants.iter().filter(|grant| !grant.used);
+    /// What has been granted to the bearer of a token and not been asked for: `verb resource.group`.
+    pub(super) fn unused(&self, token: &str) -> BTreeSet<String> {
+        let unused = self
+            .grants
+            .iter()
+            .filter(|grant| !grant.used && grant.user == token);
         let title = |it: &Grant| {
             let dot = if it.group.is_empty() { "" } else { "." };
             format!("{} {}{dot}{}", it.verb, it.resource, it.group)

@@ -216,11 +216,13 @@ fn answer(
     Ok(respond(200, Body::from(found.to_string())))
 }
 
-/// Whether a list or watch with these parameters is to have an object: of field selectors, names are understood.
+/// Whether a list or watch with these parameters is to have an object: of field selectors, one field is understood.
 fn selects(parameters: &Parameters, object: &Value) -> bool {
-    let selector = parameters.get("fieldSelector").map_or("", String::as_str);
-    let wanted = selector.strip_prefix("metadata.name=");
-    wanted.is_none_or(|wanted| object["metadata"]["name"] == wanted)
+    let selector = parameters.get("fieldSelector").and_then(|it| it.split_once('='));
+    selector.is_none_or(|(field, wanted)| {
+        let place = format!("/{}", field.replace('.', "/"));
+        object.pointer(&place).is_some_and(|value| value == wanted)
+    })
 }
 
 fn respond(code: u16, body: Body) -> Response<Body> {

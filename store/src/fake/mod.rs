@@ -155,12 +155,14 @@ impl FakeApiServer {
         *locked(&self.shared.access) = Some(Access::of(objects));
     }
 
-    /// What these grant and nobody has asked for yet: `verb resource.group`.
+    /// What these grant this service account and it has not asked for yet: `verb resource.group`.
     #[must_use]
-    pub fn unused_rights(&self) -> BTreeSet<String> {
-        locked(&self.shared.access)
+    pub fn unused_rights(&self, namespace: &str, account: &str) -> BTreeSet<String> {
+        let token = token(namespace, account, "");
+        let access = locked(&self.shared.access);
+        access
             .as_ref()
-            .map(Access::unused)
+            .map(|access| access.unused(&token))
             .unwrap_or_default()
     }
 

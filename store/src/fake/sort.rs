@@ -24,6 +24,14 @@ impl Sort {
     /// What happened.
     pub const EVENT: Self = Self::core("Event", "events", true);
 
+    /// Who leads.
+    pub const LEASE: Self = Self {
+        api_version: "coordination.k8s.io/v1",
+        kind: "Lease",
+        plural: "leases",
+        namespaced: true,
+    };
+
     const fn core(kind: &'static str, plural: &'static str, namespaced: bool) -> Self {
         Self {
             api_version: "v1",
@@ -36,7 +44,7 @@ impl Sort {
     /// All that are served.
     pub(super) fn all() -> impl Iterator<Item = Self> {
         let ours = Kind::all().iter().map(|kind| Self::from(*kind));
-        ours.chain([Self::POD, Self::NODE, Self::EVENT])
+        ours.chain([Self::POD, Self::NODE, Self::EVENT, Self::LEASE])
     }
 }
 

@@ -5,13 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::IpAddr;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use jiff::Timestamp;
 use kube::api::{ListParams, Patch, PatchParams, WatchEvent, WatchParams};
 use manx_api::condition::Condition;
-use manx_api::{Key, Kind, Revision};
+use manx_api::service::Service;
+use manx_api::{Key, Kind, Metadata, Resource, Revision};
 use serde_json::{Value, json};
 
 use super::{KubeStore, MANAGER, errors, object, paths, watching};
@@ -29,7 +31,7 @@ const REPEATED: i64 = 600;
 /// A Kubernetes cluster. Clones share its connections.
 #[derive(Clone, Debug)]
 pub struct Cluster {
-    store: KubeStore,
+    pub(super) store: KubeStore,
 }
 
 /// What Kubernetes says of a node.
@@ -48,8 +50,8 @@ pub struct Host {
 /// What a [`Happening`] is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
-    /// A resource.
-    Resource(Key),
+    /// A resource, and its `uid` where it is known: `kubectl describe` shows the events of that alone.
+    Resource(Key, Option<String>),
     /// Kubernetes' node of this name.
     Host(String),
 }
@@ -69,11 +71,11 @@ impl Subject {
     /// Namespace of the event, and what that refers to.
     fn reference(&self) -> (&str, Value) {
         match self {
-            Self::Resource(key) => (
+            Self::Resource(key, uid) => (
                 key.namespace.as_deref().unwrap_or(CLUSTERS_EVENTS),
                 json!({
                     "apiVersion": key.kind.api_version(), "kind": key.kind.written(),
-                    "namespace": key.namespace, "name": key.name,
+                    "namespace": key.namespace, "name": key.name, "uid": uid,
                 }),
             ),
             // A node's events are found by its name in the place of its uid: so do kubelets.
@@ -104,6 +106,10 @@ impl Host {
 impl Cluster {
     pub(super) fn of(store: KubeStore) -> Self {
         Self { store }
+    }
+
+    pub(super) fn client(&self) -> &kube::Client {
+        &self.store.inner.client
     }
 
     /// What Kubernetes says of a node, at first and whenever it changes; none while it has no such node. Does not end.
@@ -167,6 +173,41 @@ impl Cluster {
             .map(drop)
     }
 
+    /// Says at which addresses the load balancer of a service is, of this revision of it and nothing else, and returns the
+    /// service as it is since.
+    ///
+    /// # Errors
+    /// Those of [`crate::Store::update`].
+    pub async fn balance(&self, service: &Service, addresses: &[IpAddr]) -> Result<Resource, Error> {
+        let Metadata {
+            name,
+            namespace,
+            resource_version,
+            ..
+        } = &service.metadata;
+        let key = Key {
+            kind: Kind::Service,
+            namespace: namespace.clone(),
+            name: name.clone(),
+        };
+        let ingress: Vec<Value> = addresses.iter().map(|address| json!({"ip": address})).collect();
+        let ingress = if ingress.is_empty() {
+            Value::Null
+        } else {
+            Value::Array(ingress)
+        };
+        let patch = Patch::Merge(json!({
+            "metadata": {"resourceVersion": resource_version},
+            "status": {"loadBalancer": {"ingress": ingress}},
+        }));
+        let services = paths::of(Kind::Service, namespace.as_deref());
+        let request = services.patch_subresource("status", name, &patcher(), &patch);
+        object::read(
+            Kind::Service,
+            self.store.ask("give an address to", &key, request).await?,
+        )
+    }
+
     /// Records a warning that `reporter`, a node, has. Of nodes that have the same in the same ten minutes, the first one
     /// records it for all.
     ///
@@ -187,7 +228,7 @@ impl Cluster {
             "firstTimestamp": now, "lastTimestamp": now, "count": 1,
         });
         let key = match &happening.subject {
-            Subject::Resource(key) => key.clone(),
+            Subject::Resource(key, _) => key.clone(),
             Subject::Host(node) => Key::cluster(Kind::Node, node),
         };
         let request = paths::events(namespace).create(&super::writer(), event.to_string().into_bytes());
@@ -207,7 +248,7 @@ impl Happening {
     }
 }
 
-fn patcher() -> PatchParams {
+pub(super) fn patcher() -> PatchParams {
     PatchParams {
         field_manager: Some(MANAGER.to_owned()),
         ..PatchParams::default()

@@ -19,8 +19,10 @@
 //! and the specification. Short faults of the server (429 with its `Retry-After`, 503, 504) are waited out by the
 //! client of `kube` below; what is left is [`Error::Unavailable`].
 
+mod census;
 mod cluster;
 mod errors;
+mod lease;
 mod object;
 mod paths;
 mod pods;
@@ -40,6 +42,7 @@ use manx_api::{Key, Kind, Problem, Resource, Revision, validate_update};
 use serde_json::Value;
 
 pub use self::cluster::{Cluster, Happening, Host, NETWORK_UNAVAILABLE, Subject};
+pub use self::lease::{Lease, LeaseName};
 use crate::{Error, Events, Listing, Store, rules};
 
 /// How long a request may take, retries included. The slowest that an API server lets a list be is a minute.

@@ -21,6 +21,11 @@ pub(super) fn events(namespace: &str) -> Request {
     at(("v1", "events"), Some(namespace))
 }
 
+/// The leases of a namespace.
+pub(super) fn leases(namespace: &str) -> Request {
+    at(("coordination.k8s.io/v1", "leases"), Some(namespace))
+}
+
 fn at((version, plural): (&str, &str), namespace: Option<&str>) -> Request {
     let root = if version.contains('/') { "/apis" } else { "/api" };
     Request::new(match namespace {
