@@ -50,5 +50,8 @@ fn main() -> ExitCode {
             .map(|trial| trial.with_ignored_flag(true))
             .collect();
     }
+    trials.push(Trial::test("definitions::every_rule_has_a_row", || {
+        Ok(definitions::every_rule_has_a_row().map_err(|error| error.to_string())?)
+    }));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
