@@ -131,7 +131,7 @@ async fn one_stalled_reader_among_200_peers() {
     for host in 4..=201 {
         readers.push(play(address(host), to).await);
     }
-    assert_eq!(speaker.established(), 200);
+    sessions(&speaker, 200).await;
     // 800 KiB for each peer.
     for number in 0..400 {
         send(&mut source, &announcement(number..number + 1, 2_000)).await;
@@ -259,15 +259,20 @@ async fn a_half_closed_connection_ends() {
     for half_closed in [&mut quiet, &mut stalled] {
         half_closed.shutdown().await.expect("open until now");
     }
-    let start = Instant::now();
-    while speaker.established() != 1 {
-        assert!(start.elapsed() < SOON, "{}", speaker.log());
-        sleep(Duration::from_millis(20)).await;
-    }
+    sessions(&speaker, 1).await;
     for half_closed in [&mut quiet, &mut stalled] {
         messages_until_end(half_closed).await;
     }
     assert_eq!(speaker.peers().len(), 1, "their places are free");
+}
+
+/// Waits until so many sessions are up: a peer has done its part before the speaker has read of it.
+async fn sessions(speaker: &Bgpd, count: usize) {
+    let start = Instant::now();
+    while speaker.established() != count {
+        assert!(start.elapsed() < SOON, "{}", speaker.log());
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Strangers who keep their side open get as far as a fixed number of connections, and for two seconds; meanwhile peers
@@ -292,7 +297,7 @@ async fn floods_of_connections_take_a_fixed_number_of_sockets() {
         "{most} where there were {before}"
     );
     let _other = play(address(3), to).await;
-    assert_eq!(speaker.established(), 2);
+    sessions(&speaker, 2).await;
     let start = Instant::now();
     // The other peer's, and the one among the flooding peer's that might still bring an OPEN.
     while descriptors(&speaker) > before + 4 {

@@ -427,7 +427,9 @@ fn operators_drain_a_session_and_have_it_back() {
         let error = second.peer(1).last_error.unwrap_or_default();
         error.contains("moving racks") || error.contains("6/5")
     });
-    assert!(second.log().contains("moving racks"));
+    eventually("which its log has, too", &second, || {
+        second.log().contains("moving racks")
+    });
     hub.reload().expect("a right file");
     let reset = hub.operate(Method::BgpReset, json!({"peer": address(2)}));
     assert!(reset.expect_err("it stays away").message.contains("bgp undrain"));
