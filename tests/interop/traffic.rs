@@ -120,13 +120,13 @@ fn passes(socket: &UdpSocket, target: SocketAddr, number: u32) -> bool {
     false
 }
 
-/// What is routed to a neighbour in a namespace.
+/// What is routed to a neighbour in a namespace: by its address, or by the number of a group of neighbours.
 fn routed(namespace: &Netns) -> impl Fn(&str) -> bool {
     let shown = ["-4", "-6"].map(|family| ip(namespace, &format!("{family} route show")));
     let via: String = shown
         .concat()
         .lines()
-        .filter(|line| line.contains(" via "))
+        .filter(|line| line.contains(" via ") || line.contains(" nhid "))
         .map(|line| format!("{line}\n"))
         .collect();
     let routed = prefixes(&via);

@@ -250,24 +250,27 @@ fn no_packet_is_lost_while_policies_churn() {
     let at = MINE[1].map(|address| SocketAddr::new(ip(address), 7));
     on_each(&site, |owner, backend| {
         owner.apply(unrelated(4)).unwrap();
-        let (asked, stop) = (AtomicU32::new(0), AtomicBool::new(false));
+        let asked = AtomicU32::new(0);
+        let [enough, answered] = [const { AtomicBool::new(false) }; 2];
         let [pod_a, pod_b] = &site.pods;
         let sockets = at.map(|at| pod_b.run(|| UdpSocket::bind(at).unwrap()).unwrap());
         thread::scope(|scope| {
             for socket in &sockets {
-                scope.spawn(|| echo(socket, &stop));
+                scope.spawn(|| echo(socket, &answered));
             }
-            let flow = scope.spawn(|| ask(pod_a, at, &asked, &stop));
+            let flow = scope.spawn(|| ask(pod_a, at, &asked, &enough));
             let (mut applied, mut changes) = (Ok(0), 0);
             let is_enough = |changes| changes >= CHANGES && asked.load(Ordering::Relaxed) >= QUESTIONS;
             while applied.is_ok() && !flow.is_finished() && !is_enough(changes) {
                 applied = owner.apply(unrelated(changes));
                 changes += 1;
             }
-            // Before anything may fail: the threads end with it.
-            stop.store(true, Ordering::Relaxed);
+            // Before anything may fail the threads end, who asks before who answers.
+            enough.store(true, Ordering::Relaxed);
+            let lost = flow.join();
+            answered.store(true, Ordering::Relaxed);
             applied.unwrap();
-            assert_eq!(flow.join().unwrap(), 0, "{backend:?}: {changes} changes");
+            assert_eq!(lost.unwrap(), 0, "{backend:?}: {changes} changes");
         });
     });
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use manx_api::status::Reload;
+use manx_bgpd::config::Settings;
 use manx_bgpd::control::{self, Claim, SocketError};
 use manx_bgpd::reload::{self, FileError, Running};
 use manx_bgpd::{Event, Events};
@@ -76,10 +77,7 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
         signal(SignalKind::interrupt())?,
         signal(SignalKind::hangup())?,
     ];
-    if let Some(tells) = settings.nexthop_compat_mode {
-        manx_linux::sysctl::set_nexthop_compat_mode(tells)?;
-    }
-    let fib = Fib::start(settings.fib)?;
+    let fib = kernel(&settings)?;
     let restarted = arguments.restarted || fib.outlived();
     let (handle, events) = manx_bgpd::start(settings.options(restarted))?;
     tracing::info!(asn = settings.asn, restarted, listen = ?handle.listening(), "started");
@@ -130,6 +128,14 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     handle.shutdown().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The kernel's routes, after it was told how to announce them.
+fn kernel(settings: &Settings) -> Result<Fib, Failure> {
+    if let Some(tells) = settings.nexthop_compat_mode {
+        manx_linux::sysctl::set_nexthop_compat_mode(tells)?;
+    }
+    Ok(Fib::start(settings.fib)?)
 }
 
 fn hostname() -> io::Result<String> {
