@@ -93,6 +93,9 @@ pub(crate) type PathKey = (Option<PeerKey>, Option<u32>);
 type Rank = u8;
 const LOST: Rank = Rank::MAX;
 
+/// Prefixes that the first table has room for.
+const FEW: usize = 8;
+
 impl Path {
     /// A path that has not been decided on, without an identifier.
     pub(crate) fn new(from: Option<Arc<Neighbor>>, route: Arc<Route>, refusal: Option<Refusal>) -> Self {
@@ -201,12 +204,27 @@ pub(crate) struct Change {
     pub(crate) best: bool,
 }
 
-/// What a prefix was before its paths changed.
+/// What a prefix that had paths was before they changed.
 #[derive(Debug)]
 struct Before {
     /// What the kernel was told, where that is asked for.
     chosen: Option<Chosen>,
     best: Option<Told>,
+}
+
+impl Before {
+    /// There was no path.
+    fn nothing(selects: bool) -> Self {
+        let chosen = Chosen {
+            next_hops: SmallVec::new(),
+            backup: None,
+            priority: NORMAL_PRIORITY,
+        };
+        Self {
+            chosen: selects.then_some(chosen),
+            best: None,
+        }
+    }
 }
 
 /// What peers are told of a path, and of it alone.
@@ -224,7 +242,9 @@ pub(crate) struct Rib {
     /// Prefixes that any peer may be told of, as of the last decision.
     open: PrefixSet,
     /// What is to be decided on again.
-    changed: VecDeque<(PrefixId, Before)>,
+    changed: VecDeque<PrefixId>,
+    /// Those of them that had paths before, in the same order.
+    before: VecDeque<(PrefixId, Before)>,
     /// The same, without order.
     touched: PrefixSet,
     /// Whether anybody wants to know what is selected.
@@ -245,6 +265,7 @@ impl Rib {
             free: Vec::new(),
             open: PrefixSet::default(),
             changed: VecDeque::new(),
+            before: VecDeque::new(),
             touched: PrefixSet::default(),
             selects: true,
             max_paths: max_paths.max(1),
@@ -442,9 +463,13 @@ impl Rib {
 
     /// Decides on the next prefix that has changed.
     pub(crate) fn next_change(&mut self) -> Option<Change> {
-        let (id, before) = self.changed.pop_front()?;
+        let id = self.changed.pop_front()?;
         self.touched.remove(id);
-        let max_paths = self.max_paths;
+        let (max_paths, selects) = (self.max_paths, self.selects);
+        let before = match self.before.pop_front_if(|(it, _)| *it == id) {
+            Some((_, before)) => before,
+            None => Before::nothing(selects),
+        };
         let entry = self.entry_mut(id)?;
         entry.decide();
         let open = entry.is_open();
@@ -500,11 +525,14 @@ impl Rib {
         if let Some(entry) = slot
             && self.touched.insert(id)
         {
-            let before = Before {
-                chosen: self.selects.then(|| entry.chosen(max_paths)),
-                best: entry.best().map(|path| (path.route.clone(), path.from.clone())),
-            };
-            self.changed.push_back((id, before));
+            self.changed.push_back(id);
+            if !entry.paths.is_empty() {
+                let before = Before {
+                    chosen: self.selects.then(|| entry.chosen(max_paths)),
+                    best: entry.best().map(|path| (path.route.clone(), path.from.clone())),
+                };
+                self.before.push_back((id, before));
+            }
         }
     }
 
@@ -530,13 +558,25 @@ impl Rib {
                 PrefixId(u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX))
             }
         };
-        let (entries, hasher) = (&self.entries, &self.hasher);
-        let rehash = |id: &PrefixId| {
-            let entry = entries.get(id.0 as usize).and_then(Option::as_ref);
-            entry.map_or(0, |entry| hasher.hash_one(entry.prefix))
-        };
-        self.ids.insert_unique(hash, id, rehash);
+        if self.ids.len() == self.ids.capacity() {
+            self.grow();
+        } else {
+            // There is room, so nothing is hashed again.
+            self.ids.insert_unique(hash, id, |_| hash);
+        }
         id
+    }
+
+    /// Numbers all prefixes in a table of twice the size. Entries are read in their own order: in that of the table each
+    /// would be fetched from memory by itself.
+    fn grow(&mut self) {
+        let mut ids = HashTable::with_capacity(self.ids.len().max(FEW) * 2);
+        for (entry, id) in self.entries.iter().zip(0..) {
+            if let Some(entry) = entry {
+                ids.insert_unique(self.hasher.hash_one(entry.prefix), PrefixId(id), |_| 0);
+            }
+        }
+        self.ids = ids;
     }
 
     fn forget_unused(&mut self, id: PrefixId) {
