@@ -34,6 +34,9 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// For the speaker to become quiet once all sessions are up.
 const SETTLE: Duration = Duration::from_millis(500);
 
+/// How long nothing happens: two KEEPALIVEs of every peer each way.
+const REST: Duration = Duration::from_secs(60);
+
 /// What the sessions tell the one who waits for them.
 #[derive(Debug, Default)]
 struct Progress {
@@ -316,6 +319,13 @@ pub(crate) fn round(line: &Line, running: &Running, limit: Duration) -> Result<R
                 round.phase("out", took, running);
             } else {
                 round.established("up", up);
+            }
+            if line.letter == Letter::G {
+                // The last routes are being booked, and the table is being waited for.
+                sleep(SETTLE * 4).await;
+                round.skip(running);
+                sleep(REST).await;
+                round.phase("at rest", REST, running);
             }
         } else {
             let hearing = line.peers.iter().filter(|peer| peer.hears > 0).count();

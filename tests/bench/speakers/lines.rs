@@ -26,6 +26,8 @@ pub(crate) enum Letter {
     E,
     /// Large reflector: 1,000 clients announce 100 prefixes each, and all listen. Ours only.
     F,
+    /// Rest: 500 iBGP peers announce 50 prefixes each, into the kernel, and then nothing happens for a minute.
+    G,
 }
 
 impl fmt::Display for Letter {
@@ -117,6 +119,12 @@ impl Letter {
             Self::D => best_paths(scaled(50_000), line),
             Self::E => reflector(scaled(100), scaled(100), line),
             Self::F => reflector(scaled(1000), 0, line),
+            Self::G => Line {
+                peers: (0..scaled(500)).map(|n| internal(n, 50)).collect(),
+                prefix_length: 26,
+                fib: true,
+                ..line
+            },
         }
     }
 }

@@ -57,6 +57,11 @@ impl Round {
         });
     }
 
+    /// What has been done since the last phase belongs to none.
+    pub(crate) fn skip(&mut self, running: &Running) {
+        self.before = machine::running_time(running);
+    }
+
     /// How long the sessions took, before the first phase.
     pub(crate) fn established(&mut self, name: &'static str, took: Duration) {
         let phase = Phase {
