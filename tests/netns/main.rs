@@ -49,6 +49,7 @@ mod lab_up;
 mod lab_what_if;
 mod leases;
 mod links;
+mod migration;
 mod namespaces;
 mod nat;
 mod nflog;
