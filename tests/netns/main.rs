@@ -73,5 +73,6 @@ mod security;
 mod told;
 mod units;
 mod unnumbered;
+mod upkeep;
 #[path = "../policy/world.rs"]
 mod world;
