@@ -42,8 +42,8 @@ pub(crate) struct Pod {
     pub(crate) namespace: &'static str,
     pub(crate) name: &'static str,
     node: usize,
-    netns: TestNetns,
-    addresses: Vec<IpAddr>,
+    pub(crate) netns: TestNetns,
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 fn runtime() -> Runtime {
@@ -67,6 +67,18 @@ impl Kubernetes {
 
     /// The same with a server that is prepared so.
     fn with_server(v4: &Value, prepare: fn(&FakeApiServer)) -> Self {
+        let mut kubernetes = Self::bare(prepare);
+        for (name, spec) in [("v4", v4), ("v6", &json!({"cidr": "fd64::/64"}))] {
+            kubernetes.server.put(Kind::IpPool, custom("IPPool", name, spec));
+        }
+        kubernetes.nodes.iter_mut().for_each(Node::start);
+        let learned = || kubernetes.nodes.iter().all(Node::has_learned);
+        assert!(eventually(LATER, learned), "{}", kubernetes.logs());
+        kubernetes
+    }
+
+    /// Two nodes on one wire, whose agents are not started, and no pool.
+    pub(crate) fn bare(prepare: fn(&FakeApiServer)) -> Self {
         let (cluster, state) = (Cluster::empty(), runtime());
         let server = state.block_on(FakeApiServer::start()).unwrap();
         prepare(&server);
@@ -84,9 +96,6 @@ impl Kubernetes {
         });
         let nodes = [pair.next().unwrap(), pair.next().unwrap()];
         drop(pair);
-        for (name, spec) in [("v4", v4), ("v6", &json!({"cidr": "fd64::/64"}))] {
-            server.put(Kind::IpPool, custom("IPPool", name, spec));
-        }
         let mut kubernetes = Self {
             nodes,
             server,
@@ -98,14 +107,11 @@ impl Kubernetes {
             kubernetes.set_node(name, "a", false);
         }
         kubernetes.serve();
-        kubernetes.nodes.iter_mut().for_each(Node::start);
-        let learned = || kubernetes.nodes.iter().all(Node::has_learned);
-        assert!(eventually(LATER, learned), "{}", kubernetes.logs());
         kubernetes
     }
 
     /// Has the API server answer.
-    fn serve(&mut self) {
+    pub(crate) fn serve(&mut self) {
         let runtime = runtime();
         for node in &self.nodes {
             let listener = node.netns.run(|| TcpListener::bind(SERVER)).unwrap().unwrap();
@@ -115,7 +121,7 @@ impl Kubernetes {
     }
 
     /// Ends the API server; what it has stored stays.
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.serving
             .take()
             .unwrap()
@@ -127,7 +133,7 @@ impl Kubernetes {
     }
 
     /// What the kubelet and its operators say of a node.
-    fn set_node(&self, name: &str, rack: &str, cordoned: bool) {
+    pub(crate) fn set_node(&self, name: &str, rack: &str, cordoned: bool) {
         let node = json!({
             "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"rack": rack}},
             "spec": {"unschedulable": cordoned},
@@ -142,7 +148,7 @@ impl Kubernetes {
     }
 
     /// A policy of Kubernetes' for the pods with `app: web` of the namespace `shop`.
-    fn set_policy(&self, from: &Value) {
+    pub(crate) fn set_policy(&self, from: &Value) {
         let policy = json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
             "metadata": {"name": "web", "namespace": "shop"},
@@ -152,7 +158,12 @@ impl Kubernetes {
     }
 
     /// A pod that the scheduler has put on a node; nothing runs yet.
-    fn schedule(&self, (namespace, name): (&'static str, &'static str), labels: &Value, node: usize) -> Pod {
+    pub(crate) fn schedule(
+        &self,
+        (namespace, name): (&'static str, &'static str),
+        labels: &Value,
+        node: usize,
+    ) -> Pod {
         let pod = Pod {
             namespace,
             name,
@@ -165,7 +176,7 @@ impl Kubernetes {
     }
 
     /// What the API server has of a pod.
-    fn tell(&self, pod: &Pod, labels: &Value) {
+    pub(crate) fn tell(&self, pod: &Pod, labels: &Value) {
         let addresses: Vec<Value> = pod.addresses.iter().map(|it| json!({"ip": it})).collect();
         let node = ["left", "right"][pod.node];
         let phase = if addresses.is_empty() {
@@ -186,7 +197,7 @@ impl Kubernetes {
     }
 
     /// Calls the plugin as the pod's kubelet does.
-    fn cni(&self, pod: &Pod, verb: &str) -> Output {
+    pub(crate) fn cni(&self, pod: &Pod, verb: &str) -> Output {
         let object = self.server.object(Sort::POD, pod.namespace, pod.name);
         let uid = object.map_or_else(String::new, |pod| {
             let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
@@ -206,7 +217,7 @@ impl Kubernetes {
     }
 
     /// Waits until packets between two pods pass in both families, or in none.
-    fn comes_to(&self, from: &Pod, to: &Pod, pass: bool) {
+    pub(crate) fn comes_to(&self, from: &Pod, to: &Pod, pass: bool) {
         let passes = |address: &IpAddr| exchange(&from.netns, &to.netns, *address).is_some();
         let as_wanted = || to.addresses.iter().all(|address| passes(address) == pass);
         assert!(

@@ -10,6 +10,7 @@
 mod agent_harness;
 mod agent_node;
 mod agent_nodes;
+mod api_faults;
 mod bfd;
 mod blocks;
 mod cni_chain;
@@ -48,6 +49,7 @@ mod lab_up;
 mod lab_what_if;
 mod leases;
 mod links;
+mod migration;
 mod namespaces;
 mod nat;
 mod nflog;
@@ -71,5 +73,6 @@ mod security;
 mod told;
 mod units;
 mod unnumbered;
+mod upkeep;
 #[path = "../policy/world.rs"]
 mod world;
