@@ -21,8 +21,11 @@ use crate::inbox::{Inbox, PORTION, Room, Share};
 /// How many chunks leave in one write.
 const WRITE_BATCH: usize = 64;
 
-/// Room made in the input buffer before each read, in bytes: four messages of the usual maximum.
-const READ_CHUNK: usize = 16 * 1024;
+/// Room made in the input buffer before each read, in bytes: a message of the usual maximum, of a peer that says little.
+const READ_LITTLE: usize = 4 * 1024;
+
+/// The same, where the last read has filled the room that there was.
+const READ_MUCH: usize = 64 * 1024;
 
 /// How long a closed connection waits for its last bytes to leave and for the peer to close its side.
 /// Closing earlier, with input unread, would reset the connection and lose our NOTIFICATION on its way; after it,
@@ -96,6 +99,7 @@ async fn serve(
         conn,
         stream,
         buffer: BytesMut::new(),
+        filled: false,
         context: context.clone(),
         inbox: inbox.clone(),
         share: Share::default(),
@@ -179,6 +183,8 @@ struct Reader {
     conn: ConnId,
     stream: OwnedReadHalf,
     buffer: BytesMut,
+    /// The last read took all the room that there was.
+    filled: bool,
     context: watch::Receiver<Arc<Context>>,
     inbox: Inbox,
     share: Share,
@@ -309,10 +315,18 @@ impl Reader {
     }
 
     async fn fill(&mut self) -> io::Result<()> {
-        self.buffer.reserve(READ_CHUNK);
+        if !self.filled && self.buffer.is_empty() && self.buffer.capacity() > READ_LITTLE {
+            // There was much to read once.
+            self.buffer = BytesMut::new();
+        }
+        self.buffer
+            .reserve(if self.filled { READ_MUCH } else { READ_LITTLE });
         match self.stream.read_buf(&mut self.buffer).await? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            1.. => Ok(()),
+            1.. => {
+                self.filled = self.buffer.len() == self.buffer.capacity();
+                Ok(())
+            }
         }
     }
 }
