@@ -12,6 +12,8 @@ use manx_tests::binaries::program;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::agent_harness::Node;
+use crate::container::DEPLOYED;
 use crate::filters::Daemon;
 use crate::harness::{TestNetns, eventually};
 use crate::kubernetes::{Kubernetes, LATER, SERVER, custom};
@@ -22,6 +24,11 @@ struct Controller(Child);
 
 impl Controller {
     fn start(kubernetes: &Kubernetes, node: usize) -> Self {
+        Self::with_pools(kubernetes, node, &json!({}))
+    }
+
+    /// One that knows these for a cluster's first pools.
+    fn with_pools(kubernetes: &Kubernetes, node: usize, pools: &Value) -> Self {
         let node = &kubernetes.nodes[node];
         let token = fake::token("manx-system", "manx-controller", "");
         let kubeconfig = fake::configuration(SERVER.parse().unwrap(), &token);
@@ -30,7 +37,8 @@ impl Controller {
             ["controller.kubeconfig", "controller.yaml"].map(|name| node.folder().join(name));
         std::fs::write(&access, kubeconfig).unwrap();
         let text = json!({
-            "datastore": {"kubernetes": {"kubeconfig": access}}, "controller": {"leaseSeconds": 3, "deletedNodeSeconds": 2},
+            "datastore": {"kubernetes": {"kubeconfig": access}},
+            "controller": {"leaseSeconds": 3, "deletedNodeSeconds": 2, "defaultPools": pools},
         });
         std::fs::write(&settings, text.to_string()).unwrap();
         let mut controller = node.netns.command("setpriv");
@@ -95,6 +103,37 @@ fn connect_router(kubernetes: &Kubernetes) -> (TestNetns, Daemon) {
         .server
         .put(Kind::BgpPeer, custom("BGPPeer", "tor", &peer));
     (router, speaker)
+}
+
+/// The pools that `deploy/` gives a new cluster.
+fn shipped_pools() -> Value {
+    let is_settings = |object: &&Value| object["kind"] == "ConfigMap";
+    let settings = DEPLOYED.iter().find(is_settings).unwrap()["data"]["manxd.yaml"].clone();
+    let settings: Value = serde_saphyr::from_str(settings.as_str().unwrap()).unwrap();
+    settings["controller"]["defaultPools"].clone()
+}
+
+#[test]
+fn a_bare_cluster_has_its_network_by_what_is_installed_alone() {
+    let mut kubernetes = Kubernetes::bare(|_| {});
+    kubernetes.set_namespace("manx-system", &json!({}));
+    kubernetes.set_namespace("shop", &json!({}));
+    kubernetes.nodes.iter_mut().for_each(Node::launch);
+    let _controllers = [0, 1].map(|node| Controller::with_pools(&kubernetes, node, &shipped_pools()));
+    for node in &mut kubernetes.nodes {
+        let ready = node.comes_to(|status| status.ready);
+        assert!(ready, "{:?}\n{}", node.status(), node.log());
+    }
+    let pods = [("one", 0), ("two", 1)].map(|(name, node)| kubernetes.run(("shop", name), &json!({}), node));
+    kubernetes.comes_to(&pods[0], &pods[1], true);
+    let pools = kubernetes.server.objects(Kind::IpPool);
+    let [pool] = pools.as_slice() else {
+        panic!("{pools:?}");
+    };
+    assert_eq!(
+        (&pool["metadata"]["name"], &pool["spec"]["cidr"]),
+        (&json!("default"), &json!("10.244.0.0/16"))
+    );
 }
 
 #[test]

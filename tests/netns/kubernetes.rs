@@ -67,6 +67,18 @@ impl Kubernetes {
 
     /// The same with a server that is prepared so.
     fn with_server(v4: &Value, prepare: fn(&FakeApiServer)) -> Self {
+        let mut kubernetes = Self::bare(prepare);
+        for (name, spec) in [("v4", v4), ("v6", &json!({"cidr": "fd64::/64"}))] {
+            kubernetes.server.put(Kind::IpPool, custom("IPPool", name, spec));
+        }
+        kubernetes.nodes.iter_mut().for_each(Node::start);
+        let learned = || kubernetes.nodes.iter().all(Node::has_learned);
+        assert!(eventually(LATER, learned), "{}", kubernetes.logs());
+        kubernetes
+    }
+
+    /// Two nodes on one wire, whose agents are not started, and no pool.
+    pub(crate) fn bare(prepare: fn(&FakeApiServer)) -> Self {
         let (cluster, state) = (Cluster::empty(), runtime());
         let server = state.block_on(FakeApiServer::start()).unwrap();
         prepare(&server);
@@ -84,9 +96,6 @@ impl Kubernetes {
         });
         let nodes = [pair.next().unwrap(), pair.next().unwrap()];
         drop(pair);
-        for (name, spec) in [("v4", v4), ("v6", &json!({"cidr": "fd64::/64"}))] {
-            server.put(Kind::IpPool, custom("IPPool", name, spec));
-        }
         let mut kubernetes = Self {
             nodes,
             server,
@@ -98,9 +107,6 @@ impl Kubernetes {
             kubernetes.set_node(name, "a", false);
         }
         kubernetes.serve();
-        kubernetes.nodes.iter_mut().for_each(Node::start);
-        let learned = || kubernetes.nodes.iter().all(Node::has_learned);
-        assert!(eventually(LATER, learned), "{}", kubernetes.logs());
         kubernetes
     }
 
