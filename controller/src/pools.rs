@@ -29,7 +29,12 @@ pub(crate) async fn run<S: Store>(
     };
     if !pools.is_empty() && cluster.lease(&lease).await?.is_none() {
         let listed = store.list(Kind::IpPool, None).await?.items;
-        let for_pods = |pool: IpPool| pool.spec.allowed_use() == PoolUse::Workload;
+        // One of these may have been made before whoever made it died.
+        let is_first = |pool: &IpPool| {
+            let same = |it: &IpPool| it.metadata.name == pool.metadata.name && it.spec.cidr == pool.spec.cidr;
+            pools.iter().any(same)
+        };
+        let for_pods = |pool: IpPool| pool.spec.allowed_use() == PoolUse::Workload && !is_first(&pool);
         let mut existing = listed
             .into_iter()
             .filter_map(|resource| IpPool::try_from(resource).ok());

@@ -35,10 +35,10 @@ impl Controller {
             lease_seconds: SECONDS,
             host_endpoints: name == "hosts",
             node_grace: Duration::from_secs(3),
-            default_pools: if name.starts_with("pools") {
-                vec![first_pool()]
-            } else {
-                Vec::new()
+            default_pools: match name {
+                "both pools" => vec![first_pool(), second_pool()],
+                name if name.starts_with("pools") => vec![first_pool()],
+                _ => Vec::new(),
             },
         };
         let (stop, stopped) = oneshot::channel();
@@ -80,6 +80,11 @@ fn holder(server: &FakeApiServer) -> String {
 /// The pool that a new cluster is given.
 fn first_pool() -> IpPool {
     let pool = json!({"metadata": {"name": "first"}, "spec": {"cidr": "10.1.0.0/16", "natOutgoing": true}});
+    serde_json::from_value(pool).expect("a pool")
+}
+
+fn second_pool() -> IpPool {
+    let pool = json!({"metadata": {"name": "second"}, "spec": {"cidr": "fd00:10:1::/56"}});
     serde_json::from_value(pool).expect("a pool")
 }
 
@@ -180,6 +185,22 @@ async fn a_cluster_with_a_pool_is_given_none() {
     })
     .await;
     assert_eq!(server.objects(Kind::IpPool).len(), 1);
+    one.stop().await;
+}
+
+/// Its controller died between the two.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_with_one_of_its_first_pools_is_given_the_other() {
+    let server = FakeApiServer::start().await.expect("a server");
+    let first = json!({
+        "apiVersion": "manx.network/v1", "kind": "IPPool", "metadata": {"name": "first"}, "spec": {"cidr": "10.1.0.0/16"},
+    });
+    server.put(Kind::IpPool, first);
+    let one = Controller::start(&server, "both pools").await;
+    eventually("the other is there", || {
+        server.object(Kind::IpPool, "", "second").is_some()
+    })
+    .await;
     one.stop().await;
 }
 
