@@ -128,6 +128,12 @@ impl FakeApiServer {
         })
     }
 
+    /// Where it answers.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// A kubeconfig for this server; the file goes with it.
     #[must_use]
     pub fn kubeconfig(&self) -> std::path::PathBuf {
