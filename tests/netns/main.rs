@@ -12,6 +12,8 @@ mod agent_node;
 mod agent_nodes;
 mod bfd;
 mod blocks;
+#[path = "../kubernetes/mod.rs"]
+mod cluster;
 mod cni_chain;
 mod cni_runtime;
 mod cni_spec;
@@ -20,8 +22,8 @@ mod conntrack;
 mod container;
 mod containerd;
 mod containers;
-mod controller;
 mod cri;
+mod daemon;
 mod failover;
 mod filters;
 mod first_packet;
