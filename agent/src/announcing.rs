@@ -67,12 +67,12 @@ pub async fn run(inbox: &mut Inbox) {
 /// Takes news in; whether anything that matters here changed.
 fn take(services: &mut Option<Services>, news: News) -> bool {
     match (news, services) {
-        (News::Listed(resources), services) => {
-            let mut listed = Services::default();
+        (News::Listed(kinds, resources), services) => {
+            let services = services.get_or_insert_default();
+            kinds.into_iter().for_each(|kind| services.forget(kind));
             for resource in &resources {
-                listed.put(resource);
+                services.put(resource);
             }
-            *services = Some(listed);
             true
         }
         (News::Put(resource), Some(services)) => services.put(&resource),

@@ -21,7 +21,7 @@ use manx_bgpd::{Event, Events, Handle, LinkKey, LinkPeer, Lost, Options, show};
 use manx_routes::{Hop, Source, Update};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::announcing::Announced;
 use crate::ask::answer;
@@ -41,6 +41,9 @@ use crate::view::View;
 /// How long a speaker that comes back waits for its peers' routes before it takes what it has for all.
 /// Longer than a session takes to come back on a busy machine; shorter than the time that peers keep ours.
 const DEFERRAL: Duration = Duration::from_secs(30);
+
+/// How long sessions wait for blocks that the datastore gave this node before its life.
+const RECOVERY: Duration = Duration::from_secs(10);
 
 /// Pause before a port that cannot be listened on is tried again.
 const BIND_PAUSE: Duration = Duration::from_secs(1);
@@ -230,8 +233,14 @@ impl Task {
         sources.services.wait_for(Option::is_some).await.ok()?;
         let name = &self.identity.name;
         let known = |view: &Arc<View>| settings(view, name).is_some();
-        let view = sources.view.wait_for(known).await.ok()?;
-        settings(&view, name)
+        let settings = settings(&*sources.view.wait_for(known).await.ok()?, name);
+        match timeout(RECOVERY, sources.owned.wait_for(|owned| owned.recovered)).await {
+            Ok(recovered) => drop(recovered.ok()?),
+            Err(_) => tracing::warn!(
+                "sessions begin before this node has its blocks back: the datastore takes no writes"
+            ),
+        }
+        settings
     }
 
     /// A new speaker, without peers. A port that is taken is tried again for as long as it takes.

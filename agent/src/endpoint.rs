@@ -5,7 +5,7 @@
 //! side, and an ADD does not stand in line behind a node's worth of DELs. Requests about one link never do:
 //! the cni task has put them in order.
 
-use manx_linux::pod::{self, Amendments};
+use manx_linux::pod::{self, Adopted, Amendments};
 use manx_linux::{Attached, LinkSocket, PodLink, Result};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -41,6 +41,15 @@ pub enum Request {
         amendments: Amendments,
         /// Every difference, in words.
         reply: oneshot::Sender<Result<Vec<String>>>,
+    },
+    /// Gives the node's end that Calico made the name that it has here.
+    Adopt {
+        /// The name that Calico gave it.
+        stranger: String,
+        /// The name of the node's end.
+        host_ifname: String,
+        /// What came of it.
+        reply: oneshot::Sender<Result<Adopted>>,
     },
     /// The node's end, if it is there.
     Find {
@@ -89,6 +98,11 @@ fn serve(request: Request) {
             amendments,
             reply,
         } => answer(reply, check(&link, &amendments)),
+        Request::Adopt {
+            stranger,
+            host_ifname,
+            reply,
+        } => answer(reply, pod::adopt(&stranger, &host_ifname)),
         Request::Find { host_ifname, reply } => {
             let found = LinkSocket::open().and_then(|mut socket| socket.get(&host_ifname));
             let found = found.map(|link| {

@@ -10,11 +10,16 @@ use manx_store::{Cluster, Happening};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::watch::pauses;
+
 /// How long the same is not told again.
 const PAUSE: Duration = Duration::from_secs(600);
 
 /// What may wait to be told.
 const QUEUE: usize = 32;
+
+/// How often one is tried.
+const TRIES: usize = 8;
 
 /// Where things are told; nowhere without a cluster. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -61,10 +66,25 @@ pub async fn run(inbox: &mut Inbox) {
         if !is_news(&mut told, Instant::now(), &happening) {
             continue;
         }
-        if let Err(error) = inbox.cluster.record(&inbox.node, &happening).await {
-            tracing::warn!(%error, reason = happening.reason, "an event cannot be recorded");
+        if !record(inbox, &happening).await {
+            // The next time that it happens is the first.
+            told.remove(&happening);
         }
     }
+}
+
+/// Whether it could be recorded; what happens but once is worth more than one try.
+async fn record(inbox: &Inbox, happening: &Happening) -> bool {
+    for pause in pauses(&inbox.node).take(TRIES) {
+        match inbox.cluster.record(&inbox.node, happening).await {
+            Ok(()) => return true,
+            Err(error) => {
+                tracing::warn!(%error, reason = happening.reason, "an event cannot be recorded yet");
+            }
+        }
+        tokio::time::sleep(pause).await;
+    }
+    false
 }
 
 /// Whether this was not told lately; then it is told now.

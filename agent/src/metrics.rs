@@ -263,7 +263,7 @@ impl Metrics {
         registry.register("store_events", "Events that the store sent", m.store_events);
         registry.register(
             "store_lists",
-            "Times that all resources were listed",
+            "Times that all resources, or all of a kind, were listed",
             m.store_lists,
         );
         registry.register(

@@ -52,11 +52,14 @@ pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
     };
     loop {
         let view = inbox.view.borrow_and_update().clone();
+        let mut pause = None;
         if view.complete {
             match write(inbox, &view, record.as_mut()).await {
                 Ok(()) => pauses = watch::pauses(&inbox.identity.name),
-                // Somebody was faster; the view will show it.
-                Err(Error::Conflict { .. } | Error::AlreadyExists(_) | Error::NotFound(_)) => {}
+                // Somebody was faster, and the view will show it; or nothing was changed, and it will not.
+                Err(Error::Conflict { .. } | Error::AlreadyExists(_) | Error::NotFound(_)) => {
+                    pause = pauses.next();
+                }
                 Err(error) => {
                     tracing::warn!(%error, "cannot write this node's resource; trying again");
                     tokio::time::sleep(pauses.next().unwrap_or_default()).await;
@@ -68,6 +71,7 @@ pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
             changed = inbox.view.changed() => if changed.is_err() {
                 return;
             },
+            () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
             Some(host) = hosts.next() => if let Some(record) = &mut record {
                 if host.is_none() {
                     let node = &inbox.identity.name;

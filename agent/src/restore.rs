@@ -8,7 +8,7 @@ use manx_routes::Source;
 use tokio::sync::mpsc;
 
 use crate::ask::{Gone, ask};
-use crate::cni::{self, Job};
+use crate::cni::{self, Job, Restored};
 use crate::ready::Guard;
 
 use crate::{ipam, policy, route, workload};
@@ -51,9 +51,10 @@ pub async fn run(doors: Doors) {
         .filter_map(|held| cni::attachment_of(&held.owner))
         .collect();
     let count = attachments.len();
+    let mut strangers = BTreeSet::new();
     // Not before all are taken up may what nobody wants go: it would be the route of a pod that lives.
     while !attachments.is_empty() {
-        let Ok(left) = take_up(&cni, attachments).await else {
+        let Ok(left) = take_up(&cni, attachments, &mut strangers).await else {
             return;
         };
         attachments = left;
@@ -72,14 +73,52 @@ pub async fn run(doors: Doors) {
     {
         return;
     }
+    if adopt(&cni, &gate, strangers).await.is_err() {
+        return;
+    }
     tracing::info!(pods = count, "pods of an earlier life are taken up");
     restored.done();
 }
 
-/// Has attachments routed and described; gives back those that could not be.
+/// Has links that Calico made adopted, as soon as rules are in force: until then those hold that Calico left.
+async fn adopt(
+    cni: &mpsc::Sender<Job>,
+    gate: &policy::Gate,
+    mut strangers: BTreeSet<Attachment>,
+) -> Result<(), Gone> {
+    while !strangers.is_empty() {
+        let mut left = BTreeSet::new();
+        match gate.check().await {
+            Ok(()) => {
+                for attachment in strangers {
+                    let job = |reply| Job::Adopt {
+                        attachment: attachment.clone(),
+                        reply,
+                    };
+                    if let Err(error) = ask(cni, job).await? {
+                        tracing::error!(%attachment, %error, "a link that Calico made cannot be renamed; trying again");
+                        left.insert(attachment);
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "pods of Calico's keep its rules until ours are in force");
+                left = strangers;
+            }
+        }
+        strangers = left;
+        if !strangers.is_empty() {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    Ok(())
+}
+
+/// Has attachments routed and described; gives back those that could not be, and notes whose links Calico made.
 async fn take_up(
     cni: &mpsc::Sender<Job>,
     attachments: BTreeSet<Attachment>,
+    strangers: &mut BTreeSet<Attachment>,
 ) -> Result<BTreeSet<Attachment>, Gone> {
     let mut left = BTreeSet::new();
     for attachment in attachments {
@@ -87,9 +126,13 @@ async fn take_up(
             attachment: attachment.clone(),
             reply,
         };
-        if let Err(error) = ask(cni, job).await? {
-            tracing::error!(%attachment, %error, "a pod of an earlier life is not taken up; trying again");
-            left.insert(attachment);
+        match ask(cni, job).await? {
+            Ok(Restored::Ours) => {}
+            Ok(Restored::Calicos) => drop(strangers.insert(attachment)),
+            Err(error) => {
+                tracing::error!(%attachment, %error, "a pod of an earlier life is not taken up; trying again");
+                left.insert(attachment);
+            }
         }
     }
     Ok(left)

@@ -181,10 +181,10 @@ impl Task {
 
     /// Covers our blocks, and no others, with unreachable routes.
     fn cover(&mut self, owned: &Owned) {
-        if owned.0 == self.blocks {
+        if owned.blocks == self.blocks {
             return;
         }
-        let blocks = owned.0.clone();
+        let blocks = owned.blocks.clone();
         for gone in self.blocks.difference(&blocks) {
             self.routes.apply(Update::Remove {
                 prefix: *gone,

@@ -60,6 +60,15 @@ impl Services {
         false
     }
 
+    /// Forgets all resources of a kind.
+    pub fn forget(&mut self, kind: Kind) {
+        if kind == Kind::Service {
+            self.services.clear();
+        } else if kind == Kind::EndpointSlice {
+            self.slices = Slices::default();
+        }
+    }
+
     /// Forgets a resource; whether it was known.
     pub fn remove(&mut self, key: &Key) -> bool {
         if key.kind == Kind::Service {

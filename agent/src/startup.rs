@@ -1,6 +1,6 @@
 //! What an agent finds when it starts: the machine's interfaces, and what an earlier life left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 use manx_ipam::{Allocator, Live};
 use manx_linux::link::Link;
-use manx_linux::pod::HOST_IFNAME_PREFIX;
+use manx_linux::pod::{CALICO_IFNAME_PREFIX, is_host_ifname};
 use manx_linux::{LinkSocket, RouteSocket};
 use manx_routes::{Actual, Source, Target};
 
@@ -25,7 +25,7 @@ pub struct Machine {
     pub interfaces: Vec<Interface>,
     /// The node's ends of pods' links, each with the addresses routed to it.
     pub pods: Vec<Live<String>>,
-    /// Whether the kernel holds routes of ours: an earlier life's forwarding was kept.
+    /// Whether the kernel forwards for pods already: it holds routes of an earlier life's, or links that Calico made.
     pub forwarding: bool,
 }
 
@@ -37,9 +37,17 @@ pub fn survey() -> manx_linux::Result<Machine> {
     let mut socket = LinkSocket::open()?;
     let links = socket.list()?;
     let routes = RouteSocket::open()?.dump_all()?;
-    let (pods, own): (Vec<_>, Vec<_>) = links
-        .into_iter()
-        .partition(|link| link.name.starts_with(HOST_IFNAME_PREFIX));
+    let (pods, own): (Vec<_>, Vec<_>) = links.into_iter().partition(|link| is_host_ifname(&link.name));
+    let strangers: BTreeSet<u32> = pods
+        .iter()
+        .filter(|link| link.name.starts_with(CALICO_IFNAME_PREFIX))
+        .map(|link| link.index)
+        .collect();
+    let of_pod = |route: &&Actual| match route.target {
+        // Whoever wrote it.
+        Some(Target::Device(device)) if strangers.contains(&device) => is_to_host(route),
+        _ => Source::of(route) == Some(Source::Pod),
+    };
     let mut interfaces = Vec::new();
     for link in own.into_iter().filter(|link| link.up) {
         let addresses = socket.addresses(link.index)?;
@@ -47,13 +55,8 @@ pub fn survey() -> manx_linux::Result<Machine> {
     }
     Ok(Machine {
         interfaces,
-        pods: live(
-            &pods,
-            routes
-                .iter()
-                .filter(|route| Source::of(route) == Some(Source::Pod)),
-        ),
-        forwarding: routes.iter().any(|route| Source::of(route).is_some()),
+        pods: live(&pods, routes.iter().filter(of_pod)),
+        forwarding: !strangers.is_empty() || routes.iter().any(|route| Source::of(route).is_some()),
     })
 }
 
@@ -110,13 +113,15 @@ fn is_global(address: IpAddr) -> bool {
 /// The kernel does not tell.
 pub fn carried() -> manx_linux::Result<Vec<Live<String>>> {
     let mut pods = LinkSocket::open()?.list()?;
-    pods.retain(|link| link.name.starts_with(HOST_IFNAME_PREFIX));
+    pods.retain(|link| is_host_ifname(&link.name));
     let routes = RouteSocket::open()?.dump_all()?;
-    let to_hosts = routes.iter().filter(|route| {
-        let full = if route.prefix.is_ipv4() { 32 } else { 128 };
-        route.prefix.prefix() == full && is_global(route.prefix.ip())
-    });
-    Ok(live(&pods, to_hosts))
+    Ok(live(&pods, routes.iter().filter(|route| is_to_host(route))))
+}
+
+/// Whether a route is to one address, which somebody elsewhere may ask for.
+fn is_to_host(route: &Actual) -> bool {
+    let full = if route.prefix.is_ipv4() { 32 } else { 128 };
+    route.prefix.prefix() == full && is_global(route.prefix.ip())
 }
 
 fn live<'a>(pods: &[Link], routes: impl Iterator<Item = &'a Actual>) -> Vec<Live<String>> {

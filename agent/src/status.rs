@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use manx_api::status::NodeStatus;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::ask::{Gone, ask};
 use crate::identity::Identity;
@@ -14,6 +15,9 @@ use crate::ready::Readiness;
 use crate::server::Doors;
 use crate::view::View;
 use crate::{bgp, ipam, route};
+
+/// How long the speaker is waited for: there is none before the datastore has said what it is to be.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a status is made of, beside what tasks are asked for.
 #[derive(Clone, Debug)]
@@ -36,7 +40,8 @@ impl Sources {
     /// # Errors
     /// A task has ended.
     pub async fn node(&self, doors: &Doors) -> Result<NodeStatus, Gone> {
-        let peers = ask(&doors.bgp, bgp::Question::Peers).await?;
+        let peers = timeout(PATIENCE, ask(&doors.bgp, bgp::Question::Peers)).await;
+        let peers = peers.unwrap_or_else(|_| Ok(Vec::new()))?;
         let routes = ask(&doors.routes, route::Command::Count).await?;
         let blocks = ask(&doors.ipam, ipam::Request::Show).await?;
         let waiting_for = self.readiness.waiting_for();

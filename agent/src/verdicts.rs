@@ -59,7 +59,7 @@ pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
         for (key, verdict) in std::mem::take(&mut unsaid) {
             match say(&inbox.store, &verdict).await {
                 // It is gone, or another by now: then there is another verdict on it. Or it is of a kind without a status.
-                Ok(()) | Err(Error::NotFound(_) | Error::Conflict { .. }) => {}
+                Ok(()) | Err(Error::NotFound(_)) => {}
                 Err(error) => {
                     tracing::debug!(%key, %error, "a policy's status is not written yet");
                     unsaid.insert(key, verdict);

@@ -77,6 +77,22 @@ impl View {
         }
     }
 
+    /// Forgets all resources of a kind.
+    pub fn forget(&mut self, kind: Kind) {
+        match kind {
+            Kind::IpPool => self.pools.clear(),
+            Kind::IpReservation => self.reservations.clear(),
+            Kind::IpamConfiguration => self.ipam = IpamConfigurationSpec::default(),
+            Kind::Namespace => self.namespaces.clear(),
+            Kind::IpBlock => self.blocks.clear(),
+            Kind::Node => self.nodes.clear(),
+            Kind::BgpConfiguration => self.configuration = BgpConfigurationSpec::default(),
+            Kind::BgpPeer => self.peers.clear(),
+            Kind::BgpFilter => self.filters.clear(),
+            _ => {}
+        }
+    }
+
     /// Forgets a resource.
     pub fn remove(&mut self, key: &Key) {
         match key.kind {
@@ -125,6 +141,21 @@ mod tests {
         // Made anew for services, which a watch that begins anew may show as one change.
         view.put(pool("LoadBalancer"));
         assert!(view.pools.is_empty());
+    }
+
+    #[test]
+    fn a_kind_is_forgotten_and_no_other() {
+        let namespace = r#"{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}"#;
+        let mut view = View::default();
+        view.put(configuration("default"));
+        view.put(serde_json::from_str(namespace).unwrap());
+        for kind in KINDS.into_iter().filter(|kind| *kind != Kind::Namespace) {
+            view.forget(kind);
+        }
+        assert_eq!(view.configuration, BgpConfigurationSpec::default());
+        assert!(view.namespaces.contains_key("shop"));
+        view.forget(Kind::Namespace);
+        assert_eq!(view, View::default());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The store watch task: keeps the view equal to the datastore, and tells the policy and announcing tasks of what they live on.
 //!
 //! It lists everything, watches from the list's revision, and resumes from the last event when the stream
-//! breaks. Only when the store has forgotten that revision does it list again. While the store is away the
-//! last view stays: absence of news is not news.
+//! breaks. Only when the store has forgotten that revision does it list again; a store that forgets of one kind alone
+//! lists that one by itself. While the store is away the last view stays: absence of news is not news.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use manx_api::{Kind, Resource, Revision};
 use manx_store::{Error, Event, Events, Store};
 use tokio::sync::{mpsc, watch};
@@ -24,6 +24,9 @@ use crate::view::{KINDS, View};
 
 /// Events taken into one new view, at most.
 const BATCH: usize = 1024;
+
+/// Kinds that are listed at once: a datastore may be slow, and pods wait for all of them.
+const LISTS: usize = 4;
 
 /// Pause before a watch that broke is resumed.
 const RESUME_PAUSE: Duration = Duration::from_millis(500);
@@ -55,7 +58,7 @@ pub async fn run<S: Store>(inbox: &mut Inbox<S>) {
         inbox.view.send_replace(Arc::new(view.clone()));
         for (kinds, readers) in inbox.readers() {
             let theirs = listed.iter().filter(|resource| kinds.contains(&resource.kind()));
-            tell(readers, News::Listed(theirs.cloned().collect())).await;
+            tell(readers, News::Listed(kinds.to_vec(), theirs.cloned().collect())).await;
         }
         if let Some(guard) = inbox.listed.take() {
             guard.done();
@@ -117,16 +120,29 @@ async fn try_list<S: Store>(store: &S) -> Result<(View, Vec<Resource>, Revision)
         complete: true,
         ..View::default()
     };
-    let (mut news, mut oldest) = (Vec::new(), None);
-    for kind in kinds() {
-        let listing = store.list(kind, None).await?;
-        oldest.get_or_insert(listing.revision);
-        if policy::KINDS.contains(&kind) || services::KINDS.contains(&kind) {
-            news.extend(listing.items.iter().cloned());
+    let mut kinds = kinds().into_iter();
+    let Some(first) = kinds.next() else {
+        return Ok((view, Vec::new(), Revision::start()));
+    };
+    // Nothing later is missed by a watch that begins here.
+    let first = store.list(first, None).await?;
+    let oldest = first.revision.clone();
+    let others = stream::iter(kinds)
+        .map(|kind| store.list(kind, None))
+        .buffered(LISTS);
+    let mut listings = stream::iter([Ok(first)]).chain(others).boxed();
+    let mut news = Vec::new();
+    while let Some(listing) = listings.try_next().await? {
+        for resource in listing.items {
+            let kind = resource.kind();
+            if policy::KINDS.contains(&kind) || services::KINDS.contains(&kind) {
+                news.push(resource.clone());
+            }
+            view.put(resource);
         }
-        listing.items.into_iter().for_each(|resource| view.put(resource));
     }
-    Ok((view, news, oldest.unwrap_or_else(Revision::start)))
+    drop(listings);
+    Ok((view, news, oldest))
 }
 
 /// Takes events into the view, as many at once as are there, until the stream fails.
@@ -149,31 +165,49 @@ async fn follow<S>(
             };
             *revision = event.revision();
             inbox.metrics.store_events.inc();
-            let (key, resource) = match event {
-                Event::Applied(resource) => (resource.key(), Some(resource)),
-                Event::Deleted(resource) => (resource.key(), None),
-            };
-            for (_, reader) in inbox
-                .readers()
-                .into_iter()
-                .filter(|(kinds, _)| kinds.contains(&key.kind))
-            {
-                let put = resource.clone().map(|resource| News::Put(Box::new(resource)));
-                tell(reader, put.unwrap_or_else(|| News::Gone(key.clone()))).await;
-            }
-            if KINDS.contains(&key.kind) {
-                changed = true;
-                match resource {
-                    Some(resource) => view.put(resource),
-                    None => view.remove(&key),
-                }
-            }
+            changed |= KINDS.contains(&take(inbox, view, event).await);
         }
         if std::mem::take(&mut changed) {
             inbox.view.send_replace(Arc::new(view.clone()));
         }
     }
     None
+}
+
+/// Takes one event into the view, and tells those of it whom its kind, which is returned, matters to.
+async fn take<S>(inbox: &Inbox<S>, view: &mut View, event: Event) -> Kind {
+    let (kind, news) = match event {
+        Event::Applied(resource) => {
+            if KINDS.contains(&resource.kind()) {
+                view.put(resource.clone());
+            }
+            (resource.kind(), News::Put(Box::new(resource)))
+        }
+        Event::Deleted(resource) => {
+            view.remove(&resource.key());
+            (resource.kind(), News::Gone(resource.key()))
+        }
+        Event::Listed(kind, listing) => {
+            inbox.metrics.store_lists.inc();
+            if KINDS.contains(&kind) {
+                view.forget(kind);
+                listing
+                    .items
+                    .iter()
+                    .cloned()
+                    .for_each(|resource| view.put(resource));
+            }
+            (kind, News::Listed(vec![kind], listing.items))
+        }
+    };
+    let interested = inbox
+        .readers()
+        .into_iter()
+        .filter(|(kinds, _)| kinds.contains(&kind));
+    for (_, reader) in interested {
+        tell(reader, news.clone()).await;
+    }
+    kind
 }
 
 /// Pauses before trying again, for ever: from 100 ms to 10 s, and of a length that differs between whoever tries.

@@ -72,20 +72,25 @@ impl Mirror {
     }
 
     fn take(&mut self, event: Option<Result<Event, Error>>) -> Result<(), Error> {
-        let event = event.unwrap_or_else(|| Err(Error::Expired(Revision::start())))?;
-        let key = event.resource().key();
-        match event {
-            Event::Deleted(_) => {
+        match event.unwrap_or_else(|| Err(Error::Expired(Revision::start())))? {
+            Event::Deleted(resource) => {
+                let key = resource.key();
                 self.awaited.remove(&key);
                 self.held.remove(&key);
             }
-            Event::Applied(resource) => match self.awaited.get(&key) {
-                Some(awaited) if resource.metadata().resource_version.as_ref() != Some(awaited) => {}
-                Some(_) | None => {
+            Event::Applied(resource) => {
+                let (key, revision) = (resource.key(), resource.metadata().resource_version.as_ref());
+                if self
+                    .awaited
+                    .get(&key)
+                    .is_none_or(|awaited| revision == Some(awaited))
+                {
                     self.awaited.remove(&key);
                     self.held.insert(key, resource);
                 }
-            },
+            }
+            // Whether a list has our own writes nobody can tell: one that is made after them does.
+            Event::Listed(_, listing) => return Err(Error::Expired(listing.revision)),
         }
         Ok(())
     }

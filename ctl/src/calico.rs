@@ -4,6 +4,8 @@
 //! counterpart. Nothing that forbids something is left out in silence: what only costs a feature is a [note](Converted::notes),
 //! and what would leave a door open is [refused](Refused).
 
+pub(crate) mod blocks;
+
 use jiff::SignedDuration;
 use serde_json::{Map, Value, json};
 
@@ -129,9 +131,7 @@ const MADE_ANEW: &str = "manxd makes its own";
 /// Kinds for which no counterpart is needed, and why.
 const NEEDLESS: &[(&str, &str)] = &[
     ("WorkloadEndpoint", MADE_ANEW),
-    ("BlockAffinity", MADE_ANEW),
-    ("IPAMBlock", MADE_ANEW),
-    ("IPAMHandle", MADE_ANEW),
+    ("IPAMHandle", "the blocks say who holds what"),
     ("ClusterInformation", MADE_ANEW),
     (
         "CalicoNodeStatus",
@@ -149,6 +149,14 @@ const NEEDLESS: &[(&str, &str)] = &[
         "KubeControllersConfiguration",
         "manxd needs no controllers of this kind",
     ),
+];
+
+/// What Calico notes on Kubernetes' Nodes, and where it says so of its own.
+const NODE_ANNOTATIONS: [(&str, &str); 4] = [
+    ("IPv4Address", "ipv4Address"),
+    ("IPv6Address", "ipv6Address"),
+    ("ASNumber", "asNumber"),
+    ("RouteReflectorClusterID", "routeReflectorClusterID"),
 ];
 
 /// Tiers that are always there.
@@ -180,9 +188,38 @@ fn refused(field: &str, what: impl Into<String>) -> Refused {
     }
 }
 
-/// Whether a resource with this `apiVersion` is Calico's.
-pub(crate) fn is_calicos(api_version: &str) -> bool {
-    GROUPS.iter().any(|group| api_version.starts_with(group))
+/// Whether a resource is Calico's, or Kubernetes' Node on which Calico has noted its own.
+pub(crate) fn is_calicos(resource: &Value) -> bool {
+    let api_version = resource["apiVersion"].as_str().unwrap_or_default();
+    GROUPS.iter().any(|group| api_version.starts_with(group)) || is_node(resource)
+}
+
+/// Whether a resource only makes sense together with others of its kind and the pools: see [`blocks`].
+pub(crate) fn is_block(resource: &Value) -> bool {
+    is_calicos(resource)
+        && ["IPAMBlock", "BlockAffinity"]
+            .iter()
+            .any(|kind| resource["kind"] == *kind)
+}
+
+fn is_node(resource: &Value) -> bool {
+    resource["apiVersion"] == "v1" && resource["kind"] == "Node"
+}
+
+/// What Calico notes on Kubernetes' Node, in its Node's words.
+fn noted(resource: &Value) -> Result<Value, Refused> {
+    let annotations = &resource["metadata"]["annotations"];
+    let fields = NODE_ANNOTATIONS.iter().filter_map(|(annotation, field)| {
+        let value = annotations[format!("projectcalico.org/{annotation}")].as_str()?;
+        Some(((*field).to_owned(), json!(value)))
+    });
+    let bgp: Map<String, Value> = fields.collect();
+    if !bgp.keys().any(|field| field.ends_with("Address")) {
+        let field = "metadata.annotations";
+        let message = "neither projectcalico.org/IPv4Address nor IPv6Address is there: Calico peers with nobody on this node";
+        return Err(refused(field, message));
+    }
+    Ok(json!({"kind": "Node", "metadata": {"name": resource["metadata"]["name"]}, "spec": {"bgp": bgp}}))
 }
 
 /// Says one of Calico's resources in Manx's words. What is wrong in it stays so, for a manifest's own checks to find.
@@ -190,6 +227,9 @@ pub(crate) fn is_calicos(api_version: &str) -> bool {
 /// # Errors
 /// What there is no way to say.
 pub(crate) fn convert(resource: &Value) -> Result<Converted, Refused> {
+    if is_node(resource) {
+        return convert(&noted(resource)?);
+    }
     let stated = resource["kind"].as_str().unwrap_or_default();
     // As the definitions of `crd.projectcalico.org` call it.
     let kind = if stated == "IPAMConfig" {
@@ -444,6 +484,30 @@ mod tests {
     }
 
     #[test]
+    fn what_calico_notes_on_kubernetes_nodes_is_its_node() {
+        let node = |annotations: Value| {
+            let metadata = json!({"name": "n1", "labels": {"rack": "a"}, "annotations": annotations});
+            convert(
+                &json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": {"podCIDR": "10.1.0.0/24"}}),
+            )
+        };
+        let noted = node(
+            json!({"projectcalico.org/IPv4Address": "192.0.2.1/24", "projectcalico.org/ASNumber": "64513",
+            "projectcalico.org/IPv4IPIPTunnelAddr": "10.1.0.1"}),
+        );
+        assert_eq!(
+            noted.unwrap().resource,
+            Some(
+                json!({"apiVersion": "manx.network/v1", "kind": "Node", "metadata": {"name": "n1"},
+                        "spec": {"bgp": {"ipv4Address": "192.0.2.1/24", "asNumber": "64513"}}})
+            ),
+            "labels are the cluster's"
+        );
+        let told = node(json!({})).unwrap_err().to_string();
+        assert!(told.ends_with("Calico peers with nobody on this node"), "{told}");
+    }
+
+    #[test]
     fn what_users_did_not_write_into_metadata_goes() {
         let mut policy = resource("GlobalNetworkPolicy", "default.deny", json!({"tier": "default"}));
         policy["apiVersion"] = json!("crd.projectcalico.org/v1");
@@ -485,7 +549,7 @@ mod tests {
             ("Profile", "kns.default"),
             ("Tier", "default"),
             ("NetworkPolicy", "knp.default.web"),
-            ("IPAMBlock", "10-1-0-0-26"),
+            ("IPAMHandle", "k8s-pod-network.4f2c"),
         ] {
             let converted = convert(&resource(kind, name, json!({}))).unwrap();
             assert_eq!((converted.resource, converted.notes.len()), (None, 1), "{kind}");

@@ -238,6 +238,9 @@ pub(crate) struct ConvertArgs {
     /// Print what can be said in Manx's words, also where something cannot.
     #[arg(long)]
     pub(crate) keep_going: bool,
+    /// Of Calico's blocks, print those of this node alone, which is about to become Manx's.
+    #[arg(long, value_name = "NODE")]
+    pub(crate) blocks_of: Option<String>,
     /// The namespace of namespaced resources that name none.
     #[command(flatten)]
     pub(crate) namespace: NamespaceArgs,

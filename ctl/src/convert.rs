@@ -1,10 +1,11 @@
 //! `convert`, `validate`: manifests without a datastore.
 
 use manx_api::Resource;
+use manx_api::ipam::IpPool;
 use manx_api::manifest::{self, ManifestError};
 use serde_json::Value;
 
-use crate::calico::{self, Converted};
+use crate::calico::{self, Converted, blocks};
 use crate::cli::{ConvertArgs, FileArgs, ManifestFormat};
 use crate::error::{CtlError, Result};
 use crate::output;
@@ -20,27 +21,32 @@ pub(crate) fn validate(args: &FileArgs) -> Result<()> {
     output::emit(&lines)
 }
 
-/// `convert`. Nothing is printed to standard output unless all can be said in Manx's words, or the user goes on without the rest.
+/// `convert`. Nothing is printed to standard output unless all can be said in Manx's words, or the user goes on without the rest;
+/// and never a part of what Calico says of addresses.
 pub(crate) fn convert(args: &ConvertArgs) -> Result<()> {
-    let (mut converted, mut errors) = (Vec::new(), Vec::new());
-    let mut failed = 0;
-    let mut all = 0;
+    let mut read = Read::default();
     for path in &args.file {
         for (file, text) in texts(path)? {
             let documents = documents(&file, &text)?;
             if documents.is_empty() {
                 return Err(CtlError::Empty { path: path.clone() });
             }
-            all += documents.len();
-            for (index, document) in documents.iter().enumerate() {
-                match one(&file, index + 1, document, &args.namespace.namespace) {
-                    Ok(resource) => converted.extend(resource),
-                    Err(mut wrong) => {
-                        errors.append(&mut wrong);
-                        failed += 1;
-                    }
-                }
-            }
+            read.documents(&file, documents, &args.namespace.namespace);
+        }
+    }
+    let blocks = read.blocks(args.blocks_of.as_deref());
+    let Read {
+        mut converted,
+        mut errors,
+        failed,
+        all,
+        ..
+    } = read;
+    match blocks {
+        Ok(blocks) => converted.extend(blocks),
+        Err(mut wrong) => {
+            errors.append(&mut wrong);
+            return Err(CtlError::Manifest { errors });
         }
     }
     if failed > 0 && !args.keep_going {
@@ -51,6 +57,85 @@ pub(crate) fn convert(args: &ConvertArgs) -> Result<()> {
         .iter()
         .for_each(|error| anstream::eprintln!("manxctl: {error}"));
     resources::partly(failed, all)
+}
+
+/// What was read so far.
+#[derive(Default)]
+struct Read {
+    converted: Vec<Resource>,
+    errors: Vec<ManifestError>,
+    /// How many documents there were, and of how many nothing came.
+    all: usize,
+    failed: usize,
+    /// Calico's blocks, with their file and number.
+    blocks: Vec<(String, usize, Value)>,
+}
+
+impl Read {
+    fn documents(&mut self, file: &str, documents: Vec<Value>, namespace: &str) {
+        self.all += documents.len();
+        for (index, document) in documents.into_iter().enumerate() {
+            if calico::is_block(&document) {
+                self.blocks.push((file.to_owned(), index + 1, document));
+                continue;
+            }
+            match one(file, index + 1, &document, namespace) {
+                Ok(resource) => self.converted.extend(resource),
+                Err(mut wrong) => {
+                    self.errors.append(&mut wrong);
+                    self.failed += 1;
+                }
+            }
+        }
+    }
+
+    /// Calico's blocks in Manx's words: all of them, or what is in the way.
+    fn blocks(&self, node: Option<&str>) -> std::result::Result<Vec<Resource>, Vec<ManifestError>> {
+        let given = self.blocks.iter().enumerate();
+        let given: Vec<(usize, Value)> = given.map(|(place, (.., block))| (place, block.clone())).collect();
+        let pools: Vec<IpPool> = self
+            .converted
+            .iter()
+            .filter_map(|resource| IpPool::try_from(resource.clone()).ok())
+            .collect();
+        let found = blocks::convert(&given, &pools, node);
+        let place = |place: usize| {
+            self.blocks
+                .get(place)
+                .map(|(file, number, block)| (file, *number, block))
+        };
+        for (at, field, what) in &found.notes {
+            if let Some((file, _, block)) = place(*at) {
+                tell(file, block, field, what);
+            }
+        }
+        let refused = found.refused.into_iter().filter_map(|(at, refused)| {
+            let (file, number, _) = place(at)?;
+            Some(wrong(file, Some(number), &refused.field, refused.what))
+        });
+        let mut errors: Vec<ManifestError> = refused.collect();
+        let mut blocks = Vec::new();
+        for block in found.blocks {
+            let block = Resource::IpBlock(block);
+            match manifest::load("Calico's blocks", &output::json(&block).unwrap_or_default()) {
+                Ok(_) => blocks.push(block),
+                Err(mut wrong) => errors.append(&mut wrong),
+            }
+        }
+        if errors.is_empty() {
+            Ok(blocks)
+        } else {
+            Err(errors)
+        }
+    }
+}
+
+/// Says on standard error what became of a field of a resource; of all of it, where the field is empty.
+fn tell(file: &str, resource: &Value, field: &str, what: &str) {
+    let name = resource["metadata"]["name"].as_str().unwrap_or_default();
+    let kind = resource["kind"].as_str().unwrap_or_default();
+    let colon = if field.is_empty() { "" } else { ": " };
+    anstream::eprintln!("{file}: {kind}/{name}: {field}{colon}{what}");
 }
 
 /// A file's resources, those of lists by themselves.
@@ -81,19 +166,12 @@ fn one(
     namespace: &str,
 ) -> std::result::Result<Option<Resource>, Vec<ManifestError>> {
     let mut ours = document.clone();
-    if document["apiVersion"].as_str().is_some_and(calico::is_calicos) {
+    if calico::is_calicos(document) {
         let Converted { resource, notes } = calico::convert(document)
             .map_err(|refused| vec![wrong(file, Some(number), &refused.field, refused.what)])?;
-        let text = |field: &str| document[field].as_str().unwrap_or_default();
-        let name = document["metadata"]["name"].as_str().unwrap_or_default();
-        for (field, note) in notes {
-            let field = if field.is_empty() {
-                field
-            } else {
-                format!("{field}: ")
-            };
-            anstream::eprintln!("{file}: {}/{name}: {field}{note}", text("kind"));
-        }
+        notes
+            .iter()
+            .for_each(|(field, note)| tell(file, document, field, note));
         match resource {
             Some(resource) => ours = resource,
             None => return Ok(None),

@@ -209,6 +209,39 @@ impl LinkSocket {
         )
     }
 
+    /// Gives an interface another name. A kernel older than 6.2 renames none that is up: there it is down for as long as that takes,
+    /// which costs it its routes, and packets that come just then. Returns whether it was up all the time.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the kernel's answer; it then has its old name.
+    pub fn rename(&mut self, index: u32, name: &str) -> Result<bool> {
+        let doing = format!("name interface {index} {name}");
+        let rename = || message::set_link(LinkUnspec::new_with_index(index).name(name));
+        match self.0.request(rename(), &doing) {
+            Err(error) if error.errno() == Some(Errno::EBUSY) => {
+                self.rename_while_down(index, name).map(|()| false)
+            }
+            other => other.map(|()| true),
+        }
+    }
+
+    /// Sets an interface down, names it, and sets it up again, in one message.
+    ///
+    /// # Errors
+    /// As [`LinkSocket::rename`].
+    pub fn rename_while_down(&mut self, index: u32, name: &str) -> Result<()> {
+        let link = || LinkUnspec::new_with_index(index);
+        let steps = [link().down(), link().name(name), link().up()];
+        let outcomes = self.0.batch(steps.map(message::set_link))?;
+        let refused = outcomes.into_iter().find_map(std::result::Result::err);
+        refused.map_or(Ok(()), |refusal| {
+            Err(Error::Refused {
+                doing: format!("name interface {index} {name}"),
+                refusal,
+            })
+        })
+    }
+
     /// Sets an interface's largest packet, in bytes.
     ///
     /// # Errors

@@ -52,6 +52,9 @@ pub const HOST_MAC: Mac = Mac([0xee; 6]);
 /// What every name of a node's end begins with.
 pub const HOST_IFNAME_PREFIX: &str = "mx";
 
+/// What every name begins with that Calico gives the node's end of a pod's link.
+pub const CALICO_IFNAME_PREFIX: &str = "cali";
+
 /// What a pod's link should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodLink {
@@ -102,13 +105,71 @@ pub fn host_ifname(container_id: &str, ifname: &str) -> String {
         .chain_update("/")
         .chain_update(ifname)
         .finalize();
-    let mut name = HOST_IFNAME_PREFIX.to_owned();
-    for byte in &hash[..6] {
+    named(HOST_IFNAME_PREFIX, &hash)
+}
+
+/// The name that Calico gives the node's end of a pod's first interface: `cali` and 11 hexadecimal digits.
+#[must_use]
+pub fn calico_ifname(namespace: &str, pod: &str) -> String {
+    let hash = Sha1::new()
+        .chain_update(namespace)
+        .chain_update(".")
+        .chain_update(pod)
+        .finalize();
+    named(CALICO_IFNAME_PREFIX, &hash)
+}
+
+fn named(prefix: &str, hash: &[u8]) -> String {
+    let mut name = prefix.to_owned();
+    for byte in hash.iter().take(6) {
         // Writing to a string cannot fail.
         let _ = write!(name, "{byte:02x}");
     }
-    name.truncate(HOST_IFNAME_PREFIX.len() + 11);
+    name.truncate(prefix.len() + 11);
     name
+}
+
+/// Whether an interface is, by its name, the node's end of a pod's link: one of ours, or one that Calico made and nobody has
+/// taken up yet.
+#[must_use]
+pub fn is_host_ifname(name: &str) -> bool {
+    [HOST_IFNAME_PREFIX, CALICO_IFNAME_PREFIX]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+}
+
+/// What came of adopting a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adopted {
+    /// There is none (any more).
+    Absent,
+    /// It has its new name, and packets passed all the time.
+    Whole {
+        /// The index of the node's end.
+        host_ifindex: u32,
+    },
+    /// It has its new name, and has lost the routes to it.
+    Unrouted {
+        /// The index of the node's end.
+        host_ifindex: u32,
+    },
+}
+
+/// Gives the node's end of a link that another network made its name here; the link, its settings and its addresses stay as they
+/// are.
+///
+/// # Errors
+/// [`Error::Refused`] with the kernel's answer; the link then has its old name.
+pub fn adopt(stranger: &str, host_ifname: &str) -> Result<Adopted> {
+    let mut host = LinkSocket::open()?;
+    let Some(link) = host.get(stranger)? else {
+        return Ok(Adopted::Absent);
+    };
+    let host_ifindex = link.index;
+    Ok(match host.rename(host_ifindex, host_ifname)? {
+        true => Adopted::Whole { host_ifindex },
+        false => Adopted::Unrouted { host_ifindex },
+    })
 }
 
 /// The MAC of the pod's end, from the name of the node's: the same whenever it is made again.
@@ -390,6 +451,20 @@ mod tests {
         );
         assert_ne!(name, host_ifname("4f2c", "eth1"));
         assert_ne!(name, host_ifname("4f2d", "eth0"));
+    }
+
+    #[test]
+    fn calicos_names_are_known_for_what_they_are() {
+        // SHA-1 of "kube-system.coredns-0", as sha1sum has it.
+        assert_eq!(calico_ifname("kube-system", "coredns-0"), "cali8c346e38bf4");
+        for (name, is) in [
+            ("mx0123456789a", true),
+            ("cali0123456789a", true),
+            ("eth0", false),
+            ("tunl0", false),
+        ] {
+            assert_eq!(is_host_ifname(name), is, "{name}");
+        }
     }
 
     #[test]

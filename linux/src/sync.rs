@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::error::{Error, Result};
 use crate::link::{Link, LinkSocket};
 use crate::netns::Netns;
-use crate::pod::HOST_IFNAME_PREFIX;
+use crate::pod::is_host_ifname;
 use crate::routes::RouteSocket;
 use crate::watch::{Event, Watcher};
 
@@ -218,7 +218,7 @@ impl Syncer {
             self.up.remove(&link.index)
         };
         // Pods come and go by the dozen; only routes straight out of their interfaces go with them.
-        let router_side = !link.name.starts_with(HOST_IFNAME_PREFIX);
+        let router_side = !is_host_ifname(&link.name);
         self.stale |= turned && router_side && (!up || self.reconciler.has_failed());
     }
 }

@@ -9,7 +9,8 @@
 //!   first: read again, decide again, write again.
 //! - A watch from a revision yields every later write of its kinds, once and in order. List, then watch from
 //!   the listing's revision, and nothing is missed.
-//! - A store forgets old events. A watch from before that ends with [`Error::Expired`]: list again.
+//! - A store forgets old events. A watch from before that ends with [`Error::Expired`]: list again. One that knows of
+//!   each kind apart what it has forgotten lists that kind itself, tells it whole ([`Event::Listed`]) and goes on.
 //!
 //! The [`conformance`] suite (feature `conformance`) holds every backend to this.
 
@@ -89,8 +90,8 @@ pub trait Store: Clone + Send + Sync + 'static {
         revision: Option<&Revision>,
     ) -> impl Future<Output = Result<Resource, Error>> + Send;
 
-    /// Every write to resources of `kinds` after `from`, in order. The stream lives until it is dropped or
-    /// has yielded an error.
+    /// Every write to resources of `kinds` after `from`, in order, or of a kind what they came to. The stream lives
+    /// until it is dropped or has yielded an error.
     fn watch(&self, kinds: &[Kind], from: Revision) -> Events;
 
     /// The Kubernetes cluster that the store is of, if it is of one. Then WorkloadEndpoints are the cluster's Pods: they
@@ -112,28 +113,37 @@ pub struct Listing {
     pub items: Vec<Resource>,
 }
 
-/// A write, seen by a watch.
+/// A write, seen by a watch; or, where writes were missed, what they came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Created or updated: the resource as it is since.
     Applied(Resource),
     /// Deleted: the resource as it last was, its `resourceVersion` the deletion's.
     Deleted(Resource),
+    /// What was written to this kind since its last event is forgotten: these are all its resources by now, and what is
+    /// not among them is gone.
+    Listed(Kind, Listing),
 }
 
 impl Event {
-    /// The resource.
+    /// The resource that was written; none of a list.
     #[must_use]
-    pub fn resource(&self) -> &Resource {
+    pub fn resource(&self) -> Option<&Resource> {
         match self {
-            Self::Applied(resource) | Self::Deleted(resource) => resource,
+            Self::Applied(resource) | Self::Deleted(resource) => Some(resource),
+            Self::Listed(..) => None,
         }
     }
 
-    /// The write's revision: a watch from here goes on behind this event.
+    /// The write's revision, or the list's: a watch from here goes on behind this event.
     #[must_use]
     pub fn revision(&self) -> Revision {
-        let stored = self.resource().metadata().resource_version.clone();
-        stored.unwrap_or_else(Revision::start)
+        match self {
+            Self::Applied(resource) | Self::Deleted(resource) => {
+                let stored = resource.metadata().resource_version.clone();
+                stored.unwrap_or_else(Revision::start)
+            }
+            Self::Listed(_, listing) => listing.revision.clone(),
+        }
     }
 }

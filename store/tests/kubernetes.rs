@@ -1,12 +1,13 @@
 //! The store on Kubernetes keeps the contract of [`manx_store::Store`], and its own promises when the API server fails.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use manx_api::condition::{Condition, Truth};
 use manx_api::node::{Node, NodeSpec};
 use manx_api::{Key, Kind, Metadata, Resource};
-use manx_store::fake::{FakeApiServer, Sort, Streaming};
+use manx_store::fake::{FakeApiServer, Sort, Streaming, Trouble};
 use manx_store::{
     Cluster, Error, Event, Events, Happening, Host, KubeStore, NETWORK_UNAVAILABLE, Store as _, Subject,
 };
@@ -48,9 +49,30 @@ async fn names(events: &mut Events, count: usize) -> Vec<(String, bool)> {
             .expect("an event in time");
         let event = event.expect("a watch goes on").expect("an event");
         let there = matches!(event, Event::Applied(_));
-        names.push((event.resource().metadata().name.clone(), there));
+        let resource = event.resource().expect("no list");
+        names.push((resource.metadata().name.clone(), there));
     }
     names
+}
+
+/// The kind that a watch tells all of next, and the names of its resources.
+async fn listed(events: &mut Events) -> (Kind, Vec<String>) {
+    let event = tokio::time::timeout(PATIENCE, events.next())
+        .await
+        .expect("in time");
+    let event = event.expect("a watch goes on").expect("an event");
+    let Event::Listed(kind, listing) = event else {
+        panic!("{event:?}")
+    };
+    let names = listing.items.iter().map(|it| it.metadata().name.clone());
+    (kind, names.collect())
+}
+
+/// How many requests of this verb were for this.
+fn asked(server: &FakeApiServer, verb: &str, resource: &str) -> usize {
+    let calls = server.calls().into_iter();
+    let calls = calls.filter(|(call, _)| call.verb == verb && call.resource == resource);
+    calls.map(|(_, count)| count).sum()
 }
 
 fn there(name: impl Into<String>) -> (String, bool) {
@@ -118,20 +140,71 @@ async fn bookmarks_keep_a_quiet_watch_from_expiring() {
 }
 
 #[tokio::test]
-async fn what_the_server_has_forgotten_ends_a_watch() {
+async fn what_the_server_has_forgotten_of_a_kind_is_listed_and_no_other() {
+    let (store, server) = open().await;
+    store.create(node("old")).await.expect("a node");
+    let from = store.list(Kind::Node, None).await.expect("a list").revision;
+    store.delete(&node("old").key(), None).await.expect("a deletion");
+    store.create(node("new")).await.expect("a node");
+    server.forget();
+    let pools = store.list(Kind::IpPool, None).await.expect("a list").revision;
+    let lists = asked(&server, "watch", "ippools");
+    let nodes = store.watch(&[Kind::Node], from);
+    let mut events = futures_util::stream::select(nodes, store.watch(&[Kind::IpPool], pools)).boxed();
+    assert_eq!(listed(&mut events).await, (Kind::Node, vec!["new".to_owned()]));
+    store.create(node("later")).await.expect("a node");
+    // Past the store, which lists pools before it writes one.
+    let main = json!({
+        "apiVersion": "manx.network/v1", "kind": "IPPool", "metadata": {"name": "main"}, "spec": {"cidr": "10.0.0.0/16"},
+    });
+    server.put(Kind::IpPool, main);
+    let seen = names(&mut events, 2).await.into_iter();
+    assert_eq!(
+        seen.collect::<BTreeSet<_>>(),
+        BTreeSet::from([there("later"), there("main")])
+    );
+    assert_eq!(
+        asked(&server, "watch", "ippools") - lists,
+        1,
+        "the watch, and no list"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_forgets_everything_is_not_asked_without_a_pause_and_tells_how_things_are() {
     let (store, server) = open().await;
     let from = store.list(Kind::Node, None).await.expect("a list").revision;
+    server.trouble(Trouble::Amnesia);
+    let mut events = store.watch(&[Kind::Node], from);
     store.create(node("a")).await.expect("a node");
-    server.forget();
-    let mut events = store.watch(&[Kind::Node], from.clone());
-    let end = tokio::time::timeout(PATIENCE, events.next())
-        .await
-        .expect("an end in time");
-    assert!(
-        matches!(&end, Some(Err(Error::Expired(at))) if *at == from),
-        "{end:?}"
+    let before = server.requests();
+    for _ in 0..2 {
+        assert_eq!(listed(&mut events).await, (Kind::Node, vec!["a".to_owned()]));
+    }
+    // A watch that is told 410, and a list, each time.
+    assert_eq!(server.requests() - before, 4);
+    server.trouble(Trouble::None);
+    store.create(node("b")).await.expect("a node");
+    assert_eq!(names(&mut events, 1).await, [there("b")]);
+}
+
+#[tokio::test]
+async fn a_list_whose_pages_are_forgotten_is_read_in_one() {
+    let (store, server) = open().await;
+    server.stream_lists(Streaming::Unknown);
+    for i in 0..600 {
+        let node =
+            json!({"apiVersion": "manx.network/v1", "kind": "Node", "metadata": {"name": format!("n{i}")}});
+        server.put(Kind::Node, node);
+    }
+    server.trouble(Trouble::Amnesia);
+    let listed = store.list(Kind::Node, None).await.expect("a list").items;
+    assert_eq!(listed.len(), 600);
+    assert_eq!(
+        asked(&server, "list", "nodes"),
+        3,
+        "a page, what is refused, and all"
     );
-    assert!(events.next().await.is_none());
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ impl Air {
     fn routes(&self, node: &str) -> Vec<BgpRoute> {
         let peers = self.0.lock().unwrap();
         let of_others = peers.iter().filter(|(peer, _)| *peer != node);
-        let prefixes = of_others.flat_map(|(_, owned)| owned.borrow().0.clone());
+        let prefixes = of_others.flat_map(|(_, owned)| owned.borrow().blocks.clone());
         let routes = prefixes.map(|prefix| {
             json!({
                 "node": node, "prefix": prefix, "peer": "192.0.2.1", "best": true, "asPath": "", "origin": "IGP",

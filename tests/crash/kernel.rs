@@ -15,6 +15,7 @@ use ipnetwork::IpNetwork;
 use manx_agent::ipam::Owned;
 use manx_agent::{conntrack, convert, endpoint, policy, route};
 use manx_ipam::Live;
+use manx_linux::pod::Adopted;
 use manx_linux::{Attached, Mac, PodLink};
 use manx_routes::{Actual, Change, Found, Reconciler, Source, State, Target, Update};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -245,6 +246,8 @@ async fn serve_endpoint(life: Life, kernel: Kernel, request: endpoint::Request) 
                     .await,
             );
         }
+        // There are no other networks here.
+        endpoint::Request::Adopt { reply, .. } => answer(reply, Ok(Adopted::Absent)),
         endpoint::Request::Find { host_ifname, reply } => {
             let what = format!("find {host_ifname}");
             let found = |link: &Link| endpoint::Found {
@@ -389,7 +392,7 @@ impl Routes {
     }
 
     fn cover(&mut self, owned: &Owned) {
-        let blocks: BTreeSet<IpNetwork> = owned.0.clone();
+        let blocks: BTreeSet<IpNetwork> = owned.blocks.clone();
         for prefix in self.blocks.difference(&blocks).copied() {
             let source = Source::Block;
             self.reconciler.apply(Update::Remove { prefix, source });

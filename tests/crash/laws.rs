@@ -85,7 +85,7 @@ fn no_block_has_two_owners(world: &mut World) -> Verdict {
         .collect();
     let mut owners = BTreeMap::new();
     for node in world.nodes.iter_mut().filter(|node| node.joined) {
-        for block in node.blocks().0.iter() {
+        for block in node.blocks().blocks.iter() {
             if node.old_disk && stored.get(block) != Some(&Some(node.name.clone())) {
                 continue;
             }
@@ -214,7 +214,7 @@ fn routes_are_the_pods(world: &mut World, node: usize) -> Verdict {
         tables.routes.values().filter(of_source)
     };
     let covered: BTreeSet<_> = source(Source::Block).map(|route| route.prefix).collect();
-    law(covered.iter().eq(blocks.0.iter()), || {
+    law(covered.iter().eq(blocks.blocks.iter()), || {
         format!("node {node} covers {covered:?}, and has the blocks {blocks:?}")
     })?;
     let routed = source(Source::Pod).count();

@@ -156,7 +156,7 @@ impl Memory {
     /// How many writes were of this kind.
     pub(crate) fn written(&self, of_kind: impl Fn(&Resource) -> bool) -> usize {
         let state = self.lock();
-        let written = state.log.iter().map(Event::resource);
+        let written = state.log.iter().filter_map(Event::resource);
         written.filter(|resource| of_kind(resource)).count()
     }
 
@@ -237,7 +237,7 @@ impl Memory {
         };
         let (events, receiver) = mpsc::unbounded_channel();
         for event in &state.log[from..] {
-            if kinds.contains(&event.resource().kind()) {
+            if event.resource().is_some_and(|it| kinds.contains(&it.kind())) {
                 events.send(event.clone()).unwrap();
             }
         }

@@ -295,8 +295,11 @@ fn a_cold_start_of_a_thousand_nodes_collides_no_more_than_chance_would_have_it()
             .collect();
         sleep(Duration::from_secs(3)).await;
 
-        let blocks: BTreeSet<IpNetwork> = owned.iter().flat_map(|owned| owned.borrow().0.clone()).collect();
-        assert!(owned.iter().all(|owned| owned.borrow().0.len() == 1));
+        let blocks: BTreeSet<IpNetwork> = owned
+            .iter()
+            .flat_map(|owned| owned.borrow().blocks.clone())
+            .collect();
+        assert!(owned.iter().all(|owned| owned.borrow().blocks.len() == 1));
         assert_eq!((blocks.len(), memory.items(Kind::IpBlock).len()), (nodes, nodes));
         let passed = passed(&pool, nodes);
         let count = |of: &AtomicUsize| of.load(Ordering::Relaxed);

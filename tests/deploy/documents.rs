@@ -1,4 +1,4 @@
-//! What `docs/kubernetes.md` has people type: files are there, and commands of ours are understood.
+//! What `docs/kubernetes.md` and `docs/migration.md` have people type: files are there, and commands of ours are understood.
 
 use std::process::Command;
 
@@ -31,17 +31,19 @@ fn problem(line: &str) -> Option<String> {
 
 #[test]
 fn what_people_are_to_type_is_understood() {
-    let lines: Vec<String> = blocks("kubernetes.md", "")
-        .iter()
-        .flat_map(|it| it.lines())
-        .map(str::to_owned)
-        .collect();
-    assert!(
-        lines.iter().any(|line| line.contains(" manxctl ")),
-        "the commands are gone"
-    );
-    let problems: Vec<String> = lines.iter().filter_map(|line| problem(line)).collect();
-    assert!(problems.is_empty(), "{}", problems.join("\n"));
+    for document in ["kubernetes.md", "migration.md"] {
+        let lines: Vec<String> = blocks(document, "")
+            .iter()
+            .flat_map(|it| it.lines())
+            .map(str::to_owned)
+            .collect();
+        assert!(
+            lines.iter().any(|line| line.contains("manxctl ")),
+            "{document}: the commands are gone"
+        );
+        let problems: Vec<String> = lines.iter().filter_map(|line| problem(line)).collect();
+        assert!(problems.is_empty(), "{document}: {}", problems.join("\n"));
+    }
 }
 
 #[test]

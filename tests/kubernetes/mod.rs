@@ -7,6 +7,7 @@
 pub(crate) mod cluster;
 pub(crate) mod controller;
 pub(crate) mod network;
+pub(crate) mod real;
 pub(crate) mod rights;
 pub(crate) mod server;
 pub(crate) mod told;

@@ -204,6 +204,23 @@ impl Cluster {
         (switch, nodes)
     }
 
+    /// What a manxctl of this cluster prints, given this to read.
+    pub(crate) fn manxctl(&self, arguments: &str, input: &str) -> String {
+        let mut manxctl = Command::new(program("manxctl"));
+        manxctl.arg("--store").arg(self.database());
+        manxctl.args(arguments.split_whitespace()).env_remove("MANX_LAB");
+        manxctl
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut manxctl = manxctl.spawn().unwrap();
+        std::io::Write::write_all(&mut manxctl.stdin.take().unwrap(), input.as_bytes()).unwrap();
+        let output = manxctl.wait_with_output().unwrap();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "manxctl {arguments}: {complaint}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// What a manxctl of this cluster that can ask one node's agent makes of `ipam check`.
     pub(crate) fn check(&self, node: &Node) -> Output {
         let mut manxctl = Command::new(program("manxctl"));

@@ -1,7 +1,7 @@
 //! Interfaces, addresses, neighbours.
 
 use manx_linux::link::{Veth, VethEnd};
-use manx_linux::{LinkSocket, Mac};
+use manx_linux::{LinkSocket, Mac, sysctl};
 use nix::errno::Errno;
 
 use crate::harness::{TestNetns, exchange};
@@ -108,6 +108,37 @@ fn a_bridge_makes_one_segment_of_many_links() {
     }
     let seen = exchange(&one, &two, "192.0.2.2".parse().unwrap());
     assert_eq!(seen, Some("192.0.2.1".parse().unwrap()));
+}
+
+#[test]
+fn an_interface_is_renamed_with_all_that_it_has() {
+    let (left, right) = (TestNetns::new("left"), TestNetns::new("right"));
+    left.connect(&right, "old", [&["192.0.2.1/24"], &["192.0.2.2/24"]]);
+    left.ip("route add 198.51.100.1 dev old");
+    left.run(|| sysctl::set("ipv4/conf/old/proxy_arp", "1"))
+        .unwrap()
+        .unwrap();
+    let mut links = LinkSocket::open_in(&left).unwrap();
+    let index = links.get("old").unwrap().unwrap().index;
+    let up_all_the_time = links.rename(index, "new").unwrap();
+    let kept = left.ip("route show 198.51.100.1").contains("dev new");
+    assert_eq!(kept, up_all_the_time, "its routes go where it is set down");
+    assert_eq!(links.get("old").unwrap(), None);
+
+    // As on an older kernel.
+    links.rename_while_down(index, "third").unwrap();
+    let third = links.get("third").unwrap().unwrap();
+    assert_eq!((third.index, third.up), (index, true));
+    let setting = left.run(|| std::fs::read_to_string("/proc/sys/net/ipv4/conf/third/proxy_arp"));
+    assert_eq!(setting.unwrap().unwrap().trim(), "1");
+    links.wait_until_ready("third").unwrap();
+    assert!(exchange(&right, &left, "192.0.2.1".parse().unwrap()).is_some());
+
+    let taken = links.rename(index, "lo").unwrap_err();
+    assert_eq!(taken.errno(), Some(Errno::EEXIST));
+    let refused = links.rename_while_down(index, "lo").unwrap_err();
+    assert_eq!(refused.errno(), Some(Errno::EEXIST));
+    assert!(links.get("third").unwrap().unwrap().up, "it is as it was");
 }
 
 #[test]

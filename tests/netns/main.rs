@@ -10,6 +10,7 @@
 mod agent_harness;
 mod agent_node;
 mod agent_nodes;
+mod api_faults;
 mod bfd;
 mod blocks;
 #[path = "../kubernetes/mod.rs"]
@@ -50,6 +51,7 @@ mod lab_up;
 mod lab_what_if;
 mod leases;
 mod links;
+mod migration;
 mod namespaces;
 mod nat;
 mod nflog;

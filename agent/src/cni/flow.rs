@@ -16,14 +16,14 @@ use manx_api::ipam::{Allocation, AttachmentId, Release};
 use manx_api::workload::WorkloadEndpoint;
 use manx_cni::{Attachment, Call, Code, Error, Success, tombstone};
 use manx_ipam::{HoldError, PlaceError, Settled};
-use manx_linux::pod::HOST_MAC;
+use manx_linux::pod::{Adopted, HOST_MAC};
 use manx_linux::{Attached, Netns, PodLink};
 use manx_store::{Happening, Subject};
 use tokio::sync::{mpsc, oneshot};
 
-use super::Job;
 use super::review::Review;
 use super::traits::Traits;
+use super::{Job, Restored};
 use crate::ask::{Gone, answer};
 use crate::endpoint::Found;
 use crate::events::Events;
@@ -80,6 +80,7 @@ pub(super) async fn run(job: Job, parts: Parts) {
             reply,
         } => answer(reply, parts.collect(&network, &valid).await),
         Job::Restore { attachment, reply } => answer(reply, parts.restore(&attachment).await),
+        Job::Adopt { attachment, reply } => answer(reply, parts.adopt(&attachment).await),
         Job::Release {
             attachment,
             release,
@@ -259,7 +260,15 @@ impl Parts {
             reply,
         };
         ask(&self.routes, detach).await?;
-        let host_ifname = recovery::interface(&container_id, &ifname);
+        let owner = held
+            .iter()
+            .map(|held| &held.owner)
+            .find(|owner| !owner.is_quarantined());
+        let found = match owner {
+            Some(owner) => self.find(owner).await?,
+            None => None,
+        };
+        let host_ifname = found.map_or_else(|| recovery::interface(&container_id, &ifname), |found| found.0);
         let detach = |reply| endpoint::Request::Detach { host_ifname, reply };
         ask(&self.endpoints, detach).await?.map_err(convert::cni_error)?;
         if let Err(error) = self.gate.leave(container_id.clone(), ifname.clone()).await {
@@ -270,10 +279,6 @@ impl Parts {
         }
         // Before the address is free: whoever gets it next is never described beside its last holder. And a DEL
         // that is repeated because the release was refused finds nothing that it could name the pod by.
-        let owner = held
-            .iter()
-            .map(|held| &held.owner)
-            .find(|owner| !owner.is_quarantined());
         if let Some(owner) = owner {
             tracing::info!(pod = %format_args!("{}/{}", owner.namespace, owner.pod), "pod detached");
             let key = convert::workload_key(&self.identity.name, owner);
@@ -358,40 +363,46 @@ impl Parts {
             return Ok(Settled::Gone);
         };
         let address = release.address;
-        let interface = recovery::interface(&owner.container_id, &owner.ifname);
-        if self.find(&interface).await?.is_some() {
+        if let Some((interface, _)) = self.find(owner).await? {
             tracing::warn!(%address, interface, "an operator wants an address freed that is in use: it stays");
             return Ok(Settled::Kept);
         }
-        tracing::info!(%address, interface, "freed: an operator asked, and its interface is gone");
+        let container = &owner.container_id;
+        tracing::info!(%address, container, "freed: an operator asked, and its interface is gone");
         self.delete(attachment).await?;
         Ok(Settled::Gone)
     }
 
-    /// The node's end of a pod's link, if it is there.
-    async fn find(&self, interface: &str) -> Result<Option<Found>, Error> {
-        let find = |reply| endpoint::Request::Find {
-            host_ifname: interface.to_owned(),
-            reply,
-        };
-        ask(&self.endpoints, find).await?.map_err(convert::cni_error)
+    /// The node's end of an attachment's link, if it is there, by the name that it has: ours, or the one that Calico gave it.
+    async fn find(&self, owner: &AttachmentId) -> Result<Option<(String, Found)>, Error> {
+        let ours = recovery::interface(&owner.container_id, &owner.ifname);
+        for name in [Some(ours), recovery::calicos(owner)].into_iter().flatten() {
+            let find = |reply| endpoint::Request::Find {
+                host_ifname: name.clone(),
+                reply,
+            };
+            if let Some(found) = ask(&self.endpoints, find).await?.map_err(convert::cni_error)? {
+                return Ok(Some((name, found)));
+            }
+        }
+        Ok(None)
     }
 
     /// Routes and describes an attachment of an earlier life, if its interface is still there.
-    async fn restore(&self, attachment: &Attachment) -> Result<(), Error> {
+    async fn restore(&self, attachment: &Attachment) -> Result<Restored, Error> {
         let held = self.held(attachment).await?;
         let Some(owner) = held.first().map(|held| held.owner.clone()) else {
-            return Ok(());
+            return Ok(Restored::Ours);
         };
         let name = recovery::interface(&owner.container_id, &owner.ifname);
-        let index = match self.find(&name).await? {
-            Some(Found { index, up: true }) => index,
+        let (present, index) = match self.find(&owner).await? {
+            Some((present, Found { index, up: true })) => (present, index),
             // Nobody was answered: the runtime's next ADD or DEL finds what there is.
-            Some(Found { up: false, .. }) => {
+            Some((_, Found { up: false, .. })) => {
                 tracing::info!(%attachment, "an earlier life was cut short over an ADD: its link is not set up");
-                return Ok(());
+                return Ok(Restored::Ours);
             }
-            None => return Ok(()),
+            None => return Ok(Restored::Ours),
         };
         let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
         self.route(&addresses, index).await?;
@@ -404,6 +415,41 @@ impl Parts {
         if !owner.is_quarantined() {
             self.tell(workload::Change::Keep(Box::new(endpoint))).await;
         }
+        Ok(if present == name {
+            Restored::Ours
+        } else {
+            Restored::Calicos
+        })
+    }
+
+    /// Gives a link that Calico made its name here. From then on our rules are those that it meets, and no longer Calico's.
+    async fn adopt(&self, attachment: &Attachment) -> Result<(), Error> {
+        let held = self.held(attachment).await?;
+        // A DEL may have come meanwhile.
+        let Some(owner) = held.first().map(|held| &held.owner) else {
+            return Ok(());
+        };
+        let Some(stranger) = recovery::calicos(owner) else {
+            return Ok(());
+        };
+        let host_ifname = recovery::interface(&owner.container_id, &owner.ifname);
+        let adopt = |reply| endpoint::Request::Adopt {
+            stranger: stranger.clone(),
+            host_ifname,
+            reply,
+        };
+        let adopted = ask(&self.endpoints, adopt).await?.map_err(convert::cni_error)?;
+        if let Adopted::Unrouted { host_ifindex } = adopted {
+            let addresses: Vec<IpAddr> = held.iter().map(|held| held.address).collect();
+            // Or nobody would write anew what was there before.
+            let detach = |reply| route::Command::Detach {
+                addresses: addresses.clone(),
+                reply,
+            };
+            ask(&self.routes, detach).await?;
+            self.route(&addresses, host_ifindex).await?;
+        }
+        tracing::info!(pod = %format_args!("{}/{}", owner.namespace, owner.pod), stranger, ?adopted, "a link of Calico's is ours");
         Ok(())
     }
 

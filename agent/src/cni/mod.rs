@@ -59,6 +59,13 @@ pub enum Job {
     Restore {
         /// Which.
         attachment: Attachment,
+        /// What there is of it, or why it could not be taken up.
+        reply: oneshot::Sender<Result<Restored, Error>>,
+    },
+    /// Gives a link that Calico made its name here, under which rules find it.
+    Adopt {
+        /// Whose.
+        attachment: Attachment,
         /// Done, or why not.
         reply: oneshot::Sender<Result<(), Error>>,
     },
@@ -75,6 +82,15 @@ pub enum Job {
     },
 }
 
+/// What there is of an attachment of an earlier life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restored {
+    /// Its link, or nothing any more.
+    Ours,
+    /// A link that Calico made, which is to be adopted once rules are in force.
+    Calicos,
+}
+
 impl Job {
     /// Which attachment it is about; none: all.
     fn attachment(&self) -> Option<&Attachment> {
@@ -82,6 +98,7 @@ impl Job {
             Self::Add { call, .. } | Self::Check { call, .. } => Some(&call.attachment),
             Self::Del { attachment, .. }
             | Self::Restore { attachment, .. }
+            | Self::Adopt { attachment, .. }
             | Self::Release { attachment, .. }
             | Self::Bury(attachment) => Some(attachment),
             Self::Collect { .. } => None,

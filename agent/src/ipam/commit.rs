@@ -49,6 +49,9 @@ impl<S: Store> Task<S> {
     /// Answers those who wait for the recovery, after its blocks were published.
     fn announce_recovery(&mut self) {
         if self.is_recovered() {
+            if !self.owned.borrow().recovered {
+                self.publish();
+            }
             for reply in std::mem::take(&mut self.asked) {
                 answer(reply, self.allocator.allocations().collect());
             }

@@ -477,10 +477,13 @@ impl<S: Store> Task<S> {
 
     /// Publishes the blocks if they changed, and counts.
     fn publish(&self) {
-        let owned = Owned(self.allocator.blocks().map(manx_ipam::Block::cidr).collect());
+        let owned = Owned {
+            blocks: self.allocator.blocks().map(manx_ipam::Block::cidr).collect(),
+            recovered: self.is_recovered(),
+        };
         self.metrics
             .blocks
-            .set(i64::try_from(owned.0.len()).unwrap_or(i64::MAX));
+            .set(i64::try_from(owned.blocks.len()).unwrap_or(i64::MAX));
         let held: usize = self.allocator.blocks().map(manx_ipam::Block::held).sum();
         self.metrics
             .addresses

@@ -9,7 +9,12 @@ use crate::view::View;
 
 /// The blocks of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Owned(pub BTreeSet<IpNetwork>);
+pub struct Owned {
+    /// Those that its journal has.
+    pub blocks: BTreeSet<IpNetwork>,
+    /// Whether those are among them that the datastore gave it before this life.
+    pub recovered: bool,
+}
 
 impl Owned {
     /// The blocks that `node` announces: all but those of pools that say otherwise, and those that the
@@ -20,7 +25,7 @@ impl Owned {
             let pool = pool_of(cidr, view.pools.values());
             pool.is_some_and(|pool| pool.spec.disable_bgp_export)
         };
-        let blocks = self.0.iter().copied();
+        let blocks = self.blocks.iter().copied();
         blocks
             .filter(|cidr| !hidden(*cidr) && !is_elsewhere(view, *cidr, node))
             .collect()

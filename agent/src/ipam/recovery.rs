@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use manx_api::ipam::{Allocation, AttachmentId, QUARANTINE};
 use manx_ipam::journal::Record;
 use manx_ipam::{Allocator, Decision, Live, reconcile};
+use manx_linux::pod::CALICO_IFNAME_PREFIX;
 
 /// Who has which interface, by its name.
 pub type Owners = BTreeMap<String, AttachmentId>;
@@ -23,6 +24,7 @@ pub fn settle(
     now: u64,
     within: impl Fn(IpAddr) -> bool,
 ) -> Vec<Record> {
+    let live = recognized(live, allocator);
     let known = allocator.allocations().map(|held| held.owner);
     owners.extend(known.map(|owner| (interface(&owner.container_id, &owner.ifname), owner)));
     let allocations: Vec<_> = allocator
@@ -40,6 +42,36 @@ pub fn settle(
         .into_iter()
         .filter_map(|decision| carry_out(allocator, decision, &owners, now))
         .collect()
+}
+
+/// The interfaces that exist, those of Calico's by the names that they will have here, as far as the pod that each was made for
+/// holds one of its addresses.
+fn recognized(mut live: Vec<Live<String>>, allocator: &Allocator) -> Vec<Live<String>> {
+    let is_calicos = |live: &&mut Live<String>| live.interface.starts_with(CALICO_IFNAME_PREFIX);
+    let mut strangers = live.iter_mut().filter(is_calicos).peekable();
+    if strangers.peek().is_none() {
+        return live;
+    }
+    let holders: BTreeMap<IpAddr, AttachmentId> = allocator
+        .allocations()
+        .map(|held| (held.address, held.owner))
+        .collect();
+    for stranger in strangers {
+        let mut holders = stranger
+            .addresses
+            .iter()
+            .filter_map(|address| holders.get(address));
+        if let Some(holder) = holders.find(|holder| calicos(holder).as_ref() == Some(&stranger.interface)) {
+            stranger.interface = interface(&holder.container_id, &holder.ifname);
+        }
+    }
+    live
+}
+
+/// What Calico called the host's interface of an attachment, if it made it; none where nobody is known to have it.
+#[must_use]
+pub fn calicos(owner: &AttachmentId) -> Option<String> {
+    (!owner.is_quarantined()).then(|| manx_linux::pod::calico_ifname(&owner.namespace, &owner.pod))
 }
 
 fn carry_out(
@@ -247,6 +279,28 @@ mod tests {
         let mut allocator = allocator();
         assign(&mut allocator, "served meanwhile").unwrap();
         assert!(settle(&mut allocator, Vec::new(), Owners::new(), 0, |_| false).is_empty());
+    }
+
+    #[test]
+    fn a_link_of_calicos_is_the_pods_that_holds_its_address_and_nobody_elses() {
+        let mut allocator = allocator();
+        let held = assign(&mut allocator, "kept").unwrap();
+        let strange = assign(&mut allocator, "another").unwrap();
+        let of = |pod| manx_linux::pod::calico_ifname("default", pod);
+        let found = vec![live(&of("kept"), held), live(&of("third"), strange)];
+        let records = settle(&mut allocator, found.clone(), Owners::new(), 0, |_| true);
+        let holders = |allocator: &Allocator| {
+            let held = allocator
+                .allocations()
+                .map(|held| (held.address, held.owner.container_id));
+            held.collect::<BTreeMap<_, _>>()
+        };
+        let expected = [(held, "kept".to_owned()), (strange, QUARANTINE.to_owned())].into();
+        assert_eq!((records.len(), holders(&allocator)), (2, expected));
+        assert!(
+            settle(&mut allocator, found, Owners::new(), 0, |_| true).is_empty(),
+            "nor at the next start"
+        );
     }
 
     #[test]

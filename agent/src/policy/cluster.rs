@@ -54,8 +54,8 @@ const POLICIES: [Kind; 7] = [
 /// News from the store, of [`KINDS`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// This is all there is.
-    Listed(Vec<Resource>),
+    /// Of these kinds this is all there is.
+    Listed(Vec<Kind>, Vec<Resource>),
     /// A resource is there, and like this.
     Put(Box<Resource>),
     /// A resource is gone.
@@ -146,9 +146,10 @@ impl Cluster {
         match news {
             News::Put(resource) => self.put(*resource),
             News::Gone(key) => self.gone(key),
-            News::Listed(resources) => {
+            News::Listed(kinds, resources) => {
                 let listed: BTreeSet<Key> = resources.iter().map(Resource::key).collect();
-                let gone: Vec<Key> = self.known.difference(&listed).cloned().collect();
+                let gone = self.known.difference(&listed);
+                let gone: Vec<Key> = gone.filter(|key| kinds.contains(&key.kind)).cloned().collect();
                 let gone = gone
                     .into_iter()
                     .flat_map(|key| self.gone(key))
@@ -541,10 +542,12 @@ mod tests {
             policy,
             Resource::WorkloadEndpoint(attachment("n2", "c1", "web")),
         ];
-        let told = cluster.hear(News::Listed(all));
+        let told = cluster.hear(News::Listed(KINDS.to_vec(), all));
         assert!(cluster.denies());
         assert_eq!(folded(told).len(), 1);
-        let gone = cluster.hear(News::Listed(Vec::new()));
+        let others = cluster.hear(News::Listed(vec![Kind::NetworkSet], Vec::new()));
+        assert_eq!(others.len(), 0, "what is of another kind stays");
+        let gone = cluster.hear(News::Listed(KINDS.to_vec(), Vec::new()));
         assert!(!cluster.denies());
         let [tier] = gone
             .iter()

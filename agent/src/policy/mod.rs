@@ -296,7 +296,7 @@ impl Task {
     }
 
     fn hear(&mut self, news: News) {
-        self.ready[1] |= matches!(news, News::Listed(_));
+        self.ready[1] |= matches!(news, News::Listed(..));
         let updates = self.cluster.hear(news);
         self.stricter |= !updates.is_empty();
         self.updates.extend(updates);

@@ -96,7 +96,10 @@ mod tests {
         drop(engine.apply(Cluster::beginning()));
         let closed = policy("closed", &json!([]));
         let key = closed.key();
-        let mut told = cluster.hear(News::Listed(vec![pod("n2", "web"), pod("n3", "till"), closed]));
+        let mut told = cluster.hear(News::Listed(
+            KINDS.to_vec(),
+            vec![pod("n2", "web"), pod("n3", "till"), closed],
+        ));
         // What the engine is yet to be told counts as known.
         let pending = told.split_off(2);
         drop(engine.apply(told));

@@ -16,9 +16,9 @@ use tokio::time::Instant;
 use super::access::{Asked, Caller};
 use super::admission::Write;
 use super::objects::{Objects, Refusal};
-use super::{Shared, Sort, Streaming, locked};
+use super::{Call, Faults, Shared, Sort, Streaming, Trouble, locked};
 
-/// How often a watch is told how far it is while nothing happens; the real server does so each minute.
+/// How often a watch is told how far it is while nothing happens, unless a test wishes otherwise.
 const BOOKMARKS: Duration = Duration::from_millis(200);
 /// The longest body that is read.
 const MAX_BODY: usize = 3 << 20;
@@ -129,27 +129,29 @@ async fn serve(
     Query(parameters): Query<Parameters>,
     body: Body,
 ) -> Response<Body> {
-    let (latency, refused, absent) = {
+    let target = Target::of(uri.path());
+    let shown = token(&headers);
+    let (latency, refused) = {
         let mut faults = locked(&shared.faults);
-        faults.requests += 1;
-        let refused = (faults.refusals.0 > 0).then_some(faults.refusals.1);
-        faults.refusals.0 = faults.refusals.0.saturating_sub(1);
-        (faults.latency, refused, faults.absent)
+        let call = Call::of(shown, target.as_ref(), &method, &parameters);
+        let refused = faults.refusal(&call, uri.path());
+        *faults.calls.entry(call).or_default() += 1;
+        (faults.latency, refused)
     };
     tokio::time::sleep(latency).await;
-    if let Some(code) = refused {
-        return refusal(&Refusal::new(code, "", "refused as the test wishes"));
+    if let Some(refused) = refused {
+        return refused;
     }
-    let Some(target) = Target::of(uri.path()) else {
+    let Some(target) = target else {
         return refusal(&nothing_there());
     };
-    let caller = Caller::of(token(&headers));
+    let caller = Caller::of(shown);
     if let Some(access) = locked(&shared.access).as_mut()
         && let Err(refused) = access.check(caller, &target.asked(&method, &parameters))
     {
         return refusal(&refused);
     }
-    if Some(target.sort) == absent {
+    if Some(target.sort) == locked(&shared.faults).absent {
         return refusal(&nothing_there());
     }
     let body = axum::body::to_bytes(body, MAX_BODY).await.unwrap_or_default();
@@ -184,6 +186,55 @@ fn listed(sort: Sort, metadata: &Value, items: Vec<Value>, metadata_alone: bool)
     json!({"apiVersion": version, "kind": "PartialObjectMetadataList", "metadata": metadata, "items": items})
 }
 
+impl Call {
+    fn of(caller: &str, target: Option<&Target>, method: &Method, parameters: &Parameters) -> Self {
+        let asked = target.map(|target| target.asked(method, parameters));
+        Self {
+            caller: caller.to_owned(),
+            verb: asked.as_ref().map_or("", |asked| asked.verb),
+            resource: asked.map(|asked| asked.full()).unwrap_or_default(),
+        }
+    }
+
+    /// Whether it changes anything.
+    fn is_write(&self) -> bool {
+        !matches!(self.verb, "get" | "list" | "watch" | "")
+    }
+}
+
+impl Faults {
+    /// What a request is refused with before anybody looks at it.
+    fn refusal(&mut self, call: &Call, path: &str) -> Option<Response<Body>> {
+        if self.refusals.0 > 0 {
+            self.refusals.0 -= 1;
+            return Some(refusal(&Refusal::new(
+                self.refusals.1,
+                "",
+                "refused as the test wishes",
+            )));
+        }
+        match self.trouble {
+            Trouble::Overload(seconds) => {
+                let refused = Refusal::new(429, "TooManyRequests", "too many requests, as the test wishes");
+                let mut response = refusal(&refused);
+                response
+                    .headers_mut()
+                    .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+                Some(response)
+            }
+            Trouble::Contention if call.is_write() => {
+                let write = format!("{} {} {path}", call.caller, call.verb);
+                if self.contended.remove(&write) {
+                    return None;
+                }
+                self.contended.insert(write);
+                Some(refusal(&Refusal::conflict("changed as the test wishes")))
+            }
+            Trouble::None | Trouble::Amnesia | Trouble::Contention => None,
+        }
+    }
+}
+
 fn answer(
     shared: &Arc<Shared>,
     (method, caller): (&Method, Caller<'_>),
@@ -216,6 +267,9 @@ fn answer(
         ("GET", None) => {
             let limit = parameters.get("limit").and_then(|limit| limit.parse().ok());
             let token = parameters.get("continue").map_or("", String::as_str);
+            if !token.is_empty() && locked(&shared.faults).trouble == Trouble::Amnesia {
+                return Err(Refusal::gone());
+            }
             let (revision, mut items, next) = objects.page((*sort, namespace), limit.unwrap_or(0), token)?;
             items.retain(|object| selects(parameters, object));
             let metadata = json!({"resourceVersion": revision.to_string(), "continue": next});
@@ -233,10 +287,6 @@ fn answer(
             ));
         }
     };
-    let now = objects.head();
-    shared
-        .head
-        .send_if_modified(|head| std::mem::replace(head, now) != now);
     Ok(respond(200, Body::from(found.to_string())))
 }
 
@@ -302,17 +352,47 @@ struct Serving {
     head: tokio::sync::watch::Receiver<u64>,
     cuts: tokio::sync::watch::Receiver<u64>,
     until: Instant,
-    bookmarks: bool,
+    /// How often it is told how far it is.
+    bookmarks: Option<Duration>,
     /// What is told first.
     first: Option<String>,
     cut: bool,
 }
 
+/// The revision that a watch goes on from, and what is told before that.
+fn beginning(objects: &Objects, target: &Target, parameters: &Parameters) -> Result<(u64, String), Refusal> {
+    let from = parameters.get("resourceVersion").map_or("", String::as_str);
+    let streamed = is_streamed(parameters);
+    if !streamed && !matches!(from, "" | "0") {
+        let from = from
+            .parse()
+            .map_err(|_| Refusal::new(400, "BadRequest", "no resource version"))?;
+        objects.behind(target.sort, &target.namespace, from)?;
+        return Ok((from, String::new()));
+    }
+    let all = objects.all(target.sort, &target.namespace);
+    let all = all.iter().filter(|object| selects(parameters, object));
+    let mut first: String = all.map(|object| line("ADDED", object)).collect();
+    if streamed {
+        let annotations = json!({"k8s.io/initial-events-end": "true"});
+        first += &bookmark(target.sort, objects.head(), &annotations);
+    }
+    Ok((objects.head(), first))
+}
+
+/// Whether a watch is to begin with all that there is.
+fn is_streamed(parameters: &Parameters) -> bool {
+    parameters.get("sendInitialEvents").is_some_and(|it| it == "true")
+}
+
 fn watch(shared: &Arc<Shared>, target: &Target, parameters: &Parameters) -> Result<Response<Body>, Refusal> {
     let parameter = |name: &str| parameters.get(name).map_or("", String::as_str);
-    let streamed = parameter("sendInitialEvents") == "true";
+    let streamed = is_streamed(parameters);
     let matched = parameter("resourceVersionMatch");
-    let streaming = locked(&shared.faults).streaming;
+    let (streaming, trouble, bookmarks) = {
+        let faults = locked(&shared.faults);
+        (faults.streaming, faults.trouble, faults.bookmarks)
+    };
     let served = if streamed {
         matched == "NotOlderThan" && streaming != Streaming::Unknown
     } else {
@@ -329,25 +409,15 @@ fn watch(shared: &Arc<Shared>, target: &Target, parameters: &Parameters) -> Resu
     }
     let objects = locked(&shared.objects);
     let from = parameter("resourceVersion");
-    let head = objects.head();
-    let mut first = String::new();
-    let told = if streamed || matches!(from, "" | "0") {
-        let all = objects.all(target.sort, &target.namespace);
-        for object in all.iter().filter(|object| selects(parameters, object)) {
-            first += &line("ADDED", object);
-        }
-        if streamed {
-            let annotations = json!({"k8s.io/initial-events-end": "true"});
-            first += &bookmark(target.sort, head, &annotations);
-        }
-        head
-    } else {
-        let from = from
-            .parse()
-            .map_err(|_| Refusal::new(400, "BadRequest", "no resource version"))?;
-        objects.behind(target.sort, &target.namespace, from)?;
-        from
-    };
+    if trouble == Trouble::Amnesia && !streamed && !matches!(from, "" | "0") {
+        let gone = Refusal::gone();
+        // The real one does either.
+        return match objects.head() % 2 {
+            0 => Err(gone),
+            _ => Ok(respond(200, Body::from(line("ERROR", &gone.body())))),
+        };
+    }
+    let (told, first) = beginning(&objects, target, parameters)?;
     let seconds = parameter("timeoutSeconds").parse().unwrap_or(300);
     let serving = Serving {
         shared: Arc::clone(shared),
@@ -355,10 +425,10 @@ fn watch(shared: &Arc<Shared>, target: &Target, parameters: &Parameters) -> Resu
         namespace: target.namespace.clone(),
         parameters: parameters.clone(),
         told,
-        head: shared.head.subscribe(),
+        head: objects.follow(target.sort).ok_or_else(nothing_there)?,
         cuts: shared.cuts.subscribe(),
         until: Instant::now() + Duration::from_secs(seconds),
-        bookmarks: parameter("allowWatchBookmarks") == "true",
+        bookmarks: (parameter("allowWatchBookmarks") == "true").then_some(bookmarks.unwrap_or(BOOKMARKS)),
         first: Some(first),
         cut: false,
     };
@@ -375,14 +445,25 @@ impl Serving {
         if let Some(first) = self.first.take().filter(|first| !first.is_empty()) {
             return Some(Ok(first));
         }
+        let mut bookmark_due = false;
         loop {
             if self.cut {
                 return Some(Err(std::io::Error::other("cut as the test wishes")));
             }
-            let head = *self.head.borrow_and_update();
-            match locked(&self.shared.objects).behind(self.sort, &self.namespace, self.told) {
+            self.head.mark_unchanged();
+            let (head, behind) = {
+                let objects = locked(&self.shared.objects);
+                let behind = objects.behind(self.sort, &self.namespace, self.told);
+                (objects.head(), behind)
+            };
+            match behind {
                 Err(gone) => return Some(Ok(line("ERROR", &gone.body()))),
-                Ok(writes) if writes.is_empty() => self.told = self.told.max(head),
+                Ok(writes) if writes.is_empty() => {
+                    self.told = self.told.max(head);
+                    if bookmark_due {
+                        return Some(Ok(bookmark(self.sort, self.told, &json!({}))));
+                    }
+                }
                 Ok(writes) => {
                     self.told = writes.last().map_or(self.told, |write| write.revision);
                     let mine = writes
@@ -401,9 +482,7 @@ impl Serving {
                     return Some(Ok("{\"type\":\"MODIFIED\",\"obj".to_owned()));
                 }
                 () = tokio::time::sleep_until(self.until) => return None,
-                () = tokio::time::sleep(BOOKMARKS), if self.bookmarks => {
-                    return Some(Ok(bookmark(self.sort, self.told, &json!({}))));
-                }
+                () = tokio::time::sleep(self.bookmarks.unwrap_or_default()), if self.bookmarks.is_some() => bookmark_due = true,
             }
         }
     }

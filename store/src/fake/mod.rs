@@ -12,7 +12,7 @@ mod http;
 mod objects;
 mod sort;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -43,8 +43,6 @@ struct Shared {
     faults: Mutex<Faults>,
     /// Who may do what; everybody everything when it is none.
     access: Mutex<Option<Access>>,
-    /// The last revision, for watches to wait on.
-    head: watch::Sender<u64>,
     /// Counts what ends all watches.
     cuts: watch::Sender<u64>,
 }
@@ -60,8 +58,39 @@ struct Faults {
     streaming: Streaming,
     /// A kind that is not installed.
     absent: Option<Sort>,
+    /// How often a watch is told how far it is while nothing happens, where a test wishes.
+    bookmarks: Option<Duration>,
+    /// What becomes of all requests.
+    trouble: Trouble,
+    /// Writes that were refused once, each by whose it was and what it was to.
+    contended: BTreeSet<String>,
     /// Requests so far, watches included.
-    requests: usize,
+    calls: BTreeMap<Call, usize>,
+}
+
+/// Requests that are counted together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Call {
+    /// The token that was shown, which says who asked: [`token`].
+    pub caller: String,
+    /// What for, as RBAC calls it: `update`.
+    pub verb: &'static str,
+    /// Of what: `ipblocks`, or `nodes/status`. Empty for what is not served.
+    pub resource: String,
+}
+
+/// What becomes of all requests while it lasts. Watches that are open go on; [`FakeApiServer::cut_watches`] ends them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Trouble {
+    /// They are answered.
+    #[default]
+    None,
+    /// Each is refused with 429, and told to come back after so many seconds.
+    Overload(u32),
+    /// All revisions are forgotten: who watches from one, or goes on with a list, is told 410.
+    Amnesia,
+    /// Every write is refused once with 409 before it is taken.
+    Contention,
 }
 
 /// What a server makes of a list that is to be streamed.
@@ -91,7 +120,6 @@ impl FakeApiServer {
         let address = listener.local_addr()?;
         let objects = Objects::new();
         let shared = Arc::new(Shared {
-            head: watch::Sender::new(objects.head()),
             cuts: watch::Sender::new(0),
             objects: Mutex::new(objects),
             faults: Mutex::default(),
@@ -202,6 +230,11 @@ impl FakeApiServer {
         locked(&self.shared.faults).streaming = streaming;
     }
 
+    /// Has watches told how far they are that often while nothing happens; the real server does so each minute.
+    pub fn bookmark_every(&self, interval: Duration) {
+        locked(&self.shared.faults).bookmarks = Some(interval);
+    }
+
     /// Whether a kind is served; one may be absent at a time.
     pub fn install(&self, absent: Option<Kind>) {
         locked(&self.shared.faults).absent = absent.map(Sort::from);
@@ -217,10 +250,23 @@ impl FakeApiServer {
         locked(&self.shared.objects).forget();
     }
 
-    /// Requests so far.
+    /// Has this become of all requests from now on.
+    pub fn trouble(&self, trouble: Trouble) {
+        let mut faults = locked(&self.shared.faults);
+        faults.contended.clear();
+        faults.trouble = trouble;
+    }
+
+    /// Requests so far, those that were refused and watches included.
     #[must_use]
     pub fn requests(&self) -> usize {
-        locked(&self.shared.faults).requests
+        locked(&self.shared.faults).calls.values().sum()
+    }
+
+    /// The same, by who asked what for.
+    #[must_use]
+    pub fn calls(&self) -> BTreeMap<Call, usize> {
+        locked(&self.shared.faults).calls.clone()
     }
 
     /// Stores an object as somebody else would, past all that Manx checks. It must name its kind as the API does.
@@ -245,6 +291,14 @@ impl FakeApiServer {
         self.change(|objects| objects.replace(sort, object, true));
     }
 
+    /// Changes the fields of the object of this namespace and name that a merge patch names.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn patch(&self, sort: impl Into<Sort>, [namespace, name]: [&str; 2], patch: &Value) {
+        self.change(|objects| objects.patch((sort.into(), namespace, name), patch, (false, false)));
+    }
+
     /// Deletes an object, and what it owns.
     ///
     /// # Panics
@@ -254,13 +308,8 @@ impl FakeApiServer {
     }
 
     fn change(&self, change: impl FnOnce(&mut Objects) -> Result<Value, Refusal>) {
-        let head = {
-            let mut objects = locked(&self.shared.objects);
-            let changed = change(&mut objects);
-            changed.unwrap_or_else(|status| panic!("{}", status.body()));
-            objects.head()
-        };
-        self.shared.head.send_replace(head);
+        let changed = change(&mut locked(&self.shared.objects));
+        changed.unwrap_or_else(|status| panic!("{}", status.body()));
     }
 
     /// All objects of a sort.

@@ -6,6 +6,7 @@ use axum::http::Method;
 use jiff::Timestamp;
 use manx_api::{Kind, schema};
 use serde_json::{Map, Value, json};
+use tokio::sync::watch;
 
 use super::Sort;
 
@@ -51,7 +52,7 @@ impl Refusal {
         Self::new(410, "Expired", "too old resource version")
     }
 
-    fn conflict(message: &str) -> Self {
+    pub(super) fn conflict(message: &str) -> Self {
         Self::new(409, "Conflict", message)
     }
 }
@@ -75,6 +76,8 @@ pub(super) struct Objects {
     forgotten: u64,
     /// Lists that are read page by page: what is left of them, by their tokens.
     pages: BTreeMap<String, (u64, Vec<Value>)>,
+    /// The last revision of each sort, for watches to wait on.
+    heads: BTreeMap<Sort, watch::Sender<u64>>,
 }
 
 impl Objects {
@@ -85,6 +88,7 @@ impl Objects {
             writes: VecDeque::new(),
             forgotten: 100,
             pages: BTreeMap::new(),
+            heads: Sort::all().map(|sort| (sort, watch::Sender::new(0))).collect(),
         };
         for name in ["default", "kube-system"] {
             let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -95,6 +99,11 @@ impl Objects {
 
     pub(super) fn head(&self) -> u64 {
         self.head
+    }
+
+    /// Tells of each write to this sort.
+    pub(super) fn follow(&self, sort: Sort) -> Option<watch::Receiver<u64>> {
+        self.heads.get(&sort).map(watch::Sender::subscribe)
     }
 
     /// Forgets all writes and all lists that are being read.
@@ -145,12 +154,11 @@ impl Objects {
         if from < self.forgotten {
             return Err(Refusal::gone());
         }
+        let first = self.writes.partition_point(|write| write.revision <= from);
         let mine = |write: &&Write| {
-            write.revision > from
-                && write.sort == sort
-                && (namespace.is_empty() || write.object["metadata"]["namespace"] == namespace)
+            write.sort == sort && (namespace.is_empty() || write.object["metadata"]["namespace"] == namespace)
         };
-        Ok(self.writes.iter().filter(mine).cloned().collect())
+        Ok(self.writes.range(first..).filter(mine).cloned().collect())
     }
 
     pub(super) fn create(&mut self, sort: Sort, mut object: Value) -> Result<Value, Refusal> {
@@ -320,6 +328,9 @@ impl Objects {
             what,
             object: object.clone(),
         });
+        if let Some(head) = self.heads.get(&place.0) {
+            head.send_replace(self.head);
+        }
         object
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 
+use backon::ExponentialBackoff;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use jiff::Timestamp;
@@ -15,8 +16,10 @@ use manx_api::condition::Condition;
 use manx_api::service::Service;
 use manx_api::{Key, Kind, Metadata, Resource, Revision};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
-use super::{KubeStore, MANAGER, errors, object, paths, watching};
+use super::watching::{self, Lines};
+use super::{KubeStore, MANAGER, object, paths};
 use crate::Error;
 
 /// The condition of Kubernetes' nodes that keeps pods away from those without network.
@@ -115,26 +118,13 @@ impl Cluster {
     /// What Kubernetes says of a node, at first and whenever it changes; none while it has no such node. Does not end.
     #[must_use]
     pub fn host(&self, node: &str) -> BoxStream<'static, Option<Host>> {
-        let (store, node) = (self.store.clone(), node.to_owned());
-        let lives = stream::unfold(watching::pauses(), move |mut pauses| {
-            let (store, node) = (store.clone(), node.clone());
-            async move {
-                let life = match watch(&store, &node).await {
-                    Ok(life) => {
-                        pauses = watching::pauses();
-                        life
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot watch this node's own Node; trying again");
-                        tokio::time::sleep(pauses.next().unwrap_or_default()).await;
-                        stream::empty().boxed()
-                    }
-                };
-                Some((life, pauses))
-            }
+        let following = Following::of(self.store.clone(), node);
+        let said = stream::unfold(following, |mut following| async {
+            let host = following.next().await;
+            Some((host, following))
         });
         let mut before = None;
-        let changes = lives.flatten().filter(move |host| {
+        let changes = said.filter(move |host| {
             let changed = before.as_ref() != Some(host);
             before = Some(host.clone());
             std::future::ready(changed)
@@ -255,39 +245,106 @@ pub(super) fn patcher() -> PatchParams {
     }
 }
 
-/// The node as it is, and as it becomes until the connection ends or breaks.
-async fn watch(store: &KubeStore, node: &str) -> Result<BoxStream<'static, Option<Host>>, Error> {
-    // Kubernetes' node and ours are called the same.
-    let key = Key::cluster(Kind::Node, node);
-    let name = format!("metadata.name={node}");
-    let listed = ListParams::default().fields(&name);
-    let listed = store.ask("read", &key, paths::nodes().list(&listed)).await?;
-    let now = listed["items"].get(0).map(Host::of);
-    let place = errors::Place {
-        what: "watch",
-        key: &key,
-        server: &store.inner.server,
-    };
-    let Revision(from) = object::revision(&listed);
-    let parameters = WatchParams::default().fields(&name).timeout(watching::LIFETIME);
-    let request = paths::nodes().watch(&parameters, &from);
-    let request = request.map_err(|error| Error::unavailable("cannot watch a node", error))?;
-    let answer = tokio::time::timeout(
-        watching::PATIENCE,
-        store.inner.client.request_events::<Value>(request),
-    )
-    .await;
-    let lines = answer
-        .map_err(|late| place.late(late))?
-        .map_err(|error| place.error(error))?;
-    let later = lines
-        .take_while(|line| std::future::ready(!matches!(line, Err(_) | Ok(WatchEvent::Error(_)))))
-        .filter_map(|line| {
-            std::future::ready(match line {
-                Ok(WatchEvent::Added(node) | WatchEvent::Modified(node)) => Some(Some(Host::of(&node))),
-                Ok(WatchEvent::Deleted(_)) => Some(None),
-                Ok(WatchEvent::Bookmark(_) | WatchEvent::Error(_)) | Err(_) => None,
-            })
-        });
-    Ok(stream::once(std::future::ready(now)).chain(later).boxed())
+/// One of Kubernetes' nodes, followed whatever becomes of the connection, as [`watching`] follows the resources of a kind.
+struct Following {
+    store: KubeStore,
+    /// Ours is called the same.
+    key: Key,
+    /// Everything up to here has been told; none: the node is to be read.
+    from: Option<Revision>,
+    lines: Option<Lines>,
+    pauses: ExponentialBackoff,
+}
+
+impl Following {
+    fn of(store: KubeStore, node: &str) -> Self {
+        Self {
+            store,
+            key: Key::cluster(Kind::Node, node),
+            from: None,
+            lines: None,
+            pauses: watching::pauses(),
+        }
+    }
+
+    /// What is said next.
+    async fn next(&mut self) -> Option<Host> {
+        loop {
+            let told = match (&mut self.lines, self.from.clone()) {
+                (_, None) => self.read().await.map(Some),
+                (None, Some(from)) => self.connect(&from).await.map(|()| None),
+                (Some(lines), Some(_)) => match timeout(watching::SILENCE, lines.next()).await {
+                    Ok(Some(line)) => self.take(line),
+                    Ok(None) | Err(_) => {
+                        self.pause().await;
+                        Ok(None)
+                    }
+                },
+            };
+            match told {
+                Ok(Some(host)) => return host,
+                Ok(None) => {}
+                Err(error) => {
+                    if matches!(error, Error::Expired(_)) {
+                        self.from = None;
+                    } else {
+                        tracing::warn!(%error, "cannot watch this node's own Node; trying again");
+                    }
+                    self.pause().await;
+                }
+            }
+        }
+    }
+
+    /// Gives up the connection, and waits before the next.
+    async fn pause(&mut self) {
+        self.lines = None;
+        tokio::time::sleep(self.pauses.next().unwrap_or_default()).await;
+    }
+
+    fn selector(&self) -> String {
+        format!("metadata.name={}", self.key.name)
+    }
+
+    /// The node as it is.
+    async fn read(&mut self) -> Result<Option<Host>, Error> {
+        let request = paths::nodes().list(&ListParams::default().fields(&self.selector()));
+        let listed = self.store.ask("read", &self.key, request).await?;
+        self.from = Some(object::revision(&listed));
+        Ok(listed["items"].get(0).map(Host::of))
+    }
+
+    async fn connect(&mut self, from: &Revision) -> Result<(), Error> {
+        let parameters = WatchParams::default()
+            .fields(&self.selector())
+            .timeout(watching::lifetime());
+        let request = paths::nodes().watch(&parameters, &from.0);
+        self.lines = Some(watching::request(&self.store, &self.key, request).await?);
+        Ok(())
+    }
+
+    /// What a line says, if that is anything about the node.
+    fn take(&mut self, line: Result<WatchEvent<Value>, kube::Error>) -> Result<Option<Option<Host>>, Error> {
+        let event = match line {
+            Ok(WatchEvent::Error(status)) => Err(kube::Error::Api(status)),
+            line => line,
+        };
+        let event = event.map_err(|error| watching::place(&self.store, &self.key).error(error))?;
+        self.pauses = watching::pauses();
+        Ok(match event {
+            WatchEvent::Added(node) | WatchEvent::Modified(node) => {
+                self.from = Some(object::revision(&node));
+                Some(Some(Host::of(&node)))
+            }
+            WatchEvent::Deleted(node) => {
+                self.from = Some(object::revision(&node));
+                Some(None)
+            }
+            WatchEvent::Bookmark(bookmark) => {
+                self.from = Some(Revision(bookmark.metadata.resource_version));
+                None
+            }
+            WatchEvent::Error(_) => None,
+        })
+    }
 }

@@ -4,7 +4,7 @@
 //!  get ─────────────────────────► GET             ┐
 //!  list ────────────────────────► WATCH with initial events, or LIST by pages where that is not served
 //!  create, update, delete ──────► GET or LIST what the rules speak of, then POST, PUT, DELETE with a precondition
-//!  watch ── a stream of each kind ► WATCH from the last revision, again and again; 410 ends it (`watching`)
+//!  watch ── a stream of each kind ► WATCH from the last revision, again and again; after 410, a list of that kind (`watching`)
 //! ```
 //!
 //! What is written is validated here as well as by the schema in `deploy/crds`, since a schema cannot say everything.
@@ -16,8 +16,8 @@
 //! [`Cluster`]'s.
 //!
 //! An update keeps what others keep in the same object (finalizers, owners, `status`); it replaces labels, annotations
-//! and the specification. Short faults of the server (429 with its `Retry-After`, 503, 504) are waited out by the
-//! client of `kube` below; what is left is [`Error::Unavailable`].
+//! and the specification. Short faults of the server (429 with its `Retry-After`, 503, 504) are waited out (`retry`);
+//! what is left is [`Error::Unavailable`].
 
 mod census;
 mod cluster;
@@ -26,6 +26,7 @@ mod lease;
 mod object;
 mod paths;
 mod pods;
+mod retry;
 mod watching;
 
 use std::fmt;
@@ -110,7 +111,7 @@ impl KubeStore {
             })?,
         };
         let server = config.cluster_url.to_string();
-        let client = Client::try_from(config)
+        let client = retry::client(config)
             .map_err(|error| Error::unavailable(format!("cannot talk to {server}"), error))?;
         Ok(Self {
             inner: Arc::new(Inner {
@@ -164,7 +165,7 @@ impl KubeStore {
         self.pages(kind, namespace).await
     }
 
-    /// A whole list by pages, all of one moment.
+    /// A whole list by pages, all of one moment; or in one, where the server forgets that moment before they are read.
     async fn pages(&self, kind: Kind, namespace: Option<&str>) -> Result<Listing, Error> {
         let key = object::all(kind, namespace);
         let mut parameters = ListParams::default().limit(PAGE);
@@ -172,10 +173,9 @@ impl KubeStore {
         loop {
             let request = paths::of(kind, namespace).list(&parameters);
             let mut page = match self.ask("list", &key, request).await {
-                // It took so long that the server forgot the moment: the next list is of another.
                 Err(Error::Expired(_)) if parameters.continue_token.is_some() => {
                     items.clear();
-                    parameters.continue_token = None;
+                    parameters = ListParams::default();
                     continue;
                 }
                 other => other?,

@@ -1,12 +1,13 @@
 //! Watches: what follows a revision, whatever becomes of the connection; and lists that are streamed.
 //!
 //! A connection is asked for events behind the last revision seen, which bookmarks move on where nothing happens, so
-//! that what comes after a break is exactly what was missed. Servers end each after [`LIFETIME`]; one that says nothing
-//! for [`SILENCE`], in which a bookmark is due, is taken for dead. Only a revision that the server has forgotten (410)
-//! ends a watch: whoever watches lists again, each after a pause of its own length.
+//! that what comes after a break is exactly what was missed. Servers end each after a [`lifetime`]; one that says nothing
+//! for [`SILENCE`], in which a bookmark is due, is taken for dead. Where the server has forgotten that revision (410), the
+//! kind is listed, and no other, after a pause of random length: what loses one watch may have lost those of every node.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
@@ -17,23 +18,26 @@ use manx_api::{Key, Kind, Resource, Revision};
 use serde_json::Value;
 
 use super::pods::Pod;
-use super::{KubeStore, errors, object, paths};
-use crate::{Error, Event, Listing};
+use super::{KubeStore, Request, errors, object, paths};
+use crate::{Error, Event, Listing, Store as _};
 
-/// Seconds that one connection serves a watch.
-pub(super) const LIFETIME: u32 = 290;
+/// Seconds that one connection serves a watch. They differ, so that what began together is not renewed together for ever.
+const LIFETIME: RangeInclusive<u32> = 300..=600;
+/// The time over which those are spread that have to list a kind anew: as many as there are nodes.
+const SPREAD: Duration = Duration::from_secs(5);
 /// How long a healthy server may say nothing: bookmarks come about every minute.
-const SILENCE: Duration = Duration::from_secs(150);
+pub(super) const SILENCE: Duration = Duration::from_secs(150);
 /// How long the server may take to begin an answer.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a streamed list may pause.
 const LIST_PAUSE: Duration = Duration::from_secs(20);
 /// The bookmark that ends a streamed list.
 const LISTED: &str = "k8s.io/initial-events-end";
 
-type Lines = BoxStream<'static, Result<WatchEvent<Value>, kube::Error>>;
+/// What a watch's answer has, line by line.
+pub(super) type Lines = BoxStream<'static, Result<WatchEvent<Value>, kube::Error>>;
 
-/// Every write to resources of `kind` behind `from`. Ends with [`Error::Expired`] and with nothing else.
+/// Every write to resources of `kind` behind `from`, or what they came to. Does not end.
 pub(super) fn watch(
     store: KubeStore,
     kind: Kind,
@@ -43,16 +47,14 @@ pub(super) fn watch(
         store,
         kind,
         from,
+        forgotten: false,
         lines: None,
         pauses: pauses(),
         told: HashMap::new(),
     };
-    stream::unfold(Some(watching), |watching| async move {
-        let mut watching = watching?;
-        match watching.next().await {
-            Ok(event) => Some((Ok(event), Some(watching))),
-            Err(expired) => Some((Err(expired), None)),
-        }
+    stream::unfold(watching, |mut watching| async move {
+        let event = watching.next().await;
+        Some((Ok(event), watching))
     })
 }
 
@@ -61,6 +63,8 @@ struct Watching {
     kind: Kind,
     /// Everything up to here has been yielded.
     from: Revision,
+    /// The server knows no more what came behind that.
+    forgotten: bool,
     lines: Option<Lines>,
     pauses: ExponentialBackoff,
     /// Of pods, a digest of what was told last: most of what becomes of a pod says nothing new to us.
@@ -71,15 +75,17 @@ struct Watching {
 enum Step {
     Yield(Box<Event>),
     GoOn,
-    Expired,
+    /// List anew: what was missed cannot be had.
+    Forgotten,
     /// Connect anew: something was wrong, or the connection has served its time.
     Again(Option<Error>),
 }
 
 impl Watching {
-    async fn next(&mut self) -> Result<Event, Error> {
+    async fn next(&mut self) -> Event {
         loop {
             let step = match &mut self.lines {
+                _ if self.forgotten => self.list().await,
                 Some(lines) => match tokio::time::timeout(SILENCE, lines.next()).await {
                     Ok(Some(line)) => self.step(line),
                     Ok(None) | Err(_) => Step::Again(None),
@@ -87,35 +93,53 @@ impl Watching {
                 None => self.connect().await,
             };
             match step {
-                Step::Yield(event) => {
-                    self.pauses = pauses();
-                    return Ok(*event);
-                }
+                Step::Yield(event) => return *event,
                 Step::GoOn => {}
-                Step::Expired => {
-                    // Many lose their place at once, and are not to list at once.
-                    tokio::time::sleep(self.pauses.next().unwrap_or_default()).await;
-                    return Err(Error::Expired(self.from.clone()));
+                Step::Forgotten => {
+                    tracing::info!(kind = %self.kind, from = %self.from, "the API server knows no more what came since: the kind is listed");
+                    self.lines = None;
+                    self.forgotten = true;
+                    let spread = SPREAD.mul_f64(rand::random());
+                    tokio::time::sleep(self.pause().saturating_add(spread)).await;
                 }
                 Step::Again(error) => {
                     self.lines = None;
                     if let Some(error) = error {
                         tracing::warn!(kind = %self.kind, %error, "a watch broke; trying again");
                     }
-                    tokio::time::sleep(self.pauses.next().unwrap_or_default()).await;
+                    tokio::time::sleep(self.pause()).await;
                 }
             }
         }
     }
 
+    fn pause(&mut self) -> Duration {
+        self.pauses.next().unwrap_or_default()
+    }
+
+    /// All of the kind, to go on from. Pauses go on growing: a server may forget that as fast.
+    async fn list(&mut self) -> Step {
+        let listing = match self.store.list(self.kind, None).await {
+            Ok(listing) => listing,
+            Err(error) => return Step::Again(Some(error)),
+        };
+        self.forgotten = false;
+        self.from = listing.revision.clone();
+        if self.kind == Kind::WorkloadEndpoint {
+            let pods = listing.items.iter();
+            self.told = pods.map(|pod| (pod.key(), digest(pod))).collect();
+        }
+        Step::Yield(Box::new(Event::Listed(self.kind, listing)))
+    }
+
     async fn connect(&mut self) -> Step {
-        let parameters = WatchParams::default().timeout(LIFETIME);
+        let parameters = WatchParams::default().timeout(lifetime());
         match open(&self.store, self.kind, None, &parameters, &self.from).await {
             Ok(lines) => {
                 self.lines = Some(lines);
                 Step::GoOn
             }
-            Err(Error::Expired(_)) => Step::Expired,
+            Err(Error::Expired(_)) => Step::Forgotten,
             // The kind may be installed later.
             Err(Error::NotFound(_)) if self.kind == Kind::ClusterNetworkPolicy => Step::Again(None),
             Err(error) => Step::Again(Some(error)),
@@ -123,6 +147,9 @@ impl Watching {
     }
 
     fn step(&mut self, line: Result<WatchEvent<Value>, kube::Error>) -> Step {
+        if !matches!(line, Ok(WatchEvent::Error(_)) | Err(_)) {
+            self.pauses = pauses();
+        }
         match line {
             Ok(WatchEvent::Added(found) | WatchEvent::Modified(found)) => {
                 self.from = object::revision(&found);
@@ -139,11 +166,10 @@ impl Watching {
                 }
                 // Whether it was a resource before it broke rules nobody knows any more: a list does.
                 object::taken(self.kind, found)
-                    .map_or(Step::Expired, |it| Step::Yield(Box::new(Event::Deleted(it))))
+                    .map_or(Step::Forgotten, |it| Step::Yield(Box::new(Event::Deleted(it))))
             }
             Ok(WatchEvent::Bookmark(bookmark)) => {
                 self.from = Revision(bookmark.metadata.resource_version);
-                self.pauses = pauses();
                 Step::GoOn
             }
             Ok(WatchEvent::Error(status)) => self.failed(kube::Error::Api(status)),
@@ -170,15 +196,9 @@ impl Watching {
     }
 
     fn failed(&self, error: kube::Error) -> Step {
-        let key = object::all(self.kind, None);
-        let place = errors::Place {
-            what: "watch",
-            key: &key,
-            server: &self.store.inner.server,
-        };
-        let error = place.error(error);
+        let error = place(&self.store, &object::all(self.kind, None)).error(error);
         if matches!(error, Error::Expired(_)) {
-            return Step::Expired;
+            return Step::Forgotten;
         }
         Step::Again(Some(error))
     }
@@ -193,6 +213,11 @@ fn digest(resource: &Resource) -> u64 {
         .unwrap_or_default()
         .hash(&mut hasher);
     hasher.finish()
+}
+
+/// How long the server is asked to serve a watch, in seconds.
+pub(super) fn lifetime() -> u32 {
+    rand::random_range(LIFETIME)
 }
 
 /// Pauses between tries, for ever: from a fifth of a second to half a minute, of a length that differs between all who
@@ -214,20 +239,28 @@ async fn open(
     parameters: &WatchParams,
     from: &Revision,
 ) -> Result<Lines, Error> {
-    let key = object::all(kind, namespace);
-    let place = errors::Place {
-        what: "watch",
-        key: &key,
-        server: &store.inner.server,
-    };
-    let request = paths::of(kind, namespace)
-        .watch(parameters, &from.0)
-        .map_err(|error| Error::unavailable(format!("cannot watch {kind}"), error))?;
+    let wanted = paths::of(kind, namespace).watch(parameters, &from.0);
+    request(store, &object::all(kind, namespace), wanted).await
+}
+
+/// The same of what is asked for about `key`.
+pub(super) async fn request(store: &KubeStore, key: &Key, request: Request) -> Result<Lines, Error> {
+    let place = place(store, key);
+    let request = request.map_err(|error| Error::unavailable(format!("cannot watch {key}"), error))?;
     let answer = tokio::time::timeout(PATIENCE, store.inner.client.request_events(request)).await;
     let lines = answer
         .map_err(|late| place.late(late))?
         .map_err(|error| place.error(error))?;
     Ok(lines.boxed())
+}
+
+/// What a watch is, in messages.
+pub(super) fn place<'a>(store: &'a KubeStore, key: &'a Key) -> errors::Place<'a> {
+    errors::Place {
+        what: "watch",
+        key,
+        server: &store.inner.server,
+    }
 }
 
 /// A list that is streamed: the server need not hold it all. None where the server does not serve such (before

@@ -206,7 +206,7 @@ async fn kinds_that_are_called_the_same_are_kept_apart() {
     let theirs = Key::namespaced(Kind::KubernetesNetworkPolicy, "shop", "web");
     let mut events = store.watch(&[Kind::KubernetesNetworkPolicy], Revision::start());
     let event = events.next().await.unwrap().unwrap();
-    assert_eq!(event.resource().key(), theirs);
+    assert_eq!(event.resource().unwrap().key(), theirs);
     store.delete(&ours, None).await.unwrap();
     assert!(matches!(store.get(&ours).await, Err(Error::NotFound(_))));
     assert_eq!(store.get(&theirs).await.unwrap().key(), theirs);
