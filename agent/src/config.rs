@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
 use manx_api::host_endpoint::FailsafePort;
+use manx_api::ipam::{IpPool, IpPoolSpec};
 use manx_api::manifest::{ManifestError, load_settings};
+use manx_api::{Metadata, Resource, validate};
 use serde::Deserialize;
 
 /// The node's settings, as the user writes them.
@@ -122,6 +124,42 @@ pub struct ControllerSettings {
     pub auto_host_endpoints: bool,
     /// For how many seconds Kubernetes must have had no Node for ours to be deleted, 2 to 86400. Default 300.
     pub deleted_node_seconds: u32,
+    /// The pools, by their names, that a cluster which has none for pods is given when a controller first acts, and never
+    /// again. Default: none.
+    pub default_pools: BTreeMap<String, IpPoolSpec>,
+}
+
+impl ControllerSettings {
+    /// [`ControllerSettings::default_pools`] as resources.
+    #[must_use]
+    pub fn pools(&self) -> Vec<IpPool> {
+        let pool = |(name, spec): (&String, &IpPoolSpec)| IpPool {
+            metadata: Metadata {
+                name: name.clone(),
+                ..Metadata::default()
+            },
+            spec: spec.clone(),
+        };
+        self.default_pools.iter().map(pool).collect()
+    }
+
+    fn wrong(&self) -> Option<Wrong> {
+        if !(3..=300).contains(&self.lease_seconds) {
+            let problem = "is out of range: 3 to 300";
+            return Some(("controller.leaseSeconds", self.lease_seconds.to_string(), problem));
+        }
+        let deleted = self.deleted_node_seconds;
+        if !(2..=86_400).contains(&deleted) {
+            let problem = "is out of range: 2 to 86400";
+            return Some(("controller.deletedNodeSeconds", deleted.to_string(), problem));
+        }
+        self.pools().into_iter().find_map(|pool| {
+            let name = pool.metadata.name.clone();
+            let problem = validate(&Resource::IpPool(pool)).into_iter().next()?;
+            let what = "(an IPPool that says so would be refused)";
+            Some(("controller.defaultPools", format!("{name}: {problem}"), what))
+        })
+    }
 }
 
 impl Default for ControllerSettings {
@@ -130,6 +168,7 @@ impl Default for ControllerSettings {
             lease_seconds: 15,
             auto_host_endpoints: false,
             deleted_node_seconds: 300,
+            default_pools: BTreeMap::new(),
         }
     }
 }
@@ -362,15 +401,8 @@ impl Config {
             let problem = "is out of range: 1 to 3600";
             return Some(("iptables.refreshSeconds", refresh.to_string(), problem));
         }
-        let lease = self.controller.lease_seconds;
-        if !(3..=300).contains(&lease) {
-            let problem = "is out of range: 3 to 300";
-            return Some(("controller.leaseSeconds", lease.to_string(), problem));
-        }
-        let deleted = self.controller.deleted_node_seconds;
-        if !(2..=86_400).contains(&deleted) {
-            let problem = "is out of range: 2 to 86400";
-            return Some(("controller.deletedNodeSeconds", deleted.to_string(), problem));
+        if let Some(wrong) = self.controller.wrong() {
+            return Some(wrong);
         }
         let id = self.router_id.filter(Ipv4Addr::is_unspecified)?;
         let problem = "is no identifier; any other IPv4 address is";
@@ -449,7 +481,8 @@ mod tests {
              iptables: {backend: legacy, refreshSeconds: 5}\n\
              policy: {enforcement: always, markMask: 0xf00, endpointToHost: return, logGroup: 7, logDenied: 10,\n  \
              failsafeInboundHostPorts: [{protocol: TCP, port: 2222}], failsafeOutboundHostPorts: []}\n\
-             controller: {leaseSeconds: 30, autoHostEndpoints: true, deletedNodeSeconds: 60}\nlogLevel: debug\n",
+             controller: {leaseSeconds: 30, autoHostEndpoints: true, deletedNodeSeconds: 60,\n  \
+             defaultPools: {v4: {cidr: 10.1.0.0/16}}}\nlogLevel: debug\n",
         );
         let expected = Config {
             node_name: Some("n1".into()),
@@ -491,10 +524,24 @@ mod tests {
                 lease_seconds: 30,
                 auto_host_endpoints: true,
                 deleted_node_seconds: 60,
+                default_pools: [("v4".to_owned(), IpPoolSpec::new("10.1.0.0/16".parse().unwrap()))].into(),
             },
             log_level: LogLevel::Debug,
         };
         assert_eq!(config, Ok(expected));
+    }
+
+    #[test]
+    fn a_default_pool_is_one_that_could_be_made() {
+        let told =
+            parse("controller: {defaultPools: {main: {cidr: 10.1.0.0/16, blockSize: 12}}}").unwrap_err();
+        assert!(
+            told.contains("controller.defaultPools: main: spec.blockSize: '12' is no block size"),
+            "{told}"
+        );
+        let told =
+            parse("controller: {defaultPools: {main: {cidr: 10.1.0.0/16, blocksize: 26}}}").unwrap_err();
+        assert!(told.contains("blocksize"), "{told}");
     }
 
     #[test]

@@ -144,6 +144,7 @@ async fn control(config: &Config) -> Result<(), Box<dyn Error>> {
         lease_seconds: config.controller.lease_seconds.into(),
         host_endpoints: config.controller.auto_host_endpoints,
         node_grace: Duration::from_secs(config.controller.deleted_node_seconds.into()),
+        default_pools: config.controller.pools(),
     };
     tracing::info!(
         name = settings.name,

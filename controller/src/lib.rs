@@ -3,7 +3,8 @@
 //! ```text
 //!  store watches ─┬─► services task: addresses::decide (pure) ──► status of Services, events
 //!       ▲         ├─► hosts task: hosts::changes (pure) ──► HostEndpoints
-//!       │         └─► nodes task ──► Nodes of ours that Kubernetes has no more
+//!       │         ├─► nodes task ──► Nodes of ours that Kubernetes has no more
+//!       │         └─► pools task ──► a new cluster's first IPPools, once
 //!       │
 //!  leading: election (pure) ──► a Lease; whoever has it runs the tasks, and drops them the moment it may act no more
 //! ```
@@ -17,12 +18,14 @@ pub mod hosts;
 mod leading;
 mod mirror;
 mod nodes;
+pub mod pools;
 mod services;
 
 use std::convert::Infallible;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
+use manx_api::ipam::IpPool;
 use manx_store::{Cluster, Error, LeaseName, Store};
 use tokio::time::Instant;
 
@@ -46,6 +49,8 @@ pub struct Settings {
     pub host_endpoints: bool,
     /// For how long Kubernetes must have had no Node for ours to be deleted.
     pub node_grace: Duration,
+    /// The pools that a cluster without any is given, once.
+    pub default_pools: Vec<IpPool>,
 }
 
 /// Runs a controller on a cluster, whose store `store` is, until `stop`.
@@ -69,6 +74,12 @@ pub async fn run<S: Store>(
             keep_up("services", || services::run(store, cluster, &settings.name)),
             keep_up("host endpoints", || hosts::run(store, settings.host_endpoints)),
             keep_up("nodes", || nodes::run(store, cluster, settings.node_grace)),
+            keep_up("pools", || pools::run(
+                store,
+                cluster,
+                &settings.name,
+                &settings.default_pools
+            )),
         );
     };
     lead(cluster, &lease, Election::new(me, timing), work, stop).await;

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use manx_api::Kind;
+use manx_api::ipam::IpPool;
 use manx_controller::election::{Election, Timing};
+use manx_controller::pools::MADE;
 use manx_controller::{LEASE, Settings, lead, run};
 use manx_store::fake::{FakeApiServer, Sort};
 use manx_store::{LeaseName, Store as _};
@@ -33,6 +35,11 @@ impl Controller {
             lease_seconds: SECONDS,
             host_endpoints: name == "hosts",
             node_grace: Duration::from_secs(3),
+            default_pools: if name.starts_with("pools") {
+                vec![first_pool()]
+            } else {
+                Vec::new()
+            },
         };
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
@@ -68,6 +75,12 @@ fn holder(server: &FakeApiServer) -> String {
         .and_then(|holder| holder.as_str().map(str::to_owned))
         .unwrap_or_default();
     holder.split('_').next().unwrap_or_default().to_owned()
+}
+
+/// The pool that a new cluster is given.
+fn first_pool() -> IpPool {
+    let pool = json!({"metadata": {"name": "first"}, "spec": {"cidr": "10.1.0.0/16", "natOutgoing": true}});
+    serde_json::from_value(pool).expect("a pool")
 }
 
 fn pool(server: &FakeApiServer, cidr: &str) {
@@ -126,6 +139,48 @@ async fn one_of_two_controllers_acts_and_the_other_when_it_is_gone() {
     let taken = eventually("the third has the lease", || holder(&server) == "third").await;
     assert!(taken < lease, "it did not wait for the lease's end: {taken:?}");
     third.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_cluster_has_its_first_pools_and_never_again() {
+    let server = FakeApiServer::start().await.expect("a server");
+    // Not for pods.
+    pool(&server, "203.0.113.0/24");
+    let first = || server.object(Kind::IpPool, "", "first");
+    let done = |server: &FakeApiServer| server.object(Sort::LEASE, "default", MADE).is_some();
+    let one = Controller::start(&server, "pools-one").await;
+    eventually("the pool is there", || first().is_some()).await;
+    eventually("that is noted", || done(&server)).await;
+    let spec = &first().expect("the pool")["spec"];
+    assert_eq!(
+        (&spec["cidr"], &spec["natOutgoing"]),
+        (&json!("10.1.0.0/16"), &json!(true))
+    );
+
+    one.stop().await;
+    server.delete(Kind::IpPool, "", "first");
+    let two = Controller::start(&server, "pools-two").await;
+    service(&server, "a", &json!({}));
+    eventually("the second acts", || addresses(&server, "a") == ["203.0.113.0"]).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(first(), None, "an operator has deleted it");
+    two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_with_a_pool_is_given_none() {
+    let server = FakeApiServer::start().await.expect("a server");
+    let own = json!({
+        "apiVersion": "manx.network/v1", "kind": "IPPool", "metadata": {"name": "own"}, "spec": {"cidr": "10.9.0.0/16"},
+    });
+    server.put(Kind::IpPool, own);
+    let one = Controller::start(&server, "pools-one").await;
+    eventually("that is noted", || {
+        server.object(Sort::LEASE, "default", MADE).is_some()
+    })
+    .await;
+    assert_eq!(server.objects(Kind::IpPool).len(), 1);
+    one.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -61,6 +61,18 @@ impl Kubernetes {
 
     /// The same with a server that is there already.
     pub(crate) fn with_server(server: Server, v4: &Value) -> Self {
+        let mut kubernetes = Self::bare(server);
+        for (name, spec) in [("v4", v4), ("v6", &json!({"cidr": "fd64::/64"}))] {
+            kubernetes.server.put(Kind::IpPool, custom("IPPool", name, spec));
+        }
+        kubernetes.nodes.iter_mut().for_each(Node::start);
+        let learned = || kubernetes.nodes.iter().all(Node::has_learned);
+        assert!(eventually(LATER, learned), "{}", kubernetes.logs());
+        kubernetes
+    }
+
+    /// Two nodes on one wire, whose agents are not started, and no pool.
+    pub(crate) fn bare(server: Server) -> Self {
         let cluster = Cluster::empty();
         let names = ["left", "right"];
         let pair = TestNetns::pair(names);
@@ -75,9 +87,6 @@ impl Kubernetes {
         });
         let nodes = [pair.next().unwrap(), pair.next().unwrap()];
         drop(pair);
-        for (name, spec) in [("v4", v4), ("v6", &json!({"cidr": "fd64::/64"}))] {
-            server.put(Kind::IpPool, custom("IPPool", name, spec));
-        }
         let mut kubernetes = Self {
             nodes,
             serving: None,
@@ -88,9 +97,6 @@ impl Kubernetes {
             kubernetes.set_node(name, "a", false);
         }
         kubernetes.serve();
-        kubernetes.nodes.iter_mut().for_each(Node::start);
-        let learned = || kubernetes.nodes.iter().all(Node::has_learned);
-        assert!(eventually(LATER, learned), "{}", kubernetes.logs());
         kubernetes
     }
 

@@ -14,7 +14,9 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::cluster::{Kubernetes, LATER, SERVER, custom};
-use super::server::{Account, Which};
+use super::server::{Account, Server, Which};
+use crate::agent_harness::{Node, extend};
+use crate::container::DEPLOYED;
 use crate::daemon::Daemon;
 use crate::harness::{TestNetns, eventually};
 
@@ -27,6 +29,11 @@ pub(crate) struct Controller {
 
 impl Controller {
     pub(crate) fn start(kubernetes: &Kubernetes, node: usize) -> Self {
+        Self::with(kubernetes, node, &json!({}))
+    }
+
+    /// The same with more settings of its own.
+    pub(crate) fn with(kubernetes: &Kubernetes, node: usize, more: &Value) -> Self {
         let node = &kubernetes.nodes[node];
         let kubeconfig = kubernetes
             .server
@@ -34,9 +41,9 @@ impl Controller {
         let [access, settings] =
             ["controller.kubeconfig", "controller.yaml"].map(|name| node.folder().join(name));
         std::fs::write(&access, kubeconfig.to_string()).unwrap();
-        let text = json!({
-            "datastore": {"kubernetes": {"kubeconfig": access}}, "controller": {"leaseSeconds": 3, "deletedNodeSeconds": 2},
-        });
+        let mut own = json!({"leaseSeconds": 3, "deletedNodeSeconds": 2});
+        extend(&mut own, more);
+        let text = json!({"datastore": {"kubernetes": {"kubeconfig": access}}, "controller": own});
         std::fs::write(&settings, text.to_string()).unwrap();
         let log = node.folder().join("controller.log");
         let mut controller = node.netns.command("setpriv");
@@ -51,7 +58,7 @@ impl Controller {
     }
 
     /// What it has said.
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }
 }
@@ -107,6 +114,36 @@ fn connect_router(kubernetes: &Kubernetes) -> (TestNetns, Daemon) {
         .server
         .put(Kind::BgpPeer, custom("BGPPeer", "tor", &peer));
     (router, speaker)
+}
+
+/// The pools that `deploy/` gives a new cluster.
+fn shipped_pools() -> Value {
+    let is_settings = |object: &&Value| object["kind"] == "ConfigMap";
+    let settings = DEPLOYED.iter().find(is_settings).unwrap()["data"]["manxd.yaml"].clone();
+    let settings: Value = serde_saphyr::from_str(settings.as_str().unwrap()).unwrap();
+    settings["controller"]["defaultPools"].clone()
+}
+
+pub(crate) fn a_bare_cluster_has_its_network_by_what_is_installed_alone(which: Which) {
+    let mut kubernetes = Kubernetes::bare(Server::start(which));
+    kubernetes.set_namespace("shop", &json!({}));
+    kubernetes.nodes.iter_mut().for_each(Node::launch);
+    let pools = json!({"defaultPools": shipped_pools()});
+    let _controllers = [0, 1].map(|node| Controller::with(&kubernetes, node, &pools));
+    for node in &mut kubernetes.nodes {
+        let ready = node.comes_to(|status| status.ready);
+        assert!(ready, "{:?}\n{}", node.status(), node.log());
+    }
+    let pods = [("one", 0), ("two", 1)].map(|(name, node)| kubernetes.run(("shop", name), &json!({}), node));
+    kubernetes.comes_to(&pods[0], &pods[1], true);
+    let pools = kubernetes.server.objects(Kind::IpPool);
+    let [pool] = pools.as_slice() else {
+        panic!("{pools:?}");
+    };
+    assert_eq!(
+        (&pool["metadata"]["name"], &pool["spec"]["cidr"]),
+        (&json!("default"), &json!("10.244.0.0/16"))
+    );
 }
 
 pub(crate) fn a_load_balancers_service_gets_an_address_and_a_router_learns_it(which: Which) {

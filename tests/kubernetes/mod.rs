@@ -30,6 +30,7 @@ macro_rules! each_scenario {
                 operators_are_told_of_what_they_must_mend
             }
             controller {
+                a_bare_cluster_has_its_network_by_what_is_installed_alone
                 a_load_balancers_service_gets_an_address_and_a_router_learns_it
                 blocks_of_a_deleted_node_are_freed_when_no_pod_of_it_is_left
             }
