@@ -9,6 +9,7 @@ use manx_store::fake::{FakeApiServer, Sort, Streaming};
 use serde_json::{Value, json};
 
 use crate::cluster::cluster::{Kubernetes, LATER, custom};
+use crate::cluster::controller::{Controller, set_service};
 use crate::cluster::server::{Server, Which};
 use crate::cluster::{controller, each_scenario, network, rights, told};
 use crate::harness::eventually;
@@ -78,6 +79,63 @@ fn an_agent_asks_for_all_that_it_may() {
         "{:#?}\n{}",
         unused(),
         kubernetes.logs()
+    );
+}
+
+/// What a node that is gone has left: its Node, which nothing ties to Kubernetes', a block, and a part of another's that it
+/// has returned.
+fn leave_behind(server: &Server) {
+    server.put(Kind::Node, custom("Node", "ghost", &json!({})));
+    let block = json!({"cidr": "10.244.9.0/26", "pool": "default", "node": "ghost", "generation": 1});
+    server.put(Kind::IpBlock, custom("IPBlock", "10-244-9-0-26", &block));
+    let part = json!({
+        "cidr": "10.244.8.0/28", "pool": "default", "node": "ghost", "generation": 1,
+        "lease": {"of": "10-244-8-0-26", "state": "Returned"},
+    });
+    server.put(Kind::IpBlock, custom("IPBlock", "10-244-8-0-28", &part));
+}
+
+#[test]
+fn a_controller_asks_for_all_that_it_may() {
+    let server = Server::start(Which::Fake);
+    server.fake().stream_lists(Streaming::Unknown);
+    let kubernetes = Kubernetes::bare(server);
+    let settings = json!({
+        "autoHostEndpoints": true, "defaultPools": {"default": {"cidr": "10.244.0.0/16"}},
+    });
+    leave_behind(&kubernetes.server);
+    kubernetes.server.put(
+        Kind::Node,
+        custom("Node", "left", &json!({"bgp": {"ipv4Address": "192.0.2.1/24"}})),
+    );
+    let controller = Controller::with(&kubernetes, 0, &settings);
+    let has_endpoint = || {
+        kubernetes
+            .server
+            .object(Kind::HostEndpoint, "", "left-auto-hep")
+            .is_some()
+    };
+    assert!(eventually(LATER, has_endpoint), "{}", controller.log());
+    let moved = json!({"spec": {"bgp": {"ipv4Address": "192.0.2.7/24"}}});
+    kubernetes.server.patch(Kind::Node, ["", "left"], &moved);
+    set_service(&kubernetes);
+    let mut unfit = kubernetes.server.object(Kind::Service, "shop", "web").unwrap();
+    unfit["metadata"] = json!({
+        "name": "unfit", "namespace": "shop", "annotations": {"manx.network/load-balancer-ips": "192.0.2.200"},
+    });
+    kubernetes.server.put(Kind::Service, unfit);
+    let unused = || {
+        kubernetes
+            .server
+            .fake()
+            .unused_rights("manx-system", "manx-controller")
+    };
+    let all_used = || unused().is_empty();
+    assert!(
+        eventually(LATER, all_used),
+        "{:#?}\n{}",
+        unused(),
+        controller.log()
     );
 }
 
