@@ -31,6 +31,10 @@ test=(
     conntrack:/usr/sbin/conntrack
     valgrind:/usr/bin/valgrind
     kubernetes-client:/usr/bin/kubectl
+    golang-go:/usr/bin/go
+    golang-github-masterminds-sprig-dev:/usr/share/gocode/src/github.com/Masterminds/sprig
+    golang-github-xeipuuv-gojsonschema-dev:/usr/share/gocode/src/github.com/xeipuuv/gojsonschema
+    golang-gopkg-yaml.v3-dev:/usr/share/gocode/src/gopkg.in/yaml.v3
 )
 
 case "${1:-}" in

@@ -9,6 +9,7 @@
 mod admission;
 mod documents;
 mod forms;
+mod helm;
 mod names;
 mod pods;
 mod programs;

@@ -75,5 +75,6 @@ mod security;
 mod told;
 mod units;
 mod unnumbered;
+mod upkeep;
 #[path = "../policy/world.rs"]
 mod world;

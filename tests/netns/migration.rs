@@ -197,14 +197,14 @@ impl Site {
 }
 
 /// Packets one after the other to a pod, and its answers, until it ends.
-struct Stream {
+pub(crate) struct Stream {
     end: Arc<AtomicBool>,
     echo: JoinHandle<()>,
     sender: JoinHandle<(u32, u32)>,
 }
 
 impl Stream {
-    fn between(from: &TestNetns, to: &TestNetns, address: IpAddr) -> Self {
+    pub(crate) fn between(from: &TestNetns, to: &TestNetns, address: IpAddr) -> Self {
         let bind = |address: SocketAddr| {
             let socket = UdpSocket::bind(address).unwrap();
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -239,7 +239,7 @@ impl Stream {
     }
 
     /// How many packets were sent, and how many of them went unanswered.
-    fn end(self) -> (u32, u32) {
+    pub(crate) fn end(self) -> (u32, u32) {
         self.end.store(true, Ordering::Relaxed);
         let counted = self.sender.join().unwrap();
         self.echo.join().unwrap();

@@ -31,7 +31,12 @@ pub fn of_file(path: &Path) -> Vec<Value> {
     documents(&text)
 }
 
-fn documents(text: &str) -> Vec<Value> {
+/// The objects of a text of YAML.
+///
+/// # Panics
+/// Where it is none.
+#[must_use]
+pub fn documents(text: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
