@@ -152,6 +152,10 @@ async fn staged(doors: &Doors) -> Result<Value, RpcError> {
 }
 
 async fn report(doors: &Doors) -> Result<NodeReport, RpcError> {
+    // Whoever compares reads the datastore after this.
+    if doors.ipam.send(ipam::Request::Checkpoint).await.is_err() {
+        tracing::debug!("the ipam task has ended");
+    }
     let blocks = ask(&doors.ipam, ipam::Request::Show).await?;
     let Sources {
         identity, state_dir, ..

@@ -42,6 +42,13 @@ impl Store for AnyStore {
         }
     }
 
+    async fn amend(&self, before: &Resource, resource: Resource) -> Result<Resource, Error> {
+        match self {
+            Self::Sqlite(store) => store.amend(before, resource).await,
+            Self::Kubernetes(store) => store.amend(before, resource).await,
+        }
+    }
+
     async fn update_status(&self, resource: Resource) -> Result<Resource, Error> {
         match self {
             Self::Sqlite(store) => store.update_status(resource).await,

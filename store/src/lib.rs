@@ -70,6 +70,20 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// [`Error::Invalid`] (also for a missing `resourceVersion`), [`Error::Unavailable`].
     fn update(&self, resource: Resource) -> impl Future<Output = Result<Resource, Error>> + Send;
 
+    /// [`Self::update`] of what was made from `before`, which is the resource as a get, a list or a watch gave it. A store
+    /// that would have to read it again is spared that.
+    ///
+    /// # Errors
+    /// As [`Self::update`].
+    fn amend(
+        &self,
+        before: &Resource,
+        resource: Resource,
+    ) -> impl Future<Output = Result<Resource, Error>> + Send {
+        let _ = before;
+        self.update(resource)
+    }
+
     /// Replaces what is said of a resource ([`Resource::status`]) and nothing else: the rest is as it is stored, and
     /// need not be valid. A store that keeps the two together may take it for an [`Self::update`].
     ///

@@ -6,10 +6,12 @@
 use std::time::{Duration, Instant};
 
 use manx_api::Kind;
+use manx_api::rpc::Method;
 use manx_store::fake::{Sort, Trouble};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::agent_harness::Node;
 use crate::cluster::cluster::{Kubernetes, LATER, Pod, custom};
 use crate::cluster::server::Which;
 use crate::harness::{eventually, exchange};
@@ -138,7 +140,9 @@ impl Site {
         };
         let held = || {
             let nodes = self.kubernetes.nodes.iter();
-            nodes.map(crate::agent_harness::Node::held).sum::<usize>()
+            // Whoever compares has checkpoints written.
+            let held = |node: &Node| node.ask(Method::IpamCheck).map_or(0, |_| node.held());
+            nodes.map(held).sum::<usize>()
         };
         assert!(
             eventually(RECOVERY, || stored() == held()),

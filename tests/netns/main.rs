@@ -10,6 +10,7 @@
 mod agent_harness;
 mod agent_node;
 mod agent_nodes;
+mod api_calls;
 mod api_faults;
 mod bfd;
 mod blocks;

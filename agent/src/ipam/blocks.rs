@@ -146,6 +146,7 @@ impl<S: Store> Task<S> {
                 .map(|block| block.spec.cidr)
                 .chain(self.allocator.blocks().map(manx_ipam::Block::cidr))
                 .collect(),
+            stored: self.view.blocks.values().map(|block| block.spec.cidr).collect(),
             leased: leased.map(manx_ipam::Block::cidr).collect(),
             reserved: self.reserved(),
         }
@@ -165,7 +166,7 @@ impl<S: Store> Task<S> {
             Done::WroteLeases => self.writing_leases = false,
             Done::Checkpointed(again) => {
                 self.checkpointing = false;
-                self.dirty.extend(again);
+                again.into_iter().for_each(|cidr| self.dirty.hurry(cidr));
             }
             Done::GivenBack(told) => self.spare.told(&told),
         }
@@ -213,6 +214,8 @@ struct Search {
     /// The preferred first.
     pools: Vec<IpPool>,
     taken: BTreeSet<IpNetwork>,
+    /// Blocks that were some node's once: all others are made by whoever claims them first.
+    stored: BTreeSet<IpNetwork>,
     /// Parts of others' blocks that this node has.
     leased: Vec<IpNetwork>,
     reserved: Reserved,
@@ -223,6 +226,7 @@ async fn claim<S: Store>(store: &S, need: &Need, search: &Search, node: &str) ->
     let Search {
         pools,
         taken,
+        stored,
         leased,
         reserved,
     } = search;
@@ -236,7 +240,7 @@ async fn claim<S: Store>(store: &S, need: &Need, search: &Search, node: &str) ->
         // A block around a lease of ours is somebody else's, or will be when we have returned that.
         let is_around = |block: &IpNetwork| leased.iter().any(|lease| covers(*block, *lease));
         for cidr in candidates.into_iter().filter(|block| !is_around(block)) {
-            match take(store, pool, cidr, node).await {
+            match take(store, pool, (cidr, stored.contains(&cidr)), node).await {
                 Ok(Some(block)) => return Ok(block),
                 Ok(None) => {}
                 Err(error) => {
@@ -261,18 +265,22 @@ async fn claim<S: Store>(store: &S, need: &Need, search: &Search, node: &str) ->
 async fn take<S: Store>(
     store: &S,
     pool: &IpPool,
-    cidr: IpNetwork,
+    (cidr, is_stored): (IpNetwork, bool),
     node: &str,
 ) -> Result<Option<Claimed>, Error> {
-    let existing = read(store, cidr).await?;
+    let existing = if is_stored { read(store, cidr).await? } else { None };
     let wanted = match manx_ipam::claim(existing.as_ref(), pool, cidr, node) {
         Ok(wanted) => wanted,
         Err(ClaimError::Owned { .. } | ClaimError::OtherBlock { .. }) => return Ok(None),
         // The pool changed under us: the next view says how.
         Err(ClaimError::Disabled { .. } | ClaimError::NotABlock { .. }) => return Ok(None),
     };
-    let written = match existing {
-        Some(_) => store.update(Resource::IpBlock(wanted)).await,
+    let written = match existing.clone() {
+        Some(existing) => {
+            store
+                .amend(&Resource::IpBlock(existing), Resource::IpBlock(wanted))
+                .await
+        }
         None => store.create(Resource::IpBlock(wanted)).await,
     };
     match written {

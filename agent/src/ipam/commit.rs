@@ -87,8 +87,9 @@ impl<S: Store> Task<S> {
             | Record::TakenBack { .. } => Vec::new(),
         });
         for address in addresses {
-            let block = self.allocator.block_of(address);
-            self.dirty.extend(block.map(manx_ipam::Block::cidr));
+            if let Some(block) = self.allocator.block_of(address).map(manx_ipam::Block::cidr) {
+                self.dirty.changed(block);
+            }
         }
     }
 }

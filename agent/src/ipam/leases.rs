@@ -186,6 +186,8 @@ impl<S: Store> Task<S> {
         if duties.is_empty() {
             return;
         }
+        // Whoever borrows chooses by what a checkpoint says is free.
+        self.dirty.hurry_all();
         self.writing_leases = true;
         let store = self.store.clone();
         self.jobs.spawn(async move {

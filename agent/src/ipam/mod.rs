@@ -38,6 +38,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 pub use self::assign::Wish;
 use self::assign::{Failure, Need, Waiting};
 use self::blocks::Done;
+use self::checkpoint::Dirty;
 pub use self::clock::Clock;
 use self::commit::Answer;
 use self::leases::Asked;
@@ -101,6 +102,8 @@ pub enum Request {
     Recovered(oneshot::Sender<Vec<Allocation>>),
     /// The blocks and who holds what, now.
     Show(oneshot::Sender<Vec<BlockStatus>>),
+    /// What the datastore is not told yet is to be told: somebody is about to compare.
+    Checkpoint,
 }
 
 /// What an attachment got.
@@ -270,7 +273,7 @@ struct Task<S> {
     /// Who wants to know that the task is recovered.
     asked: Vec<oneshot::Sender<Vec<Allocation>>>,
     /// Blocks to checkpoint.
-    dirty: BTreeSet<IpNetwork>,
+    dirty: Dirty,
     checkpointing: bool,
     spare: Spare,
     staged: Vec<Record>,
@@ -302,12 +305,12 @@ fn begin<S>(inbox: Inbox<S>) -> (Task<S>, watch::Receiver<Arc<View>>, mpsc::Rece
         metrics,
         claimed,
     } = inbox;
-    let task = Task {
+    let mut task = Task {
         identity,
         store,
         view: view.borrow_and_update().clone(),
         owned,
-        dirty: allocator.blocks().map(manx_ipam::Block::cidr).collect(),
+        dirty: Dirty::default(),
         allocator,
         journal,
         live,
@@ -331,6 +334,8 @@ fn begin<S>(inbox: Inbox<S>) -> (Task<S>, watch::Receiver<Arc<View>>, mpsc::Rece
         staged: Vec::new(),
         answers: Vec::new(),
     };
+    let known: Vec<IpNetwork> = task.allocator.blocks().map(manx_ipam::Block::cidr).collect();
+    known.into_iter().for_each(|cidr| task.dirty.changed(cidr));
     (task, view, requests)
 }
 
@@ -392,6 +397,7 @@ impl<S: Store> Task<S> {
             }
             Request::Recovered(reply) => self.asked.push(reply),
             Request::Show(reply) => answer(reply, self.status()),
+            Request::Checkpoint => self.dirty.hurry_all(),
         }
     }
 
@@ -452,7 +458,8 @@ impl<S: Store> Task<S> {
             stored.is_none_or(|stored| stored.spec.pool != self.pool_of(block))
         };
         let stale = self.allocator.blocks().filter(stale).map(manx_ipam::Block::cidr);
-        self.dirty.extend(stale.collect::<Vec<_>>());
+        let stale: Vec<IpNetwork> = stale.collect();
+        stale.into_iter().for_each(|cidr| self.dirty.hurry(cidr));
     }
 
     /// The name of the pool that a block belongs to by now; while there is none, of the one it was claimed from.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use manx_api::Resource;
-use manx_api::ipam::pool_of;
+use manx_api::ipam::{IpBlock, block_name, pool_of};
 use manx_ipam::{Block, Family, Holding, objection, release_block, surplus};
 use manx_store::{Error, Store};
 use tokio::time::Instant;
@@ -59,7 +59,7 @@ impl<S: Store> Task<S> {
                     self.spare
                         .leaving
                         .extend(generation.map(|generation| (cidr, generation)));
-                    self.dirty.remove(&cidr);
+                    self.dirty.remove(cidr);
                 }
                 Err(error) => tracing::error!(block = %cidr, %error, "an empty block cannot be given back"),
             }
@@ -105,12 +105,16 @@ impl<S: Store> Task<S> {
             return;
         }
         self.spare.giving_back = true;
-        let blocks = self.spare.leaving.clone();
+        let stored = |cidr: IpNetwork| self.view.blocks.get(&block_name(cidr)).cloned();
+        let blocks = self.spare.leaving.iter();
+        let blocks: Vec<_> = blocks
+            .map(|(cidr, generation)| (*cidr, *generation, stored(*cidr)))
+            .collect();
         let (store, node) = (self.store.clone(), self.identity.name.clone());
         self.jobs.spawn(async move {
             let mut told = Vec::new();
-            for (cidr, generation) in blocks {
-                match give_up(&store, cidr, generation, &node).await {
+            for (cidr, generation, known) in blocks {
+                match give_up(&store, (cidr, generation), known, &node).await {
                     Ok(()) => told.push(cidr),
                     Err(error) => tracing::debug!(block = %cidr, %error, "a block is not given back yet"),
                 }
@@ -122,14 +126,26 @@ impl<S: Store> Task<S> {
 
 /// Makes the block nobody's, if it is ours in this generation. In a later one it was given back, whatever was
 /// answered, and claimed again.
-async fn give_up<S: Store>(store: &S, cidr: IpNetwork, generation: u64, node: &str) -> Result<(), Error> {
-    let Some(block) = read(store, cidr).await? else {
+async fn give_up<S: Store>(
+    store: &S,
+    (cidr, generation): (IpNetwork, u64),
+    known: Option<IpBlock>,
+    node: &str,
+) -> Result<(), Error> {
+    // What is known may be older, but not of an older generation that is ours.
+    let known = known.filter(|block| block.spec.generation == generation);
+    let block = match known {
+        Some(block) => Some(block),
+        None => read(store, cidr).await?,
+    };
+    let Some(block) = block else {
         return Ok(());
     };
     match release_block(&block, node) {
-        Ok(next) if block.spec.generation == generation => {
-            store.update(Resource::IpBlock(next)).await.map(drop)
-        }
+        Ok(next) if block.spec.generation == generation => store
+            .amend(&Resource::IpBlock(block), Resource::IpBlock(next))
+            .await
+            .map(drop),
         Ok(_) | Err(_) => Ok(()),
     }
 }

@@ -4,6 +4,7 @@
 //!  get ─────────────────────────► GET             ┐
 //!  list ────────────────────────► WATCH with initial events, or LIST by pages where that is not served
 //!  create, update, delete ──────► GET or LIST what the rules speak of, then POST, PUT, DELETE with a precondition
+//!  amend ───────────────────────► PATCH with a precondition: what is to be changed was read before
 //!  watch ── a stream of each kind ► WATCH from the last revision, again and again; after 410, a list of that kind (`watching`)
 //! ```
 //!
@@ -37,7 +38,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use kube::Client;
-use kube::api::{DeleteParams, GetParams, ListParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, GetParams, ListParams, Patch, PostParams, Preconditions};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use manx_api::{Key, Kind, Problem, Resource, Revision, validate_update};
 use serde_json::Value;
@@ -113,13 +114,18 @@ impl KubeStore {
         let server = config.cluster_url.to_string();
         let client = retry::client(config)
             .map_err(|error| Error::unavailable(format!("cannot talk to {server}"), error))?;
-        Ok(Self {
+        Ok(Self::through(client, server))
+    }
+
+    /// A store behind a client, for messages called so.
+    pub(crate) fn through(client: Client, server: String) -> Self {
+        Self {
             inner: Arc::new(Inner {
                 client,
                 server,
                 streams_lists: AtomicBool::new(true),
             }),
-        })
+        }
     }
 
     /// One request and its answer. `what` names it for people, `key` what it is about.
@@ -252,6 +258,27 @@ impl Store for KubeStore {
         self.compare(&key, &resource).await?;
         let body = object::merged(&key, stored, &resource)?;
         let request = paths::of(key.kind, key.namespace.as_deref()).replace(&key.name, &writer(), body);
+        match self.ask("update", &key, request).await {
+            Err(Error::Conflict { .. }) => Err(self.conflict(&key, &expected).await),
+            other => object::read(key.kind, other?),
+        }
+    }
+
+    async fn amend(&self, before: &Resource, resource: Resource) -> Result<Resource, Error> {
+        let key = resource.key();
+        given(&key)?;
+        let expected = rules::replaceable(&key, &resource)?;
+        if before.metadata().resource_version.as_ref() != Some(&expected) {
+            return self.update(resource).await;
+        }
+        rules::refuse(&key, validate_update(before, &resource))?;
+        if object::same(before, &resource) {
+            return Ok(before.clone());
+        }
+        self.compare(&key, &resource).await?;
+        let patch = Patch::Merge(object::patch(&key, before, &resource)?);
+        let request =
+            paths::of(key.kind, key.namespace.as_deref()).patch(&key.name, &cluster::patcher(), &patch);
         match self.ask("update", &key, request).await {
             Err(Error::Conflict { .. }) => Err(self.conflict(&key, &expected).await),
             other => object::read(key.kind, other?),

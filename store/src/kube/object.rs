@@ -156,6 +156,38 @@ pub(super) fn merged(key: &Key, mut stored: Value, resource: &Resource) -> Resul
     bytes(key, &stored)
 }
 
+/// The patch (RFC 7386) that makes the one resource the other, and nothing else of the object, where that is as it was.
+pub(super) fn patch(key: &Key, before: &Resource, after: &Resource) -> Result<Value, Error> {
+    let value = |resource: &Resource| {
+        serde_json::to_value(resource)
+            .map_err(|error| Error::unavailable(format!("cannot write {key} as JSON"), error))
+    };
+    let mut patch = difference(&value(before)?, value(after)?);
+    if let Some(fields) = patch.as_object_mut() {
+        fields.remove("status");
+    }
+    patch["metadata"]["resourceVersion"] = value(after)?["metadata"]["resourceVersion"].take();
+    Ok(patch)
+}
+
+/// What of `after` is not as in `before`; null stands for what it lacks.
+fn difference(before: &Value, after: Value) -> Value {
+    match (before, after) {
+        (Value::Object(before), Value::Object(after)) => {
+            let lacks = before.keys().filter(|field| !after.contains_key(*field));
+            let mut changed: Map<String, Value> = lacks.map(|field| (field.clone(), Value::Null)).collect();
+            for (field, value) in after {
+                let old = before.get(&field).unwrap_or(&Value::Null);
+                if *old != value {
+                    changed.insert(field, difference(old, value));
+                }
+            }
+            Value::Object(changed)
+        }
+        (_, after) => after,
+    }
+}
+
 /// The stored object with what the resource says in its status.
 pub(super) fn with_status(key: &Key, mut stored: Value, resource: &Resource) -> Result<Vec<u8>, Error> {
     let status = serde_json::to_value(resource.status())
@@ -213,6 +245,23 @@ mod tests {
         assert_eq!(body["metadata"]["labels"], Value::Null);
         assert_eq!(body["metadata"]["annotations"], json!({"c": "d", "e": "f"}));
         assert_eq!(body["status"], stored["status"]);
+    }
+
+    #[test]
+    fn a_patch_has_what_changed_and_what_is_gone_and_the_revision_it_is_made_from() {
+        let stored = pool(json!({"resourceVersion": "7", "labels": {"a": "b", "kept": "x"}}));
+        let before = read(Kind::IpPool, stored).unwrap();
+        let mut after = before.clone();
+        let Resource::IpPool(pool) = &mut after else {
+            panic!("no pool")
+        };
+        pool.metadata.labels.remove("a");
+        pool.spec.disabled = true;
+        let patch = patch(&before.key(), &before, &after).unwrap();
+        let wanted = json!({
+            "metadata": {"labels": {"a": null}, "resourceVersion": "7"}, "spec": {"disabled": true},
+        });
+        assert_eq!(patch, wanted);
     }
 
     #[test]
