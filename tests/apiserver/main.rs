@@ -17,7 +17,7 @@
 mod agent_harness;
 #[path = "../kubernetes/mod.rs"]
 #[expect(dead_code, reason = "netns uses more of it")]
-mod cluster;
+mod clusters;
 #[path = "../netns/container.rs"]
 mod container;
 #[path = "../netns/daemon.rs"]
@@ -37,8 +37,8 @@ use libtest_mimic::{Arguments, Trial};
 use manx_store::conformance;
 use manx_tests::apiserver::assets;
 
-use crate::cluster::server::Which;
-use crate::cluster::{controller, each_scenario, network, rights, told};
+use crate::clusters::server::Which;
+use crate::clusters::{controller, each_scenario, network, rights, told};
 use crate::site::Site;
 
 /// A trial of every clause of the store's contract.

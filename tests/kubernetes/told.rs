@@ -11,7 +11,7 @@ use crate::harness::eventually;
 
 /// What the condition `NetworkUnavailable` of a node says, and why.
 fn unavailable(kubernetes: &Kubernetes, node: &str) -> Option<[Value; 2]> {
-    let node = kubernetes.server.object(Sort::NODE, "", node).unwrap();
+    let node = kubernetes.server.object(Sort::NODE, "", node)?;
     let conditions = node["status"]["conditions"].as_array();
     let mut conditions = conditions.into_iter().flatten();
     let said = conditions.find(|it| it["type"] == "NetworkUnavailable");

@@ -9,8 +9,8 @@ use manx_api::rpc::Method;
 use manx_store::fake::{Call, Sort};
 use serde_json::{Value, json};
 
-use crate::cluster::cluster::{Kubernetes, Pod};
-use crate::cluster::server::Which;
+use crate::clusters::cluster::{Kubernetes, Pod};
+use crate::clusters::server::Which;
 use crate::harness::eventually;
 
 /// Pods that come and go, on two nodes.

@@ -12,8 +12,8 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::agent_harness::Node;
-use crate::cluster::cluster::{Kubernetes, LATER, Pod, custom};
-use crate::cluster::server::Which;
+use crate::clusters::cluster::{Kubernetes, LATER, Pod, custom};
+use crate::clusters::server::Which;
 use crate::harness::{eventually, exchange};
 
 /// How long a failure lasts in seconds, unless `MANX_OUTAGE` says otherwise. What is looked at takes longer.

@@ -9,10 +9,10 @@ use manx_api::rpc::Method;
 use manx_store::fake::{FakeApiServer, Sort, Streaming, Trouble};
 use serde_json::{Value, json};
 
-use crate::cluster::cluster::{Kubernetes, LATER, custom};
-use crate::cluster::controller::{Controller, set_service};
-use crate::cluster::server::{Server, Which};
-use crate::cluster::{controller, each_scenario, network, rights, told};
+use crate::clusters::cluster::{Kubernetes, LATER, custom};
+use crate::clusters::controller::{Controller, set_service};
+use crate::clusters::server::{Server, Which};
+use crate::clusters::{controller, each_scenario, network, rights, told};
 use crate::harness::eventually;
 
 /// A test of every scenario.
@@ -136,6 +136,18 @@ fn a_controller_asks_for_all_that_it_may() {
             .fake()
             .unused_rights("manx-system", "manx-controller")
     };
+    // Lists of blocks are streamed where the server does that, which is a watch to RBAC.
+    let streamed = BTreeSet::from(["watch ipblocks.manx.network".to_owned()]);
+    let all_but = || unused() == streamed;
+    assert!(
+        eventually(LATER, all_but),
+        "{:#?}\n{}",
+        unused(),
+        controller.log()
+    );
+    drop(controller);
+    kubernetes.server.fake().stream_lists(Streaming::Served);
+    let controller = Controller::with(&kubernetes, 0, &settings);
     let all_used = || unused().is_empty();
     assert!(
         eventually(LATER, all_used),

@@ -15,7 +15,7 @@ mod api_faults;
 mod bfd;
 mod blocks;
 #[path = "../kubernetes/mod.rs"]
-mod cluster;
+mod clusters;
 mod cni_chain;
 mod cni_runtime;
 mod cni_spec;
