@@ -316,7 +316,8 @@ mod tests {
 
     fn admits(to: &PeerConfig, source: Option<&PeerConfig>, attributes: Attributes) -> bool {
         let source = source.map(|peer| Arc::new(from(peer, 9)));
-        let path = Path::new(source, Arc::new(learned(attributes)), None);
+        let route = Arc::new(learned(attributes));
+        let path = Path::new(source, route.clone(), route, None);
         target(&egress(to), to).admit(prefix(), &path).is_ok()
     }
 
@@ -358,7 +359,7 @@ mod tests {
         };
         let to = external(2);
         let route = learned(attributes);
-        let path = Path::new(None, Arc::new(route.clone()), None);
+        let path = Path::own(Arc::new(route.clone()));
         for takes_stale in [true, false] {
             let egress = Egress {
                 takes_stale,
@@ -415,7 +416,7 @@ mod tests {
         assert!(!admits(&only(crate::Policy::Reject), None, Attributes::default()));
         let mut deaf = egress(&peer(2));
         deaf.context.families = vec![Family::Ipv6Unicast];
-        let path = Path::new(None, Arc::new(learned(Attributes::default())), None);
+        let path = Path::own(Arc::new(learned(Attributes::default())));
         let denied = target(&deaf, &peer(2)).admit(prefix(), &path);
         assert_eq!(denied, Err(Denial::Family));
     }

@@ -85,22 +85,23 @@ impl<'a> Gate<'a> {
     ) -> Path {
         let verdict = import::judge(self.local, &self.peer.import, self.from, prefix, received);
         let refusal = looped.or_else(|| (!verdict.accepted).then_some(Refusal::Policy));
-        let mut path = Path::new(Some(self.from.clone()), received.clone(), refusal);
-        if refusal.is_none() {
+        let route = if refusal.is_some() {
+            received.clone()
+        } else {
             let by = verdict.step.map(std::ptr::from_ref);
             let known = changed
                 .iter()
                 .find(|(step, _)| step.map(std::ptr::from_ref) == by);
-            path.route = match known {
+            match known {
                 Some((_, route)) => route.clone(),
                 None => {
                     let route = self.changed(received, verdict, rib);
                     changed.push((verdict.step, route.clone()));
                     route
                 }
-            };
-        }
-        path
+            }
+        };
+        Path::new(Some(self.from.clone()), received.clone(), route, refusal)
     }
 
     /// A received route as our role, the peer's settings and the rule that let it in change it.
@@ -171,11 +172,17 @@ impl Inbound {
             };
             let received = rib.intern(route);
             let mut changed = Changed::default();
-            for Nlri { path_id, prefix } in reach.nlri {
-                if gate.families.contains(&prefix.family()) {
-                    let path = gate.judge(prefix, &received, looped, &mut changed, rib);
-                    self.insert(prefix, path.with_id(path_id), rib);
-                }
+            let carried = |nlri: &&Nlri| gate.families.contains(&nlri.prefix.family());
+            // All at once: their places in the table are far from each other, and come from memory together.
+            let ids = reach
+                .nlri
+                .iter()
+                .filter(carried)
+                .map(|nlri| rib.number(nlri.prefix));
+            let ids: SmallVec<[PrefixId; 32]> = ids.collect();
+            for (Nlri { path_id, prefix }, id) in reach.nlri.iter().filter(carried).zip(ids) {
+                let path = gate.judge(*prefix, &received, looped, &mut changed, rib);
+                self.insert(id, prefix.family(), path.with_id(*path_id), rib);
             }
         }
     }
@@ -282,7 +289,7 @@ impl Inbound {
         let Some(prefix) = rib.prefix(id) else { return };
         path.route = rib.intern(long_lived::marked(&path.route));
         path.standing = Standing::LongLived;
-        self.insert(prefix, path, rib);
+        self.insert(id, prefix.family(), path, rib);
     }
 
     /// The peer begins to repeat all its routes of a family (RFC 7313 §4); another beginning begins anew.
@@ -340,15 +347,15 @@ impl Inbound {
                 judged.route = rib.intern(long_lived::marked(&judged.route));
             }
             if self.path(place, rib).is_some_and(|path| !path.is_as(&judged)) {
-                self.insert(prefix, judged, rib);
+                self.insert(place.0, prefix.family(), judged, rib);
             }
         }
     }
 
-    fn insert(&mut self, prefix: Prefix, path: Path, rib: &mut Rib) {
+    fn insert(&mut self, id: PrefixId, family: Family, path: Path, rib: &mut Rib) {
         self.accepted += u64::from(path.refusal.is_none());
-        let (id, earlier) = rib.insert(prefix, path);
-        self.received[prefix.family() as usize] += u64::from(earlier.is_none());
+        let earlier = rib.insert(id, path);
+        self.received[family as usize] += u64::from(earlier.is_none());
         self.accepted -= u64::from(earlier.is_some_and(|path| path.refusal.is_none()));
         self.prefixes.insert(id);
     }

@@ -315,7 +315,8 @@ impl Speaker {
             priority: NORMAL_PRIORITY,
         };
         let route = self.rib.intern(route);
-        self.rib.insert(prefix, Path::new(None, route, None));
+        let id = self.rib.number(prefix);
+        self.rib.insert(id, Path::own(route));
     }
 
     fn unoriginate(&mut self, prefix: Prefix) {

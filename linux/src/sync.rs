@@ -14,6 +14,7 @@
 //! ```
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
@@ -75,7 +76,8 @@ impl Syncer {
             Reconciler::with_groups()
         } else {
             Reconciler::new()
-        };
+        }
+        .keyed(RandomState::new().hash_one(()));
         let found = socket.found()?;
         reconciler.adopt(&found);
         reconciler.resync(&found);

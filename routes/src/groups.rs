@@ -11,30 +11,11 @@ use std::sync::Arc;
 
 use crate::nexthop::{Nexthop, Object, hops};
 use crate::plan::Change;
-use crate::route::{Hop, Route, Target, are_met_by};
+use crate::route::{Hop, are_met_by};
+use crate::table::Bundle;
 
 /// Where our numbers start: far from those that the kernel gives out by itself, which count from 1.
 const FIRST: u32 = 0x6d78_0000;
-
-/// What routes may ask for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Bundle {
-    via: Vec<Hop>,
-    backup: Option<Hop>,
-}
-
-impl Bundle {
-    /// What a route asks for; none where it leads through no router.
-    pub(crate) fn of(route: &Route) -> Option<Self> {
-        match &route.target {
-            Target::Via(via) => Some(Self {
-                via: via.clone(),
-                backup: route.backup,
-            }),
-            Target::Device(_) | Target::Unreachable | Target::Group(_) => None,
-        }
-    }
-}
 
 /// A group in the kernel.
 #[derive(Debug, Default)]
@@ -113,14 +94,6 @@ impl Groups {
                     self.set_members(*id, leads_to.remove(id).unwrap_or_default());
                 }
             }
-        }
-    }
-
-    /// What routes ask for, once in memory.
-    pub(crate) fn intern(&self, bundle: Bundle) -> Arc<Bundle> {
-        match self.by_bundle.get_key_value(&bundle) {
-            Some((known, _)) => known.clone(),
-            None => Arc::new(bundle),
         }
     }
 

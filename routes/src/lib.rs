@@ -18,6 +18,7 @@
 //!
 //! Nothing here knows netlink, BGP or Kubernetes.
 
+mod by_prefix;
 mod groups;
 mod nexthop;
 mod plan;

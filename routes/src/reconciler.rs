@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
 use ipnetwork::IpNetwork;
+use smallvec::SmallVec;
 
-use crate::groups::{Bundle, Groups};
+use crate::by_prefix::{ByPrefix, Key};
+use crate::groups::Groups;
 use crate::nexthop::Found;
-use crate::plan::{Change, delete, plan};
+use crate::plan::{Change, plan};
 use crate::route::{Actual, Hop, PROTOCOL_BGP, PROTOCOL_OWN, Route, Source, Target};
-use crate::table::{Delta, Full, Table, Update};
+use crate::table::{Bundle, Entry, Full, Goal, Table, Update};
 
 /// What the kernel says happened to a route, not by our own hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,14 +34,13 @@ pub enum State {
     Failed(String),
 }
 
-/// A route's place in the kernel's table: prefix and metric.
-type Place = (IpNetwork, u32);
-
 /// A route of ours in the kernel.
 #[derive(Debug)]
 struct Held {
-    /// As far as we were told. Without a target: something of ours may be there, but not surely all of what we put there.
-    actual: Actual,
+    metric: u32,
+    protocol: u8,
+    /// As far as we were told. Without: something of ours may be there, but not surely all of what we put there.
+    target: Option<Target>,
     /// What is wanted of it, where it leads through a group.
     bundle: Option<Arc<Bundle>>,
 }
@@ -46,9 +48,85 @@ struct Held {
 impl Held {
     /// The group that it leads through.
     const fn group(&self) -> Option<u32> {
-        match self.actual.target {
+        match self.target {
             Some(Target::Group(id)) => Some(id),
             Some(Target::Via(_) | Target::Device(_) | Target::Unreachable) | None => None,
+        }
+    }
+
+    /// The kernel may hold something of ours in the place of what is wanted.
+    const fn unsure(wanted: &Entry) -> Self {
+        Self {
+            metric: wanted.metric,
+            protocol: wanted.source.protocol(),
+            target: None,
+            bundle: None,
+        }
+    }
+}
+
+impl From<Actual> for Held {
+    fn from(actual: Actual) -> Self {
+        Self {
+            metric: actual.metric,
+            protocol: actual.protocol,
+            target: actual.target,
+            bundle: None,
+        }
+    }
+}
+
+/// What there is to a prefix beside what is wanted.
+#[derive(Debug, Default)]
+struct Row {
+    /// What the kernel holds of ours: one route, but for the moment of a change of metric.
+    held: SmallVec<[Held; 1]>,
+    /// In which queue it waits to be compared.
+    queued: Option<Urgency>,
+}
+
+impl Row {
+    fn at(&self, metric: u32) -> Option<&Held> {
+        self.held.iter().find(|held| held.metric == metric)
+    }
+
+    /// Puts this in the place of what has its metric, which is returned.
+    fn put(&mut self, held: Held) -> Option<Held> {
+        let same = self.held.iter_mut().find(|it| it.metric == held.metric);
+        match same {
+            Some(place) => Some(std::mem::replace(place, held)),
+            None => {
+                self.held.push(held);
+                None
+            }
+        }
+    }
+
+    fn take(&mut self, metric: u32) -> Option<Held> {
+        let place = self.held.iter().position(|held| held.metric == metric)?;
+        Some(self.held.remove(place))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.held.is_empty() && self.queued.is_none()
+    }
+}
+
+/// How soon a prefix is compared: behind those of pods and blocks come the learned ones, so that a table of many thousands
+/// on its way in keeps no pod waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Urgency {
+    Learned,
+    Own,
+}
+
+impl Urgency {
+    /// Of a route with this protocol.
+    const fn of(protocol: u8) -> Self {
+        if protocol == PROTOCOL_OWN {
+            Self::Own
+        } else {
+            Self::Learned
         }
     }
 }
@@ -58,15 +136,14 @@ impl Held {
 #[derive(Debug, Default)]
 pub struct Reconciler {
     table: Table,
-    /// What the kernel holds of ours.
-    held: BTreeMap<Place, Held>,
+    /// Prefixes of which the kernel holds something, or that wait.
+    rows: ByPrefix<Row>,
     /// The groups that learned routes lead through; without, each route names its routers itself.
     groups: Option<Groups>,
     /// What the last reading of the kernel's table asks for, as far as it was not handed out.
     planned: VecDeque<Change>,
-    /// Prefixes to compare; behind those of pods and blocks (`false`) come the learned ones (`true`), so that
-    /// a table of many thousands on its way in keeps no pod waiting.
-    dirty: BTreeSet<(bool, IpNetwork)>,
+    /// Prefixes to compare, by urgency. Of one that is here more than once, its row says when it is done.
+    dirty: [VecDeque<IpNetwork>; 2],
     /// What the kernel said to the last change of a prefix, where it refused it.
     failed: BTreeMap<IpNetwork, String>,
     /// Prefixes that were wanted straight out of an interface; pruned when the interface changes.
@@ -89,23 +166,34 @@ impl Reconciler {
         }
     }
 
+    /// The same, with tables that are hashed in a way of their own: whoever chooses prefixes cannot choose such as fall
+    /// together. It comes before anything is known.
+    #[must_use]
+    pub fn keyed(self, seed: u64) -> Self {
+        Self {
+            table: Table::keyed(seed),
+            rows: ByPrefix::with_hasher(FixedState::with_seed(seed)),
+            ..self
+        }
+    }
+
     /// Takes a source's word.
     pub fn apply(&mut self, update: Update) {
-        let delta = self.table.apply(update);
-        self.wanted_changed(delta);
+        let changed = self.table.take(update);
+        self.wanted_changed(changed);
     }
 
     /// Takes over what an earlier life left in the kernel (see [`Table::adopt`]): once, at the start.
     /// Follow it with [`Self::resync`], which knows what to do about the rest.
     pub fn adopt(&mut self, found: &Found) {
-        let deltas = self.table.adopt(&found.expanded());
-        self.wanted_changed(deltas);
+        let changed = self.table.take_over(&found.expanded());
+        self.wanted_changed(changed);
     }
 
     /// The source has said all it wants: its stale routes go (see [`Table::settle`]).
     pub fn settle(&mut self, source: Source) {
-        let deltas = self.table.settle(source);
-        self.wanted_changed(deltas);
+        let changed = self.table.close(source);
+        self.wanted_changed(changed);
     }
 
     /// These routers are lost: until they are [found](Self::find), whatever leads through them goes around them, as far as
@@ -136,10 +224,13 @@ impl Reconciler {
         };
         let parting = groups.take_parting();
         if !parting.is_empty() {
-            let leaves = |held: &&Held| held.group().is_some_and(|id| parting.contains(&id));
-            let leaving = self.held.values().filter(leaves).map(|held| &held.actual);
-            self.dirty
-                .extend(leaving.map(|actual| urgency(actual.prefix, actual.protocol)));
+            let leaves = |held: &Held| held.group().is_some_and(|id| parting.contains(&id));
+            for (key, row) in &mut self.rows {
+                if let Some(held) = row.held.iter().find(|held| leaves(held)) {
+                    let urgency = Urgency::of(held.protocol);
+                    enqueue(&mut self.dirty, key.0, row, urgency);
+                }
+            }
         }
         !parting.is_empty()
     }
@@ -177,13 +268,24 @@ impl Reconciler {
     /// Compares prefixes that may differ until there are so many changes.
     fn compare(&mut self, limit: usize, changes: &mut Vec<Change>) {
         while changes.len() < limit {
-            let Some((_, prefix)) = self.dirty.pop_first() else {
-                break;
-            };
-            // It may wait on account of a learned route, too.
-            self.dirty.remove(&(true, prefix));
+            let Some(prefix) = self.next_dirty() else { break };
             self.towards(prefix, changes);
         }
+    }
+
+    /// The next prefix to compare.
+    fn next_dirty(&mut self) -> Option<IpNetwork> {
+        for urgency in [Urgency::Own, Urgency::Learned] {
+            while let Some(prefix) = self.dirty[urgency as usize].pop_front() {
+                if let Some(row) = self.rows.get_mut(&Key(prefix))
+                    && row.queued == Some(urgency)
+                {
+                    row.queued = None;
+                    return Some(prefix);
+                }
+            }
+        }
+        None
     }
 
     /// What came of a change: the kernel's refusal, if any, in words.
@@ -200,21 +302,23 @@ impl Reconciler {
                 Err(words) => self.refused(route, words),
                 Ok(()) => {
                     self.failed.remove(&route.prefix);
-                    let actual = Actual {
+                    let held = Held {
+                        metric: route.metric,
+                        protocol: route.source.protocol(),
                         target: Some(route.target.clone()),
-                        ..unsure(route)
+                        bundle: None,
                     };
-                    self.hold(actual);
+                    self.hold(route.prefix, held);
                 }
             },
             Change::Delete { prefix, metric, .. } => match outcome {
                 Err(words) => drop(self.failed.insert(*prefix, words)),
                 Ok(()) => {
                     // What is wanted in its place may have been refused.
-                    if self.table.get(*prefix).is_none() {
+                    if self.table.winner(*prefix).is_none() {
                         self.failed.remove(prefix);
                     }
-                    self.release((*prefix, *metric));
+                    self.release(*prefix, *metric);
                 }
             },
         }
@@ -237,27 +341,29 @@ impl Reconciler {
             Observed::Present(actual) => (true, actual),
             Observed::Absent(actual) => (false, actual),
         };
-        let at = (actual.prefix, actual.metric);
-        let wanted = |route: Route| route.metric == actual.metric;
-        if !actual.is_ours() && !self.held.contains_key(&at) && !self.table.get(at.0).is_some_and(wanted) {
+        let (prefix, metric) = (actual.prefix, actual.metric);
+        let wanted = self
+            .table
+            .winner(prefix)
+            .is_some_and(|entry| entry.metric == metric);
+        let held = self.held_at(prefix, metric);
+        if !actual.is_ours() && held.is_none() && !wanted {
             return false;
         }
-        self.mark(actual.prefix, actual.protocol);
-        let through_group = self.held.get(&at).is_some_and(|held| held.group().is_some());
-        let beside = through_group && present && actual.prefix.is_ipv6();
-        let several = matches!(
-            self.held.get(&at).map(|held| &held.actual),
-            Some(Actual { target: Some(Target::Via(hops)), .. }) if hops.len() > 1
-        );
+        let through_group = held.is_some_and(|held| held.group().is_some());
+        let beside = through_group && present && prefix.is_ipv6();
+        let several =
+            matches!(held.and_then(|held| held.target.as_ref()), Some(Target::Via(hops)) if hops.len() > 1);
+        self.mark(prefix, actual.protocol);
         match (actual.is_ours(), present) {
-            (true, true) => self.hold(actual),
+            (true, true) => self.hold(prefix, actual.into()),
             // IPv6 tells of one hop gone in the same words as of the whole route.
-            (true, false) if several => self.hold(Actual {
-                target: None,
-                ..actual
-            }),
+            (true, false) if several => {
+                let target = None;
+                self.hold(prefix, Actual { target, ..actual }.into());
+            }
             // Ours is gone, or a foreign route took its place or left it.
-            (true | false, _) => self.release(at),
+            (true | false, _) => self.release(prefix, metric),
         }
         beside
     }
@@ -270,13 +376,15 @@ impl Reconciler {
         prefixes.retain(|prefix| {
             let wanted = self
                 .table
-                .get(*prefix)
-                .filter(|route| route.target == Target::Device(index));
-            if let Some(route) = &wanted {
-                self.hold(unsure(route));
-                self.dirty.insert(urgency(*prefix, route.source.protocol()));
+                .winner(*prefix)
+                .filter(|entry| entry.goal == Goal::Device(index))
+                .map(Held::unsure);
+            let is_wanted = wanted.is_some();
+            if let Some(held) = wanted {
+                self.mark(*prefix, held.protocol);
+                self.hold(*prefix, held);
             }
-            wanted.is_some()
+            is_wanted
         });
         if !prefixes.is_empty() {
             self.by_device.insert(index, prefixes);
@@ -286,21 +394,31 @@ impl Reconciler {
     /// The whole truth, as just read from the kernel; what it asks for comes with [`Self::changes`]. It takes the place of
     /// all that was observed, pending or failed.
     pub fn resync(&mut self, found: &Found) {
-        self.dirty.clear();
+        self.dirty = Default::default();
         self.failed.clear();
         self.planned.clear();
-        self.held.clear();
+        self.rows.clear();
         if let Some(groups) = &mut self.groups {
             groups.read(&found.nexthops);
         }
         for actual in found.routes.iter().filter(|actual| actual.is_ours()) {
-            self.hold(actual.clone());
+            self.hold(actual.prefix, actual.clone().into());
         }
         let wanted = self.as_things_are();
         for change in plan(&wanted, &self.expanded(found)) {
-            let change = self.written(change);
+            let change = self.rewritten(change);
             self.planned.push_back(change);
         }
+    }
+
+    /// A planned change as the kernel is asked for it.
+    fn rewritten(&mut self, mut change: Change) -> Change {
+        if let Change::Add(route) | Change::Replace(route) = &mut change
+            && let Some(entry) = self.table.winner(route.prefix)
+        {
+            *route = written(self.groups.as_mut(), route.prefix, entry);
+        }
+        change
     }
 
     /// What was found, where groups lead to what they are about to lead to.
@@ -324,9 +442,9 @@ impl Reconciler {
     fn as_things_are(&self) -> Full {
         let mut full = self.table.snapshot();
         if let Some(groups) = &self.groups {
-            for route in full.values_mut() {
-                if let Some(bundle) = Bundle::of(route) {
-                    route.target = Target::Via(groups.now(&bundle).into_owned());
+            for (prefix, route) in &mut full {
+                if let Some(bundle) = self.table.winner(*prefix).and_then(|entry| entry.goal.bundle()) {
+                    route.target = Target::Via(groups.now(bundle).into_owned());
                 }
             }
         }
@@ -341,90 +459,76 @@ impl Reconciler {
 
     /// Every wanted route and how far it has come.
     pub fn status(&self) -> impl Iterator<Item = (Route, State)> + '_ {
-        self.table.iter().map(|route| {
-            let state = self.state_of(&route);
-            (route, state)
+        self.table.iter().filter_map(|route| {
+            let state = self.state(route.prefix)?;
+            Some((route, state))
         })
     }
 
     /// How far the route wanted for exactly this prefix has come; none where none is wanted.
     #[must_use]
     pub fn state(&self, prefix: IpNetwork) -> Option<State> {
-        self.table.get(prefix).map(|route| self.state_of(&route))
-    }
-
-    fn state_of(&self, route: &Route) -> State {
-        let held = self.held.get(&(route.prefix, route.metric));
-        match (self.failed.get(&route.prefix), held) {
+        let wanted = self.table.winner(prefix)?;
+        let held = self.held_at(prefix, wanted.metric);
+        Some(match (self.failed.get(&prefix), held) {
             (Some(refusal), _) => State::Failed(refusal.clone()),
-            (None, Some(held)) if self.meets(held, route) => State::Installed,
+            (None, Some(held)) if self.meets(held, wanted) => State::Installed,
             (None, _) => State::Pending,
-        }
+        })
     }
 
-    /// Whether that is `route` as we would have it.
-    fn meets(&self, held: &Held, route: &Route) -> bool {
-        match (&self.groups, held.group(), &held.bundle) {
-            (Some(groups), Some(id), Some(bundle)) => {
-                held.actual.protocol == route.source.protocol() && groups.meets(id, bundle)
-            }
-            _ => held.actual.meets(route),
-        }
+    /// Whether that is as we would have it.
+    fn meets(&self, held: &Held, wanted: &Entry) -> bool {
+        let leads_there = match (&self.groups, held.group(), &held.bundle) {
+            (Some(groups), Some(id), Some(bundle)) => groups.meets(id, bundle),
+            _ => held
+                .target
+                .as_ref()
+                .is_some_and(|found| wanted.goal.is_met_by(found)),
+        };
+        leads_there && held.metric == wanted.metric && held.protocol == wanted.source.protocol()
     }
 
     /// What has changed in the wanted table has to be compared with the kernel's.
-    fn wanted_changed(&mut self, deltas: impl IntoIterator<Item = Delta>) {
-        for delta in deltas {
-            match delta {
-                Delta::Set(route) => {
-                    if let Target::Device(index) = route.target {
-                        self.by_device.entry(index).or_default().insert(route.prefix);
-                    }
-                    self.ask(route.prefix, Some(&route));
-                    self.mark(route.prefix, route.source.protocol());
-                }
-                Delta::Unset(prefix) => {
-                    self.ask(prefix, None);
-                    let protocol = self
-                        .held_at(prefix)
-                        .next()
-                        .map_or(PROTOCOL_BGP, |held| held.actual.protocol);
-                    self.mark(prefix, protocol);
-                }
+    fn wanted_changed(&mut self, changed: impl IntoIterator<Item = IpNetwork>) {
+        for prefix in changed {
+            let wanted = self.table.winner(prefix);
+            if let Some(index) = wanted.and_then(|entry| entry.goal.device()) {
+                self.by_device.entry(index).or_default().insert(prefix);
             }
-        }
-    }
-
-    /// Groups learn what is asked of them for a prefix from now on.
-    fn ask(&mut self, prefix: IpNetwork, wanted: Option<&Route>) {
-        let Some(groups) = &mut self.groups else { return };
-        for ((_, metric), held) in self.held.range_mut((prefix, 0)..=(prefix, u32::MAX)) {
-            if let Some(id) = held.group() {
-                let asked = wanted.filter(|route| route.metric == *metric);
-                let bundle = asked.and_then(Bundle::of).map(|it| groups.intern(it));
-                groups.leave(id, held.bundle.as_ref());
-                groups.join(id, bundle.as_ref());
-                held.bundle = bundle;
+            let row = self.rows.entry(Key(prefix)).or_default();
+            if let Some(groups) = &mut self.groups {
+                ask(groups, row, wanted);
             }
+            let protocol = match wanted {
+                Some(entry) => entry.source.protocol(),
+                None => row.held.first().map_or(PROTOCOL_BGP, |held| held.protocol),
+            };
+            enqueue(&mut self.dirty, prefix, row, Urgency::of(protocol));
         }
     }
 
     /// The kernel holds this from now on.
-    fn hold(&mut self, actual: Actual) {
-        let at = (actual.prefix, actual.metric);
-        let mut held = Held { actual, bundle: None };
+    fn hold(&mut self, prefix: IpNetwork, mut held: Held) {
         if let (Some(groups), Some(id)) = (&mut self.groups, held.group()) {
-            let wanted = self.table.get(at.0).filter(|route| route.metric == at.1);
-            held.bundle = wanted.as_ref().and_then(Bundle::of).map(|it| groups.intern(it));
+            let wanted = self.table.winner(prefix);
+            let wanted = wanted.filter(|entry| entry.metric == held.metric);
+            held.bundle = wanted.and_then(|entry| entry.goal.bundle()).cloned();
             groups.join(id, held.bundle.as_ref());
         }
-        let before = self.held.insert(at, held);
+        let before = self.rows.entry(Key(prefix)).or_default().put(held);
         self.left(before);
     }
 
     /// The kernel no longer holds anything of ours there.
-    fn release(&mut self, at: Place) {
-        let before = self.held.remove(&at);
+    fn release(&mut self, prefix: IpNetwork, metric: u32) {
+        let Some(row) = self.rows.get_mut(&Key(prefix)) else {
+            return;
+        };
+        let before = row.take(metric);
+        if row.is_empty() {
+            self.rows.remove(&Key(prefix));
+        }
         self.left(before);
     }
 
@@ -438,60 +542,73 @@ impl Reconciler {
 
     /// A prefix has to be compared, on account of a route with this protocol.
     fn mark(&mut self, prefix: IpNetwork, protocol: u8) {
-        self.dirty.insert(urgency(prefix, protocol));
+        let row = self.rows.entry(Key(prefix)).or_default();
+        enqueue(&mut self.dirty, prefix, row, Urgency::of(protocol));
     }
 
     /// Pushes the changes that bring one prefix where it should be: what is wanted comes before what is not goes.
     fn towards(&mut self, prefix: IpNetwork, changes: &mut Vec<Change>) {
-        let (before, wanted) = (changes.len(), self.table.get(prefix));
-        let metric = wanted.as_ref().map(|route| route.metric);
-        if let Some(route) = wanted {
-            match self.held.get(&(prefix, route.metric)) {
-                None => changes.push(self.written(Change::Add(route))),
-                Some(held) if !self.meets(held, &route) => changes.push(self.written(Change::Replace(route))),
+        let (before, wanted) = (changes.len(), self.table.winner(prefix));
+        if let Some(entry) = wanted {
+            match self.held_at(prefix, entry.metric) {
+                None => changes.push(Change::Add(written(self.groups.as_mut(), prefix, entry))),
+                Some(held) if !self.meets(held, entry) => {
+                    changes.push(Change::Replace(written(self.groups.as_mut(), prefix, entry)));
+                }
                 Some(_) => {}
             }
         }
-        let elsewhere = self
-            .held_at(prefix)
-            .filter(|held| Some(held.actual.metric) != metric);
-        changes.extend(elsewhere.map(|held| delete(&held.actual)));
+        let metric = wanted.map(|entry| entry.metric);
+        let row = self.rows.get(&Key(prefix));
+        let elsewhere = row
+            .into_iter()
+            .flat_map(|row| &row.held)
+            .filter(|held| Some(held.metric) != metric);
+        changes.extend(elsewhere.map(|held| Change::Delete {
+            prefix,
+            protocol: held.protocol,
+            metric: held.metric,
+        }));
         if changes.len() == before {
             self.failed.remove(&prefix);
+            if row.is_some_and(Row::is_empty) {
+                self.rows.remove(&Key(prefix));
+            }
         }
     }
 
-    /// The change as it is asked of the kernel: through the group that leads where it is to lead.
-    fn written(&mut self, mut change: Change) -> Change {
-        if let (Some(groups), Change::Add(route) | Change::Replace(route)) = (&mut self.groups, &mut change)
-            && let Some(bundle) = self.table.get(route.prefix).as_ref().and_then(Bundle::of)
-        {
-            let bundle = groups.intern(bundle);
-            route.target = Target::Group(groups.choose(&bundle));
+    /// What the kernel holds of ours for a prefix at a metric.
+    fn held_at(&self, prefix: IpNetwork, metric: u32) -> Option<&Held> {
+        self.rows.get(&Key(prefix))?.at(metric)
+    }
+}
+
+/// Has a prefix wait to be compared, unless it does so already, as soon as that.
+fn enqueue(dirty: &mut [VecDeque<IpNetwork>; 2], prefix: IpNetwork, row: &mut Row, urgency: Urgency) {
+    if row.queued < Some(urgency) {
+        row.queued = Some(urgency);
+        dirty[urgency as usize].push_back(prefix);
+    }
+}
+
+/// Groups learn what is asked of them for a prefix from now on.
+fn ask(groups: &mut Groups, row: &mut Row, wanted: Option<&Entry>) {
+    for held in &mut row.held {
+        if let Some(id) = held.group() {
+            let asked = wanted.filter(|entry| entry.metric == held.metric);
+            let bundle = asked.and_then(|entry| entry.goal.bundle()).cloned();
+            groups.leave(id, held.bundle.as_ref());
+            groups.join(id, bundle.as_ref());
+            held.bundle = bundle;
         }
-        change
-    }
-
-    /// What the kernel holds of ours for a prefix: one route, but for the moment of a change of metric.
-    fn held_at(&self, prefix: IpNetwork) -> impl Iterator<Item = &Held> {
-        self.held
-            .range((prefix, 0)..=(prefix, u32::MAX))
-            .map(|(_, held)| held)
     }
 }
 
-/// The prefix's place in the queue.
-const fn urgency(prefix: IpNetwork, protocol: u8) -> (bool, IpNetwork) {
-    (protocol != PROTOCOL_OWN, prefix)
-}
-
-/// The kernel may hold something of ours in the place of `route`.
-fn unsure(route: &Route) -> Actual {
-    Actual {
-        prefix: route.prefix,
-        target: None,
-        protocol: route.source.protocol(),
-        metric: route.metric,
+/// A wanted route as the kernel is asked for it: through the group that leads where it is to lead.
+fn written(groups: Option<&mut Groups>, prefix: IpNetwork, wanted: &Entry) -> Route {
+    match (groups, wanted.goal.bundle()) {
+        (Some(groups), Some(bundle)) => wanted.through(prefix, groups.choose(bundle)),
+        _ => wanted.route(prefix),
     }
 }
 

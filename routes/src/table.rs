@@ -1,10 +1,15 @@
 //! The wanted table: the last word of every source, and which of them wins.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use foldhash::fast::FixedState;
+use hashbrown::HashSet;
 use ipnetwork::IpNetwork;
+use smallvec::SmallVec;
 
-use crate::route::{Actual, Hop, Route, Source, Target, canonical};
+use crate::by_prefix::{ByPrefix, Key};
+use crate::route::{Actual, Hop, Route, Source, Target, are_met_by, canonical};
 
 /// A source's word on one prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,40 +37,139 @@ pub enum Delta {
 /// The whole wanted table.
 pub type Full = BTreeMap<IpNetwork, Route>;
 
+/// What routes through routers ask for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Bundle {
+    /// Any of these, in order, each once.
+    pub(crate) via: Vec<Hop>,
+    /// That one, as soon as all of these are lost.
+    pub(crate) backup: Option<Hop>,
+}
+
+/// Where packets of a prefix are to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Goal {
+    /// Through routers.
+    Via(Arc<Bundle>),
+    /// As the target says.
+    Device(u32),
+    Unreachable,
+    Group(u32),
+}
+
+impl Goal {
+    fn target(&self) -> Target {
+        match self {
+            Self::Via(bundle) => Target::Via(bundle.via.clone()),
+            Self::Device(index) => Target::Device(*index),
+            Self::Unreachable => Target::Unreachable,
+            Self::Group(id) => Target::Group(*id),
+        }
+    }
+
+    /// What it asks for, if it leads through routers.
+    pub(crate) const fn bundle(&self) -> Option<&Arc<Bundle>> {
+        match self {
+            Self::Via(bundle) => Some(bundle),
+            Self::Device(_) | Self::Unreachable | Self::Group(_) => None,
+        }
+    }
+
+    /// The interface that it leads straight out of.
+    pub(crate) const fn device(&self) -> Option<u32> {
+        match self {
+            Self::Device(index) => Some(*index),
+            Self::Via(_) | Self::Unreachable | Self::Group(_) => None,
+        }
+    }
+
+    /// Whether the kernel's `found` does that (see [`Target::is_met_by`]).
+    pub(crate) fn is_met_by(&self, found: &Target) -> bool {
+        match (self, found) {
+            (Self::Via(want), Target::Via(have)) => are_met_by(&want.via, have),
+            (Self::Device(want), Target::Device(have)) => want == have,
+            (Self::Unreachable, Target::Unreachable) => true,
+            (Self::Group(want), Target::Group(have)) => want == have,
+            (Self::Via(_) | Self::Device(_) | Self::Unreachable | Self::Group(_), _) => false,
+        }
+    }
+}
+
 /// The wanted table.
 #[derive(Debug, Default)]
 pub struct Table {
-    slots: BTreeMap<IpNetwork, Slot>,
+    slots: ByPrefix<Slot>,
+    /// What many routes ask for alike is one value in memory.
+    bundles: HashSet<Arc<Bundle>, FixedState>,
+    /// How many of those make it worth looking for what no route asks for any more.
+    sweep_at: usize,
     settled: [bool; Source::ALL.len()],
 }
 
-/// One prefix: what each source says.
+/// One prefix: what sources say, the strongest first. Nearly always it is one.
 #[derive(Debug, Default)]
-struct Slot([Option<Entry>; Source::ALL.len()]);
+struct Slot(SmallVec<[Entry; 1]>);
 
-#[derive(Debug)]
-struct Entry {
-    target: Target,
-    backup: Option<Hop>,
-    metric: u32,
+/// What a source says of a prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) goal: Goal,
+    pub(crate) metric: u32,
+    pub(crate) source: Source,
     /// Adopted from the kernel, and not confirmed by its source since.
     stale: bool,
 }
 
-impl Slot {
-    fn winner(&self, prefix: IpNetwork) -> Option<Route> {
-        Source::ALL.into_iter().find_map(|source| {
-            let entry = self.0[source as usize].as_ref()?;
-            Some(Route {
-                prefix,
-                target: entry.target.clone(),
-                backup: entry.backup,
-                source,
-                metric: entry.metric,
-            })
-        })
+impl Entry {
+    /// Whether it asks for the same, confirmed or not.
+    fn is_as(&self, other: &Self) -> bool {
+        self.source == other.source && self.metric == other.metric && self.goal == other.goal
+    }
+
+    /// In whole.
+    pub(crate) fn route(&self, prefix: IpNetwork) -> Route {
+        Route {
+            prefix,
+            target: self.goal.target(),
+            backup: self.goal.bundle().and_then(|bundle| bundle.backup),
+            source: self.source,
+            metric: self.metric,
+        }
+    }
+
+    /// The same, written through a group.
+    pub(crate) const fn through(&self, prefix: IpNetwork, group: u32) -> Route {
+        Route {
+            prefix,
+            target: Target::Group(group),
+            backup: None,
+            source: self.source,
+            metric: self.metric,
+        }
     }
 }
+
+impl Slot {
+    fn of(&self, source: Source) -> Option<&Entry> {
+        self.0.iter().find(|entry| entry.source == source)
+    }
+
+    /// Puts a source's word in its place.
+    fn put(&mut self, source: Source, entry: Option<Entry>) {
+        let place = self.0.iter().position(|it| it.source >= source);
+        let place = place.unwrap_or(self.0.len());
+        let spoken = self.0.get(place).is_some_and(|it| it.source == source);
+        match (entry, spoken) {
+            (Some(entry), true) => self.0[place] = entry,
+            (Some(entry), false) => self.0.insert(place, entry),
+            (None, true) => drop(self.0.remove(place)),
+            (None, false) => {}
+        }
+    }
+}
+
+/// How many different things routes ask for before any is looked at again.
+const FIRST_SWEEP: usize = 64;
 
 impl Table {
     /// An empty table.
@@ -74,8 +178,21 @@ impl Table {
         Self::default()
     }
 
+    /// The same, hashed in a way of its own: whoever chooses prefixes cannot choose such as fall together.
+    pub(crate) fn keyed(seed: u64) -> Self {
+        Self {
+            slots: ByPrefix::with_hasher(FixedState::with_seed(seed)),
+            ..Self::default()
+        }
+    }
+
     /// Takes a source's word; returns what it changed, if anything.
     pub fn apply(&mut self, update: Update) -> Option<Delta> {
+        self.take(update).map(|prefix| self.delta(prefix))
+    }
+
+    /// Takes a source's word; returns the prefix that has another route now, or none any more, if one has.
+    pub(crate) fn take(&mut self, update: Update) -> Option<IpNetwork> {
         match update {
             Update::Set(Route {
                 prefix,
@@ -90,10 +207,10 @@ impl Table {
                     hops.dedup();
                     leads_somewhere = !hops.is_empty();
                 }
-                let entry = leads_somewhere.then_some(Entry {
-                    target,
-                    backup,
+                let entry = leads_somewhere.then(|| Entry {
+                    goal: self.goal(target, backup),
                     metric,
+                    source,
                     stale: false,
                 });
                 self.put(canonical(prefix), source, entry)
@@ -105,39 +222,46 @@ impl Table {
     /// Takes over what an earlier life left in the kernel: each route of ours becomes a stale word of its
     /// source, unless the source has spoken of the prefix already or has settled. Others' are ignored.
     pub fn adopt(&mut self, found: &[Actual]) -> Vec<Delta> {
-        let mut deltas = Vec::new();
+        let changed = self.take_over(found);
+        changed.into_iter().map(|prefix| self.delta(prefix)).collect()
+    }
+
+    /// The same, told by the prefixes that have a route now.
+    pub(crate) fn take_over(&mut self, found: &[Actual]) -> Vec<IpNetwork> {
+        let mut changed = Vec::new();
         for actual in found {
             let (Some(source), Some(target)) = (Source::of(actual), &actual.target) else {
                 continue;
             };
             let prefix = canonical(actual.prefix);
-            let spoken = self
-                .slots
-                .get(&prefix)
-                .is_some_and(|slot| slot.0[source as usize].is_some());
+            let slot = self.slots.get(&Key(prefix));
+            let spoken = slot.is_some_and(|slot| slot.of(source).is_some());
             if !spoken && !self.settled[source as usize] {
                 let entry = Entry {
-                    target: target.clone(),
-                    backup: None,
+                    goal: self.goal(target.clone(), None),
                     metric: actual.metric,
+                    source,
                     stale: true,
                 };
-                deltas.extend(self.put(prefix, source, Some(entry)));
+                changed.extend(self.put(prefix, source, Some(entry)));
             }
         }
-        deltas
+        changed
     }
 
     /// The source has said all it wants: its stale routes go. For [`Source::Bgp`] that is the speaker's
     /// `Converged`, for the others the end of the journal's replay. Returns what changed.
     pub fn settle(&mut self, source: Source) -> Vec<Delta> {
+        let changed = self.close(source);
+        changed.into_iter().map(|prefix| self.delta(prefix)).collect()
+    }
+
+    /// The same, told by the prefixes that have another route now, or none.
+    pub(crate) fn close(&mut self, source: Source) -> Vec<IpNetwork> {
         self.settled[source as usize] = true;
-        let stale: Vec<IpNetwork> = self
-            .slots
-            .iter()
-            .filter(|(_, slot)| slot.0[source as usize].as_ref().is_some_and(|entry| entry.stale))
-            .map(|(prefix, _)| *prefix)
-            .collect();
+        let is_stale = |slot: &Slot| slot.of(source).is_some_and(|entry| entry.stale);
+        let stale = self.slots.iter().filter(|(_, slot)| is_stale(slot));
+        let stale: Vec<IpNetwork> = stale.map(|(key, _)| key.0).collect();
         stale
             .into_iter()
             .filter_map(|prefix| self.put(prefix, source, None))
@@ -153,14 +277,19 @@ impl Table {
     /// The route wanted for exactly this prefix.
     #[must_use]
     pub fn get(&self, prefix: IpNetwork) -> Option<Route> {
-        self.slots.get(&prefix)?.winner(prefix)
+        self.winner(prefix).map(|entry| entry.route(prefix))
+    }
+
+    /// The word that counts for exactly this prefix.
+    pub(crate) fn winner(&self, prefix: IpNetwork) -> Option<&Entry> {
+        self.slots.get(&Key(prefix))?.0.first()
     }
 
     /// Every wanted route, by prefix.
     pub fn iter(&self) -> impl Iterator<Item = Route> + '_ {
-        self.slots
-            .iter()
-            .filter_map(|(prefix, slot)| slot.winner(*prefix))
+        let mut keys: Vec<&Key> = self.slots.keys().collect();
+        keys.sort_unstable();
+        keys.into_iter().filter_map(|key| self.get(key.0))
     }
 
     /// The whole table.
@@ -181,23 +310,54 @@ impl Table {
         self.slots.is_empty()
     }
 
-    /// Puts one source's word in its place, and forgets the prefix with its last word.
-    fn put(&mut self, prefix: IpNetwork, source: Source, entry: Option<Entry>) -> Option<Delta> {
-        if entry.is_none() && !self.slots.contains_key(&prefix) {
+    /// Puts one source's word in its place, and forgets the prefix with its last word; returns it where that changes
+    /// what counts.
+    fn put(&mut self, prefix: IpNetwork, source: Source, entry: Option<Entry>) -> Option<IpNetwork> {
+        if entry.is_none() && !self.slots.contains_key(&Key(prefix)) {
             return None;
         }
-        let slot = self.slots.entry(prefix).or_default();
-        let before = slot.winner(prefix);
-        slot.0[source as usize] = entry;
-        let after = slot.winner(prefix);
-        if after.is_none() {
-            self.slots.remove(&prefix);
+        let slot = self.slots.entry(Key(prefix)).or_default();
+        let before = slot.0.first().cloned();
+        slot.put(source, entry);
+        let changed = match (&before, slot.0.first()) {
+            (Some(before), Some(after)) => !before.is_as(after),
+            (None, None) => false,
+            (Some(_), None) | (None, Some(_)) => true,
+        };
+        if slot.0.is_empty() {
+            self.slots.remove(&Key(prefix));
         }
-        match after {
-            _ if after == before => None,
-            Some(route) => Some(Delta::Set(route)),
-            None => Some(Delta::Unset(prefix)),
+        changed.then_some(prefix)
+    }
+
+    /// What has changed of a prefix.
+    fn delta(&self, prefix: IpNetwork) -> Delta {
+        self.get(prefix).map_or(Delta::Unset(prefix), Delta::Set)
+    }
+
+    /// A target as it stands in the table.
+    fn goal(&mut self, target: Target, backup: Option<Hop>) -> Goal {
+        match target {
+            Target::Via(via) => Goal::Via(self.intern(Bundle { via, backup })),
+            Target::Device(index) => Goal::Device(index),
+            Target::Unreachable => Goal::Unreachable,
+            Target::Group(id) => Goal::Group(id),
         }
+    }
+
+    /// The one value equal to `bundle`.
+    fn intern(&mut self, bundle: Bundle) -> Arc<Bundle> {
+        if let Some(known) = self.bundles.get(&bundle) {
+            return known.clone();
+        }
+        if self.bundles.len() >= self.sweep_at.max(FIRST_SWEEP) {
+            self.bundles.retain(|it| Arc::strong_count(it) > 1);
+            // As many have to come again before the next time, so it costs a constant for each.
+            self.sweep_at = self.bundles.len() * 2;
+        }
+        let bundle = Arc::new(bundle);
+        self.bundles.insert(bundle.clone());
+        bundle
     }
 }
 

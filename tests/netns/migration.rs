@@ -14,11 +14,14 @@ use manx_api::ipam::IpBlock;
 use manx_linux::link::{Mac, Veth, VethEnd};
 use manx_linux::pod::{calico_ifname, host_ifname};
 use manx_linux::{LinkSocket, sysctl};
+use manx_store::fake::Sort;
 use manx_tests::foreign::{self, Place, Process};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::agent_harness::{Cluster, Node};
+use crate::clusters::cluster::Kubernetes;
+use crate::clusters::server::{Server, Which};
 use crate::harness::{TestNetns, eventually, exchange};
 
 /// Everything takes longer on a machine that does much else.
@@ -329,6 +332,62 @@ fn a_node_of_calicos_becomes_ours_and_no_packet_of_its_pods_is_lost() {
         exchange(&site.late.netns, &last.0, last.1),
         Some(site.late.address)
     );
+}
+
+/// A pod of Calico's in a Kubernetes cluster: what the API server says of it, and of its block.
+fn tell(kubernetes: &Kubernetes, pod: &Pod) {
+    let pool = calico(
+        "IPPool",
+        "main",
+        &json!({"cidr": "10.64.0.0/24", "blockSize": 28}),
+    );
+    let items = [pool, block("10.64.0.0/28", "left", &[(5, pod)])];
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
+    let ours: Value = serde_json::from_str(&Cluster::empty().manxctl("convert -f - -o json", &list)).unwrap();
+    for resource in ours["items"].as_array().unwrap() {
+        let kind = if resource["kind"] == "IPPool" {
+            Kind::IpPool
+        } else {
+            Kind::IpBlock
+        };
+        kubernetes.server.put(kind, resource.clone());
+    }
+    let object = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": pod.name, "namespace": "shop", "labels": {"app": "web"}},
+        "spec": {"nodeName": "left", "containers": [{"name": "main", "image": "example.org/main"}]},
+        "status": {"phase": "Running", "podIP": pod.address, "podIPs": [{"ip": pod.address}]},
+    });
+    kubernetes.server.apply(Sort::POD, object);
+}
+
+#[test]
+fn an_agent_as_it_is_deployed_takes_calicos_pods_under_the_clusters_policies() {
+    let mut kubernetes = Kubernetes::bare(Server::start(Which::Fake));
+    let old = Pod::new(&kubernetes.nodes[0].netns, (1, "old"), "10.64.0.5");
+    kubernetes.nodes[0].netns.ip("route add default via 192.0.2.2");
+    kubernetes.set_namespace("shop", &json!({}));
+    kubernetes.set_policy(&json!([{"podSelector": {"matchLabels": {"role": "front"}}}]));
+    tell(&kubernetes, &old);
+    kubernetes.nodes.iter_mut().for_each(Node::start);
+    let link = host_ifname(&old.container, "eth0");
+    let adopted = || kubernetes.nodes[0].netns.ip("link").contains(&link);
+    assert!(eventually(LATER, adopted), "{}", kubernetes.logs());
+    for (name, role, passes) in [("till", "front", true), ("stranger", "other", false)] {
+        let client = kubernetes.run(("shop", name), &json!({"role": role}), 1);
+        let reaches = || exchange(&client.netns, &old.netns, old.address).is_some() == passes;
+        assert!(
+            eventually(LATER, reaches),
+            "{role}: {passes}\n{}",
+            kubernetes.logs()
+        );
+        assert_ne!(client.addresses[0], old.address);
+    }
+    let args = "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=old";
+    let left = &kubernetes.nodes[0];
+    let output = left.cni_with(args, "DEL", &old.container, old.netns.path(), &json!({}));
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(left.held(), 0, "{}", left.log());
 }
 
 #[test]

@@ -357,12 +357,19 @@ impl Cluster {
     }
 }
 
-/// Whether what the store has is about the attachment that was described: the same container, or the same pod of a cluster.
+/// Whether what the store has is about the attachment that was described: the same container, or the same pod of a cluster. Of
+/// one that another network made nobody has kept which pod it was: it is the one that has its address.
 fn is_of(stored: &WorkloadEndpoint, said: &WorkloadEndpoint) -> bool {
-    if stored.spec.container_id.is_empty() {
-        return stored.metadata.uid.is_some() && stored.metadata.uid == said.metadata.uid;
+    if !stored.spec.container_id.is_empty() {
+        return stored.spec.container_id == said.spec.container_id;
     }
-    stored.spec.container_id == said.spec.container_id
+    match &said.metadata.uid {
+        Some(uid) => stored.metadata.uid.as_ref() == Some(uid),
+        None => {
+            let mut addresses = said.spec.addresses.iter();
+            addresses.any(|address| stored.spec.addresses.contains(address))
+        }
+    }
 }
 
 fn namespaced(Key { namespace, name, .. }: Key) -> NamespacedName {

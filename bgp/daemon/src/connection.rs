@@ -16,13 +16,16 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::driver::Job;
-use crate::inbox::{Inbox, Share};
+use crate::inbox::{Inbox, PORTION, Room, Share};
 
 /// How many chunks leave in one write.
 const WRITE_BATCH: usize = 64;
 
-/// Room made in the input buffer before each read, in bytes: four messages of the usual maximum.
-const READ_CHUNK: usize = 16 * 1024;
+/// Room made in the input buffer before each read, in bytes: a message of the usual maximum, of a peer that says little.
+const READ_LITTLE: usize = 4 * 1024;
+
+/// The same, where the last read has filled the room that there was.
+const READ_MUCH: usize = 64 * 1024;
 
 /// How long a closed connection waits for its last bytes to leave and for the peer to close its side.
 /// Closing earlier, with input unread, would reset the connection and lose our NOTIFICATION on its way; after it,
@@ -96,6 +99,7 @@ async fn serve(
         conn,
         stream,
         buffer: BytesMut::new(),
+        filled: false,
         context: context.clone(),
         inbox: inbox.clone(),
         share: Share::default(),
@@ -179,6 +183,8 @@ struct Reader {
     conn: ConnId,
     stream: OwnedReadHalf,
     buffer: BytesMut,
+    /// The last read took all the room that there was.
+    filled: bool,
     context: watch::Receiver<Arc<Context>>,
     inbox: Inbox,
     share: Share,
@@ -208,6 +214,16 @@ impl Complaints {
     }
 }
 
+/// What the driver is handed at once.
+struct Portion {
+    inputs: Vec<Input>,
+    /// An OPEN that is among them.
+    open: Option<Bytes>,
+    /// No further message counts.
+    last: bool,
+    room: Option<Room>,
+}
+
 impl Reader {
     /// Reads until the peer closes, which is an error; what follows an undecodable message, or our own
     /// close, is discarded.
@@ -219,7 +235,7 @@ impl Reader {
         }
     }
 
-    /// Hands on message after message; returns when no further one counts, fails when none will come.
+    /// Hands on portion after portion; returns when no further one counts, fails when none will come.
     ///
     /// The speaker gives a context when it sends its OPEN and another one when it has the peer's, and what is
     /// to be read in it waits for it. None comes to a connection that is refused.
@@ -229,56 +245,88 @@ impl Reader {
         }
         loop {
             let context = self.context.borrow().clone();
-            let (mut faults, mut room, mut open) = (Vec::new(), None, None);
-            let message = match wire::frame(&mut self.buffer, context.max_message) {
-                Ok(Some(frame)) => {
-                    room = self.inbox.room(&self.share, frame.len()).await;
-                    let (stream, complaints) = (&self.stream, &mut self.complaints);
-                    let mut report = |problem, action| {
-                        complaints.log(stream, &problem, action);
-                        faults.push(Fault::new(&problem, action));
-                    };
-                    let message = (self.decode)(&frame, &context, &mut report);
-                    // A copy: what is kept shall not keep all that was read with it.
-                    let opens = matches!(message, Ok(Message::Open(_)));
-                    open = opens.then(|| Bytes::copy_from_slice(&frame));
-                    message
-                }
+            let frame = match wire::frame(&mut self.buffer, context.max_message) {
+                Ok(Some(frame)) => Ok(frame),
                 Ok(None) => {
                     self.fill().await?;
                     continue;
                 }
                 Err(error) => Err(error),
             };
-            let opens = open.is_some();
-            let last = message.is_err();
-            let message = message.map_err(|error| {
-                tracing::debug!(conn = ?self.conn, %error, "the peer broke the protocol");
-                error.into()
-            });
-            if let Some(open) = open {
+            let portion = self.portion(frame, &context).await;
+            let opens = portion.open.is_some();
+            if let Some(open) = portion.open {
                 self.inbox.send(Job::Opened(self.conn, open)).await;
             }
-            if !faults.is_empty() {
-                let conn = self.conn;
-                self.inbox.tell(Input::Faulty { conn, faults }).await;
-            }
-            let received = Input::Received {
-                conn: self.conn,
-                message,
-            };
-            self.inbox.hand(received, room).await;
-            if last || (opens && self.context.changed().await.is_err()) {
+            self.inbox.hand(portion.inputs, portion.room).await;
+            if portion.last || (opens && self.context.changed().await.is_err()) {
                 return Ok(());
             }
         }
     }
 
+    /// Decodes a message, and as many UPDATEs as lie behind it and fit in a portion.
+    async fn portion(&mut self, frame: Result<Bytes, wire::Error>, context: &Context) -> Portion {
+        let octets = frame.as_ref().map_or(0, Bytes::len);
+        let limit = octets.max(PORTION.min(octets + self.buffer.len()));
+        let mut portion = Portion {
+            inputs: Vec::new(),
+            open: None,
+            last: false,
+            room: self.inbox.room(&self.share, limit).await,
+        };
+        let (mut left, mut next) = (limit - octets, Some(frame));
+        while let Some(frame) = next.take() {
+            self.decode(frame, context, &mut portion);
+            if portion.open.is_none() && !portion.last {
+                let frame = wire::frame_update(&mut self.buffer, context.max_message, left);
+                left -= frame.as_ref().map_or(0, Bytes::len);
+                next = frame.map(Ok);
+            }
+        }
+        portion
+    }
+
+    /// Adds what a message says, and before it what was wrong with it.
+    fn decode(&mut self, frame: Result<Bytes, wire::Error>, context: &Context, portion: &mut Portion) {
+        let (mut faults, conn) = (Vec::new(), self.conn);
+        let (stream, complaints) = (&self.stream, &mut self.complaints);
+        let mut report = |problem, action| {
+            complaints.log(stream, &problem, action);
+            faults.push(Fault::new(&problem, action));
+        };
+        let message = frame.and_then(|frame| {
+            let message = (self.decode)(&frame, context, &mut report);
+            if let Ok(Message::Open(_)) = message {
+                // A copy: what is kept shall not keep all that was read with it.
+                portion.open = Some(Bytes::copy_from_slice(&frame));
+            }
+            message
+        });
+        if !faults.is_empty() {
+            portion.inputs.push(Input::Faulty { conn, faults });
+        }
+        portion.last = message.is_err();
+        let message = message.map_err(|error| {
+            tracing::debug!(?conn, %error, "the peer broke the protocol");
+            error.into()
+        });
+        portion.inputs.push(Input::Received { conn, message });
+    }
+
     async fn fill(&mut self) -> io::Result<()> {
-        self.buffer.reserve(READ_CHUNK);
+        if !self.filled && self.buffer.is_empty() && self.buffer.capacity() > READ_LITTLE {
+            // There was much to read once.
+            self.buffer = BytesMut::new();
+        }
+        self.buffer
+            .reserve(if self.filled { READ_MUCH } else { READ_LITTLE });
         match self.stream.read_buf(&mut self.buffer).await? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            1.. => Ok(()),
+            1.. => {
+                self.filled = self.buffer.len() == self.buffer.capacity();
+                Ok(())
+            }
         }
     }
 }
@@ -304,7 +352,7 @@ mod tests {
     async fn next_input(jobs: &mut mpsc::Receiver<Job>) -> Input {
         loop {
             match timeout(Duration::from_secs(30), jobs.recv()).await.unwrap() {
-                Some(Job::Input(input, _)) => return *input,
+                Some(Job::Inputs(mut inputs, _)) if inputs.len() == 1 => return inputs.remove(0),
                 Some(Job::Opened(ConnId(7), _)) => {}
                 other => panic!("not an input: {other:?}"),
             }
@@ -374,6 +422,37 @@ mod tests {
             ),
             "{input:?}"
         );
+    }
+
+    /// The first UPDATE is decoded whatever lies behind it, and no UPDATE waits for what is not one.
+    #[tokio::test]
+    async fn updates_come_by_the_portion() {
+        let (link, mut peer, mut jobs) = served(decode).await;
+        link.set_context(Context::default());
+        let update = wire::update::end_of_rib(manx_bgp::Family::Ipv4Unicast);
+        let keepalive = wire::encode(&Message::Keepalive, &Context::default());
+        let many = update.repeat(PORTION / update.len() + 1);
+        peer.write_all(&[&many[..], &keepalive, &update].concat())
+            .await
+            .unwrap();
+        let mut kinds = Vec::new();
+        while kinds.len() < PORTION / update.len() + 3 {
+            let Some(Job::Inputs(inputs, _room)) = jobs.recv().await else {
+                panic!("the connection ended");
+            };
+            assert!(inputs.len() <= PORTION / update.len(), "{}", inputs.len());
+            kinds.extend(inputs.into_iter().map(|input| {
+                let Input::Received {
+                    message: Ok(message), ..
+                } = input
+                else {
+                    panic!("{input:?}")
+                };
+                matches!(message, Message::Keepalive)
+            }));
+        }
+        let keepalive = kinds.iter().position(|is_keepalive| *is_keepalive);
+        assert_eq!(keepalive, Some(kinds.len() - 2), "in order");
     }
 
     #[tokio::test]

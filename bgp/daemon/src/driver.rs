@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use foldhash::HashMap;
 use manx_bgp::bfd::{SessionConfig, SessionSnapshot};
 use manx_bgp::explain::Explanation;
 use manx_bgp::wire::Action;
@@ -17,6 +18,7 @@ use manx_bgp::{
 };
 use socket2::{SockRef, Socket};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, sleep_until, timeout};
@@ -37,7 +39,7 @@ use crate::places::{Places, Whose};
 use crate::sockets;
 
 /// Jobs done before outputs are carried out: enough for the speaker to pack its updates well.
-const BATCH: usize = 64;
+const BATCH: usize = 16;
 
 /// Batches of events that wait for the consumer; what comes later is merged.
 const EVENTS: usize = 1;
@@ -60,8 +62,8 @@ const ACCEPTED: u64 = 1 << 63;
 /// What reaches the driver.
 #[derive(Debug)]
 pub(crate) enum Job {
-    /// With the room that it takes until it is done.
-    Input(Box<Input>, Option<Room>),
+    /// In order, with the room that they take until they are done.
+    Inputs(Vec<Input>, Option<Room>),
     Accepted(TcpStream),
     Dialled(ConnId, io::Result<TcpStream>),
     Link(News),
@@ -82,11 +84,12 @@ pub(crate) enum Job {
     Shutdown(oneshot::Sender<()>),
 }
 
-/// Starts the driver and one acceptor per listener.
+/// Starts the driver and one acceptor per listener; connections are served on `runtime`.
 pub(crate) fn spawn(
     config: Config,
     listeners: Vec<TcpListener>,
     listening: Arc<[SocketAddr]>,
+    runtime: runtime::Handle,
 ) -> io::Result<(Handle, Events)> {
     let (inbox, jobs) = Inbox::new();
     let (events, consumer) = mpsc::channel(EVENTS);
@@ -100,6 +103,7 @@ pub(crate) fn spawn(
     let driver = Driver {
         speaker: Speaker::new(config),
         connections: BTreeMap::new(),
+        runtime,
         accepted: 0,
         acceptors: acceptors.clone(),
         links: JoinSet::new(),
@@ -196,6 +200,8 @@ struct Driver {
     speaker: Speaker,
     /// What the speaker and we both hold to be alive.
     connections: BTreeMap<ConnId, Connection>,
+    /// Where open ones are read and written.
+    runtime: runtime::Handle,
     /// How many connections were accepted.
     accepted: u64,
     acceptors: Acceptors,
@@ -276,7 +282,7 @@ impl Driver {
     /// Does a job; one to end with is given back to be answered at the end.
     fn perform(&mut self, job: Job) -> Option<oneshot::Sender<()>> {
         match job {
-            Job::Input(input, _room) => self.input(*input),
+            Job::Inputs(inputs, _room) => inputs.into_iter().for_each(|input| self.input(input)),
             Job::Accepted(stream) => self.accepted(stream),
             Job::Dialled(conn, stream) => self.dialled(conn, stream),
             Job::Link(news) => {
@@ -506,10 +512,11 @@ impl Driver {
         let (link, service) = connection::open(conn, stream, connection::decode, self.inbox.clone());
         let whose = self.whose(peer);
         self.places.take(whose);
-        self.links.spawn(async move {
+        let served = async move {
             service.await;
             whose
-        });
+        };
+        self.links.spawn_on(served, &self.runtime);
         let socket = socket.and_then(|socket| {
             socket
                 .inspect_err(
@@ -653,7 +660,8 @@ fn report_gone<T>(sent: Result<(), T>) {
 /// What the consumer has not taken yet, merged.
 #[derive(Debug, Default)]
 struct Pending {
-    selected: BTreeMap<Prefix, Choice>,
+    /// In no order: sorted by address, they would be what the kernel's trie of routes takes longest to let go.
+    selected: HashMap<Prefix, Choice>,
     sessions: BTreeMap<PeerKey, (bool, Option<String>)>,
     /// What BFD sees.
     paths: BTreeMap<PeerKey, bool>,

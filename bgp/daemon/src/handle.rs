@@ -148,8 +148,8 @@ impl Handle {
 /// What the speaker tells its users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The best paths of these prefixes changed, each to the given choice. In order of prefix; of several changes
-    /// to one prefix only the last.
+    /// The best paths of these prefixes changed, each to the given choice. In no order; of several changes to one
+    /// prefix only the last.
     Selected(Vec<(Prefix, Choice)>),
     /// A session is about to end, and its routes with it: overtakes all other events. What is selected instead follows,
     /// and then the peer's `Session`.

@@ -1,7 +1,7 @@
 //! The way to the driver, and how much may lie there.
 //!
-//! Whoever brings something waits until there is room, in order of arrival. A connection brings one message at a time, and
-//! few of its messages lie here: one that floods is never far ahead of the others.
+//! Whoever brings something waits until there is room, in order of arrival. A connection brings a portion of messages
+//! at a time, and little of it lies here: one that floods is never far ahead of the others.
 
 use std::sync::Arc;
 
@@ -20,7 +20,11 @@ const OCTETS: u32 = 1024 * 1024;
 /// The same, of one connection: enough to keep the driver busy, and no more than that is before another peer's KEEPALIVE.
 const OCTETS_PER_CONNECTION: u32 = 64 * 1024;
 
-/// Room for a message; given back when this is dropped.
+/// Octets of messages that a connection decodes before it hands them on. The driver takes them one after another, and
+/// meanwhile nobody else's.
+pub(crate) const PORTION: usize = 16 * 1024;
+
+/// Room for messages; given back when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Room(#[expect(dead_code, reason = "held for its drop")] [OwnedSemaphorePermit; 2]);
 
@@ -49,7 +53,7 @@ impl Inbox {
         (Self { jobs, octets }, receiver)
     }
 
-    /// Room for a message of `octets`, which is not decoded before.
+    /// Room for messages of `octets`, which are not decoded before.
     pub(crate) async fn room(&self, share: &Share, octets: usize) -> Option<Room> {
         let octets =
             u32::try_from(octets).map_or(OCTETS_PER_CONNECTION, |octets| octets.min(OCTETS_PER_CONNECTION));
@@ -65,12 +69,12 @@ impl Inbox {
 
     /// Brings the driver an input.
     pub(crate) async fn tell(&self, input: Input) {
-        self.send(Job::Input(Box::new(input), None)).await;
+        self.hand(vec![input], None).await;
     }
 
-    /// Brings the driver a message for which there is room.
-    pub(crate) async fn hand(&self, input: Input, room: Option<Room>) {
-        self.send(Job::Input(Box::new(input), room)).await;
+    /// Brings the driver messages for which there is room.
+    pub(crate) async fn hand(&self, inputs: Vec<Input>, room: Option<Room>) {
+        self.send(Job::Inputs(inputs, room)).await;
     }
 
     /// Brings the driver a job. Whether there was one to bring it to.
@@ -98,7 +102,7 @@ mod tests {
         let (inbox, mut jobs) = Inbox::new();
         let (flooding, other) = (Share::default(), Share::default());
         let first = inbox.room(&flooding, EXTENDED).await;
-        inbox.hand(Input::Tick, first).await;
+        inbox.hand(vec![Input::Tick], first).await;
         let second = inbox.room(&flooding, EXTENDED);
         tokio::pin!(second);
         timeout(Duration::from_millis(20), &mut second).await.unwrap_err();

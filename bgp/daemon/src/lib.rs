@@ -100,6 +100,18 @@ pub struct Options {
 /// # Panics
 /// Outside a Tokio runtime with I/O and time enabled.
 pub fn start(options: Options) -> io::Result<(Handle, Events)> {
+    start_beside(options, tokio::runtime::Handle::current())
+}
+
+/// The same, with connections read and written on another runtime. Tasks that wake one another like to stay on one thread:
+/// where a speaker may use several, messages are decoded and sent while it works.
+///
+/// # Errors
+/// As [`start`].
+///
+/// # Panics
+/// As [`start`].
+pub fn start_beside(options: Options, connections: tokio::runtime::Handle) -> io::Result<(Handle, Events)> {
     let listeners = options
         .listen
         .iter()
@@ -109,5 +121,5 @@ pub fn start(options: Options) -> io::Result<(Handle, Events)> {
         .iter()
         .map(tokio::net::TcpListener::local_addr)
         .collect::<io::Result<Vec<_>>>()?;
-    driver::spawn(options.config, listeners, listening.into())
+    driver::spawn(options.config, listeners, listening.into(), connections)
 }

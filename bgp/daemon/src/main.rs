@@ -16,6 +16,7 @@ use manx_bgpd::config::Settings;
 use manx_bgpd::control::{self, Claim, SocketError};
 use manx_bgpd::reload::{self, FileError, Running};
 use manx_bgpd::{Event, Events};
+use tokio::runtime::{self, Builder};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
@@ -59,7 +60,7 @@ fn main() -> ExitCode {
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .init();
-    match run(&Arguments::parse()) {
+    match start(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             tracing::error!("{failure}");
@@ -68,8 +69,14 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
-async fn run(arguments: &Arguments) -> Result<(), Failure> {
+/// Makes the runtimes: one for the speaker, and one for its connections.
+fn start(arguments: &Arguments) -> Result<(), Failure> {
+    let runtime = |name| Builder::new_multi_thread().enable_all().thread_name(name).build();
+    let connections = runtime("connections")?;
+    runtime("speaker")?.block_on(run(arguments, connections.handle().clone()))
+}
+
+async fn run(arguments: &Arguments, connections: runtime::Handle) -> Result<(), Failure> {
     let settings = reload::read(&arguments.config)?;
     let claim = settings.socket.as_deref().map(Claim::new).transpose()?;
     let [mut terminate, mut interrupt, mut hangup] = [
@@ -79,7 +86,7 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     ];
     let fib = kernel(&settings)?;
     let restarted = arguments.restarted || fib.outlived();
-    let (handle, events) = manx_bgpd::start(settings.options(restarted))?;
+    let (handle, events) = manx_bgpd::start_beside(settings.options(restarted), connections)?;
     tracing::info!(asn = settings.asn, restarted, listen = ?handle.listening(), "started");
     if !settings.fib {
         handle.leave_selections_out().await;

@@ -19,6 +19,9 @@ use crate::{Family, PeerKey};
 /// Octets after which a step says no more, whatever attributes a route has.
 const STEP: usize = SEND_BUDGET;
 
+/// Prefixes that a route has room for at first: as many as share theirs usually, or more.
+const USUAL: usize = 16;
+
 /// Whom of a group something is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Audience {
@@ -151,7 +154,7 @@ impl<'a> Batch<'a> {
             audience,
             shared,
             left: 0,
-            nlri: Vec::new(),
+            nlri: Vec::with_capacity(USUAL),
             refuses: false,
         });
         Some(Slot(self.announced.len() - 1))

@@ -1,9 +1,10 @@
 //! Equal routes are one value in memory.
 
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use hashbrown::HashSet;
+use hashbrown::HashTable;
 
 use crate::wire::{Attributes, NextHop};
 
@@ -21,7 +22,9 @@ pub(crate) struct Route {
 /// The routes in use: equal ones are the same `Arc`, so that comparing them is comparing pointers.
 #[derive(Debug)]
 pub(crate) struct Interner {
-    routes: HashSet<Arc<Route>, FixedState>,
+    /// With their hashes, so that a table that grows looks at none of them.
+    routes: HashTable<(u64, Arc<Route>)>,
+    hasher: FixedState,
     /// How many routes make it worth looking for those that nobody uses any more.
     sweep_at: usize,
 }
@@ -32,21 +35,25 @@ impl Interner {
     /// An empty one.
     pub(crate) fn new(seed: u64) -> Self {
         Self {
-            routes: HashSet::with_hasher(FixedState::with_seed(seed)),
+            routes: HashTable::new(),
+            hasher: FixedState::with_seed(seed),
             sweep_at: FIRST_SWEEP,
         }
     }
 
     /// The one value equal to `route`.
     pub(crate) fn intern(&mut self, route: Route) -> Arc<Route> {
-        if let Some(known) = self.routes.get(&route) {
+        let hash = self.hasher.hash_one(&route);
+        let is_it = |(known, other): &(u64, Arc<Route>)| *known == hash && **other == route;
+        if let Some((_, known)) = self.routes.find(hash, is_it) {
             return known.clone();
         }
         if self.routes.len() >= self.sweep_at {
             self.sweep();
         }
         let route = Arc::new(route);
-        self.routes.insert(route.clone());
+        self.routes
+            .insert_unique(hash, (hash, route.clone()), |(hash, _)| *hash);
         route
     }
 
@@ -54,14 +61,14 @@ impl Interner {
     pub(crate) fn in_use(&self) -> usize {
         self.routes
             .iter()
-            .filter(|route| Arc::strong_count(route) > 1)
+            .filter(|(_, route)| Arc::strong_count(route) > 1)
             .count()
     }
 
     /// Forgets what nobody uses. As many routes have to come again before the next sweep, so it costs a
     /// constant per route.
     fn sweep(&mut self) {
-        self.routes.retain(|route| Arc::strong_count(route) > 1);
+        self.routes.retain(|(_, route)| Arc::strong_count(route) > 1);
         self.sweep_at = FIRST_SWEEP.max(self.routes.len() * 2);
     }
 }

@@ -93,12 +93,25 @@ pub(crate) type PathKey = (Option<PeerKey>, Option<u32>);
 type Rank = u8;
 const LOST: Rank = Rank::MAX;
 
+/// Prefixes that the first table has room for.
+const FEW: usize = 8;
+
 impl Path {
+    /// Our own, which has not been decided on.
+    pub(crate) fn own(route: Arc<Route>) -> Self {
+        Self::new(None, route.clone(), route, None)
+    }
+
     /// A path that has not been decided on, without an identifier.
-    pub(crate) fn new(from: Option<Arc<Neighbor>>, route: Arc<Route>, refusal: Option<Refusal>) -> Self {
+    pub(crate) fn new(
+        from: Option<Arc<Neighbor>>,
+        received: Arc<Route>,
+        route: Arc<Route>,
+        refusal: Option<Refusal>,
+    ) -> Self {
         Self {
             from,
-            received: route.clone(),
+            received,
             id: None,
             label: 0,
             route,
@@ -148,10 +161,8 @@ impl Path {
         (self.source(), self.id)
     }
 
-    /// Where its packets go; nowhere for our own prefixes.
     fn gateway(&self) -> Option<Gateway> {
-        let scope = self.source().map_or(0, |source| source.scope);
-        Some(Gateway::new(self.route.next_hop?, scope))
+        gateway(&self.route, self.from.as_deref())
     }
 
     /// It carries traffic.
@@ -182,6 +193,34 @@ struct Chosen {
     priority: u32,
 }
 
+impl Chosen {
+    /// What the kernel is told where that path is the only one, or none is.
+    fn only(path: Option<&Told>) -> Self {
+        let gateway = path.and_then(|(route, from)| gateway(route, from.as_deref()));
+        Self {
+            next_hops: gateway.into_iter().collect(),
+            backup: None,
+            priority: path.map_or(NORMAL_PRIORITY, |(route, _)| route.priority),
+        }
+    }
+}
+
+impl From<Chosen> for Choice {
+    fn from(chosen: Chosen) -> Self {
+        Self {
+            next_hops: chosen.next_hops.into_vec(),
+            backup: chosen.backup,
+            priority: chosen.priority,
+        }
+    }
+}
+
+/// Where a route's packets go; nowhere for our own prefixes.
+fn gateway(route: &Route, from: Option<&Neighbor>) -> Option<Gateway> {
+    let scope = from.map_or(0, |from| from.key.scope);
+    Some(Gateway::new(route.next_hop?, scope))
+}
+
 #[derive(Debug)]
 struct Entry {
     prefix: Prefix,
@@ -201,12 +240,12 @@ pub(crate) struct Change {
     pub(crate) best: bool,
 }
 
-/// What a prefix was before its paths changed.
+/// What a prefix that had paths was before they changed.
 #[derive(Debug)]
 struct Before {
-    /// What the kernel was told, where that is asked for.
-    chosen: Option<Chosen>,
     best: Option<Told>,
+    /// What the kernel was told, where that is asked for and more than the best path had to do with it.
+    chosen: Option<Box<Chosen>>,
 }
 
 /// What peers are told of a path, and of it alone.
@@ -224,7 +263,9 @@ pub(crate) struct Rib {
     /// Prefixes that any peer may be told of, as of the last decision.
     open: PrefixSet,
     /// What is to be decided on again.
-    changed: VecDeque<(PrefixId, Before)>,
+    changed: VecDeque<PrefixId>,
+    /// Those of them that had paths before, in the same order.
+    before: VecDeque<(PrefixId, Before)>,
     /// The same, without order.
     touched: PrefixSet,
     /// Whether anybody wants to know what is selected.
@@ -245,6 +286,7 @@ impl Rib {
             free: Vec::new(),
             open: PrefixSet::default(),
             changed: VecDeque::new(),
+            before: VecDeque::new(),
             touched: PrefixSet::default(),
             selects: true,
             max_paths: max_paths.max(1),
@@ -290,14 +332,12 @@ impl Rib {
         self.prefixes().map(|(id, _)| id).collect()
     }
 
-    /// Puts a path in: the prefix's number, and the earlier path of its key.
-    pub(crate) fn insert(&mut self, prefix: Prefix, mut path: Path) -> (PrefixId, Option<Path>) {
-        let id = self.number(prefix);
+    /// Puts a path in: the earlier path of its key.
+    pub(crate) fn insert(&mut self, id: PrefixId, mut path: Path) -> Option<Path> {
         self.touch(id);
         let (key, announced) = (path.key(), path.announced().map(Arc::as_ptr));
-        let Some(entry) = self.entry_mut(id) else {
-            return (id, None);
-        };
+        let entry = self.entry_mut(id)?;
+        let prefix = entry.prefix;
         let earlier = if let Some(place) = entry.paths.iter().position(|it| it.key() == key) {
             path.label = entry.paths[place].label;
             entry.paths.replace(place, path)
@@ -309,7 +349,7 @@ impl Rib {
         if earlier.as_ref().and_then(Path::announced).map(Arc::as_ptr) != announced {
             self.note(prefix, key);
         }
-        (id, earlier)
+        earlier
     }
 
     /// Takes a path out.
@@ -440,23 +480,25 @@ impl Rib {
         self.forget_unused(id);
     }
 
+    /// Whether a prefix is to be decided on.
+    pub(crate) fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     /// Decides on the next prefix that has changed.
     pub(crate) fn next_change(&mut self) -> Option<Change> {
-        let (id, before) = self.changed.pop_front()?;
+        let id = self.changed.pop_front()?;
         self.touched.remove(id);
-        let max_paths = self.max_paths;
+        let (max_paths, selects) = (self.max_paths, self.selects);
+        let before = self.before.pop_front_if(|(it, _)| *it == id);
+        let (told, chosen) = before.map_or((None, None), |(_, before)| (before.best, before.chosen));
         let entry = self.entry_mut(id)?;
         entry.decide();
         let open = entry.is_open();
-        let best = !entry.is_told_as(before.best.as_ref());
-        let selected = before.chosen.and_then(|before| {
-            let after = entry.chosen(max_paths);
-            let choice = |after: Chosen| Choice {
-                next_hops: after.next_hops.into_vec(),
-                backup: after.backup,
-                priority: after.priority,
-            };
-            (before != after).then(|| (entry.prefix, choice(after)))
+        let best = !entry.is_told_as(told.as_ref());
+        let selected = selects.then(|| entry.chosen(max_paths)).and_then(|after| {
+            let before = chosen.map_or_else(|| Chosen::only(told.as_ref()), |chosen| *chosen);
+            (before != after).then(|| (entry.prefix, after.into()))
         });
         if open {
             self.open.insert(id);
@@ -500,16 +542,20 @@ impl Rib {
         if let Some(entry) = slot
             && self.touched.insert(id)
         {
-            let before = Before {
-                chosen: self.selects.then(|| entry.chosen(max_paths)),
-                best: entry.best().map(|path| (path.route.clone(), path.from.clone())),
-            };
-            self.changed.push_back((id, before));
+            self.changed.push_back(id);
+            if !entry.paths.is_empty() {
+                let several = self.selects && entry.paths.len() > 1;
+                let before = Before {
+                    best: entry.best().map(|path| (path.route.clone(), path.from.clone())),
+                    chosen: several.then(|| entry.chosen(max_paths).into()),
+                };
+                self.before.push_back((id, before));
+            }
         }
     }
 
-    /// The number of a prefix, which gets one if it has none.
-    fn number(&mut self, prefix: Prefix) -> PrefixId {
+    /// The number of a prefix, which gets one if it has none: a path is to follow.
+    pub(crate) fn number(&mut self, prefix: Prefix) -> PrefixId {
         let hash = self.hasher.hash_one(prefix);
         if let Some(id) = self.find(prefix, hash) {
             return id;
@@ -530,13 +576,25 @@ impl Rib {
                 PrefixId(u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX))
             }
         };
-        let (entries, hasher) = (&self.entries, &self.hasher);
-        let rehash = |id: &PrefixId| {
-            let entry = entries.get(id.0 as usize).and_then(Option::as_ref);
-            entry.map_or(0, |entry| hasher.hash_one(entry.prefix))
-        };
-        self.ids.insert_unique(hash, id, rehash);
+        if self.ids.len() == self.ids.capacity() {
+            self.grow();
+        } else {
+            // There is room, so nothing is hashed again.
+            self.ids.insert_unique(hash, id, |_| hash);
+        }
         id
+    }
+
+    /// Numbers all prefixes in a table of twice the size. Entries are read in their own order: in that of the table each
+    /// would be fetched from memory by itself.
+    fn grow(&mut self) {
+        let mut ids = HashTable::with_capacity(self.ids.len().max(FEW) * 2);
+        for (entry, id) in self.entries.iter().zip(0..) {
+            if let Some(entry) = entry {
+                ids.insert_unique(self.hasher.hash_one(entry.prefix), PrefixId(id), |_| 0);
+            }
+        }
+        self.ids = ids;
     }
 
     fn forget_unused(&mut self, id: PrefixId) {

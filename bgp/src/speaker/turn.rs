@@ -5,22 +5,38 @@ use crate::convergence::Awaited;
 use crate::egress::Egress;
 use crate::peer::Peer;
 
+/// Prefixes decided on before what follows from them is passed on: it waits in memory meanwhile, and a peer with a whole
+/// table of routes may just have gone.
+const PORTION: usize = 4096;
+
 impl Speaker {
-    /// Works off what the inputs since the last turn have left behind.
+    /// Works off what the inputs since the last turn have left behind, until there is something to pass on.
     pub(super) fn turn(&mut self) {
-        self.decide();
-        self.converge();
-        if self.convergence.announces() {
-            self.announce();
+        loop {
+            self.decide();
+            if !self.rib.has_changed() {
+                self.converge();
+            }
+            if self.convergence.announces() {
+                self.announce();
+            }
+            if !self.rib.has_changed() {
+                return self.note_drained();
+            }
+            if !self.outputs.is_empty() {
+                return;
+            }
         }
-        self.note_drained();
     }
 
-    /// Decides on every prefix that has changed. In a mesh of many, most changes are for nobody else, so that not
+    /// Decides on the next prefixes that have changed. In a mesh of many, most changes are for nobody else, so that not
     /// even a look at every group is due.
     fn decide(&mut self) {
         let (mut for_all, mut for_listeners, mut for_labelled) = (Vec::new(), Vec::new(), Vec::new());
-        while let Some(change) = self.rib.next_change() {
+        for _ in 0..PORTION {
+            let Some(change) = self.rib.next_change() else {
+                break;
+            };
             if let Some((prefix, choice)) = change.selected {
                 self.outputs.push_back(Output::Selected { prefix, choice });
             }

@@ -60,6 +60,14 @@ pub fn frame(buf: &mut BytesMut, max_message: usize) -> Result<Option<Bytes>, Er
     Ok(Some(buf.split_to(length).freeze()))
 }
 
+/// Cuts the message at the front of `buf` off, if it is a whole UPDATE of no more than `limit` octets: it says no more
+/// than those before it.
+pub fn frame_update(buf: &mut BytesMut, max_message: usize, limit: usize) -> Option<Bytes> {
+    let (kind, length) = check(buf.first_chunk()?, max_message).ok()?;
+    let is_whole = length <= buf.len().min(limit);
+    (kind == Kind::Update && is_whole).then(|| buf.split_to(length).freeze())
+}
+
 /// The type and the body of a message that must be as long as its header says.
 pub(super) fn split(frame: &[u8], max_message: usize) -> Result<(Kind, &[u8]), Error> {
     let length = u16::try_from(frame.len()).unwrap_or(u16::MAX);

@@ -32,7 +32,7 @@ pub use attr::{
 };
 pub use capability::{AddPath, Capability, GracefulRestart, LongLivedRestart, Role};
 use header::Kind;
-pub use header::frame;
+pub use header::{frame, frame_update};
 pub use nlri::{NextHop, Nlri};
 pub use notification::{Cease, Notification, Waiting};
 pub use open::Open;

@@ -1,6 +1,7 @@
 //! Prefixes and next hops on the wire (RFC 4271 §4.3, RFC 4760 §5, RFC 2545 §3, RFC 7911 §3).
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::{BufMut, BytesMut};
@@ -22,7 +23,7 @@ pub struct Nlri {
 }
 
 /// A next hop (RFC 4271 §5.1.3, RFC 2545 §3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NextHop {
     /// An IPv4 address.
     V4(Ipv4Addr),
@@ -33,6 +34,19 @@ pub enum NextHop {
         /// The link-local address.
         link_local: Option<Ipv6Addr>,
     },
+}
+
+impl Hash for NextHop {
+    /// Each address as one number: tables are looked up by it for each message.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::V4(address) => state.write_u32(address.to_bits()),
+            Self::V6 { global, link_local } => {
+                state.write_u128(global.to_bits());
+                state.write_u128(link_local.map_or(0, Ipv6Addr::to_bits));
+            }
+        }
+    }
 }
 
 impl NextHop {

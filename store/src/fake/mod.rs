@@ -17,6 +17,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use axum::extract::Request;
+use axum::http::{HeaderValue, header};
+use axum::middleware::map_request;
 use manx_api::Kind;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -213,6 +216,23 @@ impl FakeApiServer {
             context: None,
         };
         KubeStore::connect(&options).await
+    }
+
+    /// The same without a socket in between, so that whole clusters live under one clock that is paused. Short faults are
+    /// not waited out here.
+    ///
+    /// # Panics
+    /// Where a name cannot stand in a header.
+    #[must_use]
+    pub fn store_within(&self, namespace: &str, account: &str, node: &str) -> KubeStore {
+        let shown = format!("Bearer {}", token(namespace, account, node));
+        let shown = HeaderValue::try_from(shown).unwrap_or_else(|error| panic!("{node}: {error}"));
+        let show = move |mut request: Request| {
+            request.headers_mut().insert(header::AUTHORIZATION, shown.clone());
+            std::future::ready(request)
+        };
+        let router = http::router(Arc::clone(&self.shared)).layer(map_request(show));
+        KubeStore::through(kube::Client::new(router, namespace), "the fake".to_owned())
     }
 
     /// Refuses the next `count` requests with `code`; 429 and 503 say `Retry-After: 1`.

@@ -34,6 +34,9 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// For the speaker to become quiet once all sessions are up.
 const SETTLE: Duration = Duration::from_millis(500);
 
+/// How long nothing happens: two KEEPALIVEs of every peer each way.
+const REST: Duration = Duration::from_secs(60);
+
 /// What the sessions tell the one who waits for them.
 #[derive(Debug, Default)]
 struct Progress {
@@ -41,6 +44,8 @@ struct Progress {
     /// How many peers have all that they shall have.
     complete: Cell<usize>,
     announcements: Cell<u64>,
+    /// Read from the speaker since the sessions are up.
+    octets: Cell<u64>,
     failure: RefCell<Option<String>>,
     changed: Notify,
 }
@@ -119,7 +124,11 @@ impl Reader<'_> {
             scratch[..kept].copy_from_slice(&self.rest);
             let end = match self.stream.try_read(&mut scratch[kept..]) {
                 Ok(0) => return Err("the connection was closed".to_owned()),
-                Ok(octets) => kept + octets,
+                Ok(octets) => {
+                    let heard = &self.shared.progress.octets;
+                    heard.set(heard.get() + octets as u64);
+                    kept + octets
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => return Err(error.to_string()),
             };
@@ -293,6 +302,7 @@ pub(crate) fn round(line: &Line, running: &Running, limit: Duration) -> Result<R
     let kernel = Kernel::of(running);
     let empty = kernel.routes();
     let encoded: Vec<Bytes> = encoded(line).collect();
+    let told = encoded.iter().map(|octets| octets.len() as u64).sum();
     block_on(async {
         let (go, going) = watch::channel(false);
         let begun = Instant::now();
@@ -304,6 +314,7 @@ pub(crate) fn round(line: &Line, running: &Running, limit: Duration) -> Result<R
         let up = progress.wait(limit, |it| it.up.get() == all).await? - begun;
         sleep(SETTLE).await;
         let mut round = Round::begin(running);
+        progress.octets.set(0);
         go.send_replace(true);
         let begun = Instant::now();
         if line.fib {
@@ -317,12 +328,20 @@ pub(crate) fn round(line: &Line, running: &Running, limit: Duration) -> Result<R
             } else {
                 round.established("up", up);
             }
+            if line.letter == Letter::G {
+                // The last routes are being booked, and the table is being waited for.
+                sleep(SETTLE * 4).await;
+                round.skip(running);
+                sleep(REST).await;
+                round.phase("at rest", REST, running);
+            }
         } else {
             let hearing = line.peers.iter().filter(|peer| peer.hears > 0).count();
             let end = progress.wait(limit, |it| it.complete.get() == hearing).await?;
             round.phase("all heard", end - begun, running);
         }
         round.announcements = progress.announcements.get();
+        round.octets = [told, progress.octets.get()];
         Ok(round)
     })
 }

@@ -26,6 +26,12 @@ pub(crate) enum Letter {
     E,
     /// Large reflector: 1,000 clients announce 100 prefixes each, and all listen. Ours only.
     F,
+    /// Rest: 500 iBGP peers announce 50 prefixes each, into the kernel, and then nothing happens for a minute.
+    G,
+    /// A node of many: two reflectors announce the same 20,000 blocks of 5,000 nodes, into the kernel.
+    H,
+    /// Their reflector: 5,000 clients announce 4 blocks each, and all listen. Ours only.
+    I,
 }
 
 impl fmt::Display for Letter {
@@ -47,6 +53,10 @@ pub(crate) struct Line {
     pub(crate) reflects: bool,
     /// Several peers announce the prefixes below this number: that of a group's number modulo theirs is best.
     pub(crate) contested: u32,
+    /// How many prefixes share their attributes.
+    pub(crate) group: u32,
+    /// Each group comes from a node of its own, by way of the peers, which reflect.
+    pub(crate) reflected: bool,
 }
 
 /// A peer of the speaker, whom the generator plays.
@@ -62,9 +72,8 @@ pub(crate) struct Peer {
 
 impl Peer {
     fn new(number: usize, asn: u32) -> Self {
-        let host = u32::try_from(number + 256).expect("a few peers");
         Self {
-            address: Ipv4Addr::from_bits(u32::from(Ipv4Addr::new(10, 99, 0, 0)) + host),
+            address: node(u32::try_from(number).expect("a few peers")),
             asn,
             announces: Vec::new(),
             hears: 0,
@@ -94,6 +103,8 @@ impl Letter {
             fib: false,
             reflects: false,
             contested: 0,
+            group: GROUP,
+            reflected: false,
         };
         match self {
             Self::A => {
@@ -115,10 +126,47 @@ impl Letter {
                 ..line
             },
             Self::D => best_paths(scaled(50_000), line),
-            Self::E => reflector(scaled(100), scaled(100), line),
-            Self::F => reflector(scaled(1000), 0, line),
+            Self::E => reflector(scaled(100), scaled(100), 100, line),
+            Self::F => reflector(scaled(1000), 0, 100, line),
+            Self::G => Line {
+                peers: (0..scaled(500)).map(|n| internal(n, 50)).collect(),
+                prefix_length: 26,
+                fib: true,
+                ..line
+            },
+            Self::H => {
+                let all = scaled(5000) * BLOCKS;
+                let reflector = |number| internal(number, 0).announcing(0..all);
+                Line {
+                    peers: (0..2).map(reflector).collect(),
+                    prefix_length: 26,
+                    fib: true,
+                    group: BLOCKS,
+                    reflected: true,
+                    ..line
+                }
+            }
+            Self::I => {
+                let line = Line {
+                    prefix_length: 26,
+                    group: BLOCKS,
+                    ..line
+                };
+                reflector(scaled(5000), 0, BLOCKS, line)
+            }
         }
     }
+}
+
+/// How many prefixes share their attributes, as a rule.
+pub(crate) const GROUP: u32 = 10;
+
+/// Blocks of a node, on lines of large clusters.
+const BLOCKS: u32 = 4;
+
+/// The address of a node, or of whoever announces something.
+pub(crate) fn node(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(u32::from(Ipv4Addr::new(10, 99, 0, 0)) + number + 256)
 }
 
 fn external(number: u32) -> Peer {
@@ -144,12 +192,11 @@ fn best_paths(all: u32, line: Line) -> Line {
     }
 }
 
-/// Lines E and F: everybody hears of what the others announce.
-fn reflector(announcing: u32, silent: u32, line: Line) -> Line {
-    const EACH: u32 = 100;
-    let all = announcing * EACH;
+/// Lines E, F and I: everybody hears of what the others announce.
+fn reflector(announcing: u32, silent: u32, each: u32, line: Line) -> Line {
+    let all = announcing * each;
     let peer = |number| {
-        let own = if number < announcing { EACH } else { 0 };
+        let own = if number < announcing { each } else { 0 };
         let mut peer = internal(number, own);
         peer.hears = all - own;
         peer
@@ -197,11 +244,12 @@ impl Line {
 
     /// Whether the line is one for that speaker.
     pub(crate) fn is_for(&self, speaker: &Speaker) -> bool {
+        let large = matches!(self.letter, Letter::F | Letter::I);
         match speaker.kind {
             Kind::Manx => true,
-            Kind::Bird | Kind::Frr => self.letter != Letter::F,
+            Kind::Bird | Kind::Frr => !large,
             // These put nothing into Linux's table.
-            Kind::Gobgp | Kind::Openbgpd => self.letter != Letter::F && !self.fib,
+            Kind::Gobgp | Kind::Openbgpd => !large && !self.fib,
         }
     }
 }

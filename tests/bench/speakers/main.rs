@@ -44,7 +44,7 @@ struct Arguments {
     /// How often everything is measured.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// The part of the full size: 0.1 is a tenth of the prefixes (A, B, D) or of the peers (C, E, F).
+    /// The part of the full size: 0.1 is a tenth of the prefixes (A, B, D) or of the peers (C, E, F, G, I) or nodes (H).
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
     /// Who takes longer than so many seconds is measured once only.

@@ -22,6 +22,8 @@ pub(crate) struct Round {
     memory: u64,
     /// What reached the peers.
     pub(crate) announcements: u64,
+    /// What the speaker was told and what it told, in octets.
+    pub(crate) octets: [u64; 2],
     /// The part of the machine that others had.
     pub(crate) others: f64,
 }
@@ -41,6 +43,7 @@ impl Round {
             before: machine::running_time(running),
             memory: 0,
             announcements: 0,
+            octets: [0; 2],
             others: 0.0,
         }
     }
@@ -55,6 +58,11 @@ impl Round {
             took,
             processor,
         });
+    }
+
+    /// What has been done since the last phase belongs to none.
+    pub(crate) fn skip(&mut self, running: &Running) {
+        self.before = machine::running_time(running);
     }
 
     /// How long the sessions took, before the first phase.
@@ -108,6 +116,11 @@ impl Row {
         let mut peaks: Vec<u64> = self.rounds.iter().map(|round| round.memory).collect();
         peaks.sort_unstable();
         peaks.get(peaks.len() / 2).copied().unwrap_or_default()
+    }
+
+    /// Read and sent, in the last round.
+    fn octets(&self) -> [u64; 2] {
+        self.rounds.last().map(|round| round.octets).unwrap_or_default()
     }
 
     fn others(&self) -> f64 {
@@ -196,6 +209,7 @@ impl Report {
             "CPU",
             "memory",
             "others' part of the machine",
+            "MB read, sent",
         ]);
         for row in &self.rows {
             for (place, name) in row.phases().into_iter().enumerate() {
@@ -241,6 +255,9 @@ impl Report {
             processors,
             memory,
             format!("{:.0} %", row.others() * 100.0),
+            row.octets()
+                .map(|it| format!("{:.1}", it as f64 / 1e6))
+                .join(", "),
         ]
     }
 
@@ -259,6 +276,7 @@ impl Report {
                 "processorSeconds": row.processor(place).median().as_secs_f64(),
                 "peakKibibytes": row.memory(),
                 "announcements": row.rounds.iter().map(|round| round.announcements).max(),
+                "octetsReadAndSent": row.octets(),
                 "othersPart": row.others(),
                 "oursOfIts": {"seconds": times, "processorSeconds": processors, "memory": memory},
             })

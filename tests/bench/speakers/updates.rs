@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use crate::lines::{Line, Peer};
+use crate::lines::{GROUP, Line, Peer, node};
 
 /// The length of a message's header.
 pub(crate) const HEADER: usize = 19;
@@ -17,9 +17,6 @@ const NOTIFICATION: u8 = 3;
 const KEEPALIVE: u8 = 4;
 
 const AS_PATH: u8 = 2;
-
-/// How many prefixes share their attributes.
-const GROUP: u32 = 10;
 
 /// Where the prefixes begin; each takes 256 addresses, whatever its length.
 const FIRST: u32 = 16 << 24;
@@ -61,10 +58,17 @@ pub(crate) fn announcements(line: &Line, peer: &Peer, internal: bool) -> Bytes {
     for range in &peer.announces {
         let mut next = range.start;
         while next < range.end {
-            let group = next / GROUP;
-            let end = ((group + 1) * GROUP).min(range.end);
+            let group = next / line.group;
+            let end = ((group + 1) * line.group).min(range.end);
             let preferred = next >= line.contested || line.best(group) == peer.asn;
-            let attributes = attributes(peer, group, internal, preferred);
+            let from = if line.reflected { node(group) } else { peer.address };
+            let mut attributes = attributes(peer, from, group, internal, preferred);
+            if line.reflected {
+                attributes.put_slice(&[0x80, 9, 4]);
+                attributes.put_slice(&from.octets());
+                attributes.put_slice(&[0x80, 10, 4]);
+                attributes.put_slice(&peer.address.octets());
+            }
             out.put_slice(&update(&attributes, next..end, line.prefix_length));
             next = end;
         }
@@ -73,7 +77,7 @@ pub(crate) fn announcements(line: &Line, peer: &Peer, internal: bool) -> Bytes {
 }
 
 /// Attributes as routes have them: a path of a few ASes, two communities; no two groups' are equal.
-fn attributes(peer: &Peer, group: u32, internal: bool, preferred: bool) -> Bytes {
+fn attributes(peer: &Peer, next_hop: Ipv4Addr, group: u32, internal: bool, preferred: bool) -> BytesMut {
     let mut path = Vec::new();
     if !internal {
         path.push(peer.asn);
@@ -88,14 +92,14 @@ fn attributes(peer: &Peer, group: u32, internal: bool, preferred: bool) -> Bytes
     out.put_slice(&[0x40, AS_PATH, 2 + 4 * hops, 2, hops]);
     path.into_iter().for_each(|asn| out.put_u32(asn));
     out.put_slice(&[0x40, 3, 4]);
-    out.put_slice(&peer.address.octets());
+    out.put_slice(&next_hop.octets());
     if internal {
         out.put_slice(&[0x40, 5, 4, 0, 0, 0, 100]);
     }
     out.put_slice(&[0xc0, 8, 8]);
     out.put_u32(64_700 << 16 | 1);
     out.put_u32(64_700 << 16 | group & 0xff);
-    out.freeze()
+    out
 }
 
 fn update(attributes: &[u8], numbers: Range<u32>, length: u8) -> Bytes {

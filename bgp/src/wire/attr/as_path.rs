@@ -4,12 +4,12 @@
 //! would lose routes by it; none is ever made here. A path is as long as its message lets it be.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use bytes::{BufMut, BytesMut};
 use nom::Parser;
-use nom::combinator::all_consuming;
-use nom::multi::{length_count, many0};
-use nom::number::complete::{be_u8, be_u16, be_u32};
+use nom::bytes::complete::take;
+use nom::number::complete::be_u8;
 use smallvec::SmallVec;
 
 use crate::wire::open::two_octets;
@@ -28,7 +28,7 @@ pub struct AsPath {
 }
 
 /// A segment of an AS_PATH.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Segment {
     /// Passed through, in order, nearest first.
     Sequence(Vec<u32>),
@@ -44,12 +44,39 @@ pub(super) enum Width {
 }
 
 impl Width {
+    /// How many octets that are.
+    const fn octets(self) -> usize {
+        match self {
+            Self::Two => 2,
+            Self::Four => 4,
+        }
+    }
+
     /// On this session.
     pub(super) fn of(context: &Context) -> Self {
         if context.four_octet_as {
             Self::Four
         } else {
             Self::Two
+        }
+    }
+}
+
+impl Hash for Segment {
+    /// Two numbers at a time.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let kind = match self {
+            Self::Sequence(_) => SEQUENCE,
+            Self::Set(_) => SET,
+        };
+        let numbers = self.numbers();
+        state.write_u64((numbers.len() as u64) << 8 | u64::from(kind));
+        let (pairs, last) = numbers.as_chunks();
+        for [first, second] in pairs {
+            state.write_u64(u64::from(*first) << 32 | u64::from(*second));
+        }
+        for number in last {
+            state.write_u32(*number);
         }
     }
 }
@@ -171,24 +198,51 @@ impl Segment {
     }
 }
 
-/// The segments of a value: type and AS numbers, of which there is at least one and none is 0 (RFC 7607).
-fn segments(value: &[u8], width: Width) -> Option<Vec<(u8, Vec<u32>)>> {
-    let parsed: Step<'_, _> = match width {
-        Width::Two => all_consuming(many0((be_u8, length_count(be_u8, be_u16.map(u32::from))))).parse(value),
-        Width::Four => all_consuming(many0((be_u8, length_count(be_u8, be_u32)))).parse(value),
-    };
-    let (_, segments) = parsed.ok()?;
-    let sound = segments
-        .iter()
-        .all(|(_, numbers)| !numbers.is_empty() && !numbers.contains(&0));
-    sound.then_some(segments)
+/// The segments of a value, one by one: type and AS numbers, of which there is at least one and none is 0 (RFC 7607).
+fn segments(value: &[u8], width: Width) -> impl Iterator<Item = Option<(u8, Vec<u32>)>> {
+    let mut left = value;
+    std::iter::from_fn(move || {
+        if left.is_empty() {
+            return None;
+        }
+        let parsed: Step<'_, _> = (be_u8, length_numbers(width)).parse(left);
+        let Ok((rest, (kind, numbers))) = parsed else {
+            left = &[];
+            return Some(None);
+        };
+        left = rest;
+        let sound = !numbers.is_empty() && !numbers.contains(&0);
+        Some(sound.then_some((kind, numbers)))
+    })
+}
+
+/// How many there are, and the numbers.
+fn length_numbers<'a>(width: Width) -> impl Parser<&'a [u8], Output = Vec<u32>, Error = ()> {
+    be_u8.flat_map(move |count| {
+        let octets = usize::from(count) * width.octets();
+        take(octets).map(move |octets: &[u8]| match width {
+            Width::Two => octets
+                .as_chunks()
+                .0
+                .iter()
+                .map(|it| u16::from_be_bytes(*it).into())
+                .collect(),
+            Width::Four => octets
+                .as_chunks()
+                .0
+                .iter()
+                .map(|it| u32::from_be_bytes(*it))
+                .collect(),
+        })
+    })
 }
 
 /// The path in an AS_PATH's value; none where it is malformed. Segments of a confederation are, as we are
 /// in none (RFC 5065 §5).
 pub(super) fn decode(value: &[u8], width: Width) -> Option<AsPath> {
     let mut path = AsPath::default();
-    for (kind, numbers) in segments(value, width)? {
+    for segment in segments(value, width) {
+        let (kind, numbers) = segment?;
         path.push(match kind {
             SET => Segment::Set(numbers),
             SEQUENCE => Segment::Sequence(numbers),
@@ -202,7 +256,8 @@ pub(super) fn decode(value: &[u8], width: Width) -> Option<AsPath> {
 /// (RFC 6793 §3).
 pub(super) fn decode_as4(value: &[u8]) -> Option<AsPath> {
     let mut path = AsPath::default();
-    for (kind, numbers) in segments(value, Width::Four)? {
+    for segment in segments(value, Width::Four) {
+        let (kind, numbers) = segment?;
         match kind {
             SET => path.push(Segment::Set(numbers)),
             SEQUENCE => path.push(Segment::Sequence(numbers)),

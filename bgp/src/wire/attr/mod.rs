@@ -7,6 +7,7 @@ mod facts;
 mod show;
 
 use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher};
 use std::net::Ipv4Addr;
 
 use bytes::Bytes;
@@ -59,7 +60,7 @@ pub(crate) mod code {
 }
 
 /// What a path has beside prefix and next hop. Equal sets are equal values.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Attributes {
     /// ORIGIN.
     pub origin: Origin,
@@ -90,6 +91,47 @@ pub struct Attributes {
     pub partial: u64,
     /// Unknown transitive attributes, byte-exact, in order of type code; sent with Partial set.
     pub unknown: ThinVec<UnknownAttribute>,
+}
+
+impl Hash for Attributes {
+    /// Each field as one number, if it is one, and what is rare only where it is there: this is done for each message that
+    /// announces something, and for each that leaves.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self {
+            origin,
+            as_path,
+            med,
+            local_pref,
+            atomic_aggregate,
+            aggregator,
+            communities,
+            extended_communities,
+            large_communities,
+            originator_id,
+            cluster_list,
+            only_to_customer,
+            partial,
+            unknown,
+        } = self;
+        let number = |it: Option<u32>| it.map_or(u64::MAX, u64::from);
+        state.write_u64(u64::from(*origin as u8) << 1 | u64::from(*atomic_aggregate));
+        for segment in &as_path.segments {
+            segment.hash(state);
+        }
+        state.write_u64(number(*med));
+        state.write_u64(number(*local_pref));
+        for community in communities {
+            state.write_u32(*community);
+        }
+        let reflected = originator_id.is_some() || !cluster_list.is_empty();
+        let marked = only_to_customer.is_some() || *partial != 0 || !unknown.is_empty();
+        let wide = !extended_communities.is_empty() || !large_communities.is_empty();
+        if aggregator.is_some() || reflected || marked || wide {
+            (aggregator, originator_id, cluster_list).hash(state);
+            (only_to_customer, partial, unknown).hash(state);
+            (extended_communities, large_communities).hash(state);
+        }
+    }
 }
 
 /// The communities without those that came before: none may be sent twice, and who gets one twice keeps one
