@@ -51,7 +51,9 @@ test:
 
 # Part of `make test` as well wherever the programs are.
 test-kube:
-	$(CARGO) test -p manx-tests --test apiserver -- --include-ignored
+	@deploy/deps.sh test
+	@$(MAKE) --no-print-directory build
+	deploy/as-root.sh $(CARGO) test -p manx-tests --test apiserver -- --include-ignored
 
 lint:
 	$(CARGO) fmt --all --check

@@ -24,9 +24,6 @@ pub(crate) const TRIALS: [(&str, Test); 2] = [
 /// How long a server may take to serve a kind that it has been told of.
 const SERVED: Duration = Duration::from_secs(60);
 
-/// Where rules in a schema came to stay (CustomResourceValidationExpressions, on by default).
-const RULES_SINCE: u32 = 25;
-
 fn definitions(client: Client) -> Api<DynamicObject> {
     let kind = ApiResource {
         group: "apiextensions.k8s.io".to_owned(),
@@ -104,13 +101,7 @@ fn anyone() -> String {
 }
 
 async fn every_rule_refuses_what_it_is_there_for(visit: Visit) -> Outcome {
-    let version = visit.client.apiserver_version().await?;
-    let minor: u32 = version.minor.trim_end_matches('+').parse()?;
-    if minor < RULES_SINCE {
-        eprintln!(
-            "this server, {}, does not know rules in schemas",
-            version.git_version
-        );
+    if !visit.knows_rules().await? {
         return Ok(());
     }
     for row in rows()? {

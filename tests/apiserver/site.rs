@@ -12,6 +12,9 @@ use tokio::runtime::Runtime;
 
 use crate::definitions;
 
+/// Where rules in a schema came to stay (CustomResourceValidationExpressions, on by default).
+const RULES_SINCE: u32 = 25;
+
 /// What a trial comes to.
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -57,6 +60,20 @@ async fn start() -> Outcome<ApiServer> {
 }
 
 impl Visit {
+    /// Whether the server goes by rules in schemas; says so where it does not.
+    pub(crate) async fn knows_rules(&self) -> Outcome<bool> {
+        let version = self.client.apiserver_version().await?;
+        let minor: u32 = version.minor.trim_end_matches('+').parse()?;
+        let knows = minor >= RULES_SINCE;
+        if !knows {
+            eprintln!(
+                "this server, {}, does not know rules in schemas: it is older than what Manx needs",
+                version.git_version
+            );
+        }
+        Ok(knows)
+    }
+
     /// The store on this server.
     pub(crate) async fn store(&self) -> Outcome<KubeStore> {
         let options = KubeOptions {

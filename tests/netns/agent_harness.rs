@@ -13,14 +13,13 @@ use manx_api::status::{BlockStatus, NodeStatus};
 use manx_api::{Key, Kind, Resource};
 use manx_cni::Success;
 use manx_store::{SqliteStore, Store as _};
-use manx_tests::binaries::program;
+use manx_tests::binaries::{as_unit, program};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::cni_runtime::extend;
+use crate::container;
 use crate::harness::{TestNetns, eventually};
-use crate::{container, units};
 
 /// How long an agent may take to become ready, on a machine that does much else.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -248,7 +247,7 @@ impl Node {
         let mut command = if self.contained {
             container::command(&self.netns, &self.directory)
         } else {
-            units::command(&self.netns, "manxd")
+            as_unit(&self.netns, "manxd")
         };
         command.arg("--config").arg(self.directory.join("manxd.yaml"));
         command
@@ -485,4 +484,12 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.end(Signal::SIGKILL);
     }
+}
+
+/// Adds fields to an object.
+pub(crate) fn extend(object: &mut Value, more: &Value) {
+    object
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
 }

@@ -9,8 +9,9 @@ use manx_api::rpc::Method;
 use manx_store::fake::{Call, Sort};
 use serde_json::{Value, json};
 
+use crate::clusters::cluster::{Kubernetes, Pod};
+use crate::clusters::server::Which;
 use crate::harness::eventually;
-use crate::kubernetes::{Kubernetes, Pod};
 
 /// Pods that come and go, on two nodes.
 const PODS: usize = 200;
@@ -31,7 +32,7 @@ fn owned(kubernetes: &Kubernetes) -> Vec<Value> {
 /// Requests of agents, by what they were for.
 fn calls(kubernetes: &Kubernetes) -> BTreeMap<String, usize> {
     let mut calls = BTreeMap::new();
-    for (Call { verb, resource, .. }, count) in kubernetes.server.calls() {
+    for (Call { verb, resource, .. }, count) in kubernetes.server.fake().calls() {
         *calls.entry(format!("{verb} {resource}")).or_default() += count;
     }
     calls
@@ -54,7 +55,7 @@ fn end(kubernetes: &Kubernetes, pods: Vec<Pod>) {
 
 #[test]
 fn a_pods_life_costs_the_api_server_a_fifth_of_a_request() {
-    let kubernetes = Kubernetes::start();
+    let kubernetes = Kubernetes::start(Which::Fake);
     kubernetes.set_namespace("shop", &json!({}));
     let settled = || owned(&kubernetes).len() == 4;
     assert!(

@@ -12,8 +12,9 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::agent_harness::Node;
+use crate::clusters::cluster::{Kubernetes, LATER, Pod, custom};
+use crate::clusters::server::Which;
 use crate::harness::{eventually, exchange};
-use crate::kubernetes::{Kubernetes, LATER, Pod, custom};
 
 /// How long a failure lasts in seconds, unless `MANX_OUTAGE` says otherwise. What is looked at takes longer.
 const SECONDS: u64 = 5;
@@ -38,7 +39,7 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
-        let kubernetes = Kubernetes::start();
+        let kubernetes = Kubernetes::start(Which::Fake);
         kubernetes.set_namespace("shop", &json!({}));
         let passing = kubernetes.schedule(("shop", "passing"), &json!({"app": "other"}), 1);
         let web = kubernetes.run(("shop", "web"), &json!({"app": "web"}), 0);
@@ -90,14 +91,14 @@ impl Site {
     /// Looks at that for as long as the failure lasts, and says how it went.
     fn lasts(&mut self, what: &str) {
         let seconds = std::env::var("MANX_OUTAGE").map_or(SECONDS, |text| text.parse().unwrap());
-        let (begin, before) = (Instant::now(), self.kubernetes.server.requests());
+        let (begin, before) = (Instant::now(), self.kubernetes.server.fake().requests());
         let mut rounds = 0;
         while rounds == 0 || begin.elapsed() < Duration::from_secs(seconds) {
             self.holds();
             rounds += 1;
         }
         self.delete(&self.going);
-        let requests = self.kubernetes.server.requests() - before;
+        let requests = self.kubernetes.server.fake().requests() - before;
         let ([add, del], lasted) = (self.slowest, begin.elapsed());
         eprintln!(
             "{what}: {rounds} rounds in {lasted:.0?}, the slowest ADD {add:.3?}, DEL {del:.3?}; {requests} requests of two agents"
@@ -184,8 +185,8 @@ fn the_network_goes_on_while_the_api_server_is_down_and_follows_it_when_it_is_ba
 #[test]
 fn the_network_goes_on_while_the_api_server_is_slow_and_follows_it() {
     let mut site = Site::new();
-    site.kubernetes.server.delay(Duration::from_secs(5));
-    site.kubernetes.server.cut_watches();
+    site.kubernetes.server.fake().delay(Duration::from_secs(5));
+    site.kubernetes.server.fake().cut_watches();
     site.lasts("5 s late");
     site.change();
     site.comes_about();
@@ -202,11 +203,11 @@ fn the_network_goes_on_while_the_api_server_is_slow_and_follows_it() {
 #[test]
 fn the_network_goes_on_while_the_api_server_is_overloaded_and_follows_it_afterwards() {
     let mut site = Site::new();
-    site.kubernetes.server.trouble(Trouble::Overload(3));
-    site.kubernetes.server.cut_watches();
+    site.kubernetes.server.fake().trouble(Trouble::Overload(3));
+    site.kubernetes.server.fake().cut_watches();
     site.lasts("429");
     site.change();
-    site.kubernetes.server.trouble(Trouble::None);
+    site.kubernetes.server.fake().trouble(Trouble::None);
     site.comes_about();
     site.runs("fresh");
 }
@@ -214,8 +215,8 @@ fn the_network_goes_on_while_the_api_server_is_overloaded_and_follows_it_afterwa
 #[test]
 fn the_network_goes_on_while_the_api_server_forgets_everything_and_follows_it() {
     let mut site = Site::new();
-    site.kubernetes.server.trouble(Trouble::Amnesia);
-    site.kubernetes.server.cut_watches();
+    site.kubernetes.server.fake().trouble(Trouble::Amnesia);
+    site.kubernetes.server.fake().cut_watches();
     site.lasts("410");
     site.change();
     site.comes_about();
@@ -225,7 +226,7 @@ fn the_network_goes_on_while_the_api_server_forgets_everything_and_follows_it() 
 #[test]
 fn the_network_goes_on_while_every_write_is_refused_once_and_all_is_written() {
     let mut site = Site::new();
-    site.kubernetes.server.trouble(Trouble::Contention);
+    site.kubernetes.server.fake().trouble(Trouble::Contention);
     site.lasts("409");
     site.change();
     site.comes_about();

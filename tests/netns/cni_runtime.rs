@@ -8,7 +8,7 @@ use std::process::Stdio;
 use manx_tests::binaries::program;
 use serde_json::{Value, json};
 
-use crate::agent_harness::Node;
+use crate::agent_harness::{Node, extend};
 
 /// Where Debian puts the reference plugins.
 pub(crate) const REFERENCE: &str = "/usr/lib/cni";
@@ -203,12 +203,4 @@ impl<'a> Network<'a> {
         };
         (output.status.success(), printed)
     }
-}
-
-/// Adds fields to an object.
-pub(crate) fn extend(object: &mut Value, more: &Value) {
-    object
-        .as_object_mut()
-        .unwrap()
-        .extend(more.as_object().unwrap().clone());
 }

@@ -1,18 +1,13 @@
 //! What filters make of routes in the kernel: their metric, and the interface that they lead over.
 
-use std::fs;
 use std::net::Ipv4Addr;
-use std::path::Path;
-use std::process::Child;
 use std::time::Duration;
 
 use manx_api::rpc::Method;
-use manx_tests::binaries::program;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::agent_harness::Cluster;
+use crate::daemon::Daemon;
 use crate::harness::{TestNetns, eventually};
 
 /// A session takes a few seconds on a machine that does much else.
@@ -21,45 +16,6 @@ const LATER: Duration = Duration::from_secs(60);
 #[track_caller]
 fn becomes(what: &str, holds: impl FnMut() -> bool) {
     assert!(eventually(LATER, holds), "{what}");
-}
-
-/// A manx-bgpd in a namespace; killed when dropped.
-pub(crate) struct Daemon {
-    child: Child,
-    folder: tempfile::TempDir,
-}
-
-impl Daemon {
-    pub(crate) fn start(netns: &TestNetns, router_id: Ipv4Addr, rest: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut daemon = netns.command(program("manx-bgpd"));
-        daemon.arg("--config").arg(folder.path().join("speaker.yaml"));
-        Self::configure(folder.path(), router_id, rest);
-        let log = fs::File::create(folder.path().join("log")).unwrap();
-        Self {
-            child: daemon.stderr(log).spawn().unwrap(),
-            folder,
-        }
-    }
-
-    fn configure(folder: &Path, router_id: Ipv4Addr, rest: &str) {
-        let text = format!("asn: 64512\nrouterId: {router_id}\n{rest}");
-        fs::write(folder.join("speaker.yaml"), text).unwrap();
-    }
-
-    pub(crate) fn reload(&self, router_id: Ipv4Addr, rest: &str) {
-        Self::configure(self.folder.path(), router_id, rest);
-        let pid = Pid::from_raw(self.child.id().try_into().unwrap());
-        kill(pid, Signal::SIGHUP).unwrap();
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if let Err(error) = self.child.kill().and_then(|()| self.child.wait().map(drop)) {
-            eprintln!("{error}");
-        }
-    }
 }
 
 /// What `ip route` says of a prefix, without what is the same in all tests.

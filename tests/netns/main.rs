@@ -14,6 +14,8 @@ mod api_calls;
 mod api_faults;
 mod bfd;
 mod blocks;
+#[path = "../kubernetes/mod.rs"]
+mod clusters;
 mod cni_chain;
 mod cni_runtime;
 mod cni_spec;
@@ -22,8 +24,8 @@ mod conntrack;
 mod container;
 mod containerd;
 mod containers;
-mod controller;
 mod cri;
+mod daemon;
 mod failover;
 mod filters;
 mod first_packet;

@@ -20,8 +20,9 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::agent_harness::{Cluster, Node};
+use crate::clusters::cluster::Kubernetes;
+use crate::clusters::server::{Server, Which};
 use crate::harness::{TestNetns, eventually, exchange};
-use crate::kubernetes::Kubernetes;
 
 /// Everything takes longer on a machine that does much else.
 const LATER: Duration = Duration::from_secs(60);
@@ -362,7 +363,7 @@ fn tell(kubernetes: &Kubernetes, pod: &Pod) {
 
 #[test]
 fn an_agent_as_it_is_deployed_takes_calicos_pods_under_the_clusters_policies() {
-    let mut kubernetes = Kubernetes::bare(|_| {});
+    let mut kubernetes = Kubernetes::bare(Server::start(Which::Fake));
     let old = Pod::new(&kubernetes.nodes[0].netns, (1, "old"), "10.64.0.5");
     kubernetes.nodes[0].netns.ip("route add default via 192.0.2.2");
     kubernetes.set_namespace("shop", &json!({}));

@@ -10,7 +10,7 @@ use manx_api::status::PeerStatus;
 use serde_json::json;
 
 use crate::agent_harness::{Cluster, Node};
-use crate::filters::Daemon;
+use crate::daemon::Daemon;
 use crate::harness::{TestNetns, eventually};
 
 /// A session takes a few seconds on a machine that does much else.

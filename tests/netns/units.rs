@@ -1,13 +1,12 @@
 //! What `deploy/systemd` lets the programs do is enough for them.
 
 use std::fs;
-use std::process::{Child, Command};
+use std::process::Child;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use manx_bgp::{PeerConfig, PeerKey, Prefix};
-use manx_linux::Netns;
-use manx_tests::binaries::program;
+use manx_tests::binaries::as_unit;
 
 use crate::harness::{TestNetns, eventually};
 use crate::security::{ASN, Speaker, ip, md5};
@@ -26,28 +25,6 @@ impl Drop for Running {
     }
 }
 
-/// A command that runs a program of ours in a namespace with the capabilities that its unit in `deploy/systemd`
-/// leaves it.
-pub(crate) fn command(netns: &Netns, name: &str) -> Command {
-    let unit = match name {
-        "manxd" => include_str!("../../deploy/systemd/manxd.service"),
-        "manx-bgpd" => include_str!("../../deploy/systemd/manx-bgpd.service"),
-        other => panic!("{other} has no unit"),
-    };
-    let line = unit
-        .lines()
-        .find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
-    let kept = line.unwrap().split_whitespace();
-    let kept: String = kept
-        .map(|name| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase()))
-        .collect();
-    let mut command = netns.command("setpriv");
-    command
-        .arg(format!("--bounding-set=-all{kept}"))
-        .arg(program(name));
-    command
-}
-
 #[test]
 fn a_speaker_with_its_units_capabilities_signs_sessions_and_writes_routes() {
     let [ours, theirs] = ["ours", "theirs"].map(TestNetns::new);
@@ -59,7 +36,7 @@ fn a_speaker_with_its_units_capabilities_signs_sessions_and_writes_routes() {
          asn: {ASN}\n  password: quiet\n"
     );
     fs::write(&file, settings).unwrap();
-    let speaker = command(&ours, "manx-bgpd").arg("--config").arg(file).spawn();
+    let speaker = as_unit(&ours, "manx-bgpd").arg("--config").arg(file).spawn();
     let _speaker = Running(speaker.unwrap());
     let peer = Speaker::start(&theirs, "10.9.0.2".parse().unwrap(), false);
     peer.set(PeerConfig {

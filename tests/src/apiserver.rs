@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::foreign::Process;
 
@@ -26,11 +26,15 @@ const STARTED: Duration = Duration::from_secs(120);
 /// Whoever shows this token is in the group `system:masters`.
 const TOKEN: &str = "the-administrator-of-a-test";
 
+/// What the server shows, for its address of the loopback; in its folder.
+const CERTIFICATE: &str = "server.crt";
+
 /// A running kube-apiserver; it ends, and its data goes, when this is dropped.
 #[derive(Debug)]
 pub struct ApiServer {
     server: Process,
     _etcd: Process,
+    address: SocketAddr,
     folder: tempfile::TempDir,
 }
 
@@ -86,6 +90,7 @@ impl ApiServer {
         let mut server = Self {
             server,
             _etcd: etcd,
+            address: api,
             folder,
         };
         server.ready().await?;
@@ -96,6 +101,18 @@ impl ApiServer {
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
         self.folder.path().join("kubeconfig")
+    }
+
+    /// Where it answers.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A kubeconfig of whoever has this token, for whom the server is at this address of the loopback.
+    #[must_use]
+    pub fn configuration(&self, address: SocketAddr, token: &str) -> Value {
+        configuration(address, &self.folder.path().join(CERTIFICATE), token)
     }
 
     async fn ready(&mut self) -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -138,6 +155,16 @@ fn end(log: &str) -> &str {
     log.get(start..).unwrap_or_default()
 }
 
+/// A kubeconfig.
+fn configuration(server: SocketAddr, certificate: &Path, token: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "test",
+        "clusters": [{"name": "test", "cluster": {"server": format!("https://{server}"), "certificate-authority": certificate}}],
+        "users": [{"name": "test", "user": {"token": token}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+    })
+}
+
 fn free_port() -> std::io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
@@ -153,15 +180,10 @@ fn arguments(
         fs::write(&path, text).map(|()| path.display().to_string())
     };
     let own = rcgen::generate_simple_self_signed([address.ip().to_string()])?;
-    let certificate = write("server.crt", &own.cert.pem())?;
+    let certificate = write(CERTIFICATE, &own.cert.pem())?;
     let key = write("server.key", &own.signing_key.serialize_pem())?;
     let tokens = write("tokens.csv", &format!("{TOKEN},admin,admin,system:masters\n"))?;
-    let kubeconfig = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "test",
-        "clusters": [{"name": "test", "cluster": {"server": format!("https://{address}"), "certificate-authority": certificate}}],
-        "users": [{"name": "admin", "user": {"token": TOKEN}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
-    });
+    let kubeconfig = configuration(address, Path::new(&certificate), TOKEN);
     write("kubeconfig", &kubeconfig.to_string())?;
     let port = address.port().to_string();
     let options = BTreeMap::from([
@@ -177,7 +199,7 @@ fn arguments(
         ("service-account-issuer", "https://kubernetes.default.svc"),
         ("service-account-key-file", certificate.as_str()),
         ("service-account-signing-key-file", key.as_str()),
-        ("service-cluster-ip-range", "10.0.0.0/24"),
+        ("service-cluster-ip-range", "10.96.0.0/16"),
         ("tls-cert-file", certificate.as_str()),
         ("tls-private-key-file", key.as_str()),
         ("token-auth-file", tokens.as_str()),

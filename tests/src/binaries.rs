@@ -1,6 +1,9 @@
 //! Where the workspace's own programs are.
 
 use std::path::PathBuf;
+use std::process::Command;
+
+use manx_linux::Netns;
 
 /// The path of a program of the workspace, built with the profile of the running test or bench.
 ///
@@ -28,4 +31,30 @@ pub fn program(name: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// A command that runs a program of ours in a namespace with the capabilities that its unit in `deploy/systemd`
+/// leaves it.
+///
+/// # Panics
+/// Where it has no unit, or the unit leaves it all capabilities.
+#[must_use]
+pub fn as_unit(netns: &Netns, name: &str) -> Command {
+    let unit = match name {
+        "manxd" => include_str!("../../deploy/systemd/manxd.service"),
+        "manx-bgpd" => include_str!("../../deploy/systemd/manx-bgpd.service"),
+        other => panic!("{other} has no unit"),
+    };
+    let line = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let kept = line.expect("a bounding set").split_whitespace();
+    let kept: String = kept
+        .map(|name| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase()))
+        .collect();
+    let mut command = netns.command("setpriv");
+    command
+        .arg(format!("--bounding-set=-all{kept}"))
+        .arg(program(name));
+    command
 }

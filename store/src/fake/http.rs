@@ -155,11 +155,35 @@ async fn serve(
         return refusal(&nothing_there());
     }
     let body = axum::body::to_bytes(body, MAX_BODY).await.unwrap_or_default();
-    let strategic = headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|sort| sort.as_bytes().starts_with(b"application/strategic"));
-    let body = (body.as_ref(), strategic);
-    answer(&shared, (&method, caller), &target, &parameters, body).unwrap_or_else(|refused| refusal(&refused))
+    let text = |name| headers.get(name).and_then(|it: &HeaderValue| it.to_str().ok());
+    let sent = Sent {
+        body: body.as_ref(),
+        strategic: text(header::CONTENT_TYPE).is_some_and(|it| it.starts_with("application/strategic")),
+        metadata_alone: text(header::ACCEPT).is_some_and(|it| it.contains("as=PartialObjectMetadataList")),
+    };
+    answer(&shared, (&method, caller), &target, &parameters, sent).unwrap_or_else(|refused| refusal(&refused))
+}
+
+/// What a request has beside its path.
+struct Sent<'a> {
+    body: &'a [u8],
+    /// It is a strategic patch.
+    strategic: bool,
+    /// Of what is listed, the metadata is asked for and nothing else.
+    metadata_alone: bool,
+}
+
+/// A list of objects, or of their metadata: as the real server writes it, which has null there for no object at all.
+fn listed(sort: Sort, metadata: &Value, items: Vec<Value>, metadata_alone: bool) -> Value {
+    if !metadata_alone {
+        let kind = format!("{}List", sort.kind);
+        return json!({"apiVersion": sort.api_version, "kind": kind, "metadata": metadata, "items": items});
+    }
+    let (version, kind) = ("meta.k8s.io/v1", "PartialObjectMetadata");
+    let partial = |mut object: Value| json!({"apiVersion": version, "kind": kind, "metadata": object["metadata"].take()});
+    let partials: Vec<Value> = items.into_iter().map(partial).collect();
+    let items = (!partials.is_empty()).then_some(partials);
+    json!({"apiVersion": version, "kind": "PartialObjectMetadataList", "metadata": metadata, "items": items})
 }
 
 impl Call {
@@ -216,7 +240,7 @@ fn answer(
     (method, caller): (&Method, Caller<'_>),
     target: &Target,
     parameters: &Parameters,
-    (body, strategic): (&[u8], bool),
+    sent: Sent<'_>,
 ) -> Result<Response<Body>, Refusal> {
     let Target {
         sort,
@@ -227,16 +251,16 @@ fn answer(
     if method == Method::GET && is_watch(parameters) {
         return watch(shared, target, parameters);
     }
+    let Sent {
+        body,
+        strategic,
+        metadata_alone,
+    } = sent;
     let sent: Value = serde_json::from_slice(body).unwrap_or_default();
     let mut objects = locked(&shared.objects);
-    if let Some(access) = locked(&shared.access).as_ref()
-        && method != Method::GET
-    {
-        let (old, new) = match name {
-            Some(name) => objects.written((*sort, namespace, name), (method, &sent), strategic)?,
-            None => (Value::Null, sent.clone()),
-        };
-        access.admit(caller, &target.asked(method, parameters), &Write { old, new })?;
+    if method != Method::GET {
+        let asked = (target, method, parameters);
+        admit(shared, &objects, caller, asked, (&sent, strategic))?;
     }
     let found = match (method.as_str(), name) {
         ("GET", Some(name)) => objects.get(*sort, namespace, name)?,
@@ -249,7 +273,7 @@ fn answer(
             let (revision, mut items, next) = objects.page((*sort, namespace), limit.unwrap_or(0), token)?;
             items.retain(|object| selects(parameters, object));
             let metadata = json!({"resourceVersion": revision.to_string(), "continue": next});
-            json!({"apiVersion": sort.api_version, "kind": format!("{}List", sort.kind), "metadata": metadata, "items": items})
+            listed(*sort, &metadata, items, metadata_alone)
         }
         ("POST", None) => objects.create(*sort, sent)?,
         ("PUT", Some(_)) => objects.replace(*sort, sent, *status)?,
@@ -264,6 +288,31 @@ fn answer(
         }
     };
     Ok(respond(200, Body::from(found.to_string())))
+}
+
+/// Refuses a write that the admission policies deny.
+fn admit(
+    shared: &Shared,
+    objects: &Objects,
+    caller: Caller<'_>,
+    (target, method, parameters): (&Target, &Method, &Parameters),
+    (sent, strategic): (&Value, bool),
+) -> Result<(), Refusal> {
+    let access = locked(&shared.access);
+    let Some(access) = access.as_ref() else {
+        return Ok(());
+    };
+    let (old, new) = match &target.name {
+        Some(name) => {
+            let place = (target.sort, target.namespace.as_str(), name.as_str());
+            objects.written(place, (method, sent), strategic)?
+        }
+        None => (Value::Null, sent.clone()),
+    };
+    let mut asked = target.asked(method, parameters);
+    // Whoever judges a new object knows its name, and whoever looks at the path does not.
+    asked.name = asked.name.or_else(|| sent["metadata"]["name"].as_str());
+    access.admit(caller, &asked, &Write { old, new })
 }
 
 /// Whether a list or watch with these parameters is to have an object: of field selectors, one field is understood.

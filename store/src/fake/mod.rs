@@ -159,6 +159,12 @@ impl FakeApiServer {
         })
     }
 
+    /// Where it answers.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// A kubeconfig for this server; the file goes with it.
     #[must_use]
     pub fn kubeconfig(&self) -> std::path::PathBuf {
@@ -303,6 +309,14 @@ impl FakeApiServer {
         }
         self.change(|objects| objects.replace(sort, object.clone(), false));
         self.change(|objects| objects.replace(sort, object, true));
+    }
+
+    /// Changes the fields of the object of this namespace and name that a merge patch names.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn patch(&self, sort: impl Into<Sort>, [namespace, name]: [&str; 2], patch: &Value) {
+        self.change(|objects| objects.patch((sort.into(), namespace, name), patch, (false, false)));
     }
 
     /// Deletes an object, and what it owns.

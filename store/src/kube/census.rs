@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use kube::api::ListParams;
 use manx_api::{Key, Kind};
+use serde_json::json;
 
 use super::{Cluster, PAGE, object, paths};
 use crate::Error;
@@ -47,7 +48,11 @@ impl Cluster {
         for (place, selector) in places {
             let request = place.list_metadata(&ListParams::default().fields(&selector));
             let found = self.store.ask("look up Kubernetes'", &key, request).await?;
-            if found["items"].as_array().is_none_or(|items| !items.is_empty()) {
+            // Of nothing, the real server writes null where it lists metadata alone.
+            let none = found
+                .get("items")
+                .is_some_and(|items| items.is_null() || *items == json!([]));
+            if !none {
                 return Ok(false);
             }
         }

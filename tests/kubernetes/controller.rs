@@ -3,65 +3,76 @@
 
 use std::fs::File;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::process::Child;
 
 use manx_api::Kind;
 use manx_api::rpc::Method;
-use manx_store::fake::{self, Sort};
+use manx_store::fake::Sort;
 use manx_tests::binaries::program;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::agent_harness::Node;
+use super::cluster::{Kubernetes, LATER, SERVER, custom};
+use super::server::{Account, Server, Which};
+use crate::agent_harness::{Node, extend};
 use crate::container::DEPLOYED;
-use crate::filters::Daemon;
+use crate::daemon::Daemon;
 use crate::harness::{TestNetns, eventually};
-use crate::kubernetes::{Kubernetes, LATER, SERVER, custom};
 
 /// A `manxd controller` beside the agent of a node, with the rights that `deploy/` gives it and no capability; killed when
 /// dropped.
-struct Controller(Child);
+pub(crate) struct Controller {
+    child: Child,
+    log: PathBuf,
+}
 
 impl Controller {
-    fn start(kubernetes: &Kubernetes, node: usize) -> Self {
-        Self::with_pools(kubernetes, node, &json!({}))
+    pub(crate) fn start(kubernetes: &Kubernetes, node: usize) -> Self {
+        Self::with(kubernetes, node, &json!({}))
     }
 
-    /// One that knows these for a cluster's first pools.
-    fn with_pools(kubernetes: &Kubernetes, node: usize, pools: &Value) -> Self {
+    /// The same with more settings of its own.
+    pub(crate) fn with(kubernetes: &Kubernetes, node: usize, more: &Value) -> Self {
         let node = &kubernetes.nodes[node];
-        let token = fake::token("manx-system", "manx-controller", "");
-        let kubeconfig = fake::configuration(SERVER.parse().unwrap(), &token);
-        let kubeconfig = kubeconfig.replace("user: fake}", "user: fake, namespace: manx-system}");
+        let kubeconfig = kubernetes
+            .server
+            .configuration(SERVER.parse().unwrap(), Account::Controller);
         let [access, settings] =
             ["controller.kubeconfig", "controller.yaml"].map(|name| node.folder().join(name));
-        std::fs::write(&access, kubeconfig).unwrap();
-        let text = json!({
-            "datastore": {"kubernetes": {"kubeconfig": access}},
-            "controller": {"leaseSeconds": 3, "deletedNodeSeconds": 2, "defaultPools": pools},
-        });
+        std::fs::write(&access, kubeconfig.to_string()).unwrap();
+        let mut own = json!({"leaseSeconds": 3, "deletedNodeSeconds": 2});
+        extend(&mut own, more);
+        let text = json!({"datastore": {"kubernetes": {"kubeconfig": access}}, "controller": own});
         std::fs::write(&settings, text.to_string()).unwrap();
+        let log = node.folder().join("controller.log");
         let mut controller = node.netns.command("setpriv");
         controller
             .args(["--no-new-privs", "--bounding-set=-all"])
             .arg(program("manxd"))
             .args(["controller", "--config"])
             .arg(settings)
-            .stderr(File::create(node.folder().join("controller.log")).unwrap());
-        Self(controller.spawn().unwrap())
+            .stderr(File::create(&log).unwrap());
+        let child = controller.spawn().unwrap();
+        Self { child, log }
+    }
+
+    /// What it has said.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
     }
 }
 
 impl Drop for Controller {
     fn drop(&mut self) {
-        if let Err(error) = self.0.kill().and_then(|()| self.0.wait().map(drop)) {
+        if let Err(error) = self.child.kill().and_then(|()| self.child.wait().map(drop)) {
             eprintln!("{error}");
         }
     }
 }
 
 /// A pool and a service from it; the service has an endpoint on `left`, which announces the address by itself.
-fn set_service(kubernetes: &Kubernetes) {
+pub(crate) fn set_service(kubernetes: &Kubernetes) {
     kubernetes.set_namespace("shop", &json!({}));
     let ranges = json!({"serviceLoadBalancerIPs": [{"cidr": "203.0.113.0/24"}]});
     let configuration = custom("BGPConfiguration", "default", &ranges);
@@ -113,13 +124,12 @@ fn shipped_pools() -> Value {
     settings["controller"]["defaultPools"].clone()
 }
 
-#[test]
-fn a_bare_cluster_has_its_network_by_what_is_installed_alone() {
-    let mut kubernetes = Kubernetes::bare(|_| {});
-    kubernetes.set_namespace("manx-system", &json!({}));
+pub(crate) fn a_bare_cluster_has_its_network_by_what_is_installed_alone(which: Which) {
+    let mut kubernetes = Kubernetes::bare(Server::start(which));
     kubernetes.set_namespace("shop", &json!({}));
     kubernetes.nodes.iter_mut().for_each(Node::launch);
-    let _controllers = [0, 1].map(|node| Controller::with_pools(&kubernetes, node, &shipped_pools()));
+    let pools = json!({"defaultPools": shipped_pools()});
+    let _controllers = [0, 1].map(|node| Controller::with(&kubernetes, node, &pools));
     for node in &mut kubernetes.nodes {
         let ready = node.comes_to(|status| status.ready);
         assert!(ready, "{:?}\n{}", node.status(), node.log());
@@ -136,12 +146,10 @@ fn a_bare_cluster_has_its_network_by_what_is_installed_alone() {
     );
 }
 
-#[test]
-fn a_load_balancers_service_gets_an_address_and_a_router_learns_it() {
-    let kubernetes = Kubernetes::start();
+pub(crate) fn a_load_balancers_service_gets_an_address_and_a_router_learns_it(which: Which) {
+    let kubernetes = Kubernetes::start(which);
     let (router, _speaker) = connect_router(&kubernetes);
     set_service(&kubernetes);
-    kubernetes.set_namespace("manx-system", &json!({}));
     let controllers = [0, 1].map(|node| Controller::start(&kubernetes, node));
 
     let routed = |prefix: &str| {
@@ -184,19 +192,18 @@ fn a_load_balancers_service_gets_an_address_and_a_router_learns_it() {
     assert!(!right.netns.ip("route").contains("203.0.113"));
 
     drop(controllers);
-    let mut other = service();
-    other["spec"]["type"] = json!("ClusterIP");
-    // Whatever it was meanwhile.
-    other["metadata"]["resourceVersion"] = json!(null);
-    kubernetes.server.apply(Kind::Service, other);
+    let other = json!({"spec": {
+        "type": "ClusterIP", "externalTrafficPolicy": null, "healthCheckNodePort": null,
+        "ports": [{"port": 80, "protocol": "TCP"}],
+    }});
+    kubernetes.server.patch(Kind::Service, ["shop", "web"], &other);
     let _successor = Controller::start(&kubernetes, 1);
     let freed = || !routed("203.0.113.80") && service()["status"]["loadBalancer"]["ingress"].is_null();
     assert!(eventually(LATER, freed), "{}\n{}", service(), kubernetes.logs());
 }
 
-#[test]
-fn blocks_of_a_deleted_node_are_freed_when_no_pod_of_it_is_left() {
-    let mut kubernetes = Kubernetes::start();
+pub(crate) fn blocks_of_a_deleted_node_are_freed_when_no_pod_of_it_is_left(which: Which) {
+    let mut kubernetes = Kubernetes::start(which);
     kubernetes.set_namespace("shop", &json!({}));
     let pod = kubernetes.run(("shop", "web"), &json!({}), 1);
     let owners = |kubernetes: &Kubernetes| -> Vec<Value> {
@@ -205,8 +212,7 @@ fn blocks_of_a_deleted_node_are_freed_when_no_pod_of_it_is_left() {
         owners.filter(|owner| owner == "right").collect()
     };
     assert!(!owners(&kubernetes).is_empty());
-    kubernetes.set_namespace("manx-system", &json!({}));
-    let _controller = Controller::start(&kubernetes, 0);
+    let controller = Controller::start(&kubernetes, 0);
     kubernetes.nodes[1].end(Signal::SIGKILL);
     kubernetes.server.delete(Sort::NODE, "", "right");
     assert_eq!(
@@ -223,5 +229,6 @@ fn blocks_of_a_deleted_node_are_freed_when_no_pod_of_it_is_left() {
     assert!(!owners(&kubernetes).is_empty());
     kubernetes.server.delete(Sort::POD, pod.namespace, pod.name);
     let freed = || owners(&kubernetes).is_empty();
-    assert!(eventually(LATER, freed), "{}", kubernetes.nodes[0].log());
+    let logs = || kubernetes.nodes[0].log() + "\n---\n" + &controller.log();
+    assert!(eventually(LATER, freed), "{}", logs());
 }
