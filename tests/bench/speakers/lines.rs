@@ -134,26 +134,8 @@ impl Letter {
                 fib: true,
                 ..line
             },
-            Self::H => {
-                let all = scaled(5000) * BLOCKS;
-                let reflector = |number| internal(number, 0).announcing(0..all);
-                Line {
-                    peers: (0..2).map(reflector).collect(),
-                    prefix_length: 26,
-                    fib: true,
-                    group: BLOCKS,
-                    reflected: true,
-                    ..line
-                }
-            }
-            Self::I => {
-                let line = Line {
-                    prefix_length: 26,
-                    group: BLOCKS,
-                    ..line
-                };
-                reflector(scaled(5000), 0, BLOCKS, line)
-            }
+            Self::H => node_of_many(scaled(5000) * BLOCKS, line),
+            Self::I => reflector(scaled(5000), 0, BLOCKS, blocks(line)),
         }
     }
 }
@@ -177,6 +159,26 @@ fn external(number: u32) -> Peer {
 fn internal(number: u32, count: u32) -> Peer {
     let first = number * count;
     Peer::new(number as usize, SPEAKER_AS).announcing(first..first + count)
+}
+
+/// Line H: what all nodes announce, from each of two reflectors.
+fn node_of_many(all: u32, line: Line) -> Line {
+    let reflector = |number| internal(number, 0).announcing(0..all);
+    Line {
+        peers: (0..2).map(reflector).collect(),
+        fib: true,
+        reflected: true,
+        ..blocks(line)
+    }
+}
+
+/// With prefixes as nodes announce them.
+fn blocks(line: Line) -> Line {
+    Line {
+        prefix_length: 26,
+        group: BLOCKS,
+        ..line
+    }
 }
 
 /// Line D. Each sender's last prefix is its own: once the receiver has all of these, everything has been read.
