@@ -39,7 +39,7 @@ use crate::places::{Places, Whose};
 use crate::sockets;
 
 /// Jobs done before outputs are carried out: enough for the speaker to pack its updates well.
-const BATCH: usize = 16;
+const BATCH: usize = 64;
 
 /// Batches of events that wait for the consumer; what comes later is merged.
 const EVENTS: usize = 1;
