@@ -28,6 +28,7 @@ test=(
     podman:/usr/bin/podman
     runc:/usr/sbin/runc
     strace:/usr/bin/strace
+    iputils-ping:/usr/bin/ping
     conntrack:/usr/sbin/conntrack
     valgrind:/usr/bin/valgrind
     kubernetes-client:/usr/bin/kubectl
