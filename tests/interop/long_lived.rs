@@ -7,7 +7,7 @@ use manx_bgpd::bgp::{Features, PeerConfig};
 use manx_tests::foreign;
 
 use crate::features::{OUR_ASN, OUR_V4, Other, THEIR_ASN, THEIR_V4, peer, speaker};
-use crate::net::{Cable, SOON, always, eventually};
+use crate::net::{Cable, SOON, always, eventually, ip};
 use crate::ours::{self, Ours};
 use crate::router::Process;
 use crate::{bird, frr, gobgp};
@@ -131,8 +131,12 @@ restart-time = {STALE_TIME}
         gobgp
     },
     restart: |gobgp| {
+        // Its route is told to it, and must be before its session is up: it says that it has told all else.
+        let cable = |state| ip(&gobgp.base.namespace, &format!("link set eth0 {state}"));
+        cable("down");
         let process = foreign::gobgp(&gobgp.base, "debug", true);
         announce(gobgp);
+        cable("up");
         process
     },
     shown: |other| gobgp::gobgp(&other.base, "global rib -a ipv4"),
