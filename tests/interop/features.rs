@@ -409,7 +409,12 @@ protocol bgp manx {{ debug {{ packets }}; local {THEIR_V4} as {THEIR_ASN}; neigh
     eventually("the session goes on", SOON, || {
         bird.birdc("show route").contains("10.1.1.0/24")
     });
-    assert!(both(), "nothing that was repeated is gone");
+    let (learned, told) = (ours.learned(), bird.birdc("show route"));
+    assert!(
+        learned.contains("10.2.0.0/24"),
+        "what BIRD repeated is gone: {learned:?}"
+    );
+    assert!(told.contains("10.1.0.0/24"), "what we repeated is gone: {told}");
 }
 
 /// RFC 7313 §4: FRR asks and is answered between marks, and keeps what is repeated.
