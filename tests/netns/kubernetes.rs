@@ -101,6 +101,13 @@ fn leave_behind(server: &Server) {
     server.put(Kind::IpBlock, custom("IPBlock", "10-244-8-0-28", &part));
 }
 
+/// A node that Kubernetes does not know, at an address of that second's.
+fn put_left(server: &Server, second: u64) {
+    let address = format!("192.0.2.{}/24", second % 200 + 1);
+    let node = custom("Node", "left", &json!({"bgp": {"ipv4Address": address}}));
+    server.apply(Kind::Node, node);
+}
+
 #[test]
 fn a_controller_asks_for_all_that_it_may() {
     let server = Server::start(Which::Fake);
@@ -110,12 +117,7 @@ fn a_controller_asks_for_all_that_it_may() {
         "autoHostEndpoints": true, "defaultPools": {"default": {"cidr": "10.244.0.0/16"}},
     });
     leave_behind(&kubernetes.server);
-    let left = |host: u64| {
-        let address = format!("192.0.2.{}/24", host % 200 + 1);
-        let node = custom("Node", "left", &json!({"bgp": {"ipv4Address": address}}));
-        kubernetes.server.apply(Kind::Node, node);
-    };
-    left(0);
+    put_left(&kubernetes.server, 0);
     let controller = Controller::with(&kubernetes, 0, &settings);
     let has_endpoint = || {
         kubernetes
@@ -146,7 +148,7 @@ fn a_controller_asks_for_all_that_it_may() {
         // Its node moves, which may be too late: the controller deletes it before long.
         if unused.contains("update hostendpoints.manx.network") && second > moved {
             moved = second;
-            left(second);
+            put_left(&kubernetes.server, second);
         }
         unused.is_subset(&streamed)
     };
